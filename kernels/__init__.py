@@ -1,0 +1,1 @@
+"""The support-mean operation: its definition, CUDA kernels and TensorRT plugin."""

@@ -1,0 +1,1 @@
+"""The reference network in PyTorch, its training and its evaluation."""

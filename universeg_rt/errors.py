@@ -1,0 +1,43 @@
+"""Every error that the project raises on purpose: typed, and saying what was given, what is accepted, and the cure."""
+
+from __future__ import annotations
+
+
+class UniverSegError(Exception):
+    """Base of all errors below; a command prints it as one line and exits with a non-zero status."""
+
+
+class InputError(UniverSegError, ValueError):
+    """An image, label, support set or option that does not meet the input contract."""
+
+
+class BundleError(UniverSegError):
+    """A bundle that is missing, altered, truncated, or written by a newer version."""
+
+
+class CheckpointError(UniverSegError):
+    """A weights file that cannot be read safely or does not fit the network it is loaded into."""
+
+
+class SpecError(UniverSegError, ValueError):
+    """A network specification that no network can be built from."""
+
+
+class FoldError(UniverSegError):
+    """A fold that was asked for where its condition does not hold; the message is the reason."""
+
+
+class ParityError(UniverSegError):
+    """An exported model that differs from the reference network by more than its tolerance."""
+
+
+class RunnerError(UniverSegError):
+    """A runner that is unknown or cannot start here; names what to install."""
+
+
+class OutputError(UniverSegError, OSError):
+    """A file or folder that cannot be written."""
+
+
+class TrainingError(UniverSegError):
+    """A training run that cannot start or go on; nothing already written is lost."""
