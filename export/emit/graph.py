@@ -1,0 +1,134 @@
+"""GraphBuilder: adds nodes with readable names and shared constants, and closes them into a checked ONNX model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+from .support_mean import DOMAIN, DOMAIN_VERSION, OUTPUTS, support_mean_functions
+
+OPSET = 17  # the newest that TensorRT 8.5 reads; has layers as functions, Shape with a start, Resize with aligned corners
+IR_VERSION = 8  # the first with model-local functions
+
+
+class GraphBuilder:
+    """Collects nodes; every method that adds one returns the name of its output.
+
+    A node is named after its (first) output, `block/what`, so profiles and error messages can be read.
+    """
+
+    def __init__(self, dtype: type = np.float32) -> None:
+        self.dtype = np.dtype(dtype)
+        self._nodes: list[onnx.NodeProto] = []
+        self._initializers: dict[str, onnx.TensorProto] = {}
+        self._inputs: list[onnx.ValueInfoProto] = []
+        self._outputs: list[onnx.ValueInfoProto] = []
+
+    def input(self, name: str, shape: Sequence[int | str], default: np.ndarray | None = None) -> str:
+        """Declare a graph input; one with a default value may be left out by the caller."""
+        self._inputs.append(helper.make_tensor_value_info(name, self._element_type, list(shape)))
+        if default is not None:
+            self._initializers[name] = numpy_helper.from_array(default.astype(self.dtype), name)
+        return name
+
+    def output(self, tensor: str, name: str, shape: Sequence[int | str]) -> None:
+        """Declare a graph output called `name` that holds `tensor`."""
+        self.node("Identity", [tensor], name)
+        self._outputs.append(helper.make_tensor_value_info(name, self._element_type, list(shape)))
+
+    def constant(self, name: str, value: np.ndarray | Sequence[int]) -> str:
+        """An initializer; floating-point values take the model's type, integers become int64."""
+        array = np.asarray(value)
+        array = array.astype(self.dtype if array.dtype.kind == "f" else np.int64)
+        if name in self._initializers and not np.array_equal(numpy_helper.to_array(self._initializers[name]), array):
+            raise ValueError(f"two different constants are called {name}")
+        self._initializers[name] = numpy_helper.from_array(np.ascontiguousarray(array), name)
+        return name
+
+    def node(self, op: str, inputs: Sequence[str], name: str, **attributes) -> str:
+        self._nodes.append(helper.make_node(op, list(inputs), [name], name=name, **attributes))
+        return name
+
+    def support_mean(self, support_term: str, query_term: str, weights: str, name: str,
+                     outputs: Sequence[str], pool: bool, negative_slope: float) -> list[str]:
+        """The custom operation (see support_mean.py); `outputs` are suffixes for its outputs, as many as are read.
+
+        The node names all that the function has: shape inference of functions wants them all.
+        """
+        op = "SupportMeanPool" if pool else "SupportMean"
+        names = [f"{name}/{suffix}" for suffix in outputs]
+        unread = [f"{name}/unread_{i}" for i in range(len(names), OUTPUTS[op])]
+        node = helper.make_node(
+            op, [support_term, query_term, weights], names + unread, name=name, domain=DOMAIN,
+            negative_slope=float(negative_slope), plugin_version="1", plugin_namespace=DOMAIN)
+        node.attribute.append(helper.make_attribute("outputs", len(names)))  # make_node has a parameter of this name
+        self._nodes.append(node)
+        return names
+
+    # Operations used in several places --------------------------------------------------------------------------
+
+    def conv(self, x: str, name: str, weight: np.ndarray, bias: np.ndarray | None = None,
+             pads: Sequence[int] | None = None) -> str:
+        """Convolution with stride 1; `pads` is (top, left, bottom, right), by default what keeps the size."""
+        if pads is None:
+            top, left = weight.shape[2] // 2, weight.shape[3] // 2
+            pads = (top, left, top, left)
+        inputs = [x, self.constant(f"{name}/weight", weight)]
+        if bias is not None:
+            inputs.append(self.constant(f"{name}/bias", bias))
+        return self.node("Conv", inputs, name, kernel_shape=list(weight.shape[2:]), pads=list(pads))
+
+    def leaky_relu(self, x: str, name: str, slope: float) -> str:
+        return self.node("LeakyRelu", [x], name, alpha=float(slope))
+
+    def upsample(self, x: str, name: str) -> str:
+        """(N,C,H,W) -> (N,C,2H,2W), bilinear with aligned corners."""
+        scales = "upsample/scales"
+        # Scales are float32 whatever the model's type is.
+        self._initializers[scales] = numpy_helper.from_array(np.array([1, 1, 2, 2], dtype=np.float32), scales)
+        return self.node("Resize", [x, "", scales], name, mode="linear", coordinate_transformation_mode="align_corners")
+
+    def downsample(self, x: str, name: str, kind: str) -> str:
+        """(N,C,H,W) -> (N,C,H/2,W/2), max pool or bilinear at half-pixel centres (the mean of 2x2)."""
+        op = "MaxPool" if kind == "max_pool" else "AveragePool"
+        return self.node(op, [x], name, kernel_shape=[2, 2], strides=[2, 2])
+
+    def concat(self, tensors: Sequence[str], name: str, axis: int = 1) -> str:
+        return self.node("Concat", tensors, name, axis=axis)
+
+    def slice(self, x: str, name: str, axis: int, start: int, end: int | None) -> str:
+        limits = [self.constant(f"int/{value}", [value]) for value in (start, 2**31 - 1 if end is None else end, axis)]
+        return self.node("Slice", [x, *limits], name)
+
+    def reshape(self, x: str, name: str, shape: Sequence[int | str]) -> str:
+        """`shape` is made of integers (-1: the rest) and names of 1-D shape tensors, concatenated."""
+        parts = [self.constant(f"int/{p}", [p]) if isinstance(p, int) else p for p in shape]
+        return self.node("Reshape", [x, self.concat(parts, f"{name}/shape", axis=0)], name)
+
+    def shape(self, x: str, name: str, start: int, end: int | None = None) -> str:
+        limits = {"start": start} if end is None else {"start": start, "end": end}
+        return self.node("Shape", [x], name, **limits)
+
+    # Closing ----------------------------------------------------------------------------------------------------
+
+    def model(self, name: str, metadata: Mapping[str, str], producer_version: str) -> onnx.ModelProto:
+        """Close the graph; passes the ONNX checker and strict shape inference or raises what they raise."""
+        graph = helper.make_graph(self._nodes, name, self._inputs, self._outputs, list(self._initializers.values()))
+        used = {node.op_type for node in self._nodes if node.domain == DOMAIN}
+        imports = [helper.make_opsetid("", OPSET)]
+        if used:
+            imports.append(helper.make_opsetid(DOMAIN, DOMAIN_VERSION))
+        model = helper.make_model(
+            graph, producer_name="universeg_rt", producer_version=producer_version, opset_imports=imports,
+            functions=[f for f in support_mean_functions(OPSET) if f.name in used])
+        model.ir_version = IR_VERSION
+        helper.set_model_props(model, dict(metadata))
+        onnx.checker.check_model(model, full_check=True)
+        return model
+
+    @property
+    def _element_type(self) -> int:
+        return helper.np_dtype_to_tensor_dtype(self.dtype)
