@@ -1,0 +1,47 @@
+"""The contract that every backend fulfils: prepare a support, then run queries to logits. No files, no geometry."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import numpy as np
+
+from ..errors import InputError
+
+
+class Runner(ABC):
+    """Runs one network on one device. Safe to call from several threads at once.
+
+    name: as in `Segmenter.open(runner=...)`. reason: why this runner was chosen, in a few words.
+    """
+
+    name: str = ""
+    reason: str = ""
+
+    def prepare(self, support: np.ndarray, weights: np.ndarray) -> object:
+        """Do all work that no query is needed for.
+
+        support: (K,S,2,H,W) float32, images in [0, 1] and labels in {0, 1}; weights: (K,S) float32 of the means, each
+        row summing to 1, zero for padding. Returns a value for `run`; raises InputError where shapes do not fit.
+        """
+        if support.ndim != 5 or support.shape[2] != 2 or 0 in support.shape:
+            raise InputError(f"support has shape {support.shape}; expected (K,S,2,H,W) with nothing empty")
+        if weights.shape != support.shape[:2]:
+            raise InputError(f"weights have shape {weights.shape}; expected {support.shape[:2]}")
+        return self._prepare(np.ascontiguousarray(support, np.float32), np.ascontiguousarray(weights, np.float32))
+
+    def run(self, prepared: object, queries: np.ndarray) -> np.ndarray:
+        """Logits (B,K,1,H,W) float32 of queries (B,1,H,W) float32 in [0, 1]."""
+        if queries.ndim != 4 or queries.shape[1] != 1 or 0 in queries.shape:
+            raise InputError(f"queries have shape {queries.shape}; expected (B,1,H,W) with nothing empty")
+        return self._run(prepared, np.ascontiguousarray(queries, np.float32))
+
+    @abstractmethod
+    def _prepare(self, support: np.ndarray, weights: np.ndarray) -> object: ...
+
+    @abstractmethod
+    def _run(self, prepared: object, queries: np.ndarray) -> np.ndarray: ...
+
+    @abstractmethod
+    def peak_bytes(self, support_size: int, members: int, height: int, width: int) -> int:
+        """About how much memory `prepare` and `run` take together for one query, models included."""
