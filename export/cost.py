@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from .emit import layers
 from .folded import FoldedBlock, FoldedNetwork
+from .folds import NOT_TAKEN
 
 
 @dataclass(frozen=True)
@@ -117,9 +118,10 @@ def table(network: FoldedNetwork, height: int = 128, width: int = 128, support_s
     lines += ["", "folds"]
     for name in dict.fromkeys(note.fold for note in network.notes):
         notes = [n for n in network.notes if n.fold == name]
-        applied = [n for n in notes if n.applied]
-        if applied:
-            lines.append(f"  {name}: {', '.join(n.block for n in applied)} ({applied[0].reason})")
-        else:
-            lines.append(f"  {name}: not applied ({notes[0].reason})")
+        lines.append(f"  {name}")
+        for reason in dict.fromkeys(n.reason for n in notes):
+            blocks = [n for n in notes if n.reason == reason]
+            verb = "applied" if blocks[0].applied else "not applied"
+            lines.append(f"    {verb} to {', '.join(n.block for n in blocks)}: {reason}")
+    lines += ["  not taken, though exact"] + [f"    {name}: {reason}" for name, reason in NOT_TAKEN.items()]
     return "\n".join(lines)

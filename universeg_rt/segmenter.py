@@ -1,0 +1,177 @@
+"""The public face: open a bundle, prepare a support set, predict masks."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from threading import Lock
+
+import numpy as np
+
+from .bundle import Bundle
+from .ensemble import Ensemble
+from .errors import InputError
+from .preprocess import Placement, check_image
+from .runners import Runner, open_runner
+from .support import SupportSet
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds of one prediction; in a batch, network is the batch's time divided by its size."""
+
+    preprocess: float
+    network: float
+    postprocess: float
+
+    @property
+    def total(self) -> float:
+        return self.preprocess + self.network + self.postprocess
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """All maps have the input image's own size (H,W).
+
+    mask: bool, probability >= 0.5. probability: float32, mean over the ensemble's members. spread: float32, standard
+    deviation over the members (zero for one member).
+    """
+
+    mask: np.ndarray
+    probability: np.ndarray
+    spread: np.ndarray
+    timing: Timing
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a prediction will cost here: seconds for each image, and bytes of memory for the whole process's network part."""
+
+    seconds: float
+    bytes: int
+
+
+class Segmenter:
+    """A bundle with the runner that runs it. Safe to use from several threads."""
+
+    def __init__(self, bundle: Bundle, runner: Runner) -> None:
+        self.bundle = bundle
+        self.runner = runner
+        self._seconds: tuple[float, float] | None = None
+        self._lock = Lock()
+
+    @classmethod
+    def open(
+        cls, path: str | os.PathLike | None = None, *, runner: str = "auto", precision: str = "auto",
+        threads: int | None = None,
+    ) -> "Segmenter":
+        """Open the bundle at `path` (None: the shipped one), checking its files, and start a runner.
+
+        Raises BundleError, RunnerError, or InputError for an unknown runner or precision or a thread count below 1.
+        """
+        bundle = Bundle.open(path)
+        return cls(bundle, open_runner(bundle, runner, precision, threads))
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Height and width at which the network runs, in pixels."""
+        return self.bundle.manifest.input.height, self.bundle.manifest.input.width
+
+    def prepare(self, support: SupportSet, ensemble: Ensemble | None = None, *, aspect: str = "stretch") -> "Task":
+        """Do the work that no query is needed for, once.
+
+        ensemble: None for one member with all entries. aspect: how images get to the grid and back, `stretch` or `pad`
+        (keeps the aspect ratio); the same for support and queries. Raises InputError.
+        """
+        if not isinstance(support, SupportSet):
+            raise InputError(f"support is a {type(support).__name__}; make a SupportSet, for example with from_arrays")
+        ensemble = Ensemble() if ensemble is None else ensemble
+        drawn = ensemble.draw(len(support))
+        entries = support.on_grid(self.grid, aspect)
+        largest = max(len(indices) for indices, _ in drawn)
+        sets = np.zeros((len(drawn), largest, *entries.shape[1:]), np.float32)
+        weights = np.zeros((len(drawn), largest), np.float32)
+        for k, (indices, row) in enumerate(drawn):
+            sets[k, : len(indices)] = entries[indices]
+            weights[k, : len(indices)] = row
+        return Task(self, support, ensemble, aspect, self.runner.prepare(sets, weights))
+
+    def estimate(self, support_size: int, members: int = 1) -> Estimate:
+        """Time and memory of one prediction with `members` sets of `support_size` distinct entries, beforehand.
+
+        The time is measured once on this machine with two small supports (about a second) and extended linearly.
+        """
+        Ensemble(members, support_size)  # checks the range
+        with self._lock:
+            if self._seconds is None:
+                self._seconds = self._calibrate()
+        fixed, each = self._seconds
+        return Estimate(members * (fixed + each * support_size),
+                        self.runner.peak_bytes(support_size, members, *self.grid))
+
+    def _calibrate(self, small: int = 4, large: int = 20, repeats: int = 3) -> tuple[float, float]:
+        """Seconds a query and a support set take whatever the support's size, and seconds an entry."""
+        rng = np.random.default_rng(0)
+        query = rng.random((1, 1, *self.grid), np.float32)
+        prepared = {
+            size: self.runner.prepare(rng.random((1, size, 2, *self.grid), np.float32), np.full((1, size), 1 / size, np.float32))
+            for size in (small, large)
+        }
+        seconds: dict[int, list[float]] = {small: [], large: []}
+        for repeat in range(repeats + 1):  # the first pass warms up
+            for size, value in prepared.items():
+                start = time.perf_counter()
+                self.runner.run(value, query)
+                if repeat:
+                    seconds[size].append(time.perf_counter() - start)
+        low, high = (float(np.median(seconds[size])) for size in (small, large))
+        each = max(high - low, 0.0) / (large - small)
+        return max(low - each * small, 0.0), each
+
+
+class Task:
+    """A prepared support set, ready for queries; made by `Segmenter.prepare`. Safe to use from several threads."""
+
+    def __init__(self, segmenter: Segmenter, support: SupportSet, ensemble: Ensemble, aspect: str, prepared: object) -> None:
+        self.segmenter = segmenter
+        self.support = support
+        self.ensemble = ensemble
+        self.aspect = aspect
+        self._prepared = prepared
+
+    def predict(self, image: np.ndarray) -> Prediction:
+        """Segment one grey image (H,W) of any size and real type. Raises InputError where it breaks the input contract."""
+        return self.predict_batch([image])[0]
+
+    def predict_batch(self, images: Sequence[np.ndarray] | np.ndarray) -> list[Prediction]:
+        """Segment images (N,H,W), or a sequence of (H,W) of any sizes; all are checked before any is run."""
+        if isinstance(images, np.ndarray) and images.ndim != 3:
+            raise InputError(f"images have shape {images.shape}; expected (N,H,W), or a sequence of (H,W)")
+        checked = [check_image(image, f"image {i}" if len(images) > 1 else "image") for i, image in enumerate(images)]
+        if not checked:
+            return []
+        grid = self.segmenter.grid
+        placements, queries, before = [], np.empty((len(checked), 1, *grid), np.float32), []
+        for i, image in enumerate(checked):
+            start = time.perf_counter()
+            placements.append(Placement.of(image.shape, grid, self.aspect))
+            queries[i, 0] = placements[-1].image_to_grid(image, grid)
+            before.append(time.perf_counter() - start)
+        start = time.perf_counter()
+        logits = self.segmenter.runner.run(self._prepared, queries)
+        network = (time.perf_counter() - start) / len(checked)
+        return [self._finish(*values, network) for values in zip(logits, placements, before)]
+
+    def _finish(self, logits: np.ndarray, placement: Placement, preprocess: float, network: float) -> Prediction:
+        """(K,1,H,W) logits on the grid -> maps at the image's size."""
+        start = time.perf_counter()
+        members = 0.5 + 0.5 * np.tanh(0.5 * logits[:, 0].astype(np.float64))  # the sigmoid, without overflow
+        probability = placement.back(members.mean(axis=0))
+        if len(members) > 1:
+            spread = placement.back(members.std(axis=0))
+        else:
+            spread = np.zeros_like(probability)
+        mask = probability >= 0.5
+        return Prediction(mask, probability, spread, Timing(preprocess, network, time.perf_counter() - start))
