@@ -78,7 +78,7 @@ def check_distinct_stems(files: list[Path]) -> None:
 
 def write_mask(path: str | os.PathLike, mask: np.ndarray) -> None:
     """(H,W) bool -> 8-bit grey PNG, 0 and 255."""
-    _write_png(path, mask.astype(np.uint8) * 255)
+    write_png(path, mask.astype(np.uint8) * 255)
 
 
 def write_array(path: str | os.PathLike, array: np.ndarray) -> None:
@@ -101,7 +101,7 @@ def overlay(image: np.ndarray, mask: np.ndarray, truth: np.ndarray | None = None
 
 
 def write_overlay(path: str | os.PathLike, image: np.ndarray, mask: np.ndarray, truth: np.ndarray | None = None) -> None:
-    _write_png(path, overlay(image, mask, truth))
+    write_png(path, overlay(image, mask, truth))
 
 
 def _outline(mask: np.ndarray) -> np.ndarray:
@@ -111,7 +111,7 @@ def _outline(mask: np.ndarray) -> np.ndarray:
     return mask & ~core
 
 
-def _write_png(path: str | os.PathLike, pixels: np.ndarray) -> None:
+def write_png(path: str | os.PathLike, pixels: np.ndarray) -> None:
     from PIL import Image
 
     buffer = io.BytesIO()
