@@ -147,7 +147,7 @@ def _ellipses(rng: np.random.Generator, count: int, height: int, width: int) -> 
         cy, cx, ry, rx = *rng.uniform(-0.4, 0.4, 2), *rng.uniform(0.15, 0.5, 2)
         distance = ((y - cy) / ry) ** 2 + ((x - cx) / rx) ** 2
         shading = 0.3 * np.sin(rng.uniform(1, 4) * y + rng.uniform(0, 6)) * np.cos(rng.uniform(1, 4) * x)
-        image = 1 / (1 + np.exp(6 * (distance - 1))) + shading + rng.normal(0, 0.05, y.shape)
+        image = 1 / (1 + np.exp(np.minimum(6 * (distance - 1), 50))) + shading + rng.normal(0, 0.05, y.shape)
         images.append((image - image.min()) / (image.max() - image.min()))
         labels.append(distance < 1)
     return np.stack(images), np.stack(labels).astype(float)

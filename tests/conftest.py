@@ -8,7 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from universeg_rt.spec import NetworkSpec
+
 ROOT = Path(__file__).resolve().parents[1]
+
+# A network that runs in a moment, with all that v1 has.
+SMALL_SPEC = NetworkSpec("none", (6, 5, 7), (4, 6), "max_pool")
+SMALL_GRID = (32, 32)
 
 
 def material(*parts: str) -> Path:
@@ -20,7 +26,43 @@ def material(*parts: str) -> Path:
     return path
 
 
+def random_weights(spec: NetworkSpec, seed: int = 0, dtype=np.float32) -> dict[str, np.ndarray]:
+    """Weights large enough that an error anywhere shows in the output."""
+    rng = np.random.default_rng(seed)
+    return {
+        key: (rng.standard_normal(shape) * (0.3 if len(shape) == 1 else 1.5 / np.sqrt(np.prod(shape[1:])))).astype(dtype)
+        for key, shape in spec.weight_shapes().items()
+    }
+
+
 @pytest.fixture(scope="session")
 def parity_archive():
     """Weights, inputs and logits of the published v1 implementation."""
     return np.load(material("parity", "universeg_v1_parity.npz"))
+
+
+@pytest.fixture(scope="session")
+def small_bundle(tmp_path_factory) -> Path:
+    """A bundle of SMALL_SPEC with random weights, exported and checked as users do."""
+    pytest.importorskip("onnx", reason="exporting needs onnx: pip install 'universeg_rt[export]'")
+    pytest.importorskip("torch", reason="the parity gate needs torch: pip install 'universeg_rt[export]'")
+    from universeg_rt.export import parity
+    from universeg_rt.export.build import build_bundle
+
+    folder = tmp_path_factory.mktemp("bundles") / "small"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(parity, "SUPPORT_SIZES", (1, 3))
+        patch.setattr(parity, "IMAGE_SIZES", ((32, 32),))
+        build_bundle(SMALL_SPEC, random_weights(SMALL_SPEC), folder, name="small", grid=SMALL_GRID,
+                     provenance={"made": "for tests"}, licence={"weights": "none"})
+    return folder
+
+
+def discs(count: int, height: int = 40, width: int = 36, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Images (N,H,W) uint8 of a bright disc on noise, and the disc as label bool."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:height, :width]
+    cy, cx = rng.uniform(12, height - 12, (count, 1, 1)), rng.uniform(12, width - 12, (count, 1, 1))
+    labels = (y - cy) ** 2 + (x - cx) ** 2 < 9**2
+    images = np.clip(60 + 120 * labels + rng.normal(0, 12, labels.shape), 0, 255).astype(np.uint8)
+    return images, labels

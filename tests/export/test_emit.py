@@ -15,9 +15,13 @@ from universeg_rt.export.emit.support_mean import DOMAIN
 from universeg_rt.export.folds import fold
 from universeg_rt.training.reference import UniverSeg
 
-from .conftest import random_weights
+from ..conftest import random_weights as float32_weights
 
 pytestmark = pytest.mark.torch
+
+
+def random_weights(spec, dtype=np.float64):
+    return float32_weights(spec, dtype=dtype)
 
 
 def evaluator_of(model: onnx.ModelProto) -> ReferenceEvaluator:

@@ -12,9 +12,14 @@ from universeg_rt.export.folded import FoldedNetwork
 from universeg_rt.export.folds import FOLDS, compose, fold
 from universeg_rt.spec import NetworkSpec
 
-from .conftest import SMALL_SPECS, random_weights
+from ..conftest import random_weights as float32_weights
+from .conftest import SMALL_SPECS
 
 pytestmark = pytest.mark.torch
+
+
+def random_weights(spec, dtype=np.float64):
+    return float32_weights(spec, dtype=dtype)
 
 V1, PAPER = SMALL_SPECS["v1"], SMALL_SPECS["paper"]
 

@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 
@@ -13,7 +14,7 @@ from ..errors import InputError, RunnerError
 from .base import Runner
 
 # Entries in a chunk times pixels of an image; measured, see benchmarks/NOTES.md.
-CHUNK_PIXELS = 8 * 128 * 128
+CHUNK_PIXELS = 4 * 128 * 128
 
 SUPPORT, QUERY = "support", "query"
 
@@ -95,11 +96,13 @@ class StreamedOnnxRuntime(Runner):
         return out
 
     def peak_bytes(self, support_size: int, members: int, height: int, width: int) -> int:
+        # Fitted to measured peaks (benchmarks/NOTES.md): the process with its libraries and models; the support, ours and
+        # the caller's; what is kept of each entry between blocks; and full-resolution maps, for a chunk and for the query.
         pixels = height * width
+        full_map = 64 * pixels * 4
         chunk = min(support_size, max(1, CHUNK_PIXELS // pixels))
-        kept = 64 * pixels // 4 * 4 * 2.4  # two maps at half resolution, and what lies below them
-        support = members * support_size * 2 * pixels * 4
-        return int(6e7 + 2 * self.model_bytes + support + support_size * kept + 64 * pixels * 4 * (4 * chunk + 8))
+        return int(9e7 + 2 * self.model_bytes + 2 * members * support_size * 2 * pixels * 4
+                   + 0.55 * full_map * support_size + full_map * (4.8 * chunk + 15.6))
 
     # Running stages -----------------------------------------------------------------------------------------------
 
@@ -170,11 +173,36 @@ class StreamedOnnxRuntime(Runner):
         options = ort.SessionOptions()
         options.intra_op_num_threads = self.threads
         options.log_severity_level = 3
+        # The sessions take turns: a waiting one must neither spin nor keep memory that the next one needs.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        if _share_memory(ort):
+            options.add_session_config_entry("session.use_env_allocators", "1")
         try:
             return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime raises many types of its own
             raise RunnerError(f"ONNX Runtime cannot load {path}: {str(error).splitlines()[0]}") from None
+
+
+_shared_memory: bool | None = None
+_shared_memory_lock = Lock()
+
+
+def _share_memory(ort) -> bool:
+    """Register one memory arena for all our sessions in this process, once; False where ONNX Runtime cannot.
+
+    Sessions use it only if they ask for it, so a host program's own sessions are left as they are.
+    """
+    global _shared_memory
+    with _shared_memory_lock:
+        if _shared_memory is None:
+            try:
+                cpu = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
+                # Extended by what is asked for, not by powers of two; the other limits are ONNX Runtime's own.
+                ort.create_and_register_allocator(cpu, ort.OrtArenaCfg(0, 1, -1, -1))
+                _shared_memory = True
+            except Exception:  # an allocator registered by the host program, or a version without this call
+                _shared_memory = False
+        return _shared_memory
 
 
 def _cores() -> int:

@@ -1,0 +1,31 @@
+# `make demo` segments a real MRI, `make test` passes the tests; both set up all they need in $(VENV).
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+PIP = $(BIN)/python -m pip --disable-pip-version-check -q
+PARTS = pyproject.toml setup.py constraints.txt
+
+.PHONY: demo test bench clean
+
+demo: $(VENV)/.demo
+	$(BIN)/python -m universeg_rt.demo --output demo_output
+
+test: $(VENV)/.test
+	$(BIN)/python -m pytest -q $(PYTEST_ARGS)
+
+bench: $(VENV)/.test
+	$(BIN)/python -m universeg_rt.benchmarks.latency
+
+$(VENV)/.demo: $(PARTS)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) install -e '.[demo]' -c constraints.txt
+	touch $@
+
+$(VENV)/.test: $(PARTS)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) install torch -c constraints.txt
+	$(PIP) install -e '.[export,train,demo,test]' -c constraints.txt
+	touch $@
+
+clean:
+	rm -rf $(VENV) build demo_output *.egg-info
