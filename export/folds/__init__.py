@@ -34,7 +34,14 @@ FOLDS = (
     streamed_support,
 )
 
-NOT_TAKEN: dict[str, str] = {}
+NOT_TAKEN = {
+    "upsampled_half_at_low_resolution": "a decoder's upsampled input could be convolved before it is interpolated, but with "
+    "ONNX Runtime's operators that is no faster than the convolution it replaces",
+    "prepared_support": "the first block's support term reads no query and could be kept, but keeping it costs 4.2 MB an entry "
+    "and ensemble member at 128x128 and saves a ninth of a further query's time",
+    "late_activation": "LeakyReLU could be moved behind the max pool, but the activated full-resolution map is itself read, by "
+    "its mean and by the skip connection",
+}
 
 
 def fold(spec: NetworkSpec, weights: Mapping[str, np.ndarray]) -> FoldedNetwork:
