@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from universeg_rt.training.fields import (
-    Draw, affine_grid, displacement, gaussian_blur, min_max, sobel, warp)
+    Draw, affine_grid, displacement, gaussian_blur, harden, min_max, sobel, warp)
 
 Range = tuple[float, float]
 
@@ -153,9 +153,9 @@ def augment_task(draw: Draw, images: Tensor, labels: Tensor, config: TaskConfig)
 
 
 def warp_pair(images: Tensor, labels: Tensor, grid: Tensor) -> tuple[Tensor, Tensor]:
-    """Images and labels (N,1,H,W) sampled at grid (N,h,w,2) in one pass; labels are interpolated, then cut at a half."""
+    """Images and labels (N,1,H,W) sampled at grid (N,h,w,2) in one pass; each label keeps its area."""
     both = warp(torch.cat([images, labels], 1), grid)
-    return both[:, :1], (both[:, 1:] > 0.5).float()
+    return both[:, :1], harden(both[:, 1:])
 
 
 def dilate(labels: Tensor, radius: int) -> Tensor:

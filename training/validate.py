@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from universeg_rt.training.fields import harden
 from universeg_rt.training.reference import UniverSeg
 from universeg_rt.training.tasks import Task
 
@@ -52,6 +53,6 @@ def resize(task: Task, size: int, device: torch.device | str = "cpu") -> tuple[T
     labels = torch.from_numpy(task.labels).to(device)[:, None].float()
     if images.shape[-1] != size:
         images = F.interpolate(images, size=(size, size), mode="bilinear", antialias=True, align_corners=False)
-        labels = (F.interpolate(labels, size=(size, size), mode="bilinear", antialias=True, align_corners=False) > 0.5).float()
+        labels = harden(F.interpolate(labels, size=(size, size), mode="bilinear", antialias=True, align_corners=False))
     low, high = images.amin((1, 2, 3), keepdim=True), images.amax((1, 2, 3), keepdim=True)
     return (images - low) / (high - low).clamp_min(1e-6), labels
