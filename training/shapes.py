@@ -107,7 +107,7 @@ def vessels(draw: Draw, grid: Tensor) -> Layer:
     """Branching trees, new in each subject: labels 1 (and sometimes 2, as arteries and veins are)."""
     subjects, device = len(grid), grid.device
     trees = 2 if draw.chance(0.35) else 1
-    width = draw.log_scalar(0.018, 0.09)
+    width = draw.log_scalar(0.01, 0.08)
     nearest = torch.full(grid.shape[:3], -1e3, device=device)
     labels = torch.zeros(grid.shape[:3], dtype=torch.int64, device=device)
     for tree in range(trees):
@@ -251,6 +251,7 @@ def _tree(draw: Draw, subjects: int, width: float) -> tuple[Tensor, Tensor, Tens
 def _tubes(grid: Tensor, start: Tensor, stop: Tensor, radius: Tensor, chunk: int = 16) -> Tensor:
     """Level (N,H,W), 1 on the centre lines and 0 at the walls of tubes along segments (N,M,2) of radius (N,M)."""
     level = torch.full(grid.shape[:3], -1e3, device=grid.device)
+    radius = radius.clamp_min(1.1 / grid.shape[1])  # about a pixel across, else a tube falls into dots
     x, y = grid[:, None, ..., 0], grid[:, None, ..., 1]
     for first in range(0, start.shape[1], chunk):
         a, b = start[:, first : first + chunk, :, None, None], stop[:, first : first + chunk, :, None, None]

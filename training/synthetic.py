@@ -25,7 +25,7 @@ class SyntheticConfig:
     """Relative weights of the families (see shapes.py) and the largest variation between subjects of a task."""
 
     families: dict[str, float] = field(default_factory=lambda: {
-        "regions": 1.0, "anatomy": 2.0, "blobs": 2.0, "cells": 2.0, "vessels": 2.0, "membranes": 0.6, "curves": 0.4,
+        "regions": 1.0, "anatomy": 2.0, "blobs": 2.0, "cells": 2.0, "vessels": 3.0, "membranes": 0.6, "curves": 0.4,
         "layers": 0.5})
     background_probability: float = 0.5  # a coarse family behind a fine one
     deformation: float = 0.25            # largest elastic amplitude, in half sides
@@ -73,7 +73,8 @@ def _grid(draw: Draw, subjects: int, size: int, config: SyntheticConfig) -> Tens
 
 def _label_map(draw: Draw, subjects: int, size: int, config: SyntheticConfig) -> tuple[shapes.Layer, str]:
     families = {**shapes.COARSE, **shapes.FINE}
-    name = draw.choice(config.families, config.families.values())
+    names = sorted(config.families)  # the order in which a file lists them decides nothing
+    name = draw.choice(names, [config.families[n] for n in names])
     front = families[name](draw, _grid(draw, subjects, size, config))
     if name in ("regions", "layers") or not draw.chance(config.background_probability):
         return front, name

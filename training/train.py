@@ -5,14 +5,15 @@ from __future__ import annotations
 import csv
 import json
 import math
-import os
 import signal
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from universeg_rt.errors import InputError, TrainingError
@@ -61,6 +62,10 @@ class Trainer:
         self.model.to(self.device)
         if config.channels_last:
             self.model.to(memory_format=torch.channels_last)
+        # Nobody reads the last block's support branch (see folded_forward.py), so it has no gradient to share.
+        self.model.dec_blocks[-1].support.requires_grad_(False)
+        self.parallel = DistributedDataParallel(self.model) if self.world > 1 else self.model
+        self.forward = torch.compile(self.parallel) if config.compile else self.parallel
         self.average = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
         self.optimiser = torch.optim.Adam(self.model.parameters(), lr=config.stages[0].learning_rate)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.autocast == "float16")
@@ -120,16 +125,21 @@ class Trainer:
         groups = [seeds] if self.device.type == "cuda" else [[seed] for seed in seeds]
         self.optimiser.zero_grad(set_to_none=True)
         total = 0.0
-        for group in groups:
+        for index, group in enumerate(groups):
             batch = self.source.batch(group, stage)
-            loss = self.loss(batch)
-            value = loss.item()
-            if not math.isfinite(value):
-                self.not_finite("loss", value, batch.seeds)
-            self.scaler.scale(loss / len(groups)).backward()
+            # Processes exchange gradients once a step, with the last group's.
+            alone = self.world > 1 and index < len(groups) - 1
+            with self.parallel.no_sync() if alone else nullcontext():
+                loss = self.loss(batch)
+                value = loss.item()
+                if not math.isfinite(value):
+                    self.not_finite("loss", value, batch.seeds)
+                self.scaler.scale(loss / len(groups)).backward()
             total += value / len(groups)
         if self.world > 1:
-            total = self.share_gradients(total)
+            mean = torch.tensor(total, device=self.device)
+            dist.all_reduce(mean)
+            total = float(mean) / self.world
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate
         self.scaler.unscale_(self.optimiser)
@@ -152,16 +162,6 @@ class Trainer:
             logits = self.forward(batch.query, batch.support_images, batch.support_labels)
         return soft_dice_loss(logits, batch.target)
 
-    def share_gradients(self, loss: float) -> float:
-        """Average gradients and loss over the processes, in one message."""
-        parameters = [p for p in self.model.parameters()]
-        flat = torch.cat([p.grad.flatten() for p in parameters] + [torch.tensor([loss], device=self.device)])
-        dist.all_reduce(flat)
-        flat /= self.world
-        for parameter, part in zip(parameters, flat[:-1].split([p.numel() for p in parameters])):
-            parameter.grad.copy_(part.view_as(parameter))
-        return float(flat[-1])
-
     def not_finite(self, what: str, value: float, seeds: list[int]) -> None:
         raise TrainingError(
             f"the {what} is {value} at step {self.step}, episode seeds {seeds}; the last good state stays in "
@@ -173,7 +173,6 @@ class Trainer:
     def run(self, progress: bool | None = None, stop_after_samples: int | None = None) -> None:
         """Train until the stages are done, or `stop_after_samples` more, or SIGTERM or SIGINT; each saves the state."""
         config = self.config
-        self.forward = torch.compile(self.model) if config.compile else self.model
         previous = {s: signal.signal(s, self._ask_to_stop) for s in (signal.SIGTERM, signal.SIGINT)}
         end = sum(stage.samples for stage in config.stages)
         last = min(end, self.samples + stop_after_samples) if stop_after_samples else end

@@ -39,6 +39,12 @@ def test_a_seed_gives_the_same_task_and_another_seed_another():
     assert not torch.equal(first[0][0], first[0][1])
 
 
+def test_the_order_of_the_families_in_a_file_decides_nothing():
+    one, other = (SyntheticConfig(families=dict(order)) for order in (
+        [("blobs", 1.0), ("layers", 2.0)], [("layers", 2.0), ("blobs", 1.0)]))
+    assert all(torch.equal(synthetic_subjects(s, 2, 16, one)[0], synthetic_subjects(s, 2, 16, other)[0]) for s in range(8))
+
+
 def test_the_global_random_state_is_neither_read_nor_changed():
     torch.manual_seed(1)
     before = torch.get_rng_state()
