@@ -93,6 +93,7 @@ class TrainConfig:
     compile: bool = False
     channels_last: bool = False     # pays on GPUs; slower on CPUs (measured)
     checkpoint_samples: int = 1000
+    workers: int = 0                # processes that draw episodes ahead of a GPU; 0 draws on the training device
 
     def __post_init__(self) -> None:
         if self.autocast not in ("none", "bfloat16", "float16"):

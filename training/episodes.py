@@ -27,6 +27,11 @@ class Batch:
     support_labels: Tensor
     seeds: list[int]
 
+    def to(self, device: torch.device) -> "Batch":
+        """The same on another device."""
+        tensors = (self.query, self.target, self.support_images, self.support_labels)
+        return Batch(*(x.to(device, non_blocking=True) for x in tensors), self.seeds)
+
 
 class EpisodeSource:
     """Draws episodes; `tasks` are the real ones, already cut to the subjects that may be trained on."""

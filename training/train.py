@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 import signal
 import time
 from contextlib import nullcontext
+from itertools import takewhile
 from pathlib import Path
 
 import torch
@@ -16,16 +16,19 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
-from universeg_rt.errors import InputError, TrainingError
+from universeg_rt.errors import TrainingError
 from universeg_rt.training.config import Stage, TrainConfig, to_dict
 from universeg_rt.training.episodes import Batch, EpisodeSource
+from universeg_rt.training.feed import feed
 from universeg_rt.training.folded_forward import FoldedUniverSeg
+from universeg_rt.training.log import RunLog
 from universeg_rt.training.reference import UniverSeg
+from universeg_rt.training.schedule import Step, steps
 from universeg_rt.training.state import read_state, write_best, write_state
 from universeg_rt.training.tasks import Task
 from universeg_rt.training.validate import task_dice
 
-STATE, LATEST, BEST, LOG = "state.pt", "latest.safetensors", "best.safetensors", "log.csv"
+STATE, LATEST, BEST = "state.pt", "latest.safetensors", "best.safetensors"
 
 
 def soft_dice_loss(logits: Tensor, target: Tensor) -> Tensor:
@@ -54,7 +57,7 @@ class Trainer:
         self.config, self.output, self.device = config, Path(output), torch.device(device)
         self.rank = dist.get_rank() if dist.is_initialized() else 0
         self.world = dist.get_world_size() if dist.is_initialized() else 1
-        self.source = EpisodeSource(config.data, tasks, self.device)
+        self.source = EpisodeSource(config.data, tasks, "cpu" if config.workers else self.device)
         self.held_out = held_out
         torch.manual_seed(config.seed)
         self.model = FoldedUniverSeg(config.network.spec())
@@ -74,15 +77,6 @@ class Trainer:
         self.stop_asked = False
 
     # ---- where the run stands
-
-    def stage(self) -> tuple[int, Stage, float] | None:
-        """Index of the present stage, the stage, and the share of it already done; None when all are done."""
-        before = 0
-        for index, stage in enumerate(self.config.stages):
-            if self.samples < before + stage.samples:
-                return index, stage, (self.samples - before) / stage.samples
-            before += stage.samples
-        return None
 
     def resume(self) -> bool:
         """Go on from the output's state, if there is one."""
@@ -113,43 +107,34 @@ class Trainer:
 
     # ---- one step
 
-    def seeds(self, stage: Stage) -> list[int]:
-        """Seeds of this process's episodes in this step; every episode of a run has its own."""
-        first = (self.config.seed * 1_000_003 + self.step) * 4096 + self.rank
-        return [first + self.world * i for i in range(max(1, stage.episodes // self.world))]
-
-    def train_step(self, stage: Stage, learning_rate: float) -> tuple[float, float]:
+    def train_step(self, step: Step, batches: list[Batch]) -> tuple[float, float]:
         """One step of the optimiser: (loss, gradient norm), the loss averaged over all processes."""
-        seeds = self.seeds(stage)
-        # A GPU takes all episodes at once; a CPU's caches want them one by one, each with its own support size.
-        groups = [seeds] if self.device.type == "cuda" else [[seed] for seed in seeds]
         self.optimiser.zero_grad(set_to_none=True)
         total = 0.0
-        for index, group in enumerate(groups):
-            batch = self.source.batch(group, stage)
+        for index, batch in enumerate(batches):
             # Processes exchange gradients once a step, with the last group's.
-            alone = self.world > 1 and index < len(groups) - 1
+            alone = self.world > 1 and index < len(batches) - 1
             with self.parallel.no_sync() if alone else nullcontext():
-                loss = self.loss(batch)
+                loss = self.loss(batch.to(self.device))
                 value = loss.item()
                 if not math.isfinite(value):
                     self.not_finite("loss", value, batch.seeds)
-                self.scaler.scale(loss / len(groups)).backward()
-            total += value / len(groups)
+                self.scaler.scale(loss / len(batches)).backward()
+            total += value / len(batches)
         if self.world > 1:
             mean = torch.tensor(total, device=self.device)
             dist.all_reduce(mean)
             total = float(mean) / self.world
         for group in self.optimiser.param_groups:
-            group["lr"] = learning_rate
+            group["lr"] = step.learning_rate
         self.scaler.unscale_(self.optimiser)
         norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm))
         if not math.isfinite(norm) and not self.scaler.is_enabled():
-            self.not_finite("gradient", norm, seeds)
+            self.not_finite("gradient", norm, step.seeds)
         self.scaler.step(self.optimiser)
         self.scaler.update()
         self.step += 1
-        self.samples += stage.queries * len(seeds) * self.world
+        self.samples += step.stage.queries * len(step.seeds) * self.world
         decay = min(self.config.ema_decay, (1 + self.step) / (10 + self.step))
         with torch.no_grad():
             for key, value in self.model.state_dict().items():
@@ -176,32 +161,30 @@ class Trainer:
         previous = {s: signal.signal(s, self._ask_to_stop) for s in (signal.SIGTERM, signal.SIGINT)}
         end = sum(stage.samples for stage in config.stages)
         last = min(end, self.samples + stop_after_samples) if stop_after_samples else end
-        log = _Log(self.output) if self.rank == 0 else None
+        log = RunLog(self.output, self.step) if self.rank == 0 else None
         bar = tqdm(total=end, initial=self.samples, unit="sample", disable=True if self.rank else
                    (None if progress is None else not progress))
+        plan = steps(config, self.step, self.samples, self.rank, self.world, together=self.device.type == "cuda")
+        plan = takewhile(lambda step: step.samples < last, plan)
         saved = validated = self.samples
         try:
-            while self.samples < last and not self.agreed_to_stop():
-                index, stage, share = self.stage()
-                rate = stage.learning_rate
-                if stage.final_learning_rate is not None:
-                    rate += (stage.final_learning_rate - rate) * share
-                rate *= min(1.0, (self.samples + 1) / max(1, config.warmup_samples))
-                before = self.samples
+            for step, batches in feed(self.source, plan, config.workers):
                 started = time.process_time()
-                loss, norm = self.train_step(stage, rate)
-                bar.update(self.samples - before)
+                loss, norm = self.train_step(step, batches)
+                bar.update(self.samples - step.samples)
                 if log:
-                    log.row(step=self.step, samples=self.samples, stage=index, loss=loss, gradient_norm=norm,
-                            learning_rate=rate, cpu_seconds=time.process_time() - started)
+                    log.row(step=self.step, samples=self.samples, stage=step.stage_index, loss=loss, gradient_norm=norm,
+                            learning_rate=step.learning_rate, cpu_seconds=time.process_time() - started)
                 if self.samples - saved >= config.checkpoint_samples:
                     self.save()
                     saved = self.samples
                 if self.held_out and self.samples - validated >= config.validation.every_samples:
-                    self.validate(index, stage, log)
+                    self.validate(step.stage_index, step.stage, log)
                     validated = self.samples
+                if self.agreed_to_stop():
+                    break
             self.save()
-            if self.held_out and self.samples == end and validated != self.samples:
+            if self.held_out and self.samples >= end and validated != self.samples:
                 self.validate(len(config.stages) - 1, config.stages[-1], log)
         finally:
             bar.close()
@@ -210,7 +193,7 @@ class Trainer:
             for number, handler in previous.items():
                 signal.signal(number, handler)
 
-    def validate(self, index: int, stage: Stage, log: "_Log | None") -> None:
+    def validate(self, index: int, stage: Stage, log: RunLog | None) -> None:
         """Dice of the averaged weights on the held-out tasks; the best of the present stage is kept."""
         if self.rank:
             return
@@ -235,44 +218,3 @@ class Trainer:
 
     def _ask_to_stop(self, *_) -> None:
         self.stop_asked = True
-
-
-class _Log:
-    """log.csv, validation.csv and, where installed, TensorBoard."""
-
-    def __init__(self, output: Path) -> None:
-        output.mkdir(parents=True, exist_ok=True)
-        self.output, self.files, self.writers = output, {}, {}
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-            self.board = SummaryWriter(str(output / "tensorboard"))
-        except ImportError:
-            self.board = None
-
-    def row(self, **values) -> None:
-        self._csv(LOG, values)
-        if self.board and values["step"] % 10 == 0:
-            for key in ("loss", "gradient_norm", "learning_rate"):
-                self.board.add_scalar(f"train/{key}", values[key], values["samples"])
-
-    def validation(self, step: int, samples: int, scores: dict[str, float]) -> None:
-        self._csv("validation.csv", {"step": step, "samples": samples, **scores})
-        if self.board:
-            for key, value in scores.items():
-                self.board.add_scalar(f"validation/{key}", value, samples)
-
-    def _csv(self, name: str, values: dict) -> None:
-        if name not in self.files:
-            path = self.output / name
-            new = not path.exists() or not path.stat().st_size
-            self.files[name] = open(path, "a", newline="", buffering=1)
-            self.writers[name] = csv.DictWriter(self.files[name], list(values))
-            if new:
-                self.writers[name].writeheader()
-        self.writers[name].writerow({k: round(v, 6) if isinstance(v, float) else v for k, v in values.items()})
-
-    def close(self) -> None:
-        for file in self.files.values():
-            file.close()
-        if self.board:
-            self.board.close()

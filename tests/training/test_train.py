@@ -23,6 +23,8 @@ from universeg_rt.training import cli
 from universeg_rt.training.checkpoint import load_checkpoint
 from universeg_rt.training.config import DataConfig, NetworkConfig, Stage, TrainConfig, ValidationConfig, to_dict
 from universeg_rt.training.episodes import EpisodeSource
+from universeg_rt.training.feed import feed
+from universeg_rt.training.schedule import steps
 from universeg_rt.training.synthetic import SyntheticConfig
 from universeg_rt.training.tasks import Task
 from universeg_rt.training.train import BEST, LATEST, STATE, Trainer, soft_dice_loss
@@ -130,7 +132,7 @@ def test_nan_stops_with_the_seed_and_keeps_the_last_good_state(tmp_path, monkeyp
     good = (tmp_path / STATE).read_bytes()
     trainer = Trainer(config, [], [], tmp_path)
     trainer.resume()
-    seeds = trainer.seeds(config.stages[0])
+    seeds = next(steps(config, trainer.step, trainer.samples)).seeds
     if what == "loss":
         loss = trainer.loss
         monkeypatch.setattr(trainer, "loss", lambda batch: loss(batch) * float("nan"))
@@ -185,6 +187,46 @@ def test_episodes_are_reproducible_and_share_no_subject_between_query_and_suppor
     for seed in range(50):
         chosen = task.subjects[EpisodeSource._entries(Draw(seed), task, 2, 5).numpy()]
         assert not set(chosen[:2]) & set(chosen[2:])
+
+
+def test_workers_draw_the_same_episodes_in_the_same_order():
+    config = tiny()
+    source = EpisodeSource(config.data, [])
+    alone, helped = (list(feed(source, steps(config, 2, 8), workers)) for workers in (0, 2))
+    assert [s for s, _ in alone] == [s for s, _ in helped] and len(alone) == 10 and alone[0][0].number == 2
+    for (_, one), (_, other) in zip(alone, helped):
+        assert len(one) == len(other) == 2
+        assert all(torch.equal(a.query, b.query) and torch.equal(a.support_labels, b.support_labels)
+                   for a, b in zip(one, other))
+
+
+def test_processes_and_groupings_share_out_the_same_seeds():
+    config = tiny(stages=(Stage(samples=64, size=16, queries=2, episodes=4),))
+    one = list(steps(config, 0, 0, together=True))
+    two = [list(steps(config, 0, 0, rank, 2)) for rank in (0, 1)]
+    assert len(one) == len(two[0]) == 8
+    for whole, *parts in zip(one, *two):
+        assert sorted(whole.seeds) == sorted(parts[0].seeds + parts[1].seeds) and len(whole.groups) == 1
+        assert whole.learning_rate == parts[0].learning_rate and len(parts[0].groups) == 2
+    everything = [seed for step in one for seed in step.seeds]
+    assert len(set(everything)) == len(everything) == 32
+
+
+def test_a_log_is_cut_back_to_the_state_that_is_gone_on_from(tmp_path):
+    config = tiny(checkpoint_samples=10_000)
+    trained(config, tmp_path, stop_after_samples=8)
+    with open(tmp_path / "log.csv", "a") as file:
+        file.write("3,12,0,9,9,9,9\n4,16,0,9")
+    trained(config, tmp_path)
+    rows = list(csv.DictReader(open(tmp_path / "log.csv")))
+    assert [int(r["step"]) for r in rows] == list(range(1, 13)) and all(float(r["loss"]) < 2 for r in rows)
+
+
+def test_reduced_precision_trains_too(tmp_path):
+    trainer = trained(tiny(autocast="bfloat16", channels_last=True, workers=1), tmp_path)
+    losses = [float(row["loss"]) for row in csv.DictReader(open(tmp_path / "log.csv"))]
+    assert trainer.samples == 48 and all(0 < x < 1 for x in losses)
+    assert all(p.dtype == torch.float32 for p in trainer.model.parameters())
 
 
 def test_support_sizes_cover_their_range_and_left_out_tasks_are_never_drawn():
