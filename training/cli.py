@@ -50,7 +50,7 @@ def train(options: argparse.Namespace) -> None:
         raise InputError("the config names data sets; say where their files are with --data-root or UNIVERSEG_DATA")
     held_out = [t for path in config.validation.datasets for t in load_dataset(path, root)
                 if not config.validation.tasks or t.name in config.validation.tasks]
-    tasks = [t.split("support") for path in config.data.datasets for t in load_dataset(path, root)
+    tasks = [t.split(*config.data.splits) for path in config.data.datasets for t in load_dataset(path, root)
              if t.name not in config.data.leave_out]
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, data_root=""))
     shared = {t.name for t in held_out} & {t.name for t in tasks}

@@ -52,12 +52,13 @@ class Stage:
 @dataclass(frozen=True)
 class DataConfig:
     """`datasets`: YAML files of data sets (see datasets.py) under `data_root`; with `real_probability` an episode is
-    of a real task, a data set drawn uniformly first. `leave_out`: names of tasks never to train on. `crop_probability`:
+    of a real task, a data set drawn uniformly first. `leave_out`: names of tasks never to train on. `splits`: of the subjects trained on (the paper's two). `crop_probability`:
     of cutting a real task's images to windows, so that small structures are seen large."""
 
     datasets: tuple[str, ...] = ()
     data_root: str = ""
     leave_out: tuple[str, ...] = ()
+    splits: tuple[str, ...] = ("support", "dev")
     real_probability: float = 0.4
     crop_probability: float = 0.5
     synthetic_tasks: int = 1_000_000

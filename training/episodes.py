@@ -66,8 +66,8 @@ class EpisodeSource:
             images, labels = self._real(draw, size, queries, entries)
         else:
             task = draw.integer(0, self.config.synthetic_tasks - 1)
-            # A task of few seeds meets the same label maps again; its subjects are new in each episode size.
-            images, labels = synthetic_subjects(task, queries + entries, size, self.config.synthetic, self.device)
+            images, labels = synthetic_subjects(
+                task, queries + entries, size, self.config.synthetic, self.device, subject_seed=seed)
         return augment_episode(draw, images, labels, self.config.augment)
 
     def _real(self, draw: Draw, size: int, queries: int, entries: int) -> tuple[Tensor, Tensor]:

@@ -10,10 +10,15 @@ from torch.nn import functional as F
 
 
 class Draw:
-    """Random numbers of one seed on one device: the same seed on the same kind of device gives the same numbers."""
+    """Random numbers of one seed on one device: the same seed on the same kind of device gives the same numbers.
 
-    def __init__(self, seed: int, device: torch.device | str = "cpu") -> None:
+    `each` is a second stream, of `each_seed`, for what differs between the subjects of a task, so that the task stays
+    the same however many subjects are drawn; without that seed it is the same stream.
+    """
+
+    def __init__(self, seed: int, device: torch.device | str = "cpu", each_seed: int | None = None) -> None:
         self.device = torch.device(device)
+        self.each = self if each_seed is None else Draw(each_seed, device)
         # Scalars are drawn on the host, so that a GPU is never waited for.
         self.host = torch.Generator().manual_seed(seed)
         on_host = self.device.type == "cpu"

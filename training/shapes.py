@@ -20,13 +20,23 @@ from universeg_rt.training.fields import Draw, displacement, smooth_noise, warp
 class Layer:
     """Labels of N subjects: `labels` (N,H,W) int64 in 0..count, 0 is nothing; `depth` (N,H,W) in [0, 1] is 1 at the
     middle of an object and 0 at its rim; `instance` (N,H,W) int64 numbers the objects of one subject; the labels
-    1..front are the family's own, the rest its background's (None: all are its own)."""
+    1..front are the family's own, the rest its background's (None: all are its own); `under` (N,H,W) int64 is the label
+    that would be seen if the family's own were transparent (None: nothing, 0)."""
 
     labels: Tensor
     count: int
     depth: Tensor
     instance: Tensor
     front: int | None = None
+    under: Tensor | None = None
+
+    def over(self, back: "Layer") -> "Layer":
+        """This layer in front of another, whose labels then follow this one's."""
+        shifted = torch.where(back.labels > 0, back.labels + self.count, 0)
+        empty = self.labels == 0
+        return Layer(
+            torch.where(empty, shifted, self.labels), self.count + back.count,
+            torch.where(empty, back.depth, self.depth), self.instance, self.count, shifted)
 
 
 def regions(draw: Draw, grid: Tensor) -> Layer:
@@ -49,7 +59,7 @@ def anatomy(draw: Draw, grid: Tensor) -> Layer:
     variation = draw.log_scalar(0.02, 0.25)
     reach = draw.scalar(0.2, 0.7)
     centre = draw.uniform(-reach, reach, 1, count, 2)
-    radius = torch.exp(draw.uniform(math.log(0.07), math.log(0.55), 1, count))
+    radius = torch.exp(draw.uniform(math.log(0.045), math.log(0.55), 1, count))
     if with_body:
         centre[:, 0], radius[:, 0] = centre[:, 0] * 0.1, draw.scalar(0.7, 0.95)
     if count > 3 and draw.chance(0.4):  # paired organs, as lungs and kidneys are
@@ -58,11 +68,11 @@ def anatomy(draw: Draw, grid: Tensor) -> Layer:
     stretch = torch.exp(draw.uniform(-0.5, 0.5, 1, count))
     angle = draw.uniform(0.0, math.pi, 1, count)
     waves = draw.normal(1, count, 4, 2) * draw.scalar(0.0, 0.15)
-    centre = centre + draw.normal(subjects, count, 2) * variation * 0.5
-    radius = radius * torch.exp(draw.normal(subjects, count) * variation)
-    stretch = stretch * torch.exp(draw.normal(subjects, count) * variation * 0.7)
-    angle = angle + draw.normal(subjects, count) * variation * 2.0
-    waves = waves + draw.normal(subjects, count, 4, 2) * variation * 0.2
+    centre = centre + draw.each.normal(subjects, count, 2) * variation * 0.5
+    radius = radius * torch.exp(draw.each.normal(subjects, count) * variation)
+    stretch = stretch * torch.exp(draw.each.normal(subjects, count) * variation * 0.7)
+    angle = angle + draw.each.normal(subjects, count) * variation * 2.0
+    waves = waves + draw.each.normal(subjects, count, 4, 2) * variation * 0.2
     return _painted(_ellipses(grid, centre, radius, stretch, angle, waves), torch.arange(1, count + 1, device=grid.device))
 
 
@@ -87,15 +97,15 @@ def cells(draw: Draw, grid: Tensor) -> Layer:
     share, lobes, spread = draw.scalar(0.35, 0.85), draw.integer(1, 4), draw.scalar(0.1, 0.6)
     reach = draw.scalar(0.05, 0.3) if few == 1 else 0.75
     vary = draw.scalar(0.05, 0.25)
-    centre = draw.uniform(-reach, reach, subjects, few, 2)
-    radius = radius0 * torch.exp(draw.normal(subjects, few) * vary)
+    centre = draw.each.uniform(-reach, reach, subjects, few, 2)
+    radius = radius0 * torch.exp(draw.each.normal(subjects, few) * vary)
     body = _ellipses(grid, centre, radius, *_outline(draw, subjects, few, 0.15, 0.06))
     inner = radius * share
-    offset = draw.normal(subjects, few * lobes, 2).clamp(-1.5, 1.5)
+    offset = draw.each.normal(subjects, few * lobes, 2).clamp(-1.5, 1.5)
     room = (radius - inner * (0.9 if lobes == 1 else 0.6)).clamp_min(0.0).repeat_interleave(lobes, 1)
     lobe_centre = centre.repeat_interleave(lobes, 1) + offset * room[..., None] * spread
     lobe_radius = inner.repeat_interleave(lobes, 1) * (1.0 if lobes == 1 else draw.scalar(0.5, 0.8))
-    lobe_radius = lobe_radius * torch.exp(draw.normal(subjects, few * lobes) * vary)
+    lobe_radius = lobe_radius * torch.exp(draw.each.normal(subjects, few * lobes) * vary)
     nucleus = _ellipses(grid, lobe_centre, lobe_radius, *_outline(draw, subjects, few * lobes, 0.25, 0.1))
     most = draw.integer(2, 14)
     others = _scatter(draw, grid, most, draw.log_scalar(0.1, 0.35))
@@ -108,21 +118,35 @@ def vessels(draw: Draw, grid: Tensor) -> Layer:
     subjects, device = len(grid), grid.device
     trees = 2 if draw.chance(0.35) else 1
     width = draw.log_scalar(0.01, 0.08)
+    start_at = draw.each.uniform(-0.8, 0.8, subjects, 1, 2) if draw.chance(0.5) else None
     nearest = torch.full(grid.shape[:3], -1e3, device=device)
     labels = torch.zeros(grid.shape[:3], dtype=torch.int64, device=device)
     for tree in range(trees):
-        start, stop, radius = _tree(draw, subjects, width * draw.scalar(0.7, 1.3))
+        start, stop, radius = _tree(draw, subjects, width * draw.scalar(0.7, 1.3), draw.integer(1, 4), start_at)
         level = _tubes(grid, start, stop, radius)
         labels = torch.where((level > 0) & (level > nearest), tree + 1, labels)
         nearest = torch.maximum(nearest, level)
     return Layer(labels, trees, nearest.clamp(0, 1), labels)
 
 
+def retina(draw: Draw, grid: Tensor) -> Layer:
+    """A round field of view with a disc, from which many thin vessels spread: labels 1 vessels, 2 field, 3 disc."""
+    subjects = len(grid)
+    place = draw.uniform(-0.7, 0.7, 1, 2) + draw.each.normal(subjects, 2) * draw.scalar(0.02, 0.3)
+    field = grid.square().sum(-1).sqrt() < draw.scalar(0.8, 1.3)
+    distance = (grid - place[:, None, None, :]).square().sum(-1).sqrt() / draw.scalar(0.08, 0.25)
+    start, stop, radius = _tree(draw, subjects, draw.log_scalar(0.012, 0.04), draw.integer(3, 6), place[:, None])
+    level = torch.where(field, _tubes(grid, start, stop, radius), -1.0)
+    back = Layer(torch.where(field, torch.where(distance < 1, 2, 1), 0), 2, (1.0 - distance).clamp(0, 1), field.long())
+    labels = (level > 0).long()
+    return Layer(labels, 1, level.clamp(0, 1), labels).over(back)
+
+
 def membranes(draw: Draw, grid: Tensor) -> Layer:
     """A mosaic of cells and the thin walls between them, new in each subject: labels 1 walls, 2 some cells."""
     subjects = len(grid)
     count = draw.integer(5, 45)
-    points = draw.uniform(-1.1, 1.1, subjects, count, 2)
+    points = draw.each.uniform(-1.1, 1.1, subjects, count, 2)
     distance = torch.cdist(grid.flatten(1, 2), points)
     near = distance.topk(2, dim=2, largest=False)
     gap = (near.values[..., 1] - near.values[..., 0]).view(grid.shape[:3])
@@ -139,9 +163,9 @@ def layers(draw: Draw, grid: Tensor) -> Layer:
     count, subjects = draw.integer(2, 6), len(grid)
     angle = draw.scalar(0.0, math.pi)
     height = grid[..., 0] * math.sin(angle) + grid[..., 1] * math.cos(angle)
-    waves = displacement(draw, subjects, grid.shape[1], draw.scalar(0.0, 0.25), (0.3,))[..., 0]
+    waves = displacement(draw.each, subjects, grid.shape[1], draw.scalar(0.0, 0.25), (0.3,))[..., 0]
     edges = draw.uniform(-0.8, 0.8, 1, count + 1).sort(dim=1).values
-    edges = (edges + draw.normal(subjects, count + 1) * draw.scalar(0.0, 0.06)).sort(dim=1).values
+    edges = (edges + draw.each.normal(subjects, count + 1) * draw.scalar(0.0, 0.06)).sort(dim=1).values
     above = (height + waves)[..., None] > edges[:, None, None, :]
     labels = above.sum(-1)
     labels = torch.where(labels > count, 0, labels)
@@ -152,7 +176,7 @@ def curves(draw: Draw, grid: Tensor) -> Layer:
     """Thin winding curves, the zero crossings of smooth noise, new in each subject: label 1."""
     size = grid.shape[1]
     cell = draw.log_scalar(0.1, 0.4)
-    noise = warp(smooth_noise(draw, len(grid), 1, size, cell), grid)[:, 0]
+    noise = warp(smooth_noise(draw.each, len(grid), 1, size, cell), grid)[:, 0]
     dy, dx = torch.gradient(noise, dim=(1, 2))
     slope = (dx.square() + dy.square()).sqrt() * (size / 2.0) + 0.5
     width = draw.log_scalar(0.025, 0.08)
@@ -162,28 +186,30 @@ def curves(draw: Draw, grid: Tensor) -> Layer:
 
 
 COARSE = {"regions": regions, "anatomy": anatomy, "layers": layers}
-FINE = {"anatomy": anatomy, "blobs": blobs, "cells": cells, "vessels": vessels, "membranes": membranes, "curves": curves}
+FINE = {
+    "anatomy": anatomy, "blobs": blobs, "cells": cells, "vessels": vessels, "retina": retina, "membranes": membranes,
+    "curves": curves}
 
 
 def _outline(draw: Draw, subjects: int, count: int, stretch: float, wave: float) -> tuple[Tensor, Tensor, Tensor]:
-    return (torch.exp(draw.normal(subjects, count) * stretch), draw.uniform(0.0, math.pi, subjects, count),
-            draw.normal(subjects, count, 4, 2) * wave)
+    return (torch.exp(draw.each.normal(subjects, count) * stretch), draw.each.uniform(0.0, math.pi, subjects, count),
+            draw.each.normal(subjects, count, 4, 2) * wave)
 
 
 def _scatter(draw: Draw, grid: Tensor, most: int, base: float) -> Tensor:
     """Levels (N,most,H,W) of up to `most` ellipses of about radius `base`, fewer in some subjects."""
     subjects = len(grid)
     crowd = draw.chance(0.3)
-    centre = draw.uniform(-1.05, 1.05, subjects, most, 2)
+    centre = draw.each.uniform(-1.05, 1.05, subjects, most, 2)
     if crowd:  # gathered round a few points
-        seeds = draw.uniform(-0.8, 0.8, subjects, 3, 2)
-        which = torch.randint(3, (subjects, most), generator=draw.generator, device=grid.device)
-        centre = seeds.gather(1, which[..., None].expand(-1, -1, 2)) + draw.normal(subjects, most, 2) * 0.3
-    radius = base * torch.exp(draw.normal(subjects, most) * draw.scalar(0.05, 0.35))
-    stretch = torch.exp(draw.normal(subjects, most) * draw.scalar(0.0, 0.3))
+        seeds = draw.each.uniform(-0.8, 0.8, subjects, 3, 2)
+        which = torch.randint(3, (subjects, most), generator=draw.each.generator, device=grid.device)
+        centre = seeds.gather(1, which[..., None].expand(-1, -1, 2)) + draw.each.normal(subjects, most, 2) * 0.3
+    radius = base * torch.exp(draw.each.normal(subjects, most) * draw.scalar(0.05, 0.35))
+    stretch = torch.exp(draw.each.normal(subjects, most) * draw.scalar(0.0, 0.3))
     fewest = draw.scalar(0.3, 1.0)
-    present = torch.arange(most, device=grid.device) < most * draw.uniform(fewest, 1.0, subjects, 1)
-    level = _ellipses(grid, centre, radius, stretch, draw.uniform(0.0, math.pi, subjects, most), None)
+    present = torch.arange(most, device=grid.device) < most * draw.each.uniform(fewest, 1.0, subjects, 1)
+    level = _ellipses(grid, centre, radius, stretch, draw.each.uniform(0.0, math.pi, subjects, most), None)
     return torch.where(present[..., None, None], level, -1.0)
 
 
@@ -215,24 +241,28 @@ def _painted(level: Tensor, labels: Tensor) -> Layer:
     return Layer(table[top], int(labels.max()), depth.clamp(0, 1), top)
 
 
-def _tree(draw: Draw, subjects: int, width: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Segments of a branching tree in each subject: starts and stops (N,M,2), radii (N,M)."""
+def _tree(
+    draw: Draw, subjects: int, width: float, roots: int, point: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Segments of a branching tree in each subject: starts and stops (N,M,2), radii (N,M).
+
+    The roots leave from `point` (N,1,2), as from the optic disc; None: they come in from the border.
+    """
     steps, step = draw.integer(7, 12), draw.scalar(0.11, 0.2)
     bend, fork, thinning = draw.scalar(0.05, 0.35), draw.scalar(0.4, 1.1), draw.scalar(0.55, 0.85)
-    roots = draw.integer(1, 4)
-    if draw.chance(0.5):  # all from one point, as from the optic disc
-        origin = draw.uniform(-0.8, 0.8, subjects, 1, 2).expand(-1, roots, -1)
-        heading = draw.uniform(0.0, 2 * math.pi, subjects, roots)
-    else:  # in from the border
-        side = draw.uniform(0.0, 2 * math.pi, subjects, roots)
+    if point is not None:
+        origin = point.expand(-1, roots, -1)
+        heading = draw.each.uniform(0.0, 2 * math.pi, subjects, roots)
+    else:
+        side = draw.each.uniform(0.0, 2 * math.pi, subjects, roots)
         origin = torch.stack([torch.cos(side), torch.sin(side)], -1) * 1.2
-        heading = side + math.pi + draw.normal(subjects, roots) * 0.4
+        heading = side + math.pi + draw.each.normal(subjects, roots) * 0.4
     starts, stops, radii = [], [], []
     for generation in range(draw.integer(2, 3)):
         radius = width * thinning**generation
         path, headings = [origin], []
         for _ in range(steps):
-            heading = heading + draw.normal(*heading.shape) * bend
+            heading = heading + draw.each.normal(*heading.shape) * bend
             headings.append(heading)
             path.append(path[-1] + step * torch.stack([torch.cos(heading), torch.sin(heading)], -1))
         path, headings = torch.stack(path, 2), torch.stack(headings, 2)  # (N,branches,steps+1,2), (N,branches,steps)
@@ -241,8 +271,8 @@ def _tree(draw: Draw, subjects: int, width: float) -> tuple[Tensor, Tensor, Tens
         stops.append(path[:, :, 1:].flatten(1, 2))
         radii.append((radius * taper).expand(subjects, path.shape[1], -1).flatten(1))
         # Each branch sends off two more, at random points and to either side.
-        where = torch.randint(1, steps, (*headings.shape[:2], 2), generator=draw.generator, device=draw.device)
-        side = torch.where(draw.mask(0.5, *where.shape), 1.0, -1.0)
+        where = torch.randint(1, steps, (*headings.shape[:2], 2), generator=draw.each.generator, device=draw.device)
+        side = torch.where(draw.each.mask(0.5, *where.shape), 1.0, -1.0)
         heading = (headings.gather(2, where) + side * fork).flatten(1)
         origin = path.gather(2, where[..., None].expand(-1, -1, -1, 2)).flatten(1, 2)
     return torch.cat(starts, 1), torch.cat(stops, 1), torch.cat(radii, 1)

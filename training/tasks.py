@@ -39,11 +39,13 @@ class Task:
         """The entries at the given indices."""
         return Task(self.name, self.images[chosen], self.labels[chosen], self.subjects[chosen], self.dataset)
 
-    def split(self, name: str) -> "Task":
-        """The entries of the subjects of one split: `support`, `dev` or `test`."""
-        if name not in SPLITS:
-            raise InputError(f"split {name!r}; accepted: {', '.join(SPLITS)}")
-        wanted = split_subjects(self.subjects, self.dataset or self.name)[name]
+    def split(self, *names: str) -> "Task":
+        """The entries of the subjects of one split or more: `support`, `dev`, `test`."""
+        unknown = [name for name in names if name not in SPLITS]
+        if unknown or not names:
+            raise InputError(f"splits {unknown or names}; accepted: {', '.join(SPLITS)}")
+        parts = split_subjects(self.subjects, self.dataset or self.name)
+        wanted = np.concatenate([parts[name] for name in names])
         return self.select(np.flatnonzero(np.isin(self.subjects, wanted)))
 
 

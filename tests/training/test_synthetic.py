@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch", reason="torch is not installed: pip install
 from universeg_rt.errors import InputError
 from universeg_rt.training import shapes
 from universeg_rt.training.fields import Draw, gaussian_blur, harden, identity_grid, min_max, smooth_noise, sobel, warp
-from universeg_rt.training.synthetic import SyntheticConfig, synthetic_subjects
+from universeg_rt.training.synthetic import SMALLEST_TARGET, SyntheticConfig, synthetic_subjects
 
 pytestmark = pytest.mark.torch
 FAMILIES = sorted({*shapes.COARSE, *shapes.FINE})
@@ -28,7 +28,7 @@ def test_every_family_gives_images_and_targets(family):
         assert set(labels.unique().tolist()) <= {0.0, 1.0}
         assert bool((images.flatten(1).std(1) > 0.01).all())
         shares.append(labels.mean((1, 2, 3)))
-        assert float(labels.mean()) > 0.004 and float(labels.mean()) < 0.75
+        assert SMALLEST_TARGET < float(labels.mean()) and float(labels.mean()) < 0.75
     assert float(torch.stack(shares).std()) > 0.0
 
 
@@ -37,6 +37,16 @@ def test_a_seed_gives_the_same_task_and_another_seed_another():
     assert torch.equal(first[0], again[0]) and torch.equal(first[1], again[1])
     assert not torch.equal(first[0], other[0])
     assert not torch.equal(first[0][0], first[0][1])
+
+
+def test_other_subjects_of_the_same_task_look_alike():
+    """The contrast of the target is the task's, whoever the subjects are and however many."""
+    def contrast(seed, subjects, subject_seed):
+        images, labels = synthetic_subjects(seed, subjects, 32, subject_seed=subject_seed)
+        return float((images * labels).sum() / labels.sum() - (images * (1 - labels)).sum() / (1 - labels).sum())
+    one, other = ([contrast(s, n, e) for s in range(40)] for n, e in ((4, 1), (7, 2)))
+    assert torch.corrcoef(torch.tensor([one, other]))[0, 1] > 0.7
+    assert not torch.equal(synthetic_subjects(1, 2, 32)[0], synthetic_subjects(1, 2, 32, subject_seed=1)[0])
 
 
 def test_the_order_of_the_families_in_a_file_decides_nothing():
