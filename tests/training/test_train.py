@@ -19,7 +19,7 @@ yaml = pytest.importorskip("yaml", reason="pyyaml is not installed: pip install 
 pytest.importorskip("safetensors", reason="safetensors is not installed: pip install 'universeg_rt[train]'")
 
 from universeg_rt.errors import CheckpointError, InputError, TrainingError
-from universeg_rt.training import cli
+from universeg_rt.training import ablation, cli
 from universeg_rt.training.checkpoint import load_checkpoint
 from universeg_rt.training.config import DataConfig, NetworkConfig, Stage, TrainConfig, ValidationConfig, to_dict
 from universeg_rt.training.episodes import EpisodeSource
@@ -279,6 +279,34 @@ def test_asked_to_stop_it_saves_and_ends_well(tmp_path):
     assert process.returncode == 0 and "beginning at 0 samples" in out
     rows = list(csv.DictReader(open(tmp_path / "out" / "log.csv")))
     assert torch.load(tmp_path / "out" / STATE, weights_only=True)["samples"] == int(rows[-1]["samples"])
+
+
+def test_the_script_for_short_loans_goes_on_from_what_it_left(tmp_path, training_folder):
+    write_run(tmp_path)
+    script, environment = training_folder / "train_for.sh", {**os.environ, "PYTHON": sys.executable}
+    for previous, output in (("", "first"), ("first", "second")):
+        done = subprocess.run(
+            ["bash", script, "1", tmp_path / "run.yaml", tmp_path / output, tmp_path / previous if previous else "",
+             "--stop-after", "5", "--threads", "1", "--no-progress"], env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert not (tmp_path / output / STATE).exists() and (tmp_path / output / LATEST).exists()
+    rows = list(csv.DictReader(open(tmp_path / "second" / "log.csv")))
+    assert [int(r["samples"]) for r in rows] == list(range(1, 11))
+
+
+def test_the_ablation_fills_its_table_once(tmp_path, capsys):
+    task = real_task(30, name="squares")
+    np.savez(tmp_path / "t.npz", images=task.images, labels=task.labels, ids=np.arange(30).astype(str))
+    (tmp_path / "d.yaml").write_text("{name: d, licence: x, tasks: [{name: squares, file: t.npz}]}")
+    (tmp_path / "h.yaml").write_text("{name: h, licence: x, tasks: [{name: held, file: t.npz}]}")
+    (tmp_path / "c.yaml").write_text("data: {datasets: [d.yaml]}\nvalidation: {datasets: [h.yaml]}")
+    command = [str(tmp_path / "c.yaml"), "--output", str(tmp_path / "out"), "--data-root", str(tmp_path), "--features", "2",
+               "--size", "16", "--samples", "8", "--entries", "2", "--queries", "2"]
+    assert ablation.main(command) == 0 and ablation.main(command) == 0
+    rows = list(csv.DictReader(open(tmp_path / "out" / "ablation.csv")))
+    assert [r["variant"] for r in rows] == list(ablation.VARIANTS) and all(0 <= float(r["mean"]) <= 1 for r in rows)
+    assert ablation.main([str(tmp_path / "none.yaml"), "--output", str(tmp_path / "out")]) == 2
+    assert "ablation: cannot read" in capsys.readouterr().err
 
 
 def test_errors_are_one_line_and_status_2(tmp_path, capsys, monkeypatch):
