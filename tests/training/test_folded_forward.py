@@ -1,0 +1,80 @@
+"""The folded forward against the reference network: same values, same gradients, same state dict."""
+
+from __future__ import annotations
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="torch is not installed: pip install torch")
+
+from universeg_rt.errors import InputError
+from universeg_rt.spec import NetworkSpec
+from universeg_rt.training.folded_forward import FoldedUniverSeg
+from universeg_rt.training.reference import UniverSeg
+
+pytestmark = pytest.mark.torch
+
+SPECS = {
+    "v1": NetworkSpec("none", (6,) * 4, (6,) * 3, "max_pool"),
+    "paper": NetworkSpec("leaky_relu", (5,) * 5, (5,) * 4, "bilinear"),
+    "uneven": NetworkSpec("none", (4, 6, 8), (7, 3), "bilinear", negative_slope=0.2),
+    "shallow": NetworkSpec("leaky_relu", (4, 6), (5,), "max_pool"),
+}
+
+
+def pair(spec, seed=0):
+    torch.manual_seed(seed)
+    plain = UniverSeg(spec).double()
+    folded = FoldedUniverSeg(spec).double()
+    folded.load_state_dict(plain.state_dict())
+    return plain, folded
+
+
+def inputs(tasks, queries, entries, size, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+
+    def random(*shape):
+        return torch.rand(*shape, 1, size, size, generator=generator, dtype=torch.float64)
+
+    weights = torch.rand(tasks, entries, generator=generator, dtype=torch.float64)
+    return random(tasks, queries), random(tasks, entries), (random(tasks, entries) > 0.6).double(), weights
+
+
+@pytest.mark.parametrize("name", SPECS)
+@pytest.mark.parametrize("queries, entries", [(1, 1), (3, 1), (1, 5), (2, 3)])
+def test_values_and_gradients_equal_the_reference(name, queries, entries):
+    plain, folded = pair(SPECS[name])
+    query, images, labels, weights = inputs(2, queries, entries, 16 if name != "paper" else 32)
+    expected = plain(query.flatten(0, 1), *(x.repeat_interleave(queries, 0) for x in (images, labels, weights)))
+    expected = expected.unflatten(0, (2, queries))
+    given = folded(query, images, labels, weights)
+    scale = expected.abs().max()
+    assert given.shape == expected.shape and (given - expected).abs().max() < 1e-12 * scale + 1e-14
+    target = torch.rand_like(expected)
+    for logits in (expected, given):
+        ((torch.sigmoid(10 * logits) - target) ** 2).mean().backward()
+    for (key, p), (_, f) in zip(plain.named_parameters(), folded.named_parameters()):
+        if p.grad is None or not p.grad.any():  # the dead support branch
+            assert f.grad is None or not f.grad.any(), key
+        else:
+            assert torch.allclose(f.grad, p.grad, rtol=1e-8, atol=1e-14), key
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_the_reference_s_own_call_works_too(name):
+    plain, folded = pair(SPECS[name], 1)
+    query, images, labels, _ = inputs(2, 1, 3, 32, 1)
+    with torch.inference_mode():
+        assert torch.allclose(folded(query[:, 0], images, labels), plain(query[:, 0], images, labels), atol=1e-13)
+
+
+def test_state_dict_is_the_reference_s():
+    plain, folded = pair(SPECS["v1"])
+    assert list(folded.state_dict()) == list(plain.state_dict())
+
+
+def test_wrong_shapes_are_refused():
+    _, folded = pair(SPECS["v1"])
+    query, images, labels, weights = inputs(2, 2, 3, 16)
+    for bad in ((query[..., :12], images, labels), (query, images[:1], labels), (query, images, labels, weights[:, :2])):
+        with pytest.raises(InputError):
+            folded(*bad)

@@ -1,0 +1,85 @@
+"""universeg-train: train a network from one YAML file, or go on with a run."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+import sys
+from pathlib import Path
+
+from universeg_rt.atomic import write_file
+from universeg_rt.errors import InputError, UniverSegError
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Exit status 0 when the run is done or was asked to stop, 2 for an error (one line on stderr)."""
+    parser = argparse.ArgumentParser(prog="universeg-train", description=__doc__)
+    parser.add_argument("config", type=Path, help="YAML file of the run (see configs/)")
+    parser.add_argument("--output", type=Path, required=True, help="folder of the run; one that exists is gone on with")
+    parser.add_argument("--data-root", default=os.environ.get("UNIVERSEG_DATA", ""),
+                        help="folder of the data sets' files (or UNIVERSEG_DATA)")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (torchrun sets N)")
+    parser.add_argument("--threads", type=int, help="CPU threads of this process")
+    parser.add_argument("--stop-after", type=int, metavar="SAMPLES", help="stop after so many more samples, to go on later")
+    parser.add_argument("--no-progress", action="store_true", help="no progress bar, for logs")
+    options = parser.parse_args(arguments)
+    try:
+        train(options)
+    except UniverSegError as error:
+        print(f"universeg-train: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def train(options: argparse.Namespace) -> None:
+    """Read config and tasks, join other processes where torchrun started some, and run."""
+    import torch
+    import torch.distributed as dist
+    import yaml
+
+    from universeg_rt.training.config import load_config, to_dict
+    from universeg_rt.training.datasets import load_dataset
+    from universeg_rt.training.train import Trainer
+
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    config = load_config(options.config)
+    root = options.data_root or config.data.data_root
+    if not root and (config.data.datasets or config.validation.datasets):
+        raise InputError("the config names data sets; say where their files are with --data-root or UNIVERSEG_DATA")
+    held_out = [t for path in config.validation.datasets for t in load_dataset(path, root)
+                if not config.validation.tasks or t.name in config.validation.tasks]
+    tasks = [t.split(*config.data.splits) for path in config.data.datasets for t in load_dataset(path, root)
+             if t.name not in config.data.leave_out]
+    config = dataclasses.replace(config, data=dataclasses.replace(config.data, data_root=""))
+    shared = {t.name for t in held_out} & {t.name for t in tasks}
+    if shared:
+        raise InputError(f"tasks {sorted(shared)} are both trained on and held out; put them in leave_out")
+
+    device = options.device
+    parallel = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    if device == "cuda" and parallel:
+        device = f"cuda:{os.environ['LOCAL_RANK']}"
+        torch.cuda.set_device(device)
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise InputError(f"device {device}: torch sees no GPU here; use --device cpu")
+    if parallel:
+        dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
+    try:
+        trainer = Trainer(config, tasks, held_out, options.output, device)
+        resumed = trainer.resume()
+        if trainer.rank == 0:
+            options.output.mkdir(parents=True, exist_ok=True)
+            with write_file(options.output / "config.yaml") as file:
+                file.write(yaml.safe_dump(to_dict(config), sort_keys=False).encode())
+            print(f"{'going on' if resumed else 'beginning'} at {trainer.samples} samples; {len(tasks)} real tasks",
+                  flush=True)
+        trainer.run(progress=False if options.no_progress else None, stop_after_samples=options.stop_after)
+    finally:
+        if parallel:
+            dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,185 @@
+"""Everything that a training run is made of, as dataclasses that one YAML file fills and every checkpoint carries."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from universeg_rt.errors import InputError
+from universeg_rt.spec import NetworkSpec
+from universeg_rt.training.augment import AugmentConfig
+from universeg_rt.training.synthetic import SyntheticConfig
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """A preset of NetworkSpec, or the same with another number of features in every stage."""
+
+    preset: str = "v1"
+    features: int | None = None
+
+    def spec(self) -> NetworkSpec:
+        spec = NetworkSpec.preset(self.preset)
+        if self.features is None:
+            return spec
+        return dataclasses.replace(
+            spec, encoder_features=(self.features,) * len(spec.encoder_features),
+            decoder_features=(self.features,) * len(spec.decoder_features))
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of the training: `samples` queries of `size` pixels a side, then the next stage.
+
+    entries: smallest and largest support size; drawn uniformly in the logarithm.
+    queries: that share each support set. episodes: in one step of the optimiser, on all processes together.
+    learning_rate goes linearly to final_learning_rate (None: stays) over the stage.
+    """
+
+    samples: int
+    size: int = 128
+    entries: tuple[int, int] = (1, 16)
+    queries: int = 2
+    episodes: int = 4
+    learning_rate: float = 1e-3
+    final_learning_rate: float | None = None
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """`datasets`: YAML files of data sets (see datasets.py) under `data_root`; with `real_probability` an episode is
+    of a real task, a data set drawn uniformly first. `leave_out`: names of tasks never to train on. `splits`: of the subjects trained on (the paper's two). `crop_probability`:
+    of cutting a real task's images to windows, so that small structures are seen large."""
+
+    datasets: tuple[str, ...] = ()
+    data_root: str = ""
+    leave_out: tuple[str, ...] = ()
+    splits: tuple[str, ...] = ("support", "dev")
+    real_probability: float = 0.4
+    crop_probability: float = 0.5
+    synthetic_tasks: int = 1_000_000
+    synthetic: SyntheticConfig = SyntheticConfig()
+    augment: AugmentConfig = AugmentConfig()
+
+
+@dataclass(frozen=True)
+class ValidationConfig:
+    """Mean Dice over tasks left out of training, for choosing among checkpoints; never trained on."""
+
+    datasets: tuple[str, ...] = ()
+    tasks: tuple[str, ...] = ()
+    split: str = "dev"
+    entries: int = 16
+    queries: int = 12
+    every_samples: int = 2000
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One training run. Counts are in samples (queries), not in time, so a run may be paused and moved."""
+
+    network: NetworkConfig = NetworkConfig()
+    stages: tuple[Stage, ...] = (Stage(samples=20_000, size=64, entries=(1, 8)),)
+    data: DataConfig = DataConfig()
+    validation: ValidationConfig = ValidationConfig()
+    seed: int = 0
+    warmup_samples: int = 500
+    clip_norm: float = 1.0
+    ema_decay: float = 0.998
+    autocast: str = "none"          # none, bfloat16 or float16
+    compile: bool = False
+    channels_last: bool = False     # pays on GPUs; slower on CPUs (measured)
+    checkpoint_samples: int = 1000
+    workers: int = 0                # processes that draw episodes ahead of a GPU; 0 draws on the training device
+
+    def __post_init__(self) -> None:
+        if self.autocast not in ("none", "bfloat16", "float16"):
+            raise InputError(f"autocast {self.autocast!r}; accepted: none, bfloat16, float16")
+        if not self.stages:
+            raise InputError("a training run needs at least one stage")
+        multiple = self.network.spec().size_multiple
+        for stage in self.stages:
+            low, high = stage.entries
+            if stage.size % multiple or stage.size < multiple:
+                raise InputError(f"stage size {stage.size}; it must be a multiple of {multiple}")
+            if not 1 <= low <= high or min(stage.queries, stage.episodes, stage.samples) < 1:
+                raise InputError(f"{stage}: entries must be 1 <= low <= high, and the counts at least 1")
+
+
+def load_config(path: str | os.PathLike) -> TrainConfig:
+    """Read a YAML file; data-set paths in it are relative to it. Raises InputError naming the field at fault."""
+    import yaml
+
+    path = Path(path)
+    try:
+        values = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from None
+    except yaml.YAMLError as error:
+        raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    config = from_dict(TrainConfig, values or {}, str(path))
+
+    def resolved(names: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(str((path.parent / name).resolve()) for name in names)
+
+    return dataclasses.replace(
+        config, data=dataclasses.replace(config.data, datasets=resolved(config.data.datasets)),
+        validation=dataclasses.replace(config.validation, datasets=resolved(config.validation.datasets)))
+
+
+def to_dict(config) -> dict:
+    """Plain values for YAML and JSON; `from_dict` reads them back."""
+    def plain(value):
+        if isinstance(value, dict):
+            return {k: plain(v) for k, v in value.items()}
+        return [plain(v) for v in value] if isinstance(value, (list, tuple)) else value
+    return plain(dataclasses.asdict(config))
+
+
+def from_dict(kind, values, where: str):
+    """A dataclass from nested plain values; InputError for unknown fields and wrong types, saying where."""
+    if not isinstance(values, dict):
+        raise InputError(f"{where}: expected a mapping of fields for {kind.__name__}, not {values!r}")
+    hints = typing.get_type_hints(kind)
+    unknown = sorted(set(values) - set(hints))
+    if unknown:
+        raise InputError(f"{where}: unknown fields {', '.join(map(str, unknown))}; accepted: {', '.join(hints)}")
+    try:
+        return kind(**{name: _value(hints[name], value, f"{where}: {name}") for name, value in values.items()})
+    except TypeError as error:
+        raise InputError(f"{where}: {error}") from None
+
+
+def _value(hint, value, where: str):
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        if value is None and type(None) in arguments:
+            return None
+        hint = next(a for a in arguments if a is not type(None))
+        return _value(hint, value, where)
+    if dataclasses.is_dataclass(hint):
+        return from_dict(hint, value, where)
+    if origin is tuple:
+        if not isinstance(value, (list, tuple)) or (arguments[-1] is not ... and len(value) != len(arguments)):
+            raise InputError(f"{where} is {value!r}; expected a list" + (
+                "" if arguments[-1] is ... else f" of {len(arguments)}"))
+        kinds = [arguments[0]] * len(value) if arguments[-1] is ... else arguments
+        return tuple(_value(k, v, f"{where}[{i}]") for i, (k, v) in enumerate(zip(kinds, value)))
+    if origin is dict:
+        if not isinstance(value, dict):
+            raise InputError(f"{where} is {value!r}; expected a mapping")
+        return {str(k): _value(arguments[1], v, f"{where}.{k}") for k, v in value.items()}
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if hint is float and isinstance(value, str):  # YAML reads 1e-3 as text
+        try:
+            return float(value)
+        except ValueError:
+            pass
+    if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
+        raise InputError(f"{where} is {value!r}; expected {hint.__name__}")
+    return value

@@ -1,0 +1,124 @@
+"""UniverSeg's forward pass with the folds that are exact and pay in training; the same parameters as reference.py.
+
+Per support entry the reference computes about 8.6 convolutions 64->64 of the image's size; this computes 1.6, and one
+more for each support set instead of each query. What is folded, and when it may be (`*` is convolution):
+
+- split query term, always: W*(u‖v_i)+b = Wv*v_i + q with q = Wu*u + b, so the query is convolved once, not S times.
+- dead support branch, always: the last decoder block's v'_i is read by nobody.
+- mean before convolution, cross_activation none: mean_i z_i = Wv*mean_i(v_i) + q.
+- mean through upsampling, cross_activation none: the last block reads only mean_i(v_i), and mean_i up(v_i) = up(mean_i v_i).
+- prepared support, cross_activation none: the first block's Ws*(Wv*v_i) reads no query, so the queries that share one
+  support set share it; v'_ij = φ(Ws*(Wv*v_i) + Ws*q_j + bs).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from universeg_rt.training.reference import CrossBlock, UniverSeg, check_shapes, downsample, upsample
+
+
+class FoldedUniverSeg(UniverSeg):
+    """The reference network computed folded, for T tasks with Q queries that share S support entries each."""
+
+    def forward(
+        self, query: Tensor, support_images: Tensor, support_labels: Tensor, weights: Tensor | None = None
+    ) -> Tensor:
+        """Logits (B,1,H,W) of query (B,1,H,W) and support (B,S,1,H,W), or (T,Q,1,H,W) of query (T,Q,1,H,W) and
+        support (T,S,1,H,W).
+
+        Images lie in [0, 1], labels in {0, 1}; weights (B or T,S) as in the reference. Raises InputError like it.
+        """
+        shared = query.ndim == 5
+        queries = query if shared else query[:, None]
+        check_shapes(self.spec, queries[:, 0], support_images, support_labels, weights)
+        tasks, per_task = queries.shape[:2]
+        entries = support_images.shape[1]
+        if weights is None:
+            weights = queries.new_ones(tasks, entries)
+        weights = weights / weights.sum(dim=1, keepdim=True)
+        support = torch.cat([support_images, support_labels.to(support_images.dtype)], dim=2)
+
+        u = queries.flatten(0, 1)
+        weights = weights.repeat_interleave(per_task, dim=0)
+        blocks = [*self.enc_blocks, *self.dec_blocks]
+        if self.spec.cross_activation == "none":
+            u, v = _first_block(blocks[0], u, support, weights)
+        else:
+            u, v = _block(blocks[0], u, support.repeat_interleave(per_task, dim=0).flatten(0, 1), weights)
+
+        skips = []
+        for block in self.enc_blocks[1:]:
+            skips.append((u, v))
+            u, v = _block(block, downsample(u, self.spec), downsample(v, self.spec), weights)
+        for block in self.dec_blocks[:-1]:
+            skip_u, skip_v = skips.pop()
+            u, v = _block(block, torch.cat([upsample(u), skip_u], 1), torch.cat([upsample(v), skip_v], 1), weights)
+        skip_u, skip_v = skips.pop()
+        u = _last_block(self.dec_blocks[-1], torch.cat([upsample(u), skip_u], 1), v, skip_v, weights)
+        logits = self.out_conv.conv(u)
+        return logits.unflatten(0, (tasks, per_task)) if shared else logits
+
+
+def _first_block(block: CrossBlock, u: Tensor, v: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """u (T·Q,1,H,W), v (T,S,2,H,W), weights (T·Q,S) -> (T·Q,C,H,W), (T·Q·S,C,H,W); cross_activation none only."""
+    tasks, entries = v.shape[:2]
+    per_task = u.shape[0] // tasks
+    query_weight, support_weight = _split(block, u.shape[1])
+    out = block.support.vmapped.conv
+    q = F.conv2d(u, query_weight, block.cross.cross_conv.bias, padding=1)
+    term = F.conv2d(F.conv2d(v.flatten(0, 1), support_weight, padding=1), out.weight, padding=1)
+    term = term.unflatten(0, (tasks, 1, entries)) + out(q).unflatten(0, (tasks, per_task))[:, :, None]
+    mean = torch.einsum("tqs,tschw->tqchw", weights.unflatten(0, (tasks, per_task)).to(v.dtype), v).flatten(0, 1)
+    z_mean = F.conv2d(mean, support_weight, padding=1) + q
+    return _activate(block.target.vmapped.conv(z_mean), block), _activate(term.flatten(0, 2), block)
+
+
+def _block(block: CrossBlock, u: Tensor, v: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """u (B,Cu,H,W), v (B·S,Cv,H,W), weights (B,S) -> (B,C,H,W), (B·S,C,H,W)."""
+    q, z = _cross_terms(block, u, v)
+    z = z.unflatten(0, weights.shape) + q[:, None]
+    if block.cross_activation == "leaky_relu":
+        z = _activate(z, block)
+        z_mean = _weighted_mean(z, weights)
+    else:
+        z_mean = F.conv2d(_weighted_mean(v.unflatten(0, weights.shape), weights), _split(block, u.shape[1])[1], padding=1) + q
+    new_query = _activate(block.target.vmapped.conv(z_mean), block)
+    return new_query, _activate(block.support.vmapped.conv(z.flatten(0, 1)), block)
+
+
+def _last_block(block: CrossBlock, u: Tensor, below: Tensor, skip: Tensor, weights: Tensor) -> Tensor:
+    """u (B,Cu,H,W), below (B·S,C,H/2,W/2), skip (B·S,C,H,W) -> (B,C,H,W): the query branch alone."""
+    below, skip = below.unflatten(0, weights.shape), skip.unflatten(0, weights.shape)
+    if block.cross_activation == "none":
+        mean = torch.cat([upsample(_weighted_mean(below, weights)), _weighted_mean(skip, weights)], 1)
+        z_mean = block.cross.cross_conv(torch.cat([u, mean], 1))
+    else:
+        v = torch.cat([upsample(below.flatten(0, 1)), skip.flatten(0, 1)], 1)
+        q, z = _cross_terms(block, u, v)
+        z_mean = _weighted_mean(_activate(z.unflatten(0, weights.shape) + q[:, None], block), weights)
+    return _activate(block.target.vmapped.conv(z_mean), block)
+
+
+def _cross_terms(block: CrossBlock, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    """(Wu*u + b, Wv*v)."""
+    query_weight, support_weight = _split(block, u.shape[1])
+    return F.conv2d(u, query_weight, block.cross.cross_conv.bias, padding=1), F.conv2d(v, support_weight, padding=1)
+
+
+def _split(block: CrossBlock, query_channels: int) -> tuple[Tensor, Tensor]:
+    weight = block.cross.cross_conv.weight
+    return weight[:, :query_channels], weight[:, query_channels:]
+
+
+def _weighted_mean(x: Tensor, weights: Tensor) -> Tensor:
+    """(B,S,C,H,W), (B,S) -> (B,C,H,W); summed in float32 whatever the storage type."""
+    if x.dtype in (torch.float16, torch.bfloat16):
+        return (x.float() * weights.float()[:, :, None, None, None]).sum(1).to(x.dtype)
+    return torch.einsum("bs,bschw->bchw", weights, x)
+
+
+def _activate(x: Tensor, block: CrossBlock) -> Tensor:
+    return F.leaky_relu(x, block.slope)

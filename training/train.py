@@ -1,0 +1,220 @@
+"""The training loop of Algorithm 1: episodes from seeds, Adam, soft Dice, averaged weights, resumable to the step."""
+
+from __future__ import annotations
+
+import json
+import math
+import signal
+import time
+from contextlib import nullcontext
+from itertools import takewhile
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
+from tqdm import tqdm
+
+from universeg_rt.errors import TrainingError
+from universeg_rt.training.config import Stage, TrainConfig, to_dict
+from universeg_rt.training.episodes import Batch, EpisodeSource
+from universeg_rt.training.feed import feed
+from universeg_rt.training.folded_forward import FoldedUniverSeg
+from universeg_rt.training.log import RunLog
+from universeg_rt.training.reference import UniverSeg
+from universeg_rt.training.schedule import Step, steps
+from universeg_rt.training.state import read_state, write_best, write_state
+from universeg_rt.training.tasks import Task
+from universeg_rt.training.validate import task_dice
+
+STATE, LATEST, BEST = "state.pt", "latest.safetensors", "best.safetensors"
+
+
+def soft_dice_loss(logits: Tensor, target: Tensor) -> Tensor:
+    """1 - 2 Σ p y / (Σ p² + Σ y²) of each sample (V-Net's form), averaged; logits and target (...,1,H,W)."""
+    probability, target = torch.sigmoid(logits.float()).flatten(-3), target.float().flatten(-3)
+    overlap = (probability * target).sum(-1)
+    total = probability.square().sum(-1) + target.square().sum(-1)
+    return (1.0 - (2.0 * overlap + 1.0) / (total + 1.0)).mean()
+
+
+def initialise(model: UniverSeg) -> None:
+    """Weights that keep the signal's size: He's, and no gain for the cross convolution where no activation follows."""
+    for name, parameter in model.named_parameters():
+        if name.endswith("bias"):
+            torch.nn.init.zeros_(parameter)
+        elif "cross_conv" in name and model.spec.cross_activation == "none" or name.startswith("out_conv"):
+            torch.nn.init.kaiming_normal_(parameter, nonlinearity="linear")
+        else:
+            torch.nn.init.kaiming_normal_(parameter, a=model.spec.negative_slope, nonlinearity="leaky_relu")
+
+
+class Trainer:
+    """One process of a run; `output` holds the state, the weights, the config and the logs."""
+
+    def __init__(self, config: TrainConfig, tasks: list[Task], held_out: list[Task], output: Path, device="cpu") -> None:
+        self.config, self.output, self.device = config, Path(output), torch.device(device)
+        self.rank = dist.get_rank() if dist.is_initialized() else 0
+        self.world = dist.get_world_size() if dist.is_initialized() else 1
+        self.source = EpisodeSource(config.data, tasks, "cpu" if config.workers else self.device)
+        self.held_out = held_out
+        torch.manual_seed(config.seed)
+        self.model = FoldedUniverSeg(config.network.spec())
+        initialise(self.model)
+        self.model.to(self.device)
+        if config.channels_last:
+            self.model.to(memory_format=torch.channels_last)
+        # Nobody reads the last block's support branch (see folded_forward.py), so it has no gradient to share.
+        self.model.dec_blocks[-1].support.requires_grad_(False)
+        self.parallel = DistributedDataParallel(self.model) if self.world > 1 else self.model
+        self.forward = torch.compile(self.parallel) if config.compile else self.parallel
+        self.average = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
+        self.optimiser = torch.optim.Adam(self.model.parameters(), lr=config.stages[0].learning_rate)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.autocast == "float16")
+        self.step = self.samples = 0
+        self.best = {"dice": -1.0, "stage": -1}
+        self.stop_asked = False
+
+    # ---- where the run stands
+
+    def resume(self) -> bool:
+        """Go on from the output's state, if there is one."""
+        path = self.output / STATE
+        if not path.exists():
+            return False
+        state = read_state(path, self.config.network.spec(), self.device)
+        self.model.load_state_dict(state["model"])
+        self.average = state["average"]
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.scaler.load_state_dict(state["scaler"])
+        self.step, self.samples, self.best = state["step"], state["samples"], state["best"]
+        return True
+
+    def save(self) -> None:
+        """Write the state and the averaged weights, each whole or not at all; only the first process writes."""
+        if self.rank:
+            return
+        self.output.mkdir(parents=True, exist_ok=True)
+        write_state(self.output / STATE, {
+            "model": self.model.state_dict(), "average": self.average, "optimiser": self.optimiser.state_dict(),
+            "scaler": self.scaler.state_dict(), "step": self.step, "samples": self.samples, "best": self.best,
+            "spec": self.config.network.spec().to_json(), "config": json.dumps(to_dict(self.config))})
+        self.write_weights(self.output / LATEST)
+
+    def write_weights(self, path: Path, **facts) -> None:
+        write_best(path, self.config, self.average, {"samples": self.samples, "step": self.step, **facts})
+
+    # ---- one step
+
+    def train_step(self, step: Step, batches: list[Batch]) -> tuple[float, float]:
+        """One step of the optimiser: (loss, gradient norm), the loss averaged over all processes."""
+        self.optimiser.zero_grad(set_to_none=True)
+        total = 0.0
+        for index, batch in enumerate(batches):
+            # Processes exchange gradients once a step, with the last group's.
+            alone = self.world > 1 and index < len(batches) - 1
+            with self.parallel.no_sync() if alone else nullcontext():
+                loss = self.loss(batch.to(self.device))
+                value = loss.item()
+                if not math.isfinite(value):
+                    self.not_finite("loss", value, batch.seeds)
+                self.scaler.scale(loss / len(batches)).backward()
+            total += value / len(batches)
+        if self.world > 1:
+            mean = torch.tensor(total, device=self.device)
+            dist.all_reduce(mean)
+            total = float(mean) / self.world
+        for group in self.optimiser.param_groups:
+            group["lr"] = step.learning_rate
+        self.scaler.unscale_(self.optimiser)
+        norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm))
+        if not math.isfinite(norm) and not self.scaler.is_enabled():
+            self.not_finite("gradient", norm, step.seeds)
+        self.scaler.step(self.optimiser)
+        self.scaler.update()
+        self.step += 1
+        self.samples += step.stage.queries * len(step.seeds) * self.world
+        decay = min(self.config.ema_decay, (1 + self.step) / (10 + self.step))
+        with torch.no_grad():
+            for key, value in self.model.state_dict().items():
+                self.average[key].lerp_(value, 1.0 - decay)
+        return total, norm
+
+    def loss(self, batch: Batch) -> Tensor:
+        dtype = {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(self.config.autocast)
+        with torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None):
+            logits = self.forward(batch.query, batch.support_images, batch.support_labels)
+        return soft_dice_loss(logits, batch.target)
+
+    def not_finite(self, what: str, value: float, seeds: list[int]) -> None:
+        raise TrainingError(
+            f"the {what} is {value} at step {self.step}, episode seeds {seeds}; the last good state stays in "
+            f"{self.output / STATE} ({self.samples} samples seen by now): lower the learning rate or look at that "
+            "episode, then run again")
+
+    # ---- the whole run
+
+    def run(self, progress: bool | None = None, stop_after_samples: int | None = None) -> None:
+        """Train until the stages are done, or `stop_after_samples` more, or SIGTERM or SIGINT; each saves the state."""
+        config = self.config
+        previous = {s: signal.signal(s, self._ask_to_stop) for s in (signal.SIGTERM, signal.SIGINT)}
+        end = sum(stage.samples for stage in config.stages)
+        last = min(end, self.samples + stop_after_samples) if stop_after_samples else end
+        log = RunLog(self.output, self.step) if self.rank == 0 else None
+        bar = tqdm(total=end, initial=self.samples, unit="sample", disable=True if self.rank else
+                   (None if progress is None else not progress))
+        plan = steps(config, self.step, self.samples, self.rank, self.world, together=self.device.type == "cuda")
+        plan = takewhile(lambda step: step.samples < last, plan)
+        saved = validated = self.samples
+        try:
+            for step, batches in feed(self.source, plan, config.workers):
+                started = time.process_time()
+                loss, norm = self.train_step(step, batches)
+                bar.update(self.samples - step.samples)
+                if log:
+                    log.row(step=self.step, samples=self.samples, stage=step.stage_index, loss=loss, gradient_norm=norm,
+                            learning_rate=step.learning_rate, cpu_seconds=time.process_time() - started)
+                if self.samples - saved >= config.checkpoint_samples:
+                    self.save()
+                    saved = self.samples
+                if self.held_out and self.samples - validated >= config.validation.every_samples:
+                    self.validate(step.stage_index, step.stage, log)
+                    validated = self.samples
+                if self.agreed_to_stop():
+                    break
+            self.save()
+            if self.held_out and self.samples >= end and validated != self.samples:
+                self.validate(len(config.stages) - 1, config.stages[-1], log)
+        finally:
+            bar.close()
+            if log:
+                log.close()
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+    def validate(self, index: int, stage: Stage, log: RunLog | None) -> None:
+        """Dice of the averaged weights on the held-out tasks; the best of the present stage is kept."""
+        if self.rank:
+            return
+        model = FoldedUniverSeg(self.config.network.spec()).to(self.device)
+        model.load_state_dict(self.average)
+        v = self.config.validation
+        scores = {t.name: float(task_dice(model, t, stage.size, v.entries, v.queries, v.split, device=self.device).mean())
+                  for t in self.held_out}
+        mean = sum(scores.values()) / len(scores)
+        # Scores at different image sizes are not comparable, so each stage starts anew.
+        if mean > self.best["dice"] or index != self.best["stage"]:
+            self.best = {"dice": mean, "stage": index}
+            self.write_weights(self.output / BEST, validation_dice=scores)
+        log.validation(self.step, self.samples, {"mean": mean, **scores})
+
+    def agreed_to_stop(self) -> bool:
+        if self.world == 1:
+            return self.stop_asked
+        flag = torch.tensor([float(self.stop_asked)], device=self.device)
+        dist.all_reduce(flag)
+        return bool(flag > 0)
+
+    def _ask_to_stop(self, *_) -> None:
+        self.stop_asked = True
