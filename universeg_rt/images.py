@@ -1,4 +1,4 @@
-"""Reads and writes pictures with Pillow: grey values in, masks and overlays out."""
+"""Reads and writes pictures with Pillow and arrays with NumPy: grey values in, masks and overlays out."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
     if path.suffix.lower() == ".npy":
         try:
             return np.load(path, allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
+        except Exception as error:  # whatever numpy trips over in a damaged header
             raise InputError(f"{path} is not a whole .npy array ({error}); write it again") from None
     from PIL import Image, UnidentifiedImageError
 
@@ -38,6 +38,18 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
         raise InputError(f"{path} does not exist") from None
     except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError, EOFError) as error:
         raise InputError(f"{path} cannot be read as an image ({error}); accepted: {', '.join(SUFFIXES)}") from None
+
+
+def read_npz(path: str | os.PathLike) -> dict[str, np.ndarray]:
+    """All arrays of an .npz by name, never unpickling; InputError where it is missing or not whole."""
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path} does not exist")
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {key: archive[key] for key in archive.files}
+    except Exception as error:  # whatever zipfile, zlib or numpy trips over in a damaged archive
+        raise InputError(f"{path} is not a whole .npz of plain arrays ({error}); write it again") from None
 
 
 def read_label(path: str | os.PathLike) -> np.ndarray:

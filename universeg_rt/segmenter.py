@@ -164,10 +164,18 @@ class Task:
         network = (time.perf_counter() - start) / len(checked)
         return [self._finish(*values, network) for values in zip(logits, placements, before)]
 
+    def member_probabilities(self, image: np.ndarray) -> np.ndarray:
+        """Probabilities (K,H,W) float32 of each member of the ensemble, for studying it; raises as `predict` does."""
+        image = check_image(image)
+        placement = Placement.of(image.shape, self.segmenter.grid, self.aspect)
+        query = placement.image_to_grid(image, self.segmenter.grid)
+        logits = self.segmenter.runner.run(self._prepared, query[None, None])[0]
+        return np.stack([placement.back(member) for member in _sigmoid(logits[:, 0])])
+
     def _finish(self, logits: np.ndarray, placement: Placement, preprocess: float, network: float) -> Prediction:
         """(K,1,H,W) logits on the grid -> maps at the image's size."""
         start = time.perf_counter()
-        members = 0.5 + 0.5 * np.tanh(0.5 * logits[:, 0].astype(np.float64))  # the sigmoid, without overflow
+        members = _sigmoid(logits[:, 0])
         probability = placement.back(members.mean(axis=0))
         if len(members) > 1:
             spread = placement.back(members.std(axis=0))
@@ -175,3 +183,8 @@ class Task:
             spread = np.zeros_like(probability)
         mask = probability >= 0.5
         return Prediction(mask, probability, spread, Timing(preprocess, network, time.perf_counter() - start))
+
+
+def _sigmoid(logits: np.ndarray) -> np.ndarray:
+    """In float64, without overflow."""
+    return 0.5 + 0.5 * np.tanh(0.5 * logits.astype(np.float64))

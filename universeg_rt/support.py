@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,7 +13,7 @@ import numpy as np
 
 from .atomic import write_file
 from .errors import InputError
-from .images import image_files, read_image, read_label
+from .images import image_files, read_image, read_label, read_npz
 from .preprocess import Placement, check_image, check_label
 
 
@@ -77,13 +76,7 @@ class SupportSet:
     def from_npz(cls, path: str | os.PathLike) -> "SupportSet":
         """An .npz with `images` and `labels` (N,H,W), or one that `save` wrote; never unpickles."""
         path = Path(path)
-        try:
-            with np.load(path, allow_pickle=False) as archive:
-                data = {key: archive[key] for key in archive.files}
-        except FileNotFoundError:
-            raise InputError(f"{path} does not exist") from None
-        except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, AttributeError, NotImplementedError) as error:
-            raise InputError(f"{path} is not a whole .npz of plain arrays ({error}); write it again") from None
+        data = read_npz(path)
         names = [str(n) for n in data["names"]] if "names" in data else None
         if "images" in data and "labels" in data:
             return cls.from_arrays(data["images"], data["labels"], names)
