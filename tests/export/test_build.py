@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
@@ -123,6 +126,21 @@ def test_errors_of_the_command_are_one_line(arguments, message, capsys):
     assert main(arguments) == 1
     err = capsys.readouterr().err.strip()
     assert message in err and "\n" not in err
+
+
+def test_a_terminated_export_leaves_nothing(tmp_path):
+    spec = NetworkSpec.preset("v1")  # large enough to be still at work
+    save_checkpoint(tmp_path / "w.safetensors", spec, random_weights(spec))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "universeg_rt.export.cli", "--checkpoint", str(tmp_path / "w.safetensors"),
+         "--output", str(tmp_path / "out")], stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while len(list(tmp_path.iterdir())) < 2 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert any(p.name.startswith(".out") for p in tmp_path.iterdir()), "the export has begun"
+    process.terminate()
+    assert "interrupted" in process.communicate(timeout=60)[1]
+    assert process.returncode == 130 and [p.name for p in tmp_path.iterdir()] == ["w.safetensors"]
 
 
 def test_explain_prints_both_variants(capsys):

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from ..errors import UniverSegError
 
 
 def run_command(body: Callable[[argparse.Namespace], int], parser: argparse.ArgumentParser, arguments: list[str] | None) -> int:
-    """Parse and run; a UniverSegError or a missing package is printed without a stack trace and gives 1, Ctrl-C 130."""
+    """Parse and run; a UniverSegError or a missing package is printed without a stack trace and gives 1, Ctrl-C 130.
+
+    SIGTERM ends a command as Ctrl-C does, so that what was half written is removed.
+    """
     args = parser.parse_args(arguments)
     try:
-        return body(args)
+        with _terminated_like_interrupted():
+            return body(args)
     except UniverSegError as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 1
@@ -25,6 +32,22 @@ def run_command(body: Callable[[argparse.Namespace], int], parser: argparse.Argu
     except KeyboardInterrupt:
         print(f"{parser.prog}: interrupted", file=sys.stderr)
         return 130
+
+
+@contextmanager
+def _terminated_like_interrupted() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals belong to the main thread
+        return
+
+    def interrupt(*_) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _cure(program: str) -> str:
