@@ -78,7 +78,7 @@ class Manifest:
                 f"{source} has schema version {values['schema_version']}, this installation reads up to "
                 f"{SCHEMA_VERSION}; upgrade universeg_rt")
         try:
-            return cls(
+            manifest = cls(
                 name=str(values["name"]),
                 version=str(values["version"]),
                 spec=NetworkSpec.from_dict(values["spec"]),
@@ -94,5 +94,9 @@ class Manifest:
                 licence=dict(values["licence"]),
                 schema_version=values["schema_version"],
             )
+            sides = (manifest.input.height, manifest.input.width)
+            if any(not isinstance(side, int) or side < 1 or side % manifest.spec.size_multiple for side in sides):
+                raise ValueError(f"input size {sides} is no multiple of {manifest.spec.size_multiple}")
+            return manifest
         except (KeyError, TypeError, ValueError, AttributeError, SpecError) as error:
             raise BundleError(f"{source} is incomplete or altered ({error!r}); export or install the bundle again") from None

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import shutil
 
+import numpy as np
 import pytest
 
-from universeg_rt import Bundle, BundleError, InputError, Segmenter
+from universeg_rt import Bundle, BundleError, InputError, RunnerError, Segmenter
 from universeg_rt.runners import open_runner
+from universeg_rt.runners.streamed import StreamedOnnxRuntime
 
 
 @pytest.fixture
@@ -85,6 +87,39 @@ def test_every_field_is_needed(copy, field):
     edit(copy, lambda v: v.pop(field))
     with pytest.raises(BundleError, match=field):
         Bundle.open(copy)
+
+
+@pytest.mark.parametrize("height", [30, 0, "32"])
+def test_a_grid_that_the_network_cannot_take(copy, height):
+    edit(copy, lambda v: v["input"].update(height=height))
+    with pytest.raises(BundleError, match="no multiple of 4"):
+        Bundle.open(copy)
+
+
+@pytest.mark.parametrize("support, weights, query, message", [
+    ((1, 2, 2, 32, 32), [[1.0, 0.5]], (1, 1, 32, 32), "sum to"),
+    ((1, 2, 2, 32, 32), [[0.0, 0.0]], (1, 1, 32, 32), "sum to"),
+    ((1, 2, 2, 32, 32), [[2.0, -1.0]], (1, 1, 32, 32), "sum to"),
+    ((1, 2, 2, 32, 32), [[1.0]], (1, 1, 32, 32), "weights have shape"),
+    ((1, 1, 3, 32, 32), [[1.0]], (1, 1, 32, 32), "support has shape"),
+    ((1, 0, 2, 32, 32), [[]], (1, 1, 32, 32), "support has shape"),
+    ((1, 1, 2, 32, 32), [[1.0]], (1, 32, 32), "queries have shape"),
+    ((1, 1, 2, 32, 32), [[1.0]], (1, 1, 16, 32), "prepared at"),
+])
+def test_the_runner_refuses_what_does_not_fit(small_bundle, support, weights, query, message):
+    runner = open_runner(Bundle.open(small_bundle))
+    with pytest.raises(InputError, match=message):
+        runner.run(runner.prepare(np.zeros(support, np.float32), np.array(weights, np.float32)), np.zeros(query, np.float32))
+
+
+def test_what_fails_inside_onnx_runtime_is_a_runner_error(small_bundle):
+    runner = open_runner(Bundle.open(small_bundle))
+    odd = runner.prepare(np.zeros((1, 1, 2, 30, 30), np.float32), np.ones((1, 1), np.float32))
+    with pytest.raises(RunnerError, match="failed in stage"):
+        runner.run(odd, np.zeros((1, 1, 30, 30), np.float32))
+    (small := small_bundle.parent / "no.onnx").write_bytes(b"no model")
+    with pytest.raises(RunnerError, match="cannot load"):
+        StreamedOnnxRuntime([("x", small)])
 
 
 def test_runner_and_precision(small_bundle):

@@ -65,6 +65,7 @@ class StreamedOnnxRuntime(Runner):
         self.threads = threads or _cores()
         self.model_bytes = sum(os.path.getsize(path) for _, path in stages)
         self._stages = self._load(stages)
+        self._features = max(t.shape[1] for s in self._stages for t in s.session.get_outputs() if isinstance(t.shape[1], int))
 
     # The contract -------------------------------------------------------------------------------------------------
 
@@ -99,7 +100,7 @@ class StreamedOnnxRuntime(Runner):
         # Fitted to measured peaks (benchmarks/NOTES.md): the process with its libraries and models; the support, ours and
         # the caller's; what is kept of each entry between blocks; and full-resolution maps, for a chunk and for the query.
         pixels = height * width
-        full_map = 64 * pixels * 4
+        full_map = self._features * pixels * 4
         chunk = min(support_size, max(1, CHUNK_PIXELS // pixels))
         return int(9e7 + 2 * self.model_bytes + 2 * members * support_size * 2 * pixels * 4
                    + 0.55 * full_map * support_size + full_map * (4.8 * chunk + 15.6))
@@ -145,7 +146,10 @@ class StreamedOnnxRuntime(Runner):
         tensors.update({name: self._value(total) for name, total in sums.items()})
 
     def _call(self, stage: _Stage, feed: dict) -> list:
-        return stage.session.run_with_ort_values(list(stage.outputs), feed, self._run_options)
+        try:
+            return stage.session.run_with_ort_values(list(stage.outputs), feed, self._run_options)
+        except Exception as error:  # ONNX Runtime raises many types of its own
+            raise RunnerError(f"ONNX Runtime failed in stage {stage.name}: {str(error).splitlines()[0]}") from None
 
     def _value(self, array: np.ndarray):
         return self._ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array))
