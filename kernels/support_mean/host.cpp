@@ -5,6 +5,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include "conv_kernels.cuh"
 #include "host_run.h"
 
 namespace py = pybind11;
