@@ -57,24 +57,31 @@ UNIVERSEG_RT_EXPORT const char* universeg_rt_plugin_headers() {
 UNIVERSEG_RT_EXPORT const char* universeg_rt_last_error() { return last_error(); }
 
 // Registers the creators with the TensorRT behind `libnvinfer` (from dlopen): the way for 8.5, which has no
-// load_library, and for programs that open libnvinfer privately. Returns a support_mean_status; the reason of a refusal
-// is in universeg_rt_last_error.
+// load_library, while its Python module opens libnvinfer privately. Only TensorRT 8.5 to 9: later ones moved the
+// registry's functions between versions and have load_library, through which they call this library instead.
+// Returns a support_mean_status; the reason of a refusal is in universeg_rt_last_error.
 UNIVERSEG_RT_EXPORT int32_t universeg_rt_register(void* libnvinfer) {
     return reported<int32_t>("universeg_rt_register", SUPPORT_MEAN_INVALID, [&]() -> int32_t {
         using universeg::support_mean::Refused;
         if (libnvinfer == nullptr)
             throw Refused(SUPPORT_MEAN_INVALID, "the handle of libnvinfer is NULL; open it with dlopen first");
         const auto version = reinterpret_cast<int32_t (*)()>(dlsym(libnvinfer, "getInferLibVersion"));
-        const auto registry = reinterpret_cast<nvinfer1::IPluginRegistry* (*)()>(dlsym(libnvinfer, "getPluginRegistry"));
-        if (version == nullptr || registry == nullptr || registry() == nullptr)
+        if (version == nullptr || dlsym(libnvinfer, "getPluginRegistry") == nullptr)
             throw Refused(SUPPORT_MEAN_INVALID, "the handle is not of libnvinfer: it has no plugin registry");
         const int32_t found = major_of(version());
-        // TensorRT-RTX counts from 1 and has the interfaces of TensorRT 10 and later.
-        const int32_t needed = found >= 10 || found < 8 ? 10 : 8;
-        if (needed != UNIVERSEG_RT_GENERATION)
+#if UNIVERSEG_RT_GENERATION == 10
+        throw Refused(SUPPORT_MEAN_UNSUPPORTED, "this library was built against TensorRT " +
+                                                    std::string(universeg_rt_plugin_headers()) + " and runs under " +
+                                                    std::to_string(found) + (found == 8 || found == 9
+                                                        ? "; build it against headers of TensorRT 8.5 to 9"
+                                                        : "; load it with the registry's load_library instead"));
+#else
+        if (found != 8 && found != 9)
             throw Refused(SUPPORT_MEAN_INVALID, "this library was built against TensorRT " +
                                                     std::string(universeg_rt_plugin_headers()) + " and runs under " +
-                                                    std::to_string(found) + "; build it against headers of the same generation");
+                                                    std::to_string(found) + "; build it against headers of TensorRT 10 or later");
+        const auto registry = reinterpret_cast<nvinfer1::IPluginRegistry* (*)()>(dlsym(libnvinfer, "getPluginRegistry"));
+        if (registry() == nullptr) throw Refused(SUPPORT_MEAN_INVALID, "libnvinfer gave no plugin registry");
         int32_t count = 0;
         CreatorInterface* const* list = creators(count);
         for (int32_t i = 0; i < count; ++i)
@@ -82,5 +89,6 @@ UNIVERSEG_RT_EXPORT int32_t universeg_rt_register(void* libnvinfer) {
                 throw Refused(SUPPORT_MEAN_INVALID, "TensorRT refused to register the operations; is another universeg_rt "
                                                     "plugin library already registered?");
         return SUPPORT_MEAN_OK;
+#endif
     });
 }

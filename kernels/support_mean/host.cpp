@@ -132,6 +132,46 @@ py::dict offsets(const py::dict& problem, int64_t b, int64_t k, int64_t s) {
     return out;
 }
 
+// What the audit says of each wrong access, made on purpose: the checker's own check.
+py::dict audit_findings() {
+    alignas(16) float room[40] = {};  // both arrays have free room on both sides
+    float *const input = room + 8, *const output = room + 24;
+    constexpr size_t bytes = 8 * sizeof(float);
+    const auto said = [&](auto misdeed) -> std::string {
+        try {
+            audit::Session session;
+            session.add("input", input, bytes, false);
+            session.add("output", output, bytes, true);
+            for (int i = 0; i < 4; ++i) store_one(output + i, 1.0f);
+            misdeed();
+            for (int i = 4; i < 8; ++i) store_one(output + i, 1.0f);
+            session.finish();
+            return "";
+        } catch (const std::logic_error& error) {
+            return error.what();
+        }
+    };
+    py::dict out;
+    out["nothing wrong"] = said([&] { load<4>(input + 4); });
+    out["past the end"] = said([&] { load<1>(input + 8); });
+    out["half outside"] = said([&] { load<4>(input + 6); });
+    out["before the start"] = said([&] { load<1>(input - 1); });
+    out["misaligned"] = said([&] { load<4>(input + 2); });
+    out["written twice"] = said([&] { store_one(output + 3, 2.0f); });
+    out["output read"] = said([&] { load<1>(output); });
+    out["input written"] = said([&] { store_one(input, 2.0f); });
+    try {
+        audit::Session session;
+        session.add("output", output, bytes, true);
+        store_one(output, 1.0f);
+        session.finish();
+        out["left unwritten"] = "";
+    } catch (const std::logic_error& error) {
+        out["left unwritten"] = error.what();
+    }
+    return out;
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_support_mean_host, m) {
@@ -150,6 +190,7 @@ PYBIND11_MODULE(_support_mean_host, m) {
     m.def("run", &run, py::arg("problem"), py::arg("buffers"), py::arg("multiprocessors") = 132,
           py::arg("order") = "forward", py::arg("first_block") = 0, py::arg("last_block") = 0);
     m.def("offsets", &offsets);
+    m.def("audit_findings", &audit_findings);
     m.def("half_to_float", &widen<Half>);
     m.def("bfloat_to_float", &widen<Bfloat>);
     m.def("float_to_half", &narrow<Half>);

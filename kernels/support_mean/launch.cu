@@ -95,8 +95,8 @@ extern "C" int support_mean_run(const support_mean_problem* problem, const suppo
         check_problem(*problem);
         plan(*problem, 1);  // refuses a kernel number that does not serve the shape, before the device is asked
         check_buffers(*problem, *buffers);
-        require(cudaPeekAtLastError(), "an earlier CUDA call, not this one,");
         const support_mean_launch launch = plan(*problem, multiprocessors());
+        require(cudaPeekAtLastError(), "an earlier CUDA call, not this one,");
         const Args args = make_args(*problem, *buffers, launch);
         DeviceRunner runner{args, launch, static_cast<cudaStream_t>(stream)};
         dispatch(*problem, launch, runner);
