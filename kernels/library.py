@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 from pathlib import Path
+from typing import Callable
 
 from universeg_rt.errors import InputError, RunnerError
 
@@ -77,8 +78,16 @@ class Library:
 
         Raises InputError before any launch, RunnerError with the CUDA error's name after a failed call.
         """
-        self._call("support_mean_run", ctypes.byref(_problem(problem)), ctypes.byref(_buffers(buffers)),
-                   ctypes.c_void_p(stream))
+        self.prepared(problem, buffers)(stream)
+
+    def prepared(self, problem: dict, buffers: dict) -> Callable[[int], None]:
+        """`run` as a function of the stream, with the C structures made once: for many calls on the same buffers."""
+        first, second = _problem(problem), _buffers(buffers)
+
+        def enqueue(stream: int = 0) -> None:
+            self._call("support_mean_run", ctypes.byref(first), ctypes.byref(second), ctypes.c_void_p(stream))
+
+        return enqueue
 
     def _call(self, name: str, *arguments) -> None:
         message = ctypes.create_string_buffer(512)

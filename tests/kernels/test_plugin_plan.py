@@ -65,7 +65,7 @@ MEAN, POOLED_MEAN, POOLED, ACTIVATED = [-1, -1, 8, 17, 16], [-1, -1, 8, 8, 8], [
     ("SupportMeanPool", "float32", [MEAN, POOLED_MEAN, POOLED]),
     ("SupportMeanPool", "float16", [MEAN, POOLED_MEAN, POOLED, ACTIVATED]),
     ("SupportMean", "bfloat16", [MEAN]),
-    ("SupportMean", "float16", [MEAN, ACTIVATED], "register"),
+    ("SupportMean", "float16", [MEAN, ACTIVATED]),
 ])
 def test_the_node_becomes_a_plugin_layer(pairing, library, operation, dtype, shapes):
     done = build_plan(pairing, library, operation, dtype, str(len(shapes)))
