@@ -129,8 +129,9 @@ def _run(command: list[str], log: Path) -> str:
     log.write_text(done.stdout)
     if done.returncode != 0:
         lines = [line for line in done.stdout.splitlines() if line.strip()]
-        errors = [line for line in lines if "error" in line.lower()][:5] or lines[-5:]
-        raise RunnerError(f"{Path(command[0]).name} failed; {log} holds its output. First errors: " + " | ".join(errors))
+        first = next((i for i, line in enumerate(lines) if "error" in line.lower()), max(0, len(lines) - 4))
+        raise RunnerError(f"{Path(command[0]).name} failed; {log} holds its output. It said: "
+                          + " ".join(line.strip() for line in lines[first : first + 4]))
     return done.stdout
 
 

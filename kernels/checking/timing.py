@@ -12,7 +12,9 @@ from ..support_mean import host, reference
 from .devices import Device, open_device
 
 ROUNDS = 15  # timed runs of each variant, one after another in turn
+WARM = 2  # rounds before them that do not count
 TARGET = 3e-3  # seconds of one timed run
+DRY_ROUNDS, DRY_TARGET = 2, 0.0
 
 
 def copy_bandwidth(state: dict, entry: dict, write) -> None:
@@ -23,7 +25,7 @@ def copy_bandwidth(state: dict, entry: dict, write) -> None:
     source = torch.randint(0, 255, (count,), dtype=torch.uint8, device=device.name)
     target = torch.empty_like(source)
     seconds, _ = device.timer(lambda: target.copy_(source), 1)
-    times = [seconds() for _ in range(ROUNDS)][2:]
+    times = [seconds() for _ in range(WARM + ROUNDS)][WARM:]
     entry["bytes"] = 2 * count
     entry["gigabytes_per_second"] = 2 * count / statistics.median(times) / 1e9
     entry["spread"] = [2 * count / t / 1e9 for t in (max(times), min(times))]
@@ -59,7 +61,8 @@ def time_kernels(state: dict, entry: dict, write) -> None:
             if time.monotonic() > state["deadline"]:
                 entry.update(passed=False, why=f"the time limit was reached before {form} {dtype} {sizes}")
                 return
-            new = _time_one(device, state["copy"], form, sizes, dtype, activated)
+            new = _time_one(device, state["copy"], form, sizes, dtype, activated,
+                            DRY_ROUNDS if state["dry"] else ROUNDS, DRY_TARGET if state["dry"] else TARGET)
             rows += new
             best = min((r for r in new if r["variant"] != "pytorch"), key=lambda r: r["median"])
             state["say"](f"{form} {dtype} {sizes}{' activated' if activated else ''}: {best['variant']} "
@@ -68,7 +71,8 @@ def time_kernels(state: dict, entry: dict, write) -> None:
             device.free()
 
 
-def _time_one(device: Device, copy: float, form: str, sizes: Sizes, dtype: str, activated: bool) -> list[dict]:
+def _time_one(device: Device, copy: float, form: str, sizes: Sizes, dtype: str, activated: bool, rounds: int,
+              target: float) -> list[dict]:
     torch, kind = device.torch, device.torch_dtype(dtype)
     s = sizes
     raw = (s.sets, s.entries, 2, s.height, s.width)
@@ -110,13 +114,13 @@ def _time_one(device: Device, copy: float, form: str, sizes: Sizes, dtype: str, 
     timers, captured = {}, {}
     for name, function in variants.items():
         once, _ = device.timer(function, 4, capture=False)
-        repeats = max(1, min(200, int(TARGET / max(min(once(), once()), 1e-6))))
+        repeats = max(1, min(200, int(target / max(min(once(), once()), 1e-6))))
         timers[name], captured[name] = device.timer(function, repeats)
     times: dict[str, list[float]] = {name: [] for name in timers}
-    for round_number in range(ROUNDS + 2):
+    for round_number in range(WARM + rounds):
         for name, seconds in timers.items():
             found = seconds()
-            if round_number >= 2:  # the first rounds warm up
+            if round_number >= WARM:
                 times[name].append(found)
     ordinary = statistics.median(times["pytorch"])
     rows = []
