@@ -1,14 +1,18 @@
 // The table of kernels: from form, type and number to the code, once for the device and for the host.
 #pragma once
 
-#include "conv_kernels.cuh"
+#include <type_traits>
+
+#include "mma_kernels.cuh"
 #include "support_mean.h"
 
 namespace universeg {
 namespace support_mean {
 
-// Calls runner.simple<Body>(), runner.split<Body>() or runner.tiled<Body>(), by how the kernel uses its block:
-// `simple` has no barrier, `split` one after its sums, `tiled` one around every support entry.
+// Calls runner.simple<Body>(), runner.split<Body>() runner.tiled<Body>() or
+// runner.warps<Body, T>(), by how the kernel uses its block:
+// `simple` has no barrier, `split` one after its sums, `tiled` one around every support entry, `warps` as tiled with
+// products that a warp computes together.
 template <typename T, typename Runner>
 void dispatch_typed(const support_mean_problem& problem, const support_mean_launch& launch, Runner& runner) {
     const int form = problem.form;
@@ -29,6 +33,9 @@ void dispatch_typed(const support_mean_problem& problem, const support_mean_laun
         return runner.template split<PoolVector<T, kWide, 1, false>>();
     }
     if (launch.kernel == 1) return runner.template simple<Conv1<T>>();
+    if constexpr (!std::is_same<T, float>::value) {
+        if (launch.kernel == 3) return runner.template warps<Conv3<T>, T>();
+    }
     runner.template tiled<Conv2<T>>();
 }
 

@@ -15,7 +15,7 @@ from universeg_rt.errors import InputError, RunnerError
 from .reference import DTYPES
 
 FORMS = {"mean": 0, "pool": 1, "conv_pool": 2}
-KERNELS = {"mean": (1, 2, 3, 4, 5), "pool": (1, 2, 3, 4, 5), "conv_pool": (1, 2)}
+KERNELS = {"mean": (1, 2, 3, 4, 5), "pool": (1, 2, 3, 4, 5), "conv_pool": (1, 2, 3)}
 BUFFERS = ("support", "query", "weights", "convolution", "border", "mean", "pooled_mean", "pooled", "activated")
 
 

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "dispatch.cuh"
+#include "mma.cuh"
 
 namespace universeg {
 namespace support_mean {
@@ -67,6 +68,54 @@ struct HostRunner {
                 threads(block, [&](int i, const Place& at) { bodies[i].step(args, at, shared.data(), s); });
             threads(block, [&](int i, const Place&) { bodies[i].finish(args); });
         }
+    }
+
+    template <typename Body, typename T>
+    void warps() {
+        std::vector<Body> bodies(Body::kBlock);
+        for (uint32_t block = first_block; block < last_block; ++block) {
+            std::vector<float> shared = fresh_shared();
+            threads(block, [&](int i, const Place& at) { bodies[i].begin(args, at, shared.data()); });
+            for (int64_t first = 0; first < args.entries; first += Body::kStage) {
+                const int buffer = static_cast<int>(first / Body::kStage % 2);
+                threads(block, [&](int i, const Place&) { bodies[i].fetch(args, first + Body::kStage); });
+                for (int j = 0; j < Body::kStage && first + j < args.entries; ++j) {
+                    const float* halo = shared.data() + buffer * Body::kWords + j * Body::kMap;
+                    for (int warp = 0; warp < Body::kWarps; ++warp) warp_step<Body, T>(&bodies[warp * 32], shared.data(), halo, first + j);
+                }
+                threads(block, [&](int i, const Place& at) { bodies[i].stash(at, shared.data(), 1 - buffer); });
+            }
+            threads(block, [&](int i, const Place&) { bodies[i].finish(args); });
+        }
+    }
+
+    // What a warp does with one entry, its 32 lanes side by side.
+    template <typename Body, typename T>
+    void warp_step(Body* lanes, const float* shared, const float* halo, int64_t s) {
+        uint32_t fragment[32][2][Body::kFragment];
+        MmaTerm term[32];
+        for (int lane = 0; lane < 32; ++lane) {
+            lanes[lane].gather(halo, fragment[lane]);
+            lanes[lane].start(term[lane]);
+        }
+        for (int p = 0; p < 2; ++p)
+            for (int n = 0; n < 2; ++n)
+                for (int step = 0; step <= Body::kSteps; ++step)
+                    for (int part = 0; part < (step < Body::kSteps ? 2 : 1); ++part) {
+                        float* d[32];
+                        const uint32_t *rows[32], *columns[32];
+                        for (int lane = 0; lane < 32; ++lane) {
+                            d[lane] = term[lane][p][n];
+                            rows[lane] = &fragment[lane][p][step * 4];
+                            columns[lane] = step < Body::kSteps ? lanes[lane].taps.wide[step][n][part] : &lanes[lane].taps.last[n];
+                        }
+                        if (step < Body::kSteps) {
+                            mma_on_host<T, 4>(d, rows, columns);
+                        } else {
+                            mma_on_host<T, 2>(d, rows, columns);
+                        }
+                    }
+        for (int lane = 0; lane < 32; ++lane) lanes[lane].consume(args, shared, halo, s, term[lane]);
     }
 };
 

@@ -2,6 +2,7 @@
 #include <cuda_runtime.h>
 
 #include "dispatch.cuh"
+#include "mma.cuh"
 #include "problem.h"
 
 namespace universeg {
@@ -42,6 +43,31 @@ __global__ void __launch_bounds__(Body::kBlock, Body::kResident) tiled_kernel(co
     body.finish(a);
 }
 
+template <typename Body, typename T>
+__global__ void __launch_bounds__(Body::kBlock, Body::kResident) warps_kernel(const Args a) {
+    extern __shared__ float shared[];
+    const Place at = here();
+    Body body;
+    body.begin(a, at, shared);
+    for (int64_t first = 0; first < a.entries; first += Body::kStage) {
+        const int buffer = static_cast<int>(first / Body::kStage % 2);
+        __syncthreads();
+        body.fetch(a, first + Body::kStage);
+        for (int j = 0; j < Body::kStage && first + j < a.entries; ++j) {
+            const float* halo = shared + buffer * Body::kWords + j * Body::kMap;
+            uint32_t fragment[2][Body::kFragment];
+            MmaTerm term;
+            body.gather(halo, fragment);
+            body.start(term);
+            __syncwarp();  // a border pixel's correction parts the lanes; the product needs all 32
+            multiply<T>(fragment, body.taps, term);
+            body.consume(a, shared, halo, first + j, term);
+        }
+        body.stash(at, shared, 1 - buffer);
+    }
+    body.finish(a);
+}
+
 namespace {
 
 void require(cudaError_t error, const std::string& call) {
@@ -67,6 +93,10 @@ struct DeviceRunner {
     void tiled() {
         start(tiled_kernel<Body>);
     }
+    template <typename Body, typename T>
+    void warps() {
+        start(warps_kernel<Body, T>);
+    }
 
     void start(void (*kernel)(const Args)) {
         kernel<<<dim3(launch.blocks), dim3(launch.threads_x, launch.threads_y), launch.shared_bytes, stream>>>(args);
@@ -75,11 +105,11 @@ struct DeviceRunner {
     }
 };
 
-int multiprocessors() {
-    int device = 0, count = 0;
+int attribute(cudaDeviceAttr name) {
+    int device = 0, value = 0;
     require(cudaGetDevice(&device), "cudaGetDevice");
-    require(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device), "cudaDeviceGetAttribute");
-    return count;
+    require(cudaDeviceGetAttribute(&value, name, device), "cudaDeviceGetAttribute");
+    return value;
 }
 
 }  // namespace
@@ -95,7 +125,11 @@ extern "C" int support_mean_run(const support_mean_problem* problem, const suppo
         check_problem(*problem);
         plan(*problem, 1);  // refuses a kernel number that does not serve the shape, before the device is asked
         check_buffers(*problem, *buffers);
-        const support_mean_launch launch = plan(*problem, multiprocessors());
+        const support_mean_launch launch = plan(*problem, attribute(cudaDevAttrMultiProcessorCount));
+        if (problem->form == SUPPORT_MEAN_CONV_POOL && launch.kernel == 3 &&
+            attribute(cudaDevAttrComputeCapabilityMajor) < 8)
+            throw Refused(SUPPORT_MEAN_UNSUPPORTED,
+                          "support_mean: kernel 3 needs compute capability 8.0 or later; use kernel 0 or 2");
         require(cudaPeekAtLastError(), "an earlier CUDA call, not this one,");
         const Args args = make_args(*problem, *buffers, launch);
         DeviceRunner runner{args, launch, static_cast<cudaStream_t>(stream)};

@@ -5,7 +5,7 @@
 #include <limits>
 #include <vector>
 
-#include "conv_kernels.cuh"
+#include "mma_kernels.cuh"
 
 namespace universeg {
 namespace support_mean {
@@ -167,7 +167,7 @@ support_mean_launch plan(const support_mean_problem& p, int multiprocessors) {
                                              : run % widths[3] == 0                                ? 3
                                              : run % widths[5] == 0 && p.activated == 0            ? 5
                                                                                                    : 1;
-    const int last = conv ? 2 : 5;
+    const int last = conv ? 3 : 5;
     if (out.kernel < 1 || out.kernel > last)
         refuse("kernel is " + text(p.kernel) + "; this form has kernels 1 to " + text(last) + ", and 0 to choose one");
     const int v = conv ? 1 : widths[out.kernel];
@@ -182,8 +182,11 @@ support_mean_launch plan(const support_mean_problem& p, int multiprocessors) {
                SUPPORT_MEAN_UNSUPPORTED);
     if (!conv && out.kernel >= 4 && p.activated != 0)
         refuse("kernel " + text(out.kernel) + " does not write activated; use kernel 0 or 3", SUPPORT_MEAN_UNSUPPORTED);
-    if (conv && out.kernel == 2 && !int_offsets)
-        refuse("kernel 2 needs height * width below 2^30; use kernel 0 or 1", SUPPORT_MEAN_UNSUPPORTED);
+    if (conv && out.kernel == 3 && p.dtype == SUPPORT_MEAN_FLOAT32)
+        refuse("kernel 3 uses tensor cores on float16 or bfloat16 and dtype is float32; use kernel 0 or 2",
+               SUPPORT_MEAN_UNSUPPORTED);
+    if (conv && out.kernel >= 2 && !int_offsets)
+        refuse("kernel " + text(out.kernel) + " needs height * width below 2^30; use kernel 0 or 1", SUPPORT_MEAN_UNSUPPORTED);
 
     out.vector = out.slices = out.group = 1;
     out.groups = 1;
@@ -197,10 +200,12 @@ support_mean_launch plan(const support_mean_problem& p, int multiprocessors) {
         return out;
     }
     if (conv) {
-        out.threads_x = ConvTile::kBlock;
-        out.shared_bytes = ConvTile::kShared * sizeof(float);
-        const int64_t tiles = ceil_div(p.height, ConvTile::kRows) * ceil_div(p.width, ConvTile::kColumns) *
-                              ceil_div(p.channels, ConvTile::kChannels);
+        const bool warps = out.kernel == 3;
+        out.threads_x = warps ? MmaTile::kBlock : ConvTile::kBlock;
+        out.shared_bytes = static_cast<uint32_t>((warps ? MmaTile::kShared : ConvTile::kShared) * sizeof(float));
+        const int64_t tiles = ceil_div(p.height, warps ? MmaTile::kRows : ConvTile::kRows) *
+                              ceil_div(p.width, warps ? MmaTile::kColumns : ConvTile::kColumns) *
+                              ceil_div(p.channels, warps ? MmaTile::kChannels : ConvTile::kChannels);
         out.groups = static_cast<uint32_t>(p.queries);
         out.blocks = block_count(tiles, p.sets, p.queries);
         out.tiles = static_cast<uint32_t>(tiles);

@@ -25,6 +25,7 @@ BAD_PROBLEMS = {
     "activated of the convolution": (CONV | dict(activated=1), "unsupported", "does not write"),
     "kernel number": (GOOD | dict(kernel=6), "invalid", "kernel is 6"),
     "kernel number of the convolution": (CONV | dict(kernel=5), "invalid", "kernels 1 to"),
+    "float32 on tensor cores": (CONV | dict(kernel=3), "unsupported", "kernel 3 uses tensor cores"),
     "vectors on an odd width": (GOOD | dict(kernel=3, width=7), "unsupported", "reads 4 elements at once"),
     "kernel 4 on own support": (GOOD | dict(kernel=4, support_queries=2), "unsupported", "kernel 4 shares"),
     "kernel 5 with activated": (GOOD | dict(kernel=5, activated=1), "unsupported", "does not write activated"),
