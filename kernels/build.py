@@ -73,6 +73,8 @@ def build(parts=PARTS, *, build_dir: Path, architectures: str | None = None, ten
         command.append(f"-DCMAKE_CUDA_FLAGS={cuda_flags}")
     folders = tensorrt_include if tensorrt_include is not None else _from_environment()
     command.append(f"-DTENSORRT_INCLUDE={';'.join(folders)}")
+    if "CUDACXX" not in os.environ and shutil.which("nvcc") is None and Path("/usr/local/cuda/bin/nvcc").exists():
+        os.environ["CUDACXX"] = "/usr/local/cuda/bin/nvcc"
     told = _run(command, build_dir / "configure.log")
     names = {"host module": "host", "CUDA library": "cuda", "TensorRT plugin": "plugin"}
     out = Built(skipped={names[part]: why for part, why in SKIPPED.findall(told) if names[part] in parts})

@@ -41,17 +41,30 @@ def describe() -> dict:
 
 def build_native(state: dict, entry: dict, write) -> None:
     """Builds the CUDA library and the self-test; on a dry run also the CPU build, and CUDA only where nvcc is found."""
-    dry = state["dry"]
+    dry, arch = state["dry"], state["arch"]
     parts = ["host"] if dry else ["cuda"]
-    if dry and tool("nvcc") and state["arch"] != "native":
+    if dry and tool("nvcc") and arch != "native":
         parts.append("cuda")
-    built = build(parts, build_dir=Path(state["build_dir"]), architectures=state["arch"] if "cuda" in parts else None)
+    if arch == "native":
+        arch = _architecture()
+    entry["architecture"] = arch
+    built = build(parts, build_dir=Path(state["build_dir"]), architectures=arch if "cuda" in parts else None)
     state["built"] = built
     entry["skipped"] = built.skipped
     missing = [part for part in parts if part in built.skipped]
     if missing:
         entry["why"] = "; ".join(f"{part}: {built.skipped[part]}" for part in missing)
     entry["passed"] = not missing
+
+
+def _architecture() -> str:
+    """The GPU's own, as CMake writes it; "native" leaves the question to CMake."""
+    try:
+        import torch
+
+        return "{}{}".format(*torch.cuda.get_device_capability(0)) if torch.cuda.is_available() else "native"
+    except ImportError:
+        return "native"
 
 
 def run_selftest(state: dict, entry: dict, write) -> None:

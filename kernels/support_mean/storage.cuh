@@ -154,7 +154,7 @@ SM_HD void store(T* at, const Pack<T, N>& value) {
     using Raw = typename Bits<static_cast<int>(sizeof(T)) * N>::type;
     Raw raw;
     memcpy(&raw, &value, sizeof raw);
-    *reinterpret_cast<Raw*>(at) = raw;
+    __stwb(reinterpret_cast<Raw*>(at), raw);  // a plain assignment may be taken apart into 4-byte stores
 #else
     audit::write(at, sizeof(T) * N);
     std::memcpy(at, &value, sizeof(T) * N);
