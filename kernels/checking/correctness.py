@@ -31,7 +31,7 @@ def check_kernels(state: dict, entry: dict, write) -> None:
     entry["worst"], entry["failures"], entry["runs"] = {}, [], 0
     for form in host.FORMS:
         for dtype in reference.DTYPES:
-            for sizes in SMALL + (() if state["dry"] else REAL):
+            for sizes in SMALL[:4] if state["dry"] else SMALL + REAL:
                 inputs = cases.make_inputs(form, sizes, dtype, seed=entry["runs"])
                 wanted = cases.expected(form, inputs)
                 tensors = {name: device.tensor(array) for name, array in inputs.items()}

@@ -30,8 +30,9 @@ struct Case {
 const Case kCases[] = {
     {1, 1, 1, 1, 1, 1, 2, 2, false},   {1, 1, 1, 1, 1, 4, 8, 8, false},    {2, 2, 1, 1, 3, 3, 5, 7, false},
     {3, 1, 2, 1, 5, 4, 6, 8, false},   {3, 3, 2, 2, 9, 8, 9, 16, false},   {5, 1, 1, 1, 17, 2, 3, 24, false},
-    {1, 1, 3, 3, 4, 5, 17, 33, false}, {2, 1, 1, 1, 2, 9, 33, 2, false},   {2, 1, 2, 2, 257, 2, 4, 8, false},
+    {1, 1, 3, 3, 4, 5, 17, 33, false}, {2, 1, 1, 1, 2, 9, 33, 2, false},   {2, 1, 2, 2, 35, 2, 4, 8, false},
     {1, 1, 1, 1, 6, 64, 34, 70, true}, {4, 1, 1, 1, 16, 16, 64, 64, true}, {1, 1, 2, 1, 33, 64, 16, 16, true},
+    {2, 1, 2, 2, 257, 2, 4, 8, true},
 };
 const char* const kFormNames[] = {"mean", "pool", "conv_pool"};
 const char* const kTypeNames[] = {"float32", "float16", "bfloat16"};

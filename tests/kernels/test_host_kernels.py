@@ -10,7 +10,7 @@ from universeg_rt.kernels.cases import Sizes
 from universeg_rt.kernels.support_mean import host
 from universeg_rt.kernels.support_mean.reference import DTYPES
 
-QUICK = settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+QUICK = settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 ORDERS = ("forward", "reverse", "shuffled")
 
 
