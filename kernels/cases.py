@@ -110,7 +110,7 @@ def worst_errors(outputs: dict[str, np.ndarray], wanted: dict[str, tuple]) -> di
 
 
 def _mean(weights: np.ndarray, maps: np.ndarray) -> np.ndarray:
-    return np.einsum("ks,bkschw->bkchw", weights.astype(np.float64), maps)
+    return reference._weighted(weights.astype(np.float64), maps)
 
 
 def _pool(maps: np.ndarray) -> np.ndarray:

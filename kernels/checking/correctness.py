@@ -19,8 +19,8 @@ SMALL = (
     Sizes(queries=2, sets=3, query_sets=3, entries=4, channels=9, height=17, width=33),
 )
 REAL = (  # v1's first block and the paper's deepest one
-    Sizes(entries=16, channels=64, height=128, width=128),
-    Sizes(queries=2, sets=2, entries=8, channels=64, height=64, width=64),
+    Sizes(entries=8, channels=64, height=128, width=128),
+    Sizes(queries=2, sets=2, entries=5, channels=64, height=64, width=64),
     Sizes(queries=4, sets=1, entries=64, channels=64, height=8, width=8),
 )
 

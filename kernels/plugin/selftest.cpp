@@ -1,7 +1,10 @@
 // Opens a built plugin library without TensorRT and drives it as TensorRT would: creation, refused attributes, types and
 // shapes, serialisation and back, and an enqueue that must be refused before any CUDA call. Prints one line a check.
 //
-//   plugin_selftest LIBRARY
+//   plugin_selftest LIBRARY [LIBNVINFER]
+//
+// With LIBNVINFER (TensorRT 8.5 to 9 only) also registers the operations there, as a program on 8.5 does, and creates them
+// through its registry.
 #include <dlfcn.h>
 
 #include <cstdio>
@@ -193,11 +196,31 @@ void check_formats(AnyPlugin& plugin) {
     }
 }
 
+#if NV_TENSORRT_MAJOR < 10
+void check_registry(const char* path, int32_t (*enlist)(void*)) {
+    void* libnvinfer = dlopen(path, RTLD_LAZY | RTLD_LOCAL);
+    check(libnvinfer != nullptr, std::string("open ") + path);
+    if (libnvinfer == nullptr) return;
+    check(enlist(libnvinfer) == 0, "the operations register");
+    const auto registry = reinterpret_cast<IPluginRegistry* (*)()>(dlsym(libnvinfer, "getPluginRegistry"));
+    for (const char* name : {"SupportMean", "SupportMeanPool"}) {
+        IPluginCreator* creator = registry()->getPluginCreator(name, "1", "universeg_rt");
+        check(creator != nullptr, std::string(name) + " is found in the registry");
+        if (creator == nullptr) continue;
+        Fields fields(0.01f, std::strcmp(name, "SupportMean") == 0 ? 1 : 3);
+        AnyPlugin* plugin = create(*creator, fields.get());
+        check(plugin != nullptr && std::strcmp(plugin->getPluginNamespace(), "universeg_rt") == 0, "and creates a plugin");
+        if (plugin != nullptr) destroy(plugin);
+    }
+    check_refused(enlist(libnvinfer) != 0, "registering twice", "already registered");
+}
+#endif
+
 }  // namespace
 
 int main(int argc, char** argv) {
-    if (argc != 2) {
-        std::fprintf(stderr, "usage: plugin_selftest LIBRARY\n");
+    if (argc != 2 && argc != 3) {
+        std::fprintf(stderr, "usage: plugin_selftest LIBRARY [LIBNVINFER]\n");
         return 2;
     }
     void* library = dlopen(argv[1], RTLD_NOW | RTLD_LOCAL);
@@ -246,6 +269,9 @@ int main(int argc, char** argv) {
     check(back != nullptr && output_count(*back) == 4, "serialisation and back");
     check_formats(*plugin);
     check_shapes(*plugin);
+#if NV_TENSORRT_MAJOR < 10
+    if (argc == 3) check_registry(argv[2], enlist);
+#endif
     for (AnyPlugin* p : {plugin, four, one, copy, back})
         if (p != nullptr) destroy(p);
     std::printf("%s\n", g_failed == 0 ? "all ok" : "some checks failed");

@@ -1,7 +1,7 @@
 // Form b, SupportMean: add, LeakyReLU, optional write of the activated maps, weighted mean over the support.
 //
 // Nothing here knows rows or columns: a (C, H, W) map is one run of P = C*H*W elements. Numbered from plain to fast;
-// README.md says what each step gains. `Body::...` is the kernel; the __global__ wrappers stand in launch.cu.
+// README.md says what each step gains. `Body::...` is the kernel; the __global__ wrappers stand in device_run.cuh.
 #pragma once
 
 #include "arithmetic.cuh"

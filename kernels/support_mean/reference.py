@@ -164,7 +164,8 @@ def _leaky_relu(x: np.ndarray, slope: float) -> np.ndarray:
 
 
 def _weighted(weights: np.ndarray, maps: np.ndarray) -> np.ndarray:
-    return np.einsum("ks,bkschw->bkchw", weights, maps)
+    sums = [np.tensordot(w, maps[:, k], axes=(0, 1)) for k, w in enumerate(weights)]
+    return np.stack(sums, axis=1)
 
 
 def _checked(support_term, query_term, weights, negative_slope, any_dtype=False):

@@ -1,8 +1,11 @@
 """The TensorRT plugin library of each generation whose headers are found; TensorRT itself is not needed."""
 
 import ctypes
+import importlib.util
+import os
 import subprocess
 import types
+from pathlib import Path
 
 import pytest
 
@@ -88,3 +91,18 @@ def test_tensorrt_85_needs_its_library_handle(plugins):
     module = types.SimpleNamespace(__version__="8.5.3.1", get_plugin_registry=lambda: types.SimpleNamespace())
     with pytest.raises(RunnerError, match="pass libnvinfer"):
         loading.load(library, module)
+
+
+def test_registers_with_a_real_tensorrt_85(plugins):
+    """The way of 8.5, on libnvinfer itself; its registry works without a GPU."""
+    spec = importlib.util.find_spec("tensorrt")
+    found = [Path(folder) / "libnvinfer.so.8" for folder in (spec.submodule_search_locations if spec else [])]
+    found = [Path(os.environ["TENSORRT8_LIBRARY"])] if "TENSORRT8_LIBRARY" in os.environ else [p for p in found if p.exists()]
+    if not found:
+        pytest.skip("libnvinfer.so.8 was not found (install tensorrt==8.5.3.1, or set TENSORRT8_LIBRARY to its path)")
+    pair = next(((p, t) for p, t in plugins if loading.inspect(p).generation == 8), None)
+    if pair is None:
+        pytest.skip("TENSORRT_INCLUDE names no headers of TensorRT 8.5 to 9")
+    done = subprocess.run([pair[1], pair[0], found[0]], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout
+    assert "ok     the operations register" in done.stdout
