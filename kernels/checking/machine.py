@@ -72,7 +72,7 @@ def run_selftest(state: dict, entry: dict, write) -> None:
     """Every kernel on small awkward problems, the GPU against the same code on the CPU, without Python in the process."""
     program = state["built"].selftest
     if program is None:
-        entry.update(passed=None, why="skipped: a dry run builds it only where nvcc is found and --arch is given, such as 90")
+        entry.update(passed=None, why="skipped: a dry run builds it where nvcc is found and --arch is given, such as 90")
         return
     command = [str(program)] + (["--dry-run", "--quick"] if state["dry"] else [])
     done = _run(command, 240)
@@ -86,7 +86,8 @@ def run_sanitizers(state: dict, entry: dict, write) -> None:
     """compute-sanitizer's four checkers over the self-test; each must report nothing."""
     sanitizer = shutil.which("compute-sanitizer") or shutil.which("compute-sanitizer", path="/usr/local/cuda/bin")
     if state["dry"] or sanitizer is None:
-        entry.update(passed=None, why="skipped: " + ("a dry run has no GPU" if state["dry"] else "compute-sanitizer was not found"))
+        why = "a dry run has no GPU" if state["dry"] else "compute-sanitizer was not found"
+        entry.update(passed=None, why=f"skipped: {why}")
         return
     entry["tools"] = {}
     for name in TOOLS:

@@ -66,7 +66,8 @@ def time_kernels(state: dict, entry: dict, write) -> None:
             rows += new
             best = min((r for r in new if r["variant"] != "pytorch"), key=lambda r: r["median"])
             state["say"](f"{form} {dtype} {sizes}{' activated' if activated else ''}: {best['variant']} "
-                         f"{best['median'] * 1e6:.1f} us, {best['of_copy']:.0%} of copy, {best['over_pytorch']:.2f}x PyTorch")
+                         f"{best['median'] * 1e6:.1f} us, {best['of_copy']:.0%} of copy, "
+                         f"{best['over_pytorch']:.2f}x PyTorch")
             write()
             device.free()
 
@@ -156,7 +157,8 @@ def _pytorch(torch, form: str, tensors: dict):
         mean = activated.mean(2)
         if form == "mean":
             return mean, activated
-        pooled = functional.max_pool2d(activated.flatten(0, 2), 2).view(*activated.shape[:4], *(n // 2 for n in query.shape[4:]))
+        half = [n // 2 for n in query.shape[4:]]
+        pooled = functional.max_pool2d(activated.flatten(0, 2), 2).view(*activated.shape[:4], *half)
         return mean, pooled, pooled.mean(2)
 
     return call
@@ -174,6 +176,7 @@ def table(values: dict) -> list[str]:
     for r in rows:
         form = r["form"] + ("+z" if r["activated"] else "")
         spread = f"{r['low'] * 1e6:.1f} - {r['high'] * 1e6:.1f}"
-        out.append(f"{form:10}{r['dtype']:10}{r['entries']:4}{r['queries']:3} {r['variant']:10}{r['median'] * 1e6:11.1f}{spread:>20}"
+        out.append(f"{form:10}{r['dtype']:10}{r['entries']:4}{r['queries']:3} {r['variant']:10}"
+                   f"{r['median'] * 1e6:11.1f}{spread:>20}"
                    f"{r['gigabytes_per_second']:7.0f}{r['of_copy']:9.0%}{r['over_pytorch']:11.2f}")
     return out

@@ -79,7 +79,8 @@ UNIVERSEG_RT_EXPORT int32_t universeg_rt_register(void* libnvinfer) {
         if (found != 8 && found != 9)
             throw Refused(SUPPORT_MEAN_INVALID, "this library was built against TensorRT " +
                                                     std::string(universeg_rt_plugin_headers()) + " and runs under " +
-                                                    std::to_string(found) + "; build it against headers of TensorRT 10 or later");
+                                                    std::to_string(found) +
+                                                    "; build it against headers of TensorRT 10 or later");
         const auto registry = reinterpret_cast<nvinfer1::IPluginRegistry* (*)()>(dlsym(libnvinfer, "getPluginRegistry"));
         if (registry() == nullptr) throw Refused(SUPPORT_MEAN_INVALID, "libnvinfer gave no plugin registry");
         int32_t count = 0;

@@ -146,8 +146,9 @@ void check_attributes(AnyCreator& creator) {
 
 void check_shapes(AnyPlugin& plugin) {
     // Addresses that no launch may reach: each of these calls must be refused on its descriptions alone.
-    const void* inputs[3] = {reinterpret_cast<void*>(16), reinterpret_cast<void*>(1 << 20), reinterpret_cast<void*>(2 << 20)};
-    void* outputs[3] = {reinterpret_cast<void*>(3 << 20), reinterpret_cast<void*>(4 << 20), reinterpret_cast<void*>(5 << 20)};
+    const auto at = [](uintptr_t megabyte) { return reinterpret_cast<void*>(megabyte << 20); };
+    const void* inputs[3] = {at(1), at(2), at(3)};
+    void* outputs[3] = {at(4), at(5), at(6)};
     const auto refused = [&](const char* what, const char* word, const std::vector<PluginTensorDesc>& in,
                              const std::vector<PluginTensorDesc>& out) {
         check_refused(enqueue(plugin, in, out, inputs, outputs) != 0, what, word);
@@ -186,9 +187,11 @@ void check_formats(AnyPlugin& plugin) {
         auto tensors = good_inputs(type);
         for (const auto& out : good_outputs(type)) tensors.push_back(out);
         const bool good = type == DataType::kFLOAT || type == DataType::kHALF;
-        check(supports(plugin, 0, tensors) == good, "type " + std::to_string(static_cast<int>(type)) + " of the support term");
+        const std::string number = std::to_string(static_cast<int>(type));
+        check(supports(plugin, 0, tensors) == good, "type " + number + " of the support term");
         if (!good) continue;
-        for (int32_t i = 1; i < 6; ++i) check(supports(plugin, i, tensors), "the same type at position " + std::to_string(i));
+        for (int32_t i = 1; i < 6; ++i)
+            check(supports(plugin, i, tensors), "the same type at position " + std::to_string(i));
         tensors[4].type = type == DataType::kFLOAT ? DataType::kHALF : DataType::kFLOAT;
         check(!supports(plugin, 4, tensors), "another output type is not offered");
         tensors[1].format = TensorFormat::kCHW32;

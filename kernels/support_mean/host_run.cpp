@@ -81,7 +81,8 @@ struct HostRunner {
                 threads(block, [&](int i, const Place&) { bodies[i].fetch(args, first + Body::kStage); });
                 for (int j = 0; j < Body::kStage && first + j < args.entries; ++j) {
                     const float* halo = shared.data() + buffer * Body::kWords + j * Body::kMap;
-                    for (int warp = 0; warp < Body::kWarps; ++warp) warp_step<Body, T>(&bodies[warp * 32], shared.data(), halo, first + j);
+                    for (int warp = 0; warp < Body::kWarps; ++warp)
+                        warp_step<Body, T>(&bodies[warp * 32], shared.data(), halo, first + j);
                 }
                 threads(block, [&](int i, const Place& at) { bodies[i].stash(at, shared.data(), 1 - buffer); });
             }
@@ -107,7 +108,8 @@ struct HostRunner {
                         for (int lane = 0; lane < 32; ++lane) {
                             d[lane] = term[lane][p][n];
                             rows[lane] = &fragment[lane][p][step * 4];
-                            columns[lane] = step < Body::kSteps ? lanes[lane].taps.wide[step][n][part] : &lanes[lane].taps.last[n];
+                            const MmaTaps& taps = lanes[lane].taps;
+                            columns[lane] = step < Body::kSteps ? taps.wide[step][n][part] : &taps.last[n];
                         }
                         if (step < Body::kSteps) {
                             mma_on_host<T, 4>(d, rows, columns);

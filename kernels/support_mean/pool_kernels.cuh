@@ -136,13 +136,14 @@ SM_HD void load_strip(const T* at, int64_t row_stride, Pack<T, V> (&out)[2]) {
     out[1] = load<V>(at + row_stride);
 }
 
-// 2 to 5. Strips of vectors with two entries (four vectors) in flight; one slice, split over the block's y, Q queries for one
-// read, vectors of 8 bytes, A: as in MeanVector. Needs W to be a multiple of V.
+// 2 to 5. Strips of vectors with two entries (four vectors) in flight; one slice, split over the block's y, Q queries for
+// one read, vectors of 8 bytes, A: as in MeanVector. Needs W to be a multiple of V.
 template <typename T, int V, int Q, bool A>
 struct PoolVector {
     static constexpr int N = 2 * V + V / 2;  // sums of a strip
     static constexpr int kPairs = 2;         // entries in flight, two rows each
-    static constexpr int kResident = Q > 1 || V > 4 || A ? 2 : V * sizeof(T) == 16 ? 3 : 4;  // blocks a multiprocessor must have registers for
+    // Blocks that a multiprocessor must have registers for.
+    static constexpr int kResident = Q > 1 || V > 4 || A ? 2 : V * sizeof(T) == 16 ? 3 : 4;
     StripSums<T, V> sums[Q];
 
     static constexpr size_t shared_floats(int threads) { return static_cast<size_t>(threads) * Q * N; }
@@ -199,8 +200,9 @@ struct PoolVector {
                     T* const (&activated)[Q], int64_t offset, T* const (&pooled)[Q], int64_t pooled_offset) {
         SM_UNROLL
         for (int q = 0; q < Q; ++q)
-            sums[q].template step<A>(a, rows, query[q], weight, two, activated[q] == nullptr ? nullptr : activated[q] + offset,
-                         pooled[q] == nullptr ? nullptr : pooled[q] + pooled_offset);
+            sums[q].template step<A>(a, rows, query[q], weight, two,
+                                     activated[q] == nullptr ? nullptr : activated[q] + offset,
+                                     pooled[q] == nullptr ? nullptr : pooled[q] + pooled_offset);
     }
 
     // With one slice there is nothing to combine: each thread writes its own sums.

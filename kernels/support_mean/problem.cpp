@@ -186,7 +186,8 @@ support_mean_launch plan(const support_mean_problem& p, int multiprocessors) {
         refuse("kernel 3 uses tensor cores on float16 or bfloat16 and dtype is float32; use kernel 0 or 2",
                SUPPORT_MEAN_UNSUPPORTED);
     if (conv && out.kernel >= 2 && !int_offsets)
-        refuse("kernel " + text(out.kernel) + " needs height * width below 2^30; use kernel 0 or 1", SUPPORT_MEAN_UNSUPPORTED);
+        refuse("kernel " + text(out.kernel) + " needs height * width below 2^30; use kernel 0 or 1",
+               SUPPORT_MEAN_UNSUPPORTED);
 
     out.vector = out.slices = out.group = 1;
     out.groups = 1;

@@ -1,5 +1,7 @@
 """The kernels' own code on the CPU against the reference: every index, border and shape, every access checked."""
 
+import mmap
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -12,6 +14,7 @@ from universeg_rt.kernels.support_mean.reference import DTYPES
 
 QUICK = settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 ORDERS = ("forward", "reverse", "shuffled")
+MAP_NORESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000)
 
 
 @st.composite
@@ -147,6 +150,40 @@ def test_planned_launches_fill_the_device_or_split_the_support(native):
     assert native.plan(large | dict(queries=8, support_queries=8), multiprocessors=132)["slices"] == 1
     assert native.plan(large | dict(queries=8), multiprocessors=132)["kernel"] == 4
     assert native.plan(large | dict(entries=2), multiprocessors=132)["slices"] == 2
+
+
+@pytest.mark.parametrize("kernel", [1, 2, 3, 5])
+def test_the_last_block_of_more_than_2_to_the_31_elements(native, kernel):
+    """A support term of 4.3 GB, of which only the pages that one block reads ever exist."""
+    entries, plane = 2049, 64 * 128 * 128
+    try:
+        memory = mmap.mmap(-1, entries * plane * 2, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_NORESERVE)
+    except OSError as error:
+        pytest.skip(f"this machine grants no 4.3 GB of address space: {error}")
+    support = np.frombuffer(memory, np.float16).reshape(1, 1, entries, 64, 128, 128)
+    rng = np.random.default_rng(1)
+    end = rng.standard_normal(4096).astype(np.float16)
+    support[0, 0, -1].reshape(-1)[-4096:] = end  # zero elsewhere
+    query, mean = host.aligned((1, 1, 1, 64, 128, 128), np.float16), host.aligned((1, 1, 64, 128, 128), np.float16)
+    weights = host.aligned((1, entries), np.float32)
+    query[...] = rng.standard_normal(query.shape)
+    weights[...] = 0.5 / (entries - 1)
+    weights[0, -1] = 0.5  # so that the last entry, beyond the 31 bits, is half of the result
+    values = host.problem("mean", support, query, kernel=kernel)
+    assert support.size > 2**31
+    arrays = {"support": support, "query": query, "weights": weights, "mean": mean}
+    last = native.plan(values)["blocks"]
+    native.run(values, {name: (a.ctypes.data, a.nbytes) for name, a in arrays.items()}, first_block=last - 1, last_block=last)
+    found = mean.reshape(-1).astype(np.float64)
+    written = ~np.isnan(found)
+    assert written[-1] and 0 < written.sum() <= 4096
+
+    def leaky(x):
+        return np.where(x > 0, x, np.float32(0.01) * x)
+
+    tail = query.reshape(-1)[written].astype(np.float64)
+    wanted = 0.5 * leaky(tail) + 0.5 * leaky(tail + end[-written.sum() :].astype(np.float64))
+    np.testing.assert_allclose(found[written], wanted, rtol=2**-10, atol=2e-4)
 
 
 def test_offsets_beyond_32_bits(native):
