@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from universeg_rt.errors import InputError
 
 from .. import cases
@@ -32,6 +34,9 @@ def check_kernels(state: dict, entry: dict, write) -> None:
     for form in host.FORMS:
         for dtype in reference.DTYPES:
             for sizes in SMALL[:4] if state["dry"] else SMALL + REAL:
+                if time.monotonic() > state["deadline"]:
+                    entry.update(passed=False, why=f"the time limit was reached before {form} {dtype} {sizes}")
+                    return
                 inputs = cases.make_inputs(form, sizes, dtype, seed=entry["runs"])
                 wanted = cases.expected(form, inputs)
                 tensors = {name: device.tensor(array) for name, array in inputs.items()}

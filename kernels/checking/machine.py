@@ -6,6 +6,7 @@ import os
 import platform
 import shutil
 import subprocess
+import time
 from pathlib import Path
 
 from universeg_rt.errors import RunnerError
@@ -92,7 +93,11 @@ def run_sanitizers(state: dict, entry: dict, write) -> None:
     entry["tools"] = {}
     for name in TOOLS:
         command = [sanitizer, "--tool", name, "--error-exitcode", "9", str(state["built"].selftest), "--quick"]
-        status, output = _run(command, 180)
+        left = state["deadline"] - time.monotonic()
+        if left < 5:
+            entry.update(passed=False, why=f"the time limit was reached before {name}")
+            return
+        status, output = _run(command, min(180, left))
         clean = status == 0 and any(line in output for line in CLEAN)
         if NOT_HERE in output:
             entry.update(passed=None, why=f"skipped: compute-sanitizer says: {NOT_HERE}")
