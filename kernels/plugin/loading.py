@@ -1,0 +1,71 @@
+"""Opens a built plugin library under the running TensorRT; a library of another generation is refused by name."""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+from universeg_rt.errors import InputError, RunnerError
+
+NAMESPACE = "universeg_rt"
+OPERATIONS = ("SupportMean", "SupportMeanPool")
+
+
+@dataclass(frozen=True)
+class PluginInfo:
+    """generation: 8 (TensorRT 8.5 to 9) or 10 (10 and later); headers: the version it was compiled against, as "10.14"."""
+
+    path: Path
+    generation: int
+    headers: str
+
+
+def inspect(path: str | Path) -> PluginInfo:
+    """What a plugin library is; opens it, needs neither TensorRT nor a GPU. InputError where it is no such library."""
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path} does not exist; build the plugin with `python -m universeg_rt.kernels.build --plugin`")
+    try:
+        library = ctypes.CDLL(str(path))
+        library.universeg_rt_plugin_headers.restype = ctypes.c_char_p
+        return PluginInfo(path, library.universeg_rt_plugin_generation(), library.universeg_rt_plugin_headers().decode())
+    except (OSError, AttributeError) as error:
+        raise InputError(f"{path} is not a universeg_rt plugin library: {error}") from None
+
+
+def required_generation(tensorrt_version: str) -> int:
+    """8 or 10, from TensorRT's version; TensorRT-RTX counts from 1 and has the interfaces of 10."""
+    try:
+        major = int(tensorrt_version.split(".")[0])
+    except ValueError:
+        raise InputError(f"{tensorrt_version!r} is no TensorRT version; give one such as '10.14.1'") from None
+    return 8 if 8 <= major < 10 else 10
+
+
+def load(path: str | Path, tensorrt: ModuleType, libnvinfer: ctypes.CDLL | None = None) -> PluginInfo:
+    """Registers the operations with `tensorrt` (the Python module) and says what was loaded.
+
+    TensorRT 8.6 and later load the library themselves. 8.5 cannot: pass `libnvinfer`, the library its module opened.
+    Raises RunnerError where the library is of another generation or TensorRT refuses it.
+    """
+    info = inspect(path)
+    needed = required_generation(tensorrt.__version__)
+    if info.generation != needed:
+        raise RunnerError(
+            f"{info.path.name} was built against TensorRT {info.headers} and TensorRT {tensorrt.__version__} runs here; "
+            f"build it against headers of {'8.5 to 9' if needed == 8 else '10 or later'} (TENSORRT_INCLUDE)"
+        )
+    registry = tensorrt.get_plugin_registry()
+    if libnvinfer is None and hasattr(registry, "load_library"):
+        registry.load_library(str(path))
+        return info
+    if libnvinfer is None:
+        raise RunnerError(f"TensorRT {tensorrt.__version__} has no load_library; pass libnvinfer, opened with ctypes.CDLL")
+    library = ctypes.CDLL(str(path))
+    library.universeg_rt_register.argtypes = [ctypes.c_void_p]
+    library.universeg_rt_last_error.restype = ctypes.c_char_p
+    if library.universeg_rt_register(libnvinfer._handle) != 0:
+        raise RunnerError(f"TensorRT refused {info.path.name}: {library.universeg_rt_last_error().decode()}")
+    return info

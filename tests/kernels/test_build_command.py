@@ -1,0 +1,82 @@
+"""The build command: what cannot be built is skipped with its reason, what fails is one line, installing needs nothing."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from universeg_rt.errors import RunnerError
+from universeg_rt.kernels import build as build_module
+
+ROOT = Path(__file__).resolve().parents[2]
+PLACES = ("/usr/include", "/usr/include/x86_64-linux-gnu", "/usr/include/aarch64-linux-gnu", "/usr/local/tensorrt/include")
+
+
+def nvcc() -> str | None:
+    return os.environ.get("CUDACXX") or shutil.which("nvcc")
+
+
+@pytest.fixture()
+def cmake():
+    if build_module.tool("cmake") is None:
+        pytest.skip("cmake was not found (pip install cmake ninja)")
+
+
+def test_parts_without_their_tools_are_skipped_with_the_reason(cmake, tmp_path, monkeypatch):
+    monkeypatch.setenv("CUDACXX", str(tmp_path / "no-nvcc"))
+    built = build_module.build(["cuda", "plugin"], build_dir=tmp_path / "b", tensorrt_include=[])
+    assert "nvcc was not found" in built.skipped["cuda"] and "nvcc was not found" in built.skipped["plugin"]
+    assert built.library is None and built.plugins == []
+
+
+def test_plugin_headers_are_asked_for_and_checked(cmake, tmp_path, monkeypatch):
+    """Without NvInfer.h the plugin is skipped, saying how to give it; a folder without it stops the build."""
+    if nvcc() is None:
+        pytest.skip("nvcc was not found (set CUDACXX)")
+    if any((Path(place) / "NvInfer.h").exists() for place in PLACES):
+        pytest.skip("this machine has NvInfer.h in a usual place")
+    monkeypatch.delenv("TENSORRT_INCLUDE", raising=False)
+    options = dict(build_dir=tmp_path / "b", architectures="90")
+    assert "set TENSORRT_INCLUDE" in build_module.build(["plugin"], **options).skipped["plugin"]
+    with pytest.raises(RunnerError, match="has no NvInfer.h"):
+        build_module.build(["plugin"], tensorrt_include=[str(tmp_path)], **options)
+
+
+def test_no_cmake_names_the_cure(tmp_path, monkeypatch):
+    monkeypatch.setattr(build_module, "tool", lambda name: None)
+    with pytest.raises(RunnerError, match="pip install cmake ninja"):
+        build_module.build(build_dir=tmp_path)
+
+
+def test_products_are_put_where_the_package_looks(tmp_path):
+    (tmp_path / "libsupport_mean.so").write_bytes(b"library")
+    built = build_module.Built(library=tmp_path / "libsupport_mean.so")
+    assert build_module.install(built, tmp_path / "out") == [tmp_path / "out" / "lib" / "libsupport_mean.so"]
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunnerError, match="--out"):
+        build_module.install(built, tmp_path / "file")
+
+
+def test_the_command_runs_as_a_script_without_the_package(tmp_path):
+    """As setup.py calls it: in an isolated environment with neither NumPy nor the package installed."""
+    command = [sys.executable, "-I", "-S", ROOT / "kernels" / "build.py", "--help"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0 and "--tensorrt-include" in done.stdout
+
+
+def test_installing_runs_no_compiler(tmp_path):
+    """setup.py's build step with a PATH that holds no tool at all."""
+    environment = os.environ | {"PATH": "", "CXX": "false", "UNIVERSEG_BUILD_KERNELS": "0"}
+    command = [sys.executable, "setup.py", "-q", "build", "--build-base", tmp_path / "b", "egg_info", "--egg-base", tmp_path]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
+    if "No module named 'setuptools'" in done.stderr:
+        pytest.skip("setuptools is missing (pip install setuptools)")
+    assert done.returncode == 0, done.stderr[-2000:]
+    package = next((tmp_path / "b").glob("lib*")) / "universeg_rt" / "kernels"
+    found = {path.relative_to(package).as_posix() for path in package.rglob("*") if path.is_file()}
+    assert {"CMakeLists.txt", "README.md", "build.py", "support_mean/launch.cu", "support_mean/support_mean.h",
+            "support_mean/storage.cuh", "plugin/plugin.cpp", "plugin/common.h"} <= found
+    assert not any(name.endswith((".so", ".o")) for name in found)
