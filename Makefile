@@ -24,7 +24,7 @@ $(VENV)/.demo: $(PARTS)
 $(VENV)/.test: $(PARTS)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) install torch -c constraints.txt
-	$(PIP) install -e '.[export,train,demo,test]' -c constraints.txt
+	$(PIP) install -e '.[export,train,kernels,demo,test]' -c constraints.txt
 	touch $@
 
 clean:
