@@ -20,7 +20,7 @@ def test_the_demo_segments_both_tissues(tmp_path, capsys):
     assert demo.main(["--output", str(tmp_path)]) == 0
     report = json.loads((tmp_path / "report.json").read_text())
     for name in ("grey matter", "white matter"):
-        assert np.mean(list(report[name]["dice"].values())) > 0.7
+        assert np.mean(list(report[name]["dice"].values())) > 0.6
         assert report[name]["median_seconds"] > 0
     assert (tmp_path / "demo.png").stat().st_size > 10_000
     assert len(list(tmp_path.glob("*_mask.png"))) == 2 * len(demo.QUERY_SLICES)
