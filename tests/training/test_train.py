@@ -19,7 +19,7 @@ yaml = pytest.importorskip("yaml", reason="pyyaml is not installed: pip install 
 pytest.importorskip("safetensors", reason="safetensors is not installed: pip install 'universeg_rt[train]'")
 
 from universeg_rt.errors import CheckpointError, InputError, TrainingError
-from universeg_rt.training import ablation, cli
+from universeg_rt.training import ablation, cli, validate
 from universeg_rt.training.checkpoint import load_checkpoint
 from universeg_rt.training.config import DataConfig, NetworkConfig, Stage, TrainConfig, ValidationConfig, to_dict
 from universeg_rt.training.episodes import EpisodeSource
@@ -123,6 +123,22 @@ def test_the_best_weights_on_held_out_tasks_are_kept(tmp_path):
     best = max(rows, key=lambda r: float(r["mean"]))
     assert json.loads(metadata["samples"]) == int(best["samples"])
     assert json.loads(metadata["validation_dice"])["squares"] == pytest.approx(float(best["squares"]), abs=1e-5)
+
+
+def test_validation_is_a_command_and_an_ensemble_of_one_support_changes_nothing(tmp_path, capsys):
+    task = real_task()
+    np.savez(tmp_path / "t.npz", images=task.images, labels=task.labels, ids=task.subjects)
+    (tmp_path / "d.yaml").write_text("{name: d, licence: x, tasks: [{name: squares, file: t.npz}]}")
+    trainer = trained(tiny(), tmp_path / "run")
+    command = [str(tmp_path / "d.yaml"), "--data-root", str(tmp_path), "--size", "16", "--entries", "2", "--queries", "2"]
+    assert validate.main([str(tmp_path / "run" / LATEST), *command]) == 0
+    trainer.model.load_state_dict(trainer.average)
+    expected = task_dice(trainer.model, dataclasses.replace(task, dataset="d"), 16, 2, 2, "test").mean()
+    out = capsys.readouterr().out
+    assert "samples seen 48" in out and float(out.split("squares")[1].split()[0]) == pytest.approx(expected, abs=6e-4)
+    few = Task("few", task.images[[0, 2, 4]], task.labels[[0, 2, 4]], np.array(["a", "b", "c"]))  # one support entry
+    assert np.array_equal(task_dice(trainer.model, few, 16, 1, 1, "test"), task_dice(trainer.model, few, 16, 1, 1, "test", 3))
+    assert validate.main([str(tmp_path / "none.safetensors"), *command]) == 2
 
 
 @pytest.mark.parametrize("what", ["loss", "gradient"])
