@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from universeg_rt.errors import InputError
 from universeg_rt.training.fields import (
     Draw, affine_grid, displacement, gaussian_blur, harden, min_max, sobel, warp)
 
@@ -25,6 +26,10 @@ class Operation:
 
     probability: float
     range: Range = (0.0, 0.0)
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.probability <= 1.0 or self.range[0] > self.range[1]:
+            raise InputError(f"{self}: the probability lies in [0, 1] and the range goes from low to high")
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from universeg_rt.errors import InputError
 from universeg_rt.spec import NetworkSpec
 from universeg_rt.training.augment import AugmentConfig
 from universeg_rt.training.synthetic import SyntheticConfig
+from universeg_rt.training.tasks import SPLITS
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,15 @@ class DataConfig:
     synthetic: SyntheticConfig = SyntheticConfig()
     augment: AugmentConfig = AugmentConfig()
 
+    def __post_init__(self) -> None:
+        for name in ("real_probability", "crop_probability"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise InputError(f"{name} is {getattr(self, name)}; it must lie in [0, 1]")
+        if self.synthetic_tasks < 1:
+            raise InputError(f"synthetic_tasks is {self.synthetic_tasks}; at least 1 is needed")
+        if not self.splits or not set(self.splits) <= set(SPLITS):
+            raise InputError(f"splits {list(self.splits)}; accepted: {', '.join(SPLITS)}")
+
 
 @dataclass(frozen=True)
 class ValidationConfig:
@@ -99,6 +109,12 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.autocast not in ("none", "bfloat16", "float16"):
             raise InputError(f"autocast {self.autocast!r}; accepted: none, bfloat16, float16")
+        if not 0.0 <= self.ema_decay < 1.0 or self.clip_norm <= 0.0 or min(self.workers, self.warmup_samples) < 0:
+            raise InputError(
+                f"ema_decay {self.ema_decay}, clip_norm {self.clip_norm}, workers {self.workers}, warmup_samples "
+                f"{self.warmup_samples}; ema_decay lies in [0, 1), clip_norm above 0, the counts are not negative")
+        if self.checkpoint_samples < 1 or self.validation.every_samples < 1:
+            raise InputError("checkpoint_samples and validation.every_samples must be at least 1")
         if not self.stages:
             raise InputError("a training run needs at least one stage")
         multiple = self.network.spec().size_multiple
