@@ -52,9 +52,13 @@ class Stage:
 
 @dataclass(frozen=True)
 class DataConfig:
-    """`datasets`: YAML files of data sets (see datasets.py) under `data_root`; with `real_probability` an episode is
-    of a real task, a data set drawn uniformly first. `leave_out`: names of tasks never to train on. `splits`: of the subjects trained on (the paper's two). `crop_probability`:
-    of cutting a real task's images to windows, so that small structures are seen large."""
+    """Where episodes come from.
+
+    datasets: YAML files of data sets (see datasets.py), whose files lie under data_root. leave_out: names of tasks never
+    to train on. splits: of the subjects trained on (the paper's two). real_probability: that an episode is of a real
+    task, its data set drawn uniformly first. crop_probability: of cutting a real task's images to windows, so that small
+    structures are seen large. synthetic_tasks: how many there are; each is a seed.
+    """
 
     datasets: tuple[str, ...] = ()
     data_root: str = ""
