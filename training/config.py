@@ -38,7 +38,8 @@ class Stage:
 
     entries: smallest and largest support size; drawn uniformly in the logarithm.
     queries: that share each support set. episodes: in one step of the optimiser, on all processes together.
-    learning_rate goes linearly to final_learning_rate (None: stays) over the stage.
+    learning_rate goes linearly to final_learning_rate (None: stays) over the stage. average_samples: time constant of the
+    running average of the weights, in samples.
     """
 
     samples: int
@@ -48,6 +49,7 @@ class Stage:
     episodes: int = 4
     learning_rate: float = 1e-3
     final_learning_rate: float | None = None
+    average_samples: float = 4000.0
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,6 @@ class TrainConfig:
     seed: int = 0
     warmup_samples: int = 500
     clip_norm: float = 1.0
-    ema_decay: float = 0.998
     autocast: str = "none"          # none, bfloat16 or float16
     compile: bool = False
     channels_last: bool = False     # pays on GPUs; slower on CPUs (measured)
@@ -113,10 +114,9 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.autocast not in ("none", "bfloat16", "float16"):
             raise InputError(f"autocast {self.autocast!r}; accepted: none, bfloat16, float16")
-        if not 0.0 <= self.ema_decay < 1.0 or self.clip_norm <= 0.0 or min(self.workers, self.warmup_samples) < 0:
-            raise InputError(
-                f"ema_decay {self.ema_decay}, clip_norm {self.clip_norm}, workers {self.workers}, warmup_samples "
-                f"{self.warmup_samples}; ema_decay lies in [0, 1), clip_norm above 0, the counts are not negative")
+        if self.clip_norm <= 0.0 or min(self.workers, self.warmup_samples) < 0:
+            raise InputError(f"clip_norm {self.clip_norm}, workers {self.workers}, warmup_samples {self.warmup_samples}; "
+                             "clip_norm lies above 0, the counts are not negative")
         if self.checkpoint_samples < 1 or self.validation.every_samples < 1:
             raise InputError("checkpoint_samples and validation.every_samples must be at least 1")
         if not self.stages:
@@ -126,7 +126,7 @@ class TrainConfig:
             low, high = stage.entries
             if stage.size % multiple or stage.size < multiple:
                 raise InputError(f"stage size {stage.size}; it must be a multiple of {multiple}")
-            if not 1 <= low <= high or min(stage.queries, stage.episodes, stage.samples) < 1:
+            if not 1 <= low <= high or min(stage.queries, stage.episodes, stage.samples, stage.average_samples) < 1:
                 raise InputError(f"{stage}: entries must be 1 <= low <= high, and the counts at least 1")
 
 

@@ -47,7 +47,8 @@ def test_the_defaults_come_back():
     ("data: {real_probability: -1}", "real_probability is -1"),
     ("data: {splits: [train]}", "accepted: support, dev, test"),
     ("data: {synthetic_tasks: 0}", "at least 1"),
-    ("ema_decay: 1.0", "ema_decay lies in"),
+    ("clip_norm: 0", "clip_norm lies above 0"),
+    ("stages: [{samples: 10, average_samples: 0}]", "at least 1"),
     ("checkpoint_samples: 0", "at least 1"),
 ])
 def test_bad_configurations_are_refused_and_say_where(tmp_path, text, message):
