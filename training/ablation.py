@@ -75,8 +75,9 @@ def run(options: argparse.Namespace) -> None:
             trainer.resume()
             trainer.run(progress=None)
             trainer.model.load_state_dict(trainer.average)
-            scores = {t.name: float(task_dice(trainer.model, t, options.size, options.entries, options.queries, "test").mean())
-                      for t in held_out}
+            scores = {
+                t.name: float(task_dice(trainer.model, t, options.size, options.entries, options.queries, "test").mean())
+                for t in held_out}
             row = {"variant": name, "seed": seed, "samples": trainer.samples, **scores,
                    "mean": sum(scores.values()) / len(scores)}
             new = not table.exists()

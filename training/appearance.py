@@ -49,9 +49,9 @@ def _intensities(
         own = (layer.labels > 0) & (layer.labels <= (layer.front or layer.count))
         behind = torch.zeros_like(layer.labels) if layer.under is None else layer.under
         image = _per_pixel(mean, torch.where(own, behind, layer.labels))
-        contrast = draw.log_scalar(0.05, 0.35) * (1.0 if draw.chance(0.5) else -1.0)
+        contrast = draw.log_scalar(0.07, 0.4) * (1.0 if draw.chance(0.5) else -1.0)
         each = contrast * torch.exp(draw.normal(1, count) * 0.4) * torch.exp(draw.each.normal(subjects, 1) * 0.2)
-        return image + own * _per_pixel(each, layer.labels), min(1.0, 0.7 * abs(contrast) / max(config.noise, 1e-6))
+        return image + own * _per_pixel(each, layer.labels), min(1.0, 0.5 * abs(contrast) / max(config.noise, 1e-6))
     image = _per_pixel(mean, layer.labels)
     if family in shapes.FINE:  # a small target must differ from the rest, or nothing could find it
         contrast = image[target].mean() - image[~target].mean()

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from universeg_rt.errors import InputError
 from universeg_rt.training.fields import (
     Draw, affine_grid, displacement, gaussian_blur, harden, min_max, sobel, warp)
 
@@ -25,6 +26,10 @@ class Operation:
 
     probability: float
     range: Range = (0.0, 0.0)
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.probability <= 1.0 or self.range[0] > self.range[1]:
+            raise InputError(f"{self}: the probability lies in [0, 1] and the range goes from low to high")
 
 
 @dataclass(frozen=True)
@@ -54,8 +59,9 @@ class TaskConfig:
     scale: Range = (0.8, 1.25)
     invert: Operation = Operation(0.5)
     gamma: Operation = Operation(0.25, (0.4, 2.5))
+    contrast: Operation = Operation(0.35, (0.2, 1.0))         # share of [0, 1] that is left, at a random level
     blur: Operation = Operation(0.1, (0.3, 1.5))
-    noise: Operation = Operation(0.15, (0.02, 0.12))
+    noise: Operation = Operation(0.1, (0.01, 0.08))
     sobel_image: Operation = Operation(0.05)
     label_edge: Operation = Operation(0.05, (1.0, 2.0))       # thickness, pixels
     label_dilate: Operation = Operation(0.05, (1.0, 2.0))     # pixels
@@ -138,6 +144,9 @@ def augment_task(draw: Draw, images: Tensor, labels: Tensor, config: TaskConfig)
         images = 1.0 - images
     if wanted(config.blur):
         images = gaussian_blur(images, torch.full((count,), draw.scalar(*config.blur.range), device=images.device))
+    if wanted(config.contrast):
+        share = draw.log_scalar(*config.contrast.range)
+        images = images * share + draw.scalar() * (1.0 - share)
     if wanted(config.noise):
         images = (images + draw.scalar(*config.noise.range) * draw.normal(*images.shape)).clamp(0.0, 1.0)
 

@@ -13,6 +13,7 @@ from universeg_rt.errors import InputError
 from universeg_rt.spec import NetworkSpec
 from universeg_rt.training.augment import AugmentConfig
 from universeg_rt.training.synthetic import SyntheticConfig
+from universeg_rt.training.tasks import SPLITS
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,8 @@ class Stage:
 
     entries: smallest and largest support size; drawn uniformly in the logarithm.
     queries: that share each support set. episodes: in one step of the optimiser, on all processes together.
-    learning_rate goes linearly to final_learning_rate (None: stays) over the stage.
+    learning_rate goes linearly to final_learning_rate (None: stays) over the stage. average_samples: time constant of the
+    running average of the weights, in samples.
     """
 
     samples: int
@@ -47,13 +49,18 @@ class Stage:
     episodes: int = 4
     learning_rate: float = 1e-3
     final_learning_rate: float | None = None
+    average_samples: float = 4000.0
 
 
 @dataclass(frozen=True)
 class DataConfig:
-    """`datasets`: YAML files of data sets (see datasets.py) under `data_root`; with `real_probability` an episode is
-    of a real task, a data set drawn uniformly first. `leave_out`: names of tasks never to train on. `splits`: of the subjects trained on (the paper's two). `crop_probability`:
-    of cutting a real task's images to windows, so that small structures are seen large."""
+    """Where episodes come from.
+
+    datasets: YAML files of data sets (see datasets.py), whose files lie under data_root. leave_out: names of tasks never
+    to train on. splits: of the subjects trained on (the paper's two). real_probability: that an episode is of a real
+    task, its data set drawn uniformly first. crop_probability: of cutting a real task's images to windows, so that small
+    structures are seen large. synthetic_tasks: how many there are; each is a seed.
+    """
 
     datasets: tuple[str, ...] = ()
     data_root: str = ""
@@ -64,6 +71,15 @@ class DataConfig:
     synthetic_tasks: int = 1_000_000
     synthetic: SyntheticConfig = SyntheticConfig()
     augment: AugmentConfig = AugmentConfig()
+
+    def __post_init__(self) -> None:
+        for name in ("real_probability", "crop_probability"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise InputError(f"{name} is {getattr(self, name)}; it must lie in [0, 1]")
+        if self.synthetic_tasks < 1:
+            raise InputError(f"synthetic_tasks is {self.synthetic_tasks}; at least 1 is needed")
+        if not self.splits or not set(self.splits) <= set(SPLITS):
+            raise InputError(f"splits {list(self.splits)}; accepted: {', '.join(SPLITS)}")
 
 
 @dataclass(frozen=True)
@@ -89,7 +105,6 @@ class TrainConfig:
     seed: int = 0
     warmup_samples: int = 500
     clip_norm: float = 1.0
-    ema_decay: float = 0.998
     autocast: str = "none"          # none, bfloat16 or float16
     compile: bool = False
     channels_last: bool = False     # pays on GPUs; slower on CPUs (measured)
@@ -99,6 +114,11 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.autocast not in ("none", "bfloat16", "float16"):
             raise InputError(f"autocast {self.autocast!r}; accepted: none, bfloat16, float16")
+        if self.clip_norm <= 0.0 or min(self.workers, self.warmup_samples) < 0:
+            raise InputError(f"clip_norm {self.clip_norm}, workers {self.workers}, warmup_samples {self.warmup_samples}; "
+                             "clip_norm lies above 0, the counts are not negative")
+        if self.checkpoint_samples < 1 or self.validation.every_samples < 1:
+            raise InputError("checkpoint_samples and validation.every_samples must be at least 1")
         if not self.stages:
             raise InputError("a training run needs at least one stage")
         multiple = self.network.spec().size_multiple
@@ -106,7 +126,7 @@ class TrainConfig:
             low, high = stage.entries
             if stage.size % multiple or stage.size < multiple:
                 raise InputError(f"stage size {stage.size}; it must be a multiple of {multiple}")
-            if not 1 <= low <= high or min(stage.queries, stage.episodes, stage.samples) < 1:
+            if not 1 <= low <= high or min(stage.queries, stage.episodes, stage.samples, stage.average_samples) < 1:
                 raise InputError(f"{stage}: entries must be 1 <= low <= high, and the counts at least 1")
 
 

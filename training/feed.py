@@ -21,7 +21,9 @@ class _StepData(Dataset):
         return step, [self.source.batch(list(group), step.stage) for group in step.groups]
 
 
-def feed(source: EpisodeSource, plan: Iterable[Step], workers: int = 0, ahead: int = 4) -> Iterator[tuple[Step, list[Batch]]]:
+def feed(
+    source: EpisodeSource, plan: Iterable[Step], workers: int = 0, ahead: int = 4
+) -> Iterator[tuple[Step, list[Batch]]]:
     """Each step of `plan` with its episodes, in order; the same ones whatever the number of `workers`.
 
     0 workers draw them when they are asked for, on the source's device (a GPU included). More draw on the CPU, up to

@@ -84,7 +84,8 @@ def _block(block: CrossBlock, u: Tensor, v: Tensor, weights: Tensor) -> tuple[Te
         z = _activate(z, block)
         z_mean = _weighted_mean(z, weights)
     else:
-        z_mean = F.conv2d(_weighted_mean(v.unflatten(0, weights.shape), weights), _split(block, u.shape[1])[1], padding=1) + q
+        mean = _weighted_mean(v.unflatten(0, weights.shape), weights)
+        z_mean = F.conv2d(mean, _split(block, u.shape[1])[1], padding=1) + q
     new_query = _activate(block.target.vmapped.conv(z_mean), block)
     return new_query, _activate(block.support.vmapped.conv(z.flatten(0, 1)), block)
 

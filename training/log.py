@@ -59,7 +59,8 @@ def _keep_until(path: Path, step: int) -> None:
     if not path.exists():
         return
     header, *rows = path.read_text().splitlines(keepends=True) or [""]
-    kept = [row for row in rows if row.endswith("\n") and row.split(",", 1)[0].isdigit() and int(row.split(",", 1)[0]) <= step]
+    kept = [row for row in rows
+            if row.endswith("\n") and row.split(",", 1)[0].isdigit() and int(row.split(",", 1)[0]) <= step]
     if len(kept) < len(rows):
         with write_file(path) as file:
             file.write("".join([header, *kept]).encode())

@@ -62,8 +62,8 @@ def load_nifti(
 
     `modalities` and `segmentation` are paths under `root` in which `{subject}` stands for the subject, as in
     `{subject}/t1.nii.gz`; `labels` gives each label's value. Volumes are turned to RAS, slices resized with their
-    spacing to (size,size) and scaled to 0..255 over their own range. A subject whose label misses the slice is left out of that
-    task, and a task without any subject is not made. Raises InputError where no volume fits, one is damaged or not
+    spacing to (size,size) and scaled to 0..255 over their own range. A subject whose label misses the slice is left out
+    of that task, and a task without any subject is not made. Raises InputError where no volume fits, one is damaged or not
     three-dimensional, or image and segmentation differ in shape.
     """
     root = Path(root)

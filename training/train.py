@@ -134,8 +134,10 @@ class Trainer:
         self.scaler.step(self.optimiser)
         self.scaler.update()
         self.step += 1
-        self.samples += step.stage.queries * len(step.seeds) * self.world
-        decay = min(self.config.ema_decay, (1 + self.step) / (10 + self.step))
+        seen = step.stage.queries * len(step.seeds) * self.world
+        self.samples += seen
+        # At first the average would be the initial weights; it forgets them faster.
+        decay = min(math.exp(-seen / step.stage.average_samples), (1 + self.step) / (10 + self.step))
         with torch.no_grad():
             for key, value in self.model.state_dict().items():
                 self.average[key].lerp_(value, 1.0 - decay)

@@ -56,3 +56,52 @@ def resize(task: Task, size: int, device: torch.device | str = "cpu") -> tuple[T
         labels = harden(F.interpolate(labels, size=(size, size), mode="bilinear", antialias=True, align_corners=False))
     low, high = images.amin((1, 2, 3), keepdim=True), images.amax((1, 2, 3), keepdim=True)
     return (images - low) / (high - low).clamp_min(1e-6), labels
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Print one row a task: Dice, its standard error over the queries, and how many there were; status 2 for an error."""
+    import argparse
+    import os
+    import sys
+
+    from universeg_rt.errors import UniverSegError
+    from universeg_rt.training.checkpoint import load_checkpoint
+    from universeg_rt.training.datasets import load_dataset
+    from universeg_rt.training.folded_forward import FoldedUniverSeg
+
+    parser = argparse.ArgumentParser(prog="python -m universeg_rt.training.validate", description=main.__doc__)
+    parser.add_argument("weights", help="a .safetensors file")
+    parser.add_argument("datasets", nargs="+", help="YAML files of data sets")
+    parser.add_argument("--data-root", default=os.environ.get("UNIVERSEG_DATA", ""))
+    parser.add_argument("--tasks", nargs="+", help="names of tasks; all where not given")
+    parser.add_argument("--split", default="test", choices=["support", "dev", "test"])
+    parser.add_argument("--size", type=int, default=128)
+    parser.add_argument("--entries", type=int, default=64, help="support size")
+    parser.add_argument("--ensemble", type=int, default=1, help="supports a query, probabilities averaged")
+    parser.add_argument("--queries", type=int, default=12, help="at most so many queries a task")
+    parser.add_argument("--threads", type=int)
+    options = parser.parse_args(arguments)
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    try:
+        spec, weights, metadata = load_checkpoint(options.weights)
+        model = FoldedUniverSeg(spec)
+        model.load_state_dict({key: torch.from_numpy(value) for key, value in weights.items()})
+        print(f"samples seen {metadata.get('samples', 'unknown')}, split {options.split}, size {options.size}, "
+              f"support {options.entries}, ensemble {options.ensemble}")
+        for path in options.datasets:
+            for task in load_dataset(path, options.data_root):
+                if options.tasks and task.name not in options.tasks:
+                    continue
+                scores = task_dice(model, task, options.size, options.entries, options.queries, options.split,
+                                   options.ensemble)
+                print(f"{task.name:24s} {scores.mean():.3f} +- {scores.std() / len(scores) ** 0.5:.3f} ({len(scores)})",
+                      flush=True)
+    except UniverSegError as error:
+        print(f"validate: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -82,6 +82,8 @@ def test_task_intensity_and_label_operations():
         return augment_task(Draw(4), images, labels, only(TaskConfig, **operations))
 
     assert torch.equal(done(invert=Operation(1.0))[0], 1.0 - images)
+    low = done(contrast=Operation(1.0, (0.3, 0.3)))[0]
+    assert float(low.max() - low.min()) == pytest.approx(0.3, abs=1e-5) and 0.0 <= float(low.min()) <= 0.7
     assert torch.equal(done(label_complement=Operation(1.0))[1], 1.0 - labels)
     assert torch.equal(done(label_dilate=Operation(1.0, (2.0, 2.0)))[1], dilate(labels, 2))
     rim = done(label_edge=Operation(1.0, (1.0, 1.0)))[1]

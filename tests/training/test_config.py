@@ -42,6 +42,14 @@ def test_the_defaults_come_back():
     ("network: {preset: v2}", "v2"),
     ("data: {synthetic: {families: {snow: 1}}}", "snow"),
     ("data: {augment: {task: {invert: {probability: x}}}}", "invert: probability"),
+    ("data: {augment: {task: {invert: {probability: 1.5}}}}", "lies in .0, 1."),
+    ("data: {augment: {task: {gamma: {probability: 0.5, range: [2, 1]}}}}", "from low to high"),
+    ("data: {real_probability: -1}", "real_probability is -1"),
+    ("data: {splits: [train]}", "accepted: support, dev, test"),
+    ("data: {synthetic_tasks: 0}", "at least 1"),
+    ("clip_norm: 0", "clip_norm lies above 0"),
+    ("stages: [{samples: 10, average_samples: 0}]", "at least 1"),
+    ("checkpoint_samples: 0", "at least 1"),
 ])
 def test_bad_configurations_are_refused_and_say_where(tmp_path, text, message):
     (tmp_path / "c.yaml").write_text(text)

@@ -20,7 +20,8 @@ def arrays(count=10, size=16, seed=0):
     random = np.random.default_rng(seed)
     labels = np.zeros((count, size, size), np.uint8)
     labels[:, 4:9, 5:12] = 1
-    return random.integers(0, 256, (count, size, size), dtype=np.uint8), labels, np.array([f"p{i // 2}_{i}" for i in range(count)])
+    ids = np.array([f"p{i // 2}_{i}" for i in range(count)])
+    return random.integers(0, 256, (count, size, size), dtype=np.uint8), labels, ids
 
 
 def write(path, **changes):
@@ -143,8 +144,9 @@ def volumes(tmp_path):
 
 
 def test_nifti_mid_slices_by_modality_label_and_axis(volumes):
-    tasks = {t.name: t for t in load_nifti(
-        volumes, {"t1": "{subject}/t1.nii.gz", "t2": "{subject}/t2.nii.gz"}, "{subject}/seg.nii.gz", {"box": 1, "side": 2}, "d")}
+    modalities = {"t1": "{subject}/t1.nii.gz", "t2": "{subject}/t2.nii.gz"}
+    made = load_nifti(volumes, modalities, "{subject}/seg.nii.gz", {"box": 1, "side": 2}, "d")
+    tasks = {t.name: t for t in made}
     expected = {f"d_{m}_box_axis{a}" for m in ("t1", "t2") for a in range(3)}
     expected |= {f"d_{m}_side_axis{a}" for m in ("t1", "t2") for a in (1, 2)}
     assert set(tasks) == expected
