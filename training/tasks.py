@@ -7,11 +7,11 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 
 from universeg_rt.errors import InputError
+from universeg_rt.images import read_npz
 
 SPLITS = {"support": 0.6, "dev": 0.2, "test": 0.2}
 
@@ -90,18 +90,11 @@ def load_npz(
     Raises InputError where the file is missing, damaged, lacks an array, or does not make a task.
     """
     path = Path(path)
-    if not path.is_file():
-        raise InputError(f"no task file at {path}")
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            missing = [key for key in ("images", "labels", "ids") if key not in archive.files]
-            if missing:
-                raise InputError(f"{path} lacks {', '.join(missing)}; a task file holds images, labels and ids")
-            images, labels, ids = archive["images"], archive["labels"], archive["ids"]
-    except (BadZipFile, ValueError, OSError, EOFError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{path} is not a whole npz file ({error}); fetch or write it again") from None
+    archive = read_npz(path)
+    missing = [key for key in ("images", "labels", "ids") if key not in archive]
+    if missing:
+        raise InputError(f"{path} lacks {', '.join(missing)}; a task file holds images, labels and ids")
+    images, labels, ids = archive["images"], archive["labels"], archive["ids"]
     if images.dtype != np.uint8:
         raise InputError(f"{path}: images are {images.dtype}; expected uint8 grey values")
     if not np.issubdtype(labels.dtype, np.integer) and labels.dtype != bool:

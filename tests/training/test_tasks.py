@@ -54,7 +54,7 @@ def test_bad_npz_are_refused(tmp_path, changes, message):
 
 
 def test_missing_and_damaged_npz_are_refused(tmp_path):
-    with pytest.raises(InputError, match="no task file"):
+    with pytest.raises(InputError, match="does not exist"):
         load_npz(tmp_path / "none.npz")
     path = write(tmp_path / "cut.npz")
     data = path.read_bytes()
