@@ -219,7 +219,7 @@ def environment(threads: int) -> dict:
     model = next((line.split(":", 1)[1].strip() for line in _cpuinfo() if line.startswith("model name")), platform.processor())
     flags = next((line.split(":", 1)[1].split() for line in _cpuinfo() if line.startswith("flags")), [])
     return {"processor": model, "instructions": [f for f in ("avx2", "avx512f", "avx512_vnni", "amx_tile") if f in flags],
-            "cores": os.cpu_count(), "threads": threads, "system": platform.platform(), "python": platform.python_version(),
+            "cores": os.cpu_count(), "threads": threads, "system": f"{platform.system()} {platform.machine()}", "python": platform.python_version(),
             **{name: version(name) for name in ("numpy", "onnxruntime", "torch")}}
 
 
