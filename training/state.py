@@ -41,8 +41,17 @@ def read_state(path: Path, spec: NetworkSpec, device="cpu") -> dict:
 
 def write_best(path: Path, config: TrainConfig, weights: dict[str, torch.Tensor], facts: dict) -> None:
     """Weights as safetensors with the specification, the whole config and what is known of them."""
-    text = json.dumps(to_dict(config), sort_keys=True)
+    text = json.dumps(portable_config(config), sort_keys=True)
     metadata = {"training_config": text, "training_config_sha256": hashlib.sha256(text.encode()).hexdigest(),
                 **{key: json.dumps(value) for key, value in facts.items()}}
     arrays = {key: value.detach().float().cpu().contiguous().numpy() for key, value in weights.items()}
     save_checkpoint(path, config.network.spec(), arrays, metadata)
+
+
+def portable_config(config: TrainConfig) -> dict:
+    """The config as plain values, data sets by file name: weights travel, and where a machine keeps its files does not."""
+    values = to_dict(config)
+    values["data"]["data_root"] = ""
+    for part in ("data", "validation"):
+        values[part]["datasets"] = [Path(name).name for name in values[part]["datasets"]]
+    return values

@@ -20,6 +20,7 @@ from universeg_rt.training.config import DataConfig, NetworkConfig, Stage, Valid
 from universeg_rt.training.episodes import EpisodeSource
 from universeg_rt.training.feed import feed
 from universeg_rt.training.schedule import steps
+from universeg_rt.training.state import portable_config
 from universeg_rt.training.tasks import Task
 from universeg_rt.training.train import BEST, LATEST, STATE, Trainer, soft_dice_loss
 from universeg_rt.training.validate import dice, task_dice
@@ -83,6 +84,14 @@ def test_stages_follow_each_other_and_weights_carry_their_config(kit, tmp_path):
     spec, weights, metadata = load_checkpoint(tmp_path / LATEST)
     assert spec == config.network.spec() and json.loads(metadata["training_config"]) == to_dict(config)
     assert json.loads(metadata["samples"]) == 24
+
+
+def test_weights_do_not_tell_where_files_lie(kit, tmp_path):
+    config = kit.tiny()
+    config = dataclasses.replace(config, data=dataclasses.replace(config.data, datasets=(str(tmp_path / "sets" / "a.yaml"),), data_root=str(tmp_path)))
+    kept = portable_config(config)
+    assert str(tmp_path) not in json.dumps(kept) and kept["data"]["datasets"] == ["a.yaml"]
+    assert kept["stages"] == to_dict(config)["stages"]
 
 
 def test_the_best_weights_on_held_out_tasks_are_kept(kit, tmp_path):
