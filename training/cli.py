@@ -20,6 +20,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--data-root", default=os.environ.get("UNIVERSEG_DATA", ""),
                         help="folder of the data sets' files (or UNIVERSEG_DATA)")
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (torchrun sets N)")
+    parser.add_argument("--weights", type=Path, help="safetensors to begin a new run from; a run with a state goes on from that")
     parser.add_argument("--threads", type=int, help="CPU threads of this process")
     parser.add_argument("--stop-after", type=int, metavar="SAMPLES", help="stop after so many more samples, to go on later")
     parser.add_argument("--no-progress", action="store_true", help="no progress bar, for logs")
@@ -69,6 +70,8 @@ def train(options: argparse.Namespace) -> None:
     try:
         trainer = Trainer(config, tasks, held_out, options.output, device)
         resumed = trainer.resume()
+        if options.weights and not resumed:
+            trainer.begin_from(options.weights)
         if trainer.rank == 0:
             options.output.mkdir(parents=True, exist_ok=True)
             with write_file(options.output / "config.yaml") as file:

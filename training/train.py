@@ -17,6 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from universeg_rt.errors import TrainingError
+from universeg_rt.training.checkpoint import load_checkpoint
 from universeg_rt.training.config import Stage, TrainConfig, to_dict
 from universeg_rt.training.episodes import Batch, EpisodeSource
 from universeg_rt.training.feed import feed
@@ -90,6 +91,13 @@ class Trainer:
         self.scaler.load_state_dict(state["scaler"])
         self.step, self.samples, self.best = state["step"], state["samples"], state["best"]
         return True
+
+    def begin_from(self, path: Path) -> None:
+        """Take a checkpoint's weights to begin with; CheckpointError where they are of another network."""
+        _, weights, _ = load_checkpoint(path, self.config.network.spec())
+        state = {key: torch.from_numpy(value).to(self.device) for key, value in weights.items()}
+        self.model.load_state_dict(state)
+        self.average = {key: value.clone() for key, value in state.items()}
 
     def save(self) -> None:
         """Write the state and the averaged weights, each whole or not at all; only the first process writes."""

@@ -86,6 +86,19 @@ def test_stages_follow_each_other_and_weights_carry_their_config(kit, tmp_path):
     assert json.loads(metadata["samples"]) == 24
 
 
+def test_a_run_begins_from_weights_and_refuses_those_of_another_network(kit, tmp_path):
+    config = kit.tiny()
+    kit.trained(config, tmp_path / "first")
+    _, weights, _ = load_checkpoint(tmp_path / "first" / LATEST)
+    trainer = Trainer(config, [], [], tmp_path / "second")
+    trainer.begin_from(tmp_path / "first" / LATEST)
+    for key, value in weights.items():
+        assert np.array_equal(trainer.model.state_dict()[key].numpy(), value) and np.array_equal(trainer.average[key].numpy(), value)
+    other = dataclasses.replace(config, network=NetworkConfig(features=3))
+    with pytest.raises(CheckpointError, match="was asked for"):
+        Trainer(other, [], [], tmp_path / "third").begin_from(tmp_path / "first" / LATEST)
+
+
 def test_weights_do_not_tell_where_files_lie(kit, tmp_path):
     config = kit.tiny()
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, datasets=(str(tmp_path / "sets" / "a.yaml"),), data_root=str(tmp_path)))
