@@ -73,7 +73,7 @@ def _block_cost(network: FoldedNetwork, block: FoldedBlock, height: int, width: 
     folded_entry = Cost()
     if mean_first:
         folded_query += conv(cv, c)
-    if layers.reads_entries(block):
+    if block.reads_entries:
         if block.support_weight is not None and mean_first:
             folded_query += conv(c, c)
         if block.composed_weight is not None:

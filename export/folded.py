@@ -54,6 +54,11 @@ class FoldedBlock:
     def features(self) -> int:
         return self.spec.features
 
+    @property
+    def reads_entries(self) -> bool:
+        """Whether the block reads the support entries' maps, not just their mean."""
+        return self.support_weight is not None or not self.mean_before_convolution
+
 
 @dataclass(frozen=True)
 class FoldNote:

@@ -36,20 +36,15 @@ def block_label(block: FoldedBlock) -> str:
     return block.spec.name.replace("_blocks.", "")
 
 
-def reads_entries(block: FoldedBlock) -> bool:
-    """Whether the block reads the support entries' maps, not just their mean."""
-    return block.support_weight is not None or not block.mean_before_convolution
-
-
 def entries_are_read(network: FoldedNetwork, block: FoldedBlock) -> bool:
     """Whether a decoder block reads this block's per-entry output at its own resolution (as input or as skip)."""
     encoder, decoder = network.encoder, network.decoder
     if block.spec.is_decoder:
         position = decoder.index(block) + 1
-        return position < len(decoder) and reads_entries(decoder[position])
+        return position < len(decoder) and decoder[position].reads_entries
     level = block.spec.level
     reader = decoder[0] if level == len(encoder) - 1 else decoder[len(decoder) - 1 - level]
-    return reads_entries(reader)
+    return reader.reads_entries
 
 
 def is_downsampled(network: FoldedNetwork, block: FoldedBlock) -> bool:

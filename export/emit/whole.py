@@ -58,7 +58,7 @@ def emit_whole(network: FoldedNetwork, metadata: dict[str, str], version: str, d
         mean = entries_in = None
         if block.mean_through_upsampling:
             mean = _up_and_concat(g, state.mean, skip.mean, f"{label}/mean_in")
-        if layers.reads_entries(block):
+        if block.reads_entries:
             entries_in = _up_and_concat(g, state.entries, skip.entries, f"{label}/entries_in")
         u, state = _block(g, network, block, u, SupportOutputs(mean=mean, entries=entries_in), weights,
                           query_layout, support_layout)

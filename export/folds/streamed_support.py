@@ -16,7 +16,7 @@ from ..folded import FoldedBlock, FoldedNetwork
 
 def apply(network: FoldedNetwork) -> FoldedNetwork:
     def decide(_: FoldedNetwork, block: FoldedBlock):
-        if block.support_weight is None and block.mean_before_convolution:
+        if not block.reads_entries:
             return None, "the block reads only means, there is nothing left to stream"
         return {"streamed": True}, "entries meet only in weighted means"
 
