@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import time
 from pathlib import Path
@@ -26,7 +25,8 @@ if __package__ in (None, ""):  # run as a script: make the checkout importable a
     if str(_root) not in universeg_rt.__path__:
         universeg_rt.__path__.append(str(_root))
 
-from universeg_rt.errors import OutputError, UniverSegError  # noqa: E402
+from universeg_rt.atomic import write_file  # noqa: E402
+from universeg_rt.errors import UniverSegError  # noqa: E402
 from universeg_rt.kernels.checking import correctness, devices, machine, timing  # noqa: E402
 
 # The self-test comes before any timing: it compares every kernel. What takes longest comes last, so that a time limit cuts
@@ -42,12 +42,8 @@ class Report:
         self.values: dict = {"dry_run": dry, "passed": None, "steps": {}}
 
     def write(self) -> None:
-        temporary = self.path.with_name(f".{self.path.name}.new")
-        try:
-            temporary.write_text(json.dumps(self.values, indent=1) + "\n")
-            os.replace(temporary, self.path)
-        except OSError as error:
-            raise OutputError(f"cannot write {self.path}: {error.strerror}; choose another --out") from None
+        with write_file(self.path) as file:
+            file.write((json.dumps(self.values, indent=1) + "\n").encode())
 
     def say(self, line: str) -> None:
         print(f"[{time.monotonic() - self.started:6.1f} s] {line}", flush=True)
