@@ -124,7 +124,7 @@ def test_what_fails_inside_onnx_runtime_is_a_runner_error(small_bundle):
 
 def test_runner_and_precision(small_bundle):
     bundle = Bundle.open(small_bundle)
-    assert "default" in open_runner(bundle).reason
+    assert "fastest" in open_runner(bundle).reason
     with pytest.raises(InputError, match="runner is 'tpu'; accepted: auto, onnxruntime"):
         open_runner(bundle, "tpu")
     with pytest.raises(InputError, match="precision is 'int3'"):

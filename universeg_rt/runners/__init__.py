@@ -1,28 +1,60 @@
-"""Backends behind one contract (`base.Runner`), and the choice among them."""
+"""Backends behind one contract (`base.Runner`), and the choice among them.
+
+A backend is a module of this folder with a class that fulfils `Runner` and has a class method
+`open(bundle, precision, threads)`; it imports its library there and not before. A new one is a line in `BACKENDS`.
+"""
 
 from __future__ import annotations
 
+from importlib import import_module
+
 from ..bundle import Bundle
-from ..errors import InputError
+from ..errors import BundleError, InputError, RunnerError
 from .base import Runner
-from .streamed import StreamedOnnxRuntime
 
-RUNNERS = ("onnxruntime",)
-PRECISIONS = ("fp32",)
+# name -> (module, class), the fastest first: the order in which `auto` tries them.
+BACKENDS = {
+    "onnxruntime": ("streamed", "StreamedOnnxRuntime"),
+}
+RUNNERS = tuple(BACKENDS)
+PRECISIONS = ("fp32", "fp16", "int8")
 
-__all__ = ["RUNNERS", "Runner", "open_runner"]
+__all__ = ["PRECISIONS", "RUNNERS", "Runner", "open_runner"]
 
 
 def open_runner(bundle: Bundle, runner: str = "auto", precision: str = "auto", threads: int | None = None) -> Runner:
-    """Start a runner on a bundle; `auto` takes the best that runs here and says why in `Runner.reason`.
+    """Start a runner on a bundle; `auto` takes the first of RUNNERS that starts here and says why in `Runner.reason`.
 
-    Raises InputError for an unknown runner or precision, BundleError where the bundle lacks the precision, RunnerError
-    where the runner cannot start.
+    precision `auto` is the backend's own choice. Raises InputError for an unknown runner or precision or a bad number of
+    threads, BundleError where the bundle lacks the precision, RunnerError where the runner cannot start; with `auto` only
+    where none can, and then it says of each why.
     """
     if runner not in ("auto", *RUNNERS):
         raise InputError(f"runner is {runner!r}; accepted: auto, {', '.join(RUNNERS)}")
     if precision not in ("auto", *PRECISIONS):
         raise InputError(f"precision is {precision!r}; accepted: auto, {', '.join(PRECISIONS)}")
-    chosen = StreamedOnnxRuntime(bundle.stages("fp32" if precision == "auto" else precision), threads)
-    chosen.reason = "asked for" if runner != "auto" else "the embedded default: ONNX Runtime on the CPU"
-    return chosen
+    if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
+        raise InputError(f"threads is {threads!r}; give a positive integer, or None for one a core")
+    if runner != "auto":
+        chosen = _backend(runner).open(bundle, precision, threads)
+        chosen.reason = "asked for"
+        return chosen
+    passed: list[str] = []
+    errors: list[Exception] = []
+    for name in RUNNERS:
+        try:
+            chosen = _backend(name).open(bundle, precision, threads)
+        except (RunnerError, BundleError) as error:
+            passed.append(f"{name}: {error}")
+            errors.append(error)
+            continue
+        chosen.reason = "the fastest that starts here" + "".join(f"; not {why}" for why in passed)
+        return chosen
+    if len({type(e) for e in errors}) == 1 and len({str(e) for e in errors}) == 1:
+        raise errors[0]
+    raise RunnerError(f"no runner starts here: {'; '.join(passed)}")
+
+
+def _backend(name: str) -> type[Runner]:
+    module, cls = BACKENDS[name]
+    return getattr(import_module(f".{module}", __name__), cls)

@@ -6,17 +6,27 @@ from abc import ABC, abstractmethod
 
 import numpy as np
 
+from ..bundle import Bundle
 from ..errors import InputError
 
 
 class Runner(ABC):
     """Runs one network on one device. Safe to call from several threads at once.
 
-    name: as in `Segmenter.open(runner=...)`. reason: why this runner was chosen, in a few words.
+    name: as in `Segmenter.open(runner=...)`. precision: the one that runs, of `runners.PRECISIONS`. device: where it runs,
+    in words. reason: why this runner was chosen, in a few words.
     """
 
     name: str = ""
+    precision: str = "fp32"
+    device: str = "CPU"
     reason: str = ""
+
+    @classmethod
+    @abstractmethod
+    def open(cls, bundle: Bundle, precision: str, threads: int | None) -> Runner:
+        """Start on a bundle; precision may be `auto`. BundleError where the bundle lacks what is needed, RunnerError where
+        the runner cannot start here: it names the package to install or the field of the machine that does not fit."""
 
     def prepare(self, support: np.ndarray, weights: np.ndarray) -> object:
         """Do all work that no query is needed for.

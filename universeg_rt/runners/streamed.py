@@ -10,6 +10,7 @@ from threading import Lock
 
 import numpy as np
 
+from ..bundle import Bundle
 from ..errors import InputError, RunnerError
 from .base import Runner
 
@@ -58,14 +59,19 @@ class StreamedOnnxRuntime(Runner):
             import onnxruntime
         except ImportError as error:
             raise RunnerError(f"the onnxruntime runner cannot start ({error}); pip install onnxruntime") from None
-        if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
-            raise InputError(f"threads is {threads!r}; give a positive integer, or None for one a core")
         self._ort = onnxruntime
         self._run_options = onnxruntime.RunOptions()
         self.threads = threads or _cores()
         self.model_bytes = sum(os.path.getsize(path) for _, path in stages)
         self._stages = self._load(stages)
         self._features = max(t.shape[1] for s in self._stages for t in s.session.get_outputs() if isinstance(t.shape[1], int))
+
+    @classmethod
+    def open(cls, bundle: Bundle, precision: str, threads: int | None) -> StreamedOnnxRuntime:
+        precision = "fp32" if precision == "auto" else precision
+        runner = cls(bundle.stages(precision), threads)
+        runner.precision = precision
+        return runner
 
     # The contract -------------------------------------------------------------------------------------------------
 
