@@ -1,0 +1,83 @@
+// The arithmetic of the native CPU runner, one table of functions for each instruction set. Plain interfaces: no standard
+// library type crosses them, so that nothing compiled for one instruction set can be taken for another.
+//
+// A map is height x width x channels float32, channels innermost, inside a ring of zeros: pixel (y, x) starts at
+// ((y + 1) * pitch + x + 1) * channels. Channels are padded to a multiple of Kernels::block; all pointers are aligned to
+// 64 bytes. Pitch and rows have room for whole 4x4 tiles; what lies outside the image is zero and stays so.
+#pragma once
+
+namespace universeg {
+
+struct Shape {
+  int height, width, channels, pitch;  // pitch: pixels in a padded row
+};
+
+// A 3x3 convolution by Winograd's F(4x4,3x3): weights transformed to 36 products of (inputs x outputs) each, packed as
+// [36][outputs / block][inputs][block].
+struct Winograd {
+  const float* weights;
+  int inputs, outputs;
+};
+
+// Where a convolution reads: for entry e the map at data + e * stride; sources are concatenated in order.
+struct Source {
+  const float* data;
+  long stride;
+  int channels, pitch;
+};
+
+// What becomes of a convolution's sums x[entry]: add (a map shared by all entries) and bias (a value a channel) are added,
+// then LeakyReLU where activate is set; the result goes to out, its weighted sum over entries to mean, its 2x2 maximum to
+// pooled and the weighted sum of that to pooled_mean. What is null is left out.
+struct Epilogue {
+  const float* add;
+  const float* bias;
+  int activate;
+  float slope;
+  float* out;
+  long out_stride;
+  float* pooled;
+  long pooled_stride;
+  int pooled_pitch;
+  float* mean;
+  float* pooled_mean;
+  const float* entry_weights;
+  int first;  // the first entry starts the sums instead of adding to them
+};
+
+// The first block's 5x5 convolution of image and label: weights [9][2][25][outputs], the kernel of each of the nine
+// positions a pixel can have (top, middle, bottom) x (left, middle, right). Images are planar (2, height + 4, width + 4)
+// inside a ring of zeros two pixels wide.
+struct FirstBlock {
+  const float* weights;
+  int outputs;
+};
+
+struct Kernels {
+  const char* name;
+  int block;  // channels come in multiples of this
+
+  // Convolves a row of tiles (output rows 4 * tile_row to 4 * tile_row + 3) of `entries` maps. scratch has
+  // scratch_floats(tiles, inputs, outputs) floats.
+  void (*winograd_row)(const Winograd&, const Source*, int sources, const Shape&, int tile_row, int entries, const Epilogue&,
+                       float* scratch);
+  long (*scratch_floats)(int tiles, int inputs, int outputs);
+
+  // Rows 2 * pair and 2 * pair + 1 of the first block's support term of `entries` images, added to epilogue.add and so on.
+  void (*first_block_rows)(const FirstBlock&, const float* images, long stride, const Shape&, int pair, int entries, const Epilogue&);
+
+  // A 3x3 convolution of few planar inputs (inputs, height + 2, width + 2) to a map, row y; weights [inputs][9][outputs].
+  void (*small_row)(const float* weights, const float* planar, int inputs, const Shape&, int y, const float* bias, float* out);
+
+  // Row y of a map twice the size of `in` by bilinear interpolation with aligned corners.
+  void (*upsample_row)(const float* in, const Shape& in_shape, int y, float* out, const Shape& out_shape);
+
+  // Row y of the 1x1 convolution to one value a pixel, written densely.
+  void (*head_row)(const float* weights, float bias, const float* in, const Shape&, int y, float* out);
+};
+
+const Kernels* plain_kernels();
+const Kernels* avx2_kernels();    // null where this build has none
+const Kernels* avx512_kernels();
+
+}  // namespace universeg

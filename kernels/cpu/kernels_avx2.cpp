@@ -1,0 +1,8 @@
+// The kernels for avx2 with FMA.
+#define VECTOR_BYTES 32
+#define KERNELS_NAME "avx2"
+#include "kernels_impl.h"
+
+namespace universeg {
+const Kernels* avx2_kernels() { return &KERNELS; }
+}  // namespace universeg

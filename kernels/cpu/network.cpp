@@ -1,0 +1,389 @@
+// Order of work. Block i's support entries need the query's state before the block, and that needs the mean of the
+// entries two blocks back. So blocks go in pairs: both blocks of a pair run on a few entries at a time, while these are in
+// the cache, and only the means join the entries together. Full-resolution maps of an entry are never stored at all.
+//
+// Loops are shared out by rows of the image: a row's means are summed by one thread in the order of the entries, so that
+// results do not depend on the number of threads.
+#include "network.h"
+
+#include <algorithm>
+#include <cstring>
+
+namespace universeg {
+
+void Floats::zero() { std::memset(data_.get(), 0, count_ * sizeof(float)); }
+
+namespace {
+
+constexpr long CHUNK_BYTES = 6L << 20;  // of an entry's largest map, for the entries that go through a pair together
+
+struct Map {
+  Shape shape{};
+  long stride = 0;  // floats of one entry
+  Floats floats;
+
+  Map() = default;
+  Map(int height, int width, int channels, int entries = 1) {
+    const int rows = (height + 3) / 4 * 4 + 2, pitch = (width + 3) / 4 * 4 + 2;
+    shape = {height, width, channels, pitch};
+    stride = (long)rows * pitch * channels;
+    floats = Floats((size_t)stride * entries);
+  }
+  float* at(int entry) const { return floats.get() + entry * stride; }
+  Source source(int from = 0) const { return {at(from), stride, shape.channels, shape.pitch}; }
+};
+
+struct Packed {
+  Floats floats, bias;
+  Winograd conv{};
+};
+
+int rounded(int channels, int block) { return (channels + block - 1) / block * block; }
+
+// Rows of G in F(4x4,3x3).
+constexpr double G[6][3] = {{1. / 4, 0, 0},           {-1. / 6, -1. / 6, -1. / 6}, {-1. / 6, 1. / 6, -1. / 6},
+                            {1. / 24, 1. / 12, 1. / 6}, {1. / 24, -1. / 12, 1. / 6}, {0, 0, 1}};
+
+// `inputs` lists the convolution's input channels in groups, each padded on its own: the maps that will be concatenated.
+Packed pack(const Conv& conv, int from, const std::vector<int>& groups, int block) {
+  Packed out;
+  const int outputs = rounded(conv.outputs, block);
+  std::vector<int> input;  // padded index -> input channel, or -1
+  int channel = from;
+  for (int group : groups)
+    for (int i = 0; i < rounded(group, block); ++i) input.push_back(i < group ? channel++ : -1);
+  const int inputs = (int)input.size();
+  out.floats = Floats(36 * (size_t)inputs * outputs);
+  for (int o = 0; o < conv.outputs; ++o)
+    for (int k = 0; k < inputs; ++k) {
+      if (input[k] < 0) continue;
+      const float* g = conv.weight + ((size_t)o * conv.inputs + input[k]) * 9;
+      double half[6][3];
+      for (int i = 0; i < 6; ++i)
+        for (int x = 0; x < 3; ++x) half[i][x] = G[i][0] * g[x] + G[i][1] * g[3 + x] + G[i][2] * g[6 + x];
+      for (int p = 0; p < 36; ++p) {
+        const double* h = half[p / 6];
+        const double value = G[p % 6][0] * h[0] + G[p % 6][1] * h[1] + G[p % 6][2] * h[2];
+        out.floats.get()[((size_t)(p * (outputs / block) + o / block) * inputs + k) * block + o % block] = (float)value;
+      }
+    }
+  out.bias = Floats(outputs);
+  if (conv.bias) std::copy_n(conv.bias, conv.outputs, out.bias.get());
+  out.conv = {out.floats.get(), inputs, outputs};
+  return out;
+}
+
+// [inputs][9][outputs] for Kernels::small_row.
+Floats pack_small(const Conv& conv, int block) {
+  const int outputs = rounded(conv.outputs, block);
+  Floats out((size_t)conv.inputs * 9 * outputs);
+  for (int o = 0; o < conv.outputs; ++o)
+    for (int i = 0; i < conv.inputs * 9; ++i) out.get()[(size_t)i * outputs + o] = conv.weight[(size_t)o * conv.inputs * 9 + i];
+  return out;
+}
+
+}  // namespace
+
+struct Network::Impl {
+  struct Layer {
+    Packed query, mean, support, target;  // parts of the cross convolution that read the query and the support
+    bool is_encoder, pools, has_entries;
+    int level, features;
+    std::vector<int> groups;  // channels of each input map
+  };
+
+  // What a run needs, kept for the next one.
+  struct Workspace {
+    int height = 0, width = 0, entries = 0, chunk[16] = {};
+    std::vector<Map> q, r, u, u_down, mean, mean_down, z, up_query, up_mean;
+    std::vector<Map> kept, kept_down, passed, term, up;  // of the entries
+    Floats query_planar, mixed_planar;
+    std::vector<Floats> scratch;
+  };
+
+  std::vector<Layer> layers;
+  Floats first, first_query, first_mixed, head;
+  float head_bias, slope;
+  int encoders;
+  const Kernels* k;
+  Pool pool;
+  Workspace w;
+  std::mutex mutex;
+
+  Impl(const std::vector<Block>& blocks, int encoders_, const float* head_weight, float head_bias_, float slope_,
+       const Kernels* kernels, int threads)
+      : head_bias(head_bias_), slope(slope_), encoders(encoders_), k(kernels), pool(threads) {
+    const int block = k->block;
+    for (int i = 0; i < (int)blocks.size(); ++i) {
+      const Block& b = blocks[i];
+      Layer layer;
+      layer.is_encoder = i < encoders;
+      layer.level = layer.is_encoder ? i : 2 * encoders - 2 - i;
+      layer.features = b.cross.outputs;
+      layer.pools = i < encoders - 1;
+      layer.has_entries = b.support.weight != nullptr;
+      if (i > 0) {
+        layer.groups = {layers[i - 1].features};
+        if (!layer.is_encoder) layer.groups.push_back(layers[layer.level].features);
+        Conv without_bias = b.cross;
+        without_bias.bias = nullptr;
+        layer.query = pack(b.cross, 0, layer.groups, block);
+        layer.mean = pack(without_bias, b.query_channels, layer.groups, block);
+      }
+      if (layer.has_entries) layer.support = pack(b.support, 0, {layer.features}, block);
+      layer.target = pack(b.target, 0, {layer.features}, block);
+      if (i == 0) layer.query.bias = pack(b.cross, 0, {1}, block).bias;
+      layers.push_back(std::move(layer));
+    }
+    const Block& b = blocks[0];
+    const int outputs = rounded(b.cross.outputs, block);
+    first = Floats(9 * 50 * (size_t)outputs);
+    for (int i = 0; i < 9 * 50; ++i) std::copy_n(b.first + (size_t)i * b.cross.outputs, b.cross.outputs, first.get() + (size_t)i * outputs);
+    first_mixed = pack_small(b.cross, block);
+    first_query = Floats(9 * (size_t)outputs);
+    std::copy_n(first_mixed.get(), 9 * outputs, first_query.get());
+    head = Floats(rounded(blocks.back().cross.outputs, block));
+    std::copy_n(head_weight, blocks.back().cross.outputs, head.get());
+  }
+
+  int channels(int i) const { return rounded(layers[i].features, k->block); }
+
+  // ---- memory
+
+  void reserve(int entries, int height, int width) {
+    if (height == w.height && width == w.width && entries <= w.entries) return;
+    w = Workspace();
+    const int n = (int)layers.size();
+    for (auto* maps : {&w.q, &w.r, &w.u, &w.u_down, &w.mean, &w.mean_down, &w.z, &w.up_query, &w.up_mean, &w.kept, &w.kept_down,
+                       &w.passed, &w.term, &w.up})
+      maps->resize(n);
+    long scratch = 0;
+    for (int i = 0; i < n; ++i) {
+      const Layer& layer = layers[i];
+      const int h = height >> layer.level, wd = width >> layer.level, c = channels(i);
+      const int even = i - i % 2;  // the pair's chunk follows from its larger maps
+      int largest = encoders;
+      for (int j = even; j < std::min(even + 2, n); ++j) largest = std::min(largest, std::max(layers[j].level, 1));
+      const long bytes = (long)(height >> largest) * (width >> largest) * c * 4;
+      const int chunk = w.chunk[i] = (int)std::max(1L, std::min<long>(entries, CHUNK_BYTES / bytes));
+      w.q[i] = Map(h, wd, c);
+      w.z[i] = Map(h, wd, c);
+      w.u[i] = Map(h, wd, c);
+      if (layer.pools) w.u_down[i] = Map(h / 2, wd / 2, c);
+      if (!layer.is_encoder) {
+        w.up_query[i] = Map(h, wd, channels(i - 1));
+        w.up_mean[i] = Map(h, wd, channels(i - 1));
+      }
+      if (layer.has_entries) {
+        w.r[i] = Map(h, wd, c);
+        w.mean[i] = Map(h, wd, c);
+        if (layer.pools) w.mean_down[i] = Map(h / 2, wd / 2, c);
+        if (i > 0) w.term[i] = Map(h, wd, c, chunk);
+        if (!layer.is_encoder) w.up[i] = Map(h, wd, channels(i - 1), chunk);
+        const bool next_in_pair = i % 2 == 0, last = i == n - 2;
+        if (layer.pools) {
+          (next_in_pair ? w.passed : w.kept_down)[i] = Map(h / 2, wd / 2, c, next_in_pair ? chunk : entries);
+          if (i > 0) w.kept[i] = Map(h, wd, c, entries);
+        } else if (!last) {
+          (next_in_pair ? w.passed : w.kept)[i] = Map(h, wd, c, next_in_pair ? chunk : entries);
+        }
+      }
+      const int inputs = std::max(layer.query.conv.inputs, c);
+      scratch = std::max(scratch, k->scratch_floats((wd + 3) / 4, 2 * inputs, c));
+    }
+    w.query_planar = Floats((size_t)(height + 2) * (width + 2));
+    w.mixed_planar = Floats(3 * (size_t)(height + 2) * (width + 2));
+    for (int i = 0; i < pool.threads(); ++i) w.scratch.emplace_back(scratch);
+    w.height = height, w.width = width, w.entries = entries;
+  }
+
+  // ---- steps
+
+  void convolve(const Packed& conv, const std::vector<Source>& sources, const Shape& shape, int entries, const Epilogue& e) {
+    pool.each((shape.height + 3) / 4, [&](int row, int thread) {
+      k->winograd_row(conv.conv, sources.data(), (int)sources.size(), shape, row, entries, e, w.scratch[thread].get());
+    });
+  }
+
+  Epilogue plain(const float* bias, const float* add, const Map& out) {
+    Epilogue e{};
+    e.bias = bias, e.add = add, e.out = out.at(0), e.out_stride = out.stride, e.slope = slope;
+    return e;
+  }
+
+  void upsample(const Map& from, int entry, Map& to, int to_entry, int entries) {
+    const int rows = to.shape.height;
+    pool.each(entries * rows, [&](int i, int) {
+      k->upsample_row(from.at(entry + i / rows), from.shape, i % rows, to.at(to_entry + i / rows), to.shape);
+    });
+  }
+
+  // The query's inputs of block i, as sources.
+  std::vector<Source> query_sources(int i) {
+    if (layers[i].is_encoder) return {w.u_down[i - 1].source()};
+    upsample(w.u[i - 1], 0, w.up_query[i], 0, 1);
+    return {w.up_query[i].source(), w.u[layers[i].level].source()};
+  }
+
+  std::vector<Source> mean_sources(int i) {
+    if (layers[i].is_encoder) return {w.mean_down[i - 1].source()};
+    upsample(w.mean[i - 1], 0, w.up_mean[i], 0, 1);
+    return {w.up_mean[i].source(), w.mean[layers[i].level].source()};
+  }
+
+  // q = Wu * u + b, and r = Ws * q + bs which every entry receives.
+  void query_terms(int i) {
+    const Layer& layer = layers[i];
+    if (i > 0) convolve(layer.query, query_sources(i), w.q[i].shape, 1, plain(layer.query.bias.get(), nullptr, w.q[i]));
+    if (layer.has_entries)
+      convolve(layer.support, {w.q[i].source()}, w.r[i].shape, 1, plain(layer.support.bias.get(), nullptr, w.r[i]));
+  }
+
+  // u' = LeakyReLU(Wt * (Wv * mean + q) + bt); for the first block z is there already.
+  void query_out(int i) {
+    const Layer& layer = layers[i];
+    if (i > 0) convolve(layer.mean, mean_sources(i), w.z[i].shape, 1, plain(nullptr, w.q[i].at(0), w.z[i]));
+    Epilogue e = plain(layer.target.bias.get(), nullptr, w.u[i]);
+    e.activate = 1;
+    if (layer.pools) e.pooled = w.u_down[i].at(0), e.pooled_pitch = w.u_down[i].shape.pitch;
+    convolve(layer.target, {w.z[i].source()}, w.u[i].shape, 1, e);
+  }
+
+  // Block i on entries from..from+count-1; `slot` of them in the maps that hold a chunk only.
+  void entries(int i, const Prepared& support, int from, int count) {
+    const Layer& layer = layers[i];
+    Epilogue e{};
+    e.add = w.r[i].at(0), e.activate = 1, e.slope = slope, e.first = from == 0;
+    e.mean = w.mean[i].at(0), e.entry_weights = support.weights.get() + from;
+    if (layer.pools) {
+      const bool passes = i % 2 == 0;
+      Map& down = passes ? w.passed[i] : w.kept_down[i];
+      e.pooled = down.at(passes ? 0 : from), e.pooled_stride = down.stride, e.pooled_pitch = down.shape.pitch;
+      e.pooled_mean = w.mean_down[i].at(0);
+    } else if (w.passed[i].stride) {
+      e.out = w.passed[i].at(0), e.out_stride = w.passed[i].stride;
+    }
+    if (w.kept[i].stride) e.out = w.kept[i].at(from), e.out_stride = w.kept[i].stride;
+    if (i == 0) {
+      const FirstBlock block{first.get(), channels(0)};
+      const long stride = 2L * (w.height + 4) * (w.width + 4);
+      pool.each(w.height / 2, [&](int pair, int) {
+        k->first_block_rows(block, support.entries.get() + from * stride, stride, w.r[0].shape, pair, count, e);
+      });
+      return;
+    }
+    std::vector<Source> sources;
+    const bool from_chunk = i % 2 == 1;
+    if (layer.is_encoder) {
+      sources = {from_chunk ? w.passed[i - 1].source() : w.kept_down[i - 1].source(from)};
+    } else {
+      upsample(from_chunk ? w.passed[i - 1] : w.kept[i - 1], from_chunk ? 0 : from, w.up[i], 0, count);
+      sources = {w.up[i].source(), w.kept[layer.level].source(from)};
+    }
+    convolve(layer.mean, sources, w.term[i].shape, count, plain(nullptr, nullptr, w.term[i]));
+    convolve(layer.support, {w.term[i].source()}, w.r[i].shape, count, e);
+  }
+
+  void one(const Prepared& support, float* logits) {
+    const int n = (int)layers.size();
+    // The first block's query sees the mean of the support: one convolution of (query, mean image, mean label).
+    const size_t plane = (size_t)(w.height + 2) * (w.width + 2);
+    std::copy_n(w.query_planar.get(), plane, w.mixed_planar.get());
+    std::copy_n(support.mean.get(), 2 * plane, w.mixed_planar.get() + plane);
+    pool.each(w.height, [&](int y, int) {
+      k->small_row(first_mixed.get(), w.mixed_planar.get(), 3, w.z[0].shape, y, layers[0].query.bias.get(), w.z[0].at(0));
+    });
+    for (int i = 0; i + 1 < n; i += 2) {
+      if (i > 0) query_terms(i);
+      query_out(i);
+      query_terms(i + 1);
+      for (int from = 0; from < support.count; from += w.chunk[i]) {
+        const int count = std::min(w.chunk[i], support.count - from);
+        entries(i, support, from, count);
+        entries(i + 1, support, from, count);
+      }
+      query_out(i + 1);
+    }
+    query_terms(n - 1);
+    query_out(n - 1);
+    pool.each(w.height, [&](int y, int) { k->head_row(head.get(), head_bias, w.u[n - 1].at(0), w.u[n - 1].shape, y, logits); });
+  }
+
+  void run(const std::vector<const Prepared*>& supports, const float* query, float* logits) {
+    std::lock_guard<std::mutex> lock(mutex);
+    int most = 0;
+    for (auto* s : supports) most = std::max(most, s->count);
+    const int height = supports[0]->height, width = supports[0]->width;
+    reserve(most, height, width);
+    for (int y = 0; y < height; ++y) std::copy_n(query + y * width, width, w.query_planar.get() + (y + 1) * (width + 2) + 1);
+    pool.each(height, [&](int y, int) {
+      k->small_row(first_query.get(), w.query_planar.get(), 1, w.q[0].shape, y, layers[0].query.bias.get(), w.q[0].at(0));
+    });
+    query_terms(0);
+    for (size_t i = 0; i < supports.size(); ++i) one(*supports[i], logits + i * (size_t)height * width);
+  }
+};
+
+Network::Network(const std::vector<Block>& blocks, int encoders, const float* head_weight, float head_bias, float slope,
+                 const Kernels* kernels_, int threads_)
+    : kernels(kernels_), threads(threads_), impl_(new Impl(blocks, encoders, head_weight, head_bias, slope, kernels_, threads_)) {}
+
+Network::~Network() = default;
+
+void Network::run(const std::vector<const Prepared*>& supports, const float* query, float* logits) {
+  impl_->run(supports, query, logits);
+}
+
+std::shared_ptr<Network::Prepared> Network::prepare(const float* entries, const float* weights, int count, int height, int width) const {
+  auto out = std::make_shared<Prepared>();
+  out->count = count, out->height = height, out->width = width;
+  const size_t plane = (size_t)(height + 4) * (width + 4), mean_plane = (size_t)(height + 2) * (width + 2);
+  out->entries = Floats(2 * plane * count);
+  out->mean = Floats(2 * mean_plane);
+  out->weights = Floats(count);
+  std::copy_n(weights, count, out->weights.get());
+  for (int i = 0; i < 2 * count; ++i)
+    for (int y = 0; y < height; ++y) {
+      const float* from = entries + ((size_t)i * height + y) * width;
+      std::copy_n(from, width, out->entries.get() + i * plane + (y + 2) * (width + 4) + 2);
+      float* mean = out->mean.get() + i % 2 * mean_plane + (y + 1) * (width + 2) + 1;
+      for (int x = 0; x < width; ++x) mean[x] += weights[i / 2] * from[x];
+    }
+  return out;
+}
+
+namespace {
+
+bool runs_here(const Kernels* kernels) {
+  if (!kernels) return false;
+#if defined(__x86_64__) || defined(__i386__)
+  const std::string name = kernels->name;
+  if (name == "avx2") return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  if (name == "avx512") return __builtin_cpu_supports("avx512f");
+#endif
+  return true;
+}
+
+const Kernels* const* all_kernels() {
+  static const Kernels* const all[] = {avx512_kernels(), avx2_kernels(), plain_kernels()};
+  return all;
+}
+
+}  // namespace
+
+const Kernels* choose_kernels(const std::string& name) {
+  for (int i = 0; i < 3; ++i) {
+    const Kernels* kernels = all_kernels()[i];
+    if (runs_here(kernels) && (name == "auto" || name == kernels->name)) return kernels;
+  }
+  return nullptr;
+}
+
+std::vector<std::string> available_kernels() {
+  std::vector<std::string> out;
+  for (int i = 0; i < 3; ++i)
+    if (runs_here(all_kernels()[i])) out.push_back(all_kernels()[i]->name);
+  return out;
+}
+
+}  // namespace universeg

@@ -1,0 +1,80 @@
+// The folded network on the CPU: support prepared once, queries run through it; see network.cpp for the order of work.
+#pragma once
+
+#include <cstdlib>
+#include <memory>
+#include <mutex>
+#include <new>
+#include <string>
+#include <vector>
+
+#include "kernels.h"
+#include "pool.h"
+
+namespace universeg {
+
+// Floats aligned to 64 bytes, zero at first.
+class Floats {
+ public:
+  Floats() = default;
+  explicit Floats(size_t count) : count_(count) {
+    void* p = nullptr;
+    if (count && posix_memalign(&p, 64, count * sizeof(float))) throw std::bad_alloc();
+    data_.reset(static_cast<float*>(p));
+    zero();
+  }
+  float* get() const { return data_.get(); }
+  size_t count() const { return count_; }
+  void zero();
+
+ private:
+  struct Free {
+    void operator()(float* p) const { std::free(p); }
+  };
+  std::unique_ptr<float[], Free> data_;
+  size_t count_ = 0;
+};
+
+// Weights of one convolution as they come: (outputs, inputs, 3, 3) and (outputs,).
+struct Conv {
+  const float* weight;
+  const float* bias;
+  int outputs, inputs;
+};
+
+// One CrossBlock. The last block has no support convolution (null weight). first: of the first block, its composed kernels
+// (9, 2, 5, 5, outputs).
+struct Block {
+  Conv cross, target, support;
+  int query_channels;
+  const float* first;
+};
+
+struct Network {
+  Network(const std::vector<Block>& blocks, int encoders, const float* head_weight, float head_bias, float slope,
+          const Kernels* kernels, int threads);
+  ~Network();
+
+  // A support set, with the weighted mean of its images and labels; entries (S,2,H,W), weights (S).
+  struct Prepared {
+    Floats entries, mean, weights;
+    int count, height, width;
+  };
+  std::shared_ptr<Prepared> prepare(const float* entries, const float* weights, int count, int height, int width) const;
+
+  // Logits (K,H,W) of one query (H,W) for K prepared supports of its size.
+  void run(const std::vector<const Prepared*>& supports, const float* query, float* logits);
+
+  const Kernels* const kernels;
+  const int threads;
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+// The kernels to use: the best that this processor has, or the one that is named; null where it cannot run here.
+const Kernels* choose_kernels(const std::string& name);
+std::vector<std::string> available_kernels();
+
+}  // namespace universeg
