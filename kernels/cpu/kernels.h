@@ -46,25 +46,36 @@ struct Epilogue {
 };
 
 // The first block's 5x5 convolution of image and label: weights [9][2][25][outputs], the kernel of each of the nine
-// positions a pixel can have (top, middle, bottom) x (left, middle, right). Images are planar (2, height + 4, width + 4)
-// inside a ring of zeros two pixels wide.
+// positions a pixel can have (top, middle, bottom) x (left, middle, right); label_sum [outputs], the sum of the label's 25
+// weights in the middle.
 struct FirstBlock {
   const float* weights;
+  const float* label_sum;
   int outputs;
 };
+
+// The entries of a support: planar (2, height + 4, width + 4) inside a ring of zeros two pixels wide; and for each 2x2 square
+// what the label is in the 6x6 window that its convolution reads: 0 or 1 all over, or MIXED.
+struct Images {
+  const float* data;
+  long stride;
+  const unsigned char* labels;
+  long labels_stride;
+};
+enum { MIXED = 2 };
 
 struct Kernels {
   const char* name;
   int block;  // channels come in multiples of this
 
   // Convolves a row of tiles (output rows 4 * tile_row to 4 * tile_row + 3) of `entries` maps. scratch has
-  // scratch_floats(tiles, inputs, outputs) floats.
+  // scratch_floats(inputs, outputs) floats.
   void (*winograd_row)(const Winograd&, const Source*, int sources, const Shape&, int tile_row, int entries, const Epilogue&,
                        float* scratch);
-  long (*scratch_floats)(int tiles, int inputs, int outputs);
+  long (*scratch_floats)(int inputs, int outputs);
 
   // Rows 2 * pair and 2 * pair + 1 of the first block's support term of `entries` images, added to epilogue.add and so on.
-  void (*first_block_rows)(const FirstBlock&, const float* images, long stride, const Shape&, int pair, int entries, const Epilogue&);
+  void (*first_block_rows)(const FirstBlock&, const Images&, const Shape&, int pair, int entries, const Epilogue&);
 
   // A 3x3 convolution of few planar inputs (inputs, height + 2, width + 2) to a map, row y; weights [inputs][9][outputs].
   void (*small_row)(const float* weights, const float* planar, int inputs, const Shape&, int y, const float* bias, float* out);

@@ -13,7 +13,7 @@ typedef float vec __attribute__((vector_size(VECTOR_BYTES), may_alias));
 constexpr int L = VECTOR_BYTES / 4;
 constexpr int BLOCK = 2 * L;                      // outputs of the inner product's register tile
 constexpr int TILE_ROWS = VECTOR_BYTES == 64 ? 12 : 6;  // its tiles: with 2 vectors each they fill the registers
-constexpr int SEGMENT = 8;                        // tiles whose transformed columns stay in the first-level cache
+constexpr int SEGMENT = 4;                        // tiles whose transformed columns stay in the first-level cache
 constexpr long PAD = 16;                          // floats; keeps the 36 products' rows off each other's cache sets
 
 inline vec load(const float* p) { return *reinterpret_cast<const vec*>(p); }
@@ -43,28 +43,30 @@ inline void output_transform(const vec m[6], vec y[4]) {
   y[3] = s2 + 8.f * s4 + m[5];
 }
 
-// Tiles of one row of one map, all channels of one source, to v[36][tiles][inputs] at channel offset and tile offset.
-void transform_source(const Source& source, const float* map, int tile_row, int tiles, int inputs, long product, float* v) {
-  vec columns[6][4 * SEGMENT + 2];
+// `count` tiles of one row of one map, all channels of one source, to v[36][..][inputs] at this source's channels.
+void transform_source(const Source& source, const float* map, int tile_row, int tile, int count, int inputs, long product, float* v) {
+  vec columns[2][6][4 * SEGMENT + 2];
   const long row = (long)source.pitch * source.channels;
-  for (int from = 0; from < tiles; from += SEGMENT) {
-    const int count = tiles - from < SEGMENT ? tiles - from : SEGMENT;
-    const float* corner = map + (4 * tile_row * (long)source.pitch + 4 * from) * source.channels;
-    for (int c = 0; c < source.channels; c += L) {
-      for (int x = 0; x < 4 * count + 2; ++x) {
-        const float* p = corner + (long)x * source.channels + c;
-        vec d[6], t[6];
-        for (int j = 0; j < 6; ++j) d[j] = load(p + j * row);
-        input_transform(d, t);
-        for (int j = 0; j < 6; ++j) columns[j][x] = t[j];
-      }
-      for (int tile = 0; tile < count; ++tile) {
-        float* to = v + (long)(from + tile) * inputs + c;
-        for (int j = 0; j < 6; ++j) {
-          vec t[6];
-          input_transform(columns[j] + 4 * tile, t);
-          for (int i = 0; i < 6; ++i) store(to + (6 * j + i) * product, t[i]);
+  for (int from = 0; from < count; from += SEGMENT) {
+    const int some = count - from < SEGMENT ? count - from : SEGMENT;
+    const float* corner = map + (4 * tile_row * (long)source.pitch + 4 * (tile + from)) * source.channels;
+    for (int c = 0; c < source.channels; c += BLOCK) {  // whole cache lines
+      for (int x = 0; x < 4 * some + 2; ++x)
+        for (int half = 0; half < 2; ++half) {
+          const float* p = corner + (long)x * source.channels + c + half * L;
+          vec d[6], t[6];
+          for (int j = 0; j < 6; ++j) d[j] = load(p + j * row);
+          input_transform(d, t);
+          for (int j = 0; j < 6; ++j) columns[half][j][x] = t[j];
         }
+      for (int i = 0; i < some; ++i) {
+        float* to = v + (long)(from + i) * inputs + c;
+        for (int j = 0; j < 6; ++j)
+          for (int half = 0; half < 2; ++half) {
+            vec t[6];
+            input_transform(columns[half][j] + 4 * i, t);
+            for (int x = 0; x < 6; ++x) store(to + (6 * j + x) * product + half * L, t[x]);
+          }
       }
     }
   }
@@ -99,21 +101,22 @@ inline bool inner_product_of(int rows, const float* v, long v_row, const float* 
   return false;
 }
 
-void products(const Winograd& conv, const float* v, long v_product, float* m, long m_product, int tiles) {
+// From v[36][tiles][inputs] to m[tiles][outputs / BLOCK][36][BLOCK].
+void products(const Winograd& conv, const float* v, long v_product, float* m, int tiles) {
   const int groups = (tiles + TILE_ROWS - 1) / TILE_ROWS;
   const float* u = conv.weights;
   for (int p = 0; p < 36; ++p)
     for (int out = 0; out < conv.outputs; out += BLOCK, u += (long)conv.inputs * BLOCK)
       for (int g = 0; g < groups; ++g) {  // as evenly as they go
-        const int first = (int)((long)tiles * g / groups), last = (int)((long)tiles * (g + 1) / groups);
+        const int first = tiles * g / groups, last = tiles * (g + 1) / groups;
         inner_product_of<TILE_ROWS>(last - first, v + p * v_product + (long)first * conv.inputs, conv.inputs, u,
-                                    m + p * m_product + (long)first * conv.outputs + out, conv.outputs, conv.inputs);
+                                    m + (long)first * 36 * conv.outputs + 36L * out + p * BLOCK, 36L * conv.outputs, conv.inputs);
       }
 }
 
 // One 4x4 tile of `outputs` channels from the products, through the epilogue. rows and columns: how much of it is image.
 template <bool WHOLE>
-void finish_tile(const float* m, long product, int outputs, const Shape& shape, int y0, int x0, int entry, const Epilogue& e) {
+void finish_tile(const float* m, int outputs, const Shape& shape, int y0, int x0, int entry, const Epilogue& e) {
   const int rows = WHOLE ? 4 : (shape.height - y0 < 4 ? shape.height - y0 : 4);
   const int columns = WHOLE ? 4 : (shape.width - x0 < 4 ? shape.width - x0 : 4);
   const long row = (long)shape.pitch * outputs, at = ((y0 + 1L) * shape.pitch + x0 + 1) * outputs;
@@ -122,9 +125,10 @@ void finish_tile(const float* m, long product, int outputs, const Shape& shape, 
   const bool start = e.first && entry == 0;
   for (int c = 0; c < outputs; c += L) {
     vec half[4][6], y[4][4];
+    const float* from = m + 36L * (c / BLOCK * BLOCK) + c % BLOCK;
     for (int i = 0; i < 6; ++i) {
       vec column[6], t[4];
-      for (int j = 0; j < 6; ++j) column[j] = load(m + (6 * j + i) * product + c);
+      for (int j = 0; j < 6; ++j) column[j] = load(from + (6 * j + i) * BLOCK);
       output_transform(column, t);
       for (int r = 0; r < 4; ++r) half[r][i] = t[r];
     }
@@ -156,35 +160,35 @@ void finish_tile(const float* m, long product, int outputs, const Shape& shape, 
   }
 }
 
-// Maps whose tiles go through the inner products together; more rows use each weight more often, fewer stay in the cache.
-inline int maps_together(int tiles) { return tiles >= 16 ? 1 : 16 / tiles; }
+// Tiles that go through the inner products together: more of them use each weight more often, fewer stay in the cache.
+constexpr int TOGETHER = 16;
 
-long scratch_floats(int tiles, int inputs, int outputs) {
-  const long together = (long)tiles * maps_together(tiles);
-  return 36 * (together * (inputs + outputs) + 2 * PAD);
-}
+long scratch_floats(int inputs, int outputs) { return 36L * TOGETHER * (inputs + outputs) + 36 * PAD; }
 
 void winograd_row(const Winograd& conv, const Source* sources, int count, const Shape& shape, int tile_row, int entries,
                   const Epilogue& e, float* scratch) {
-  const int tiles = (shape.width + 3) / 4, together = maps_together(tiles);
-  const long v_product = (long)tiles * together * conv.inputs + PAD, m_product = (long)tiles * together * conv.outputs + PAD;
+  const int tiles = (shape.width + 3) / 4;
+  const int pieces = (tiles + TOGETHER - 1) / TOGETHER;              // of a long row
+  const int together = tiles >= TOGETHER ? 1 : TOGETHER / tiles;     // maps with short rows
+  const long v_product = (long)TOGETHER * conv.inputs + PAD;
   float *v = scratch, *m = scratch + 36 * v_product;
-  for (int from = 0; from < entries; from += together) {
-    const int maps = entries - from < together ? entries - from : together;
-    for (int i = 0; i < maps; ++i) {
-      float* to = v + (long)i * tiles * conv.inputs;
-      for (int s = 0; s < count; to += sources[s].channels, ++s)
-        transform_source(sources[s], sources[s].data + (from + i) * sources[s].stride, tile_row, tiles, conv.inputs, v_product, to);
-    }
-    products(conv, v, v_product, m, m_product, maps * tiles);
-    for (int i = 0; i < maps; ++i)
-      for (int tile = 0; tile < tiles; ++tile) {
-        const float* from_m = m + ((long)i * tiles + tile) * conv.outputs;
-        const bool whole = 4 * tile_row + 4 <= shape.height && 4 * tile + 4 <= shape.width;
-        (whole ? finish_tile<true> : finish_tile<false>)(from_m, m_product, conv.outputs, shape, 4 * tile_row, 4 * tile,
-                                                         from + i, e);
+  for (int from = 0; from < entries; from += together)
+    for (int piece = 0; piece < pieces; ++piece) {
+      const int maps = entries - from < together ? entries - from : together;
+      const int first = tiles * piece / pieces, some = tiles * (piece + 1) / pieces - first;
+      for (int i = 0; i < maps; ++i) {
+        float* to = v + (long)i * some * conv.inputs;
+        for (int s = 0; s < count; to += sources[s].channels, ++s)
+          transform_source(sources[s], sources[s].data + (from + i) * sources[s].stride, tile_row, first, some, conv.inputs, v_product, to);
       }
-  }
+      products(conv, v, v_product, m, maps * some);
+      for (int i = 0; i < maps; ++i)
+        for (int tile = first; tile < first + some; ++tile) {
+          const float* sums = m + ((long)i * some + tile - first) * 36 * conv.outputs;
+          const bool whole = 4 * tile_row + 4 <= shape.height && 4 * tile + 4 <= shape.width;
+          (whole ? finish_tile<true> : finish_tile<false>)(sums, conv.outputs, shape, 4 * tile_row, 4 * tile, from + i, e);
+        }
+    }
 }
 
 // ---- the first block
@@ -207,10 +211,12 @@ void border_pixel(const FirstBlock& block, const float* image, long plane, long 
   }
 }
 
-// BLOCK outputs of a 2x2 square inside the image.
-inline void inner_square(const float* weights, int outputs, const float* corner, long plane, long pitch, vec out[4][2]) {
-  vec a[4][2] = {};
-  for (int channel = 0; channel < 2; ++channel)
+// Adds to BLOCK outputs of a 2x2 square inside the image what CHANNELS of its inputs give: the image, or image and label.
+template <int CHANNELS>
+inline void inner_square(const float* weights, int outputs, const float* corner, long plane, long pitch, vec start0, vec start1,
+                         vec out[4][2]) {
+  vec a[4][2] = {{start0, start1}, {start0, start1}, {start0, start1}, {start0, start1}};
+  for (int channel = 0; channel < CHANNELS; ++channel)
     for (int dy = 0; dy < 5; ++dy) {
       const float* p = corner + channel * plane + dy * pitch;
       const float* w = weights + (channel * 25L + dy * 5) * outputs;
@@ -229,7 +235,7 @@ inline void inner_square(const float* weights, int outputs, const float* corner,
   for (int i = 0; i < 4; ++i) out[i][0] = a[i][0], out[i][1] = a[i][1];
 }
 
-void first_block_rows(const FirstBlock& block, const float* images, long stride, const Shape& shape, int pair, int entries,
+void first_block_rows(const FirstBlock& block, const Images& images, const Shape& shape, int pair, int entries,
                       const Epilogue& e) {
   const int outputs = block.outputs, y = 2 * pair;
   const long pitch = shape.width + 4, plane = pitch * (shape.height + 4), row = (long)shape.pitch * outputs;
@@ -237,7 +243,8 @@ void first_block_rows(const FirstBlock& block, const float* images, long stride,
   alignas(64) float border[4][BLOCK * 64];
   const bool edge_rows = y == 0 || y + 2 >= shape.height;
   for (int entry = 0; entry < entries; ++entry) {
-    const float* image = images + entry * stride;
+    const float* image = images.data + entry * images.stride;
+    const unsigned char* labels = images.labels + entry * images.labels_stride + (long)pair * (shape.width / 2);
     const vec weight = splat(e.entry_weights[entry]);
     const bool start = e.first && entry == 0;
     auto finish = [&](vec a[4][2], int x, int c) {
@@ -261,7 +268,13 @@ void first_block_rows(const FirstBlock& block, const float* images, long stride,
       const int from = edge_rows ? shape.width : 2, to = edge_rows ? shape.width : shape.width - 2;
       for (int x = from; x < to; x += 2) {
         vec a[4][2];
-        inner_square(weights, outputs, image + y * pitch + x, plane, pitch, a);
+        const float* corner = image + y * pitch + x;
+        if (labels[x / 2] == MIXED) {
+          inner_square<2>(weights, outputs, corner, plane, pitch, vec{}, vec{}, a);
+        } else {  // most squares: masks are piecewise constant
+          const vec label = splat(labels[x / 2]);
+          inner_square<1>(weights, outputs, corner, plane, pitch, label * load(block.label_sum + c), label * load(block.label_sum + c + L), a);
+        }
         finish(a, x, c);
       }
     }

@@ -11,7 +11,15 @@
 
 namespace universeg {
 
-void Floats::zero() { std::memset(data_.get(), 0, count_ * sizeof(float)); }
+Floats::Floats(size_t count) {
+  static std::atomic<unsigned> made{0};
+  const size_t offset = made.fetch_add(1, std::memory_order_relaxed) * 21 % 64 * 64, bytes = count * sizeof(float) + offset;
+  void* p = nullptr;
+  if (posix_memalign(&p, 4096, bytes)) throw std::bad_alloc();
+  memory_.reset(p);
+  std::memset(p, 0, bytes);
+  data_ = reinterpret_cast<float*>(static_cast<char*>(p) + offset);
+}
 
 namespace {
 
@@ -24,7 +32,9 @@ struct Map {
 
   Map() = default;
   Map(int height, int width, int channels, int entries = 1) {
-    const int rows = (height + 3) / 4 * 4 + 2, pitch = (width + 3) / 4 * 4 + 2;
+    const int rows = (height + 3) / 4 * 4 + 2;
+    // At 64 channels 16 pixels are a page: with this pitch the 16 pixels of a tile lie at different places of one.
+    const int pitch = ((width + 3) / 4 * 4 + 2 + 11) / 16 * 16 + 4;
     shape = {height, width, channels, pitch};
     stride = (long)rows * pitch * channels;
     floats = Floats((size_t)stride * entries);
@@ -73,6 +83,16 @@ Packed pack(const Conv& conv, int from, const std::vector<int>& groups, int bloc
   return out;
 }
 
+// What a label is in a 6x6 window: 0 or 1 all over, or MIXED.
+unsigned char window_of(const float* corner, int pitch) {
+  const float first = *corner;
+  if (first != 0.f && first != 1.f) return MIXED;
+  for (int y = 0; y < 6; ++y)
+    for (int x = 0; x < 6; ++x)
+      if (corner[y * pitch + x] != first) return MIXED;
+  return (unsigned char)first;
+}
+
 // [inputs][9][outputs] for Kernels::small_row.
 Floats pack_small(const Conv& conv, int block) {
   const int outputs = rounded(conv.outputs, block);
@@ -102,7 +122,7 @@ struct Network::Impl {
   };
 
   std::vector<Layer> layers;
-  Floats first, first_query, first_mixed, head;
+  Floats first, label_sum, first_query, first_mixed, head;
   float head_bias, slope;
   int encoders;
   const Kernels* k;
@@ -139,6 +159,9 @@ struct Network::Impl {
     const int outputs = rounded(b.cross.outputs, block);
     first = Floats(9 * 50 * (size_t)outputs);
     for (int i = 0; i < 9 * 50; ++i) std::copy_n(b.first + (size_t)i * b.cross.outputs, b.cross.outputs, first.get() + (size_t)i * outputs);
+    label_sum = Floats(outputs);
+    for (int tap = 0; tap < 25; ++tap)
+      for (int o = 0; o < outputs; ++o) label_sum.get()[o] += first.get()[((4 * 2 + 1) * 25 + tap) * (size_t)outputs + o];
     first_mixed = pack_small(b.cross, block);
     first_query = Floats(9 * (size_t)outputs);
     std::copy_n(first_mixed.get(), 9 * outputs, first_query.get());
@@ -189,7 +212,7 @@ struct Network::Impl {
         }
       }
       const int inputs = std::max(layer.query.conv.inputs, c);
-      scratch = std::max(scratch, k->scratch_floats((wd + 3) / 4, 2 * inputs, c));
+      scratch = std::max(scratch, k->scratch_floats(inputs, c));
     }
     w.query_planar = Floats((size_t)(height + 2) * (width + 2));
     w.mixed_planar = Floats(3 * (size_t)(height + 2) * (width + 2));
@@ -265,11 +288,10 @@ struct Network::Impl {
     }
     if (w.kept[i].stride) e.out = w.kept[i].at(from), e.out_stride = w.kept[i].stride;
     if (i == 0) {
-      const FirstBlock block{first.get(), channels(0)};
-      const long stride = 2L * (w.height + 4) * (w.width + 4);
-      pool.each(w.height / 2, [&](int pair, int) {
-        k->first_block_rows(block, support.entries.get() + from * stride, stride, w.r[0].shape, pair, count, e);
-      });
+      const FirstBlock block{first.get(), label_sum.get(), channels(0)};
+      const long stride = 2L * (w.height + 4) * (w.width + 4), labels = (long)w.height / 2 * (w.width / 2);
+      const Images images{support.entries.get() + from * stride, stride, support.labels.data() + from * labels, labels};
+      pool.each(w.height / 2, [&](int pair, int) { k->first_block_rows(block, images, w.r[0].shape, pair, count, e); });
       return;
     }
     std::vector<Source> sources;
@@ -349,6 +371,13 @@ std::shared_ptr<Network::Prepared> Network::prepare(const float* entries, const 
       float* mean = out->mean.get() + i % 2 * mean_plane + (y + 1) * (width + 2) + 1;
       for (int x = 0; x < width; ++x) mean[x] += weights[i / 2] * from[x];
     }
+  out->labels.resize((size_t)count * (height / 2) * (width / 2));
+  unsigned char* to = out->labels.data();
+  for (int i = 0; i < count; ++i) {
+    const float* label = out->entries.get() + (2 * i + 1) * plane;
+    for (int y = 0; y < height; y += 2)
+      for (int x = 0; x < width; x += 2) *to++ = window_of(label + (size_t)y * (width + 4) + x, width + 4);
+  }
   return out;
 }
 

@@ -13,26 +13,20 @@
 
 namespace universeg {
 
-// Floats aligned to 64 bytes, zero at first.
+// Floats aligned to 64 bytes, zero at first. No two begin at the same place of a page: equal places in several maps are
+// read and written together, and would fall on the same few sets of the cache.
 class Floats {
  public:
   Floats() = default;
-  explicit Floats(size_t count) : count_(count) {
-    void* p = nullptr;
-    if (count && posix_memalign(&p, 64, count * sizeof(float))) throw std::bad_alloc();
-    data_.reset(static_cast<float*>(p));
-    zero();
-  }
-  float* get() const { return data_.get(); }
-  size_t count() const { return count_; }
-  void zero();
+  explicit Floats(size_t count);
+  float* get() const { return data_; }
 
  private:
   struct Free {
-    void operator()(float* p) const { std::free(p); }
+    void operator()(void* p) const { std::free(p); }
   };
-  std::unique_ptr<float[], Free> data_;
-  size_t count_ = 0;
+  std::unique_ptr<void, Free> memory_;
+  float* data_ = nullptr;
 };
 
 // Weights of one convolution as they come: (outputs, inputs, 3, 3) and (outputs,).
@@ -58,6 +52,7 @@ struct Network {
   // A support set, with the weighted mean of its images and labels; entries (S,2,H,W), weights (S).
   struct Prepared {
     Floats entries, mean, weights;
+    std::vector<unsigned char> labels;  // see Images
     int count, height, width;
   };
   std::shared_ptr<Prepared> prepare(const float* entries, const float* weights, int count, int height, int width) const;
