@@ -54,8 +54,8 @@ struct FirstBlock {
   int outputs;
 };
 
-// The entries of a support: planar (2, height + 4, width + 4) inside a ring of zeros two pixels wide; and for each 2x2 square
-// what the label is in the 6x6 window that its convolution reads: 0 or 1 all over, or MIXED.
+// The entries of a support, planar (2, height, width); and for each 2x2 square that is not on the border what the label is in
+// the 6x6 window that its convolution reads: 0 or 1 all over, or MIXED.
 struct Images {
   const float* data;
   long stride;
@@ -82,6 +82,9 @@ struct Kernels {
 
   // Row y of a map twice the size of `in` by bilinear interpolation with aligned corners.
   void (*upsample_row)(const float* in, const Shape& in_shape, int y, float* out, const Shape& out_shape);
+
+  // Row y of the 2x2 maximum of `in`.
+  void (*pool_row)(const float* in, const Shape& in_shape, int y, float* out, const Shape& out_shape);
 
   // Row y of the 1x1 convolution to one value a pixel, written densely.
   void (*head_row)(const float* weights, float bias, const float* in, const Shape&, int y, float* out);

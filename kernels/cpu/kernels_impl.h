@@ -193,21 +193,17 @@ void winograd_row(const Winograd& conv, const Source* sources, int count, const 
 
 // ---- the first block
 
-// All outputs of one pixel with the kernel of its position; for the outermost pixels.
-void border_pixel(const FirstBlock& block, const float* image, long plane, long pitch, int y, int x, const Shape& shape, float* out) {
+// All outputs of one pixel with the kernel of its position and zeros outside; for the outermost squares.
+void border_pixel(const FirstBlock& block, const float* image, int y, int x, const Shape& shape, float* out) {
   const int position = (y == 0 ? 0 : y == shape.height - 1 ? 2 : 1) * 3 + (x == 0 ? 0 : x == shape.width - 1 ? 2 : 1);
   const float* weights = block.weights + (long)position * 50 * block.outputs;
-  for (int c = 0; c < block.outputs; c += BLOCK) {
-    vec a = vec{}, b = vec{};
-    for (int channel = 0; channel < 2; ++channel)
-      for (int tap = 0; tap < 25; ++tap) {
-        const vec v = splat(image[channel * plane + (y + tap / 5) * pitch + x + tap % 5]);
-        const float* w = weights + (channel * 25L + tap) * block.outputs + c;
-        a += v * load(w);
-        b += v * load(w + L);
-      }
-    store(out + c, a);
-    store(out + c + L, b);
+  for (int c = 0; c < block.outputs; c += L) store(out + c, vec{});
+  for (int tap = 0; tap < 50; ++tap) {
+    const int row = y + tap % 25 / 5 - 2, column = x + tap % 5 - 2;
+    if (row < 0 || row >= shape.height || column < 0 || column >= shape.width) continue;
+    const vec v = splat(image[((tap / 25) * (long)shape.height + row) * shape.width + column]);
+    const float* w = weights + (long)tap * block.outputs;
+    for (int c = 0; c < block.outputs; c += L) store(out + c, load(out + c) + v * load(w + c));
   }
 }
 
@@ -238,7 +234,7 @@ inline void inner_square(const float* weights, int outputs, const float* corner,
 void first_block_rows(const FirstBlock& block, const Images& images, const Shape& shape, int pair, int entries,
                       const Epilogue& e) {
   const int outputs = block.outputs, y = 2 * pair;
-  const long pitch = shape.width + 4, plane = pitch * (shape.height + 4), row = (long)shape.pitch * outputs;
+  const long pitch = shape.width, plane = pitch * shape.height, row = (long)shape.pitch * outputs;
   const vec slope = splat(e.slope);
   alignas(64) float border[4][BLOCK * 64];
   const bool edge_rows = y == 0 || y + 2 >= shape.height;
@@ -268,7 +264,7 @@ void first_block_rows(const FirstBlock& block, const Images& images, const Shape
       const int from = edge_rows ? shape.width : 2, to = edge_rows ? shape.width : shape.width - 2;
       for (int x = from; x < to; x += 2) {
         vec a[4][2];
-        const float* corner = image + y * pitch + x;
+        const float* corner = image + (y - 2) * pitch + x - 2;
         if (labels[x / 2] == MIXED) {
           inner_square<2>(weights, outputs, corner, plane, pitch, vec{}, vec{}, a);
         } else {  // most squares: masks are piecewise constant
@@ -280,7 +276,7 @@ void first_block_rows(const FirstBlock& block, const Images& images, const Shape
     }
     for (int x = 0; x < shape.width; x += edge_rows || x + 2 >= shape.width ? 2 : shape.width - 2) {
       for (int i = 0; i < 4; ++i)
-        border_pixel(block, image, plane, pitch, y + (i >> 1), x + (i & 1), shape, border[i]);
+        border_pixel(block, image, y + (i >> 1), x + (i & 1), shape, border[i]);
       for (int c = 0; c < outputs; c += BLOCK) {
         vec a[4][2];
         for (int i = 0; i < 4; ++i) a[i][0] = load(border[i] + c), a[i][1] = load(border[i] + c + L);
@@ -331,6 +327,16 @@ void upsample_row(const float* in, const Shape& from, int y, float* out, const S
   }
 }
 
+void pool_row(const float* in, const Shape& from, int y, float* out, const Shape& to) {
+  const float* p = in + ((2 * y + 1L) * from.pitch + 1) * from.channels;
+  const long down = (long)from.pitch * from.channels, right = from.channels;
+  for (int x = 0; x < to.width; ++x, p += 2 * right) {
+    float* target = out + ((y + 1L) * to.pitch + x + 1) * to.channels;
+    for (int c = 0; c < to.channels; c += L)
+      store(target + c, larger(larger(load(p + c), load(p + right + c)), larger(load(p + down + c), load(p + down + right + c))));
+  }
+}
+
 void head_row(const float* weights, float bias, const float* in, const Shape& shape, int y, float* out) {
   for (int x = 0; x < shape.width; ++x) {
     const float* p = in + ((y + 1L) * shape.pitch + x + 1) * shape.channels;
@@ -345,6 +351,6 @@ void head_row(const float* weights, float bias, const float* in, const Shape& sh
 }  // namespace
 
 static const Kernels KERNELS = {KERNELS_NAME, BLOCK,           winograd_row, scratch_floats,
-                                first_block_rows, small_row, upsample_row, head_row};
+                                first_block_rows, small_row, upsample_row, pool_row, head_row};
 
 }  // namespace universeg

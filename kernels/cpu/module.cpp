@@ -12,7 +12,6 @@ using universeg::Block;
 using universeg::Conv;
 using universeg::Network;
 using Array = py::array_t<float, py::array::c_style | py::array::forcecast>;
-using Prepared = Network::Prepared;
 
 namespace {
 
@@ -67,23 +66,37 @@ std::unique_ptr<Network> make(const py::dict& arrays, const std::vector<int>& en
   return std::make_unique<Network>(blocks, n, head, keep.back().data()[0], slope, kernels, threads);
 }
 
-std::shared_ptr<Prepared> prepare(const Network& network, const Array& entries, const Array& weights) {
+// A prepared support and the array that it reads.
+struct Prepared {
+  Array entries;
+  Network::Prepared set;
+};
+
+std::unique_ptr<Prepared> prepare(const Array& entries, const Array& weights) {
   if (entries.ndim() != 4 || entries.shape(1) != 2 || entries.shape(0) < 1) throw py::value_error("entries are (S,2,H,W)");
   if (weights.ndim() != 1 || weights.shape(0) != entries.shape(0)) throw py::value_error("weights are (S,)");
   const int height = (int)entries.shape(2), width = (int)entries.shape(3);
   if (height < 8 || width < 8 || height % 2 || width % 2) throw py::value_error("height and width are even and at least 8");
-  py::gil_scoped_release release;
-  return network.prepare(entries.data(), weights.data(), (int)entries.shape(0), height, width);
+  const float *data = entries.data(), *row = weights.data();
+  const int count = (int)entries.shape(0);
+  Network::Prepared set;
+  {
+    py::gil_scoped_release release;
+    set = Network::prepare(data, row, count, height, width);
+  }
+  return std::make_unique<Prepared>(Prepared{entries, std::move(set)});
 }
 
-py::array_t<float> run(Network& network, const std::vector<std::shared_ptr<Prepared>>& supports, const Array& query) {
+py::array_t<float> run(Network& network, const std::vector<const Prepared*>& supports, const Array& query) {
   if (supports.empty()) throw py::value_error("no support");
-  std::vector<const Prepared*> sets;
-  for (const auto& s : supports) {
-    if (!s || query.ndim() != 2 || query.shape(0) != s->height || query.shape(1) != s->width)
+  std::vector<const Network::Prepared*> sets;
+  for (const Prepared* s : supports) {
+    if (!s || query.ndim() != 2 || query.shape(0) != s->set.height || query.shape(1) != s->set.width)
       throw py::value_error("the query and every support have one size");
-    sets.push_back(s.get());
+    sets.push_back(&s->set);
   }
+  const int multiple = network.size_multiple();
+  if (query.shape(0) % multiple || query.shape(1) % multiple) throw py::value_error("the sizes do not fit the network");
   py::array_t<float> out(std::vector<py::ssize_t>{(py::ssize_t)sets.size(), query.shape(0), query.shape(1)});
   float* logits = out.mutable_data();
   {
@@ -98,11 +111,11 @@ py::array_t<float> run(Network& network, const std::vector<std::shared_ptr<Prepa
 PYBIND11_MODULE(_native, m) {
   m.doc() = "The folded network on the CPU in native code; use it through universeg_rt.runners.native.";
   m.def("available", &universeg::available_kernels, "Names of the kernels that run on this processor, the fastest first.");
-  py::class_<Prepared, std::shared_ptr<Prepared>>(m, "Prepared");
+  m.def("prepare", &prepare, py::arg("entries"), py::arg("weights"));
+  py::class_<Prepared>(m, "Prepared");
   py::class_<Network>(m, "Network")
       .def(py::init(&make), py::arg("arrays"), py::arg("encoder"), py::arg("decoder"), py::arg("slope"), py::arg("instructions"),
            py::arg("threads"))
-      .def("prepare", &prepare, py::arg("entries"), py::arg("weights"))
       .def("run", &run, py::arg("supports"), py::arg("query"))
       .def_property_readonly("instructions", [](const Network& n) { return std::string(n.kernels->name); });
 }

@@ -23,7 +23,7 @@ Floats::Floats(size_t count) {
 
 namespace {
 
-constexpr long CHUNK_BYTES = 6L << 20;  // of an entry's largest map, for the entries that go through a pair together
+constexpr long CHUNK_BYTES = 4L << 20;  // of an entry's largest map, for the entries that go through a pair together
 
 struct Map {
   Shape shape{};
@@ -115,8 +115,11 @@ struct Network::Impl {
   // What a run needs, kept for the next one.
   struct Workspace {
     int height = 0, width = 0, entries = 0, chunk[16] = {};
-    std::vector<Map> q, r, u, u_down, mean, mean_down, z, up_query, up_mean;
-    std::vector<Map> kept, kept_down, passed, term, up;  // of the entries
+    std::vector<Map> q, z;  // an encoder block shares its own with the decoder block of its level: never needed at once
+    std::vector<Map> r, u, u_down, mean, mean_down, up_query, up_mean;
+    // Of the entries: kept for the skip connections and the next pair; of one chunk: from a pair's first block to its second,
+    // the cross convolution's result, and what was upsampled or pooled to be read.
+    std::vector<Map> kept, passed, term, resized;
     Floats query_planar, mixed_planar;
     std::vector<Floats> scratch;
   };
@@ -171,14 +174,17 @@ struct Network::Impl {
 
   int channels(int i) const { return rounded(layers[i].features, k->block); }
 
+  // The encoder block whose temporary maps a block uses.
+  int twin(int i) const { return channels(layers[i].level) == channels(i) ? layers[i].level : i; }
+
   // ---- memory
 
   void reserve(int entries, int height, int width) {
     if (height == w.height && width == w.width && entries <= w.entries) return;
     w = Workspace();
     const int n = (int)layers.size();
-    for (auto* maps : {&w.q, &w.r, &w.u, &w.u_down, &w.mean, &w.mean_down, &w.z, &w.up_query, &w.up_mean, &w.kept, &w.kept_down,
-                       &w.passed, &w.term, &w.up})
+    for (auto* maps : {&w.q, &w.z, &w.r, &w.u, &w.u_down, &w.mean, &w.mean_down, &w.up_query, &w.up_mean, &w.kept, &w.passed,
+                       &w.term, &w.resized})
       maps->resize(n);
     long scratch = 0;
     for (int i = 0; i < n; ++i) {
@@ -189,8 +195,7 @@ struct Network::Impl {
       for (int j = even; j < std::min(even + 2, n); ++j) largest = std::min(largest, std::max(layers[j].level, 1));
       const long bytes = (long)(height >> largest) * (width >> largest) * c * 4;
       const int chunk = w.chunk[i] = (int)std::max(1L, std::min<long>(entries, CHUNK_BYTES / bytes));
-      w.q[i] = Map(h, wd, c);
-      w.z[i] = Map(h, wd, c);
+      if (twin(i) == i) w.q[i] = Map(h, wd, c), w.z[i] = Map(h, wd, c);
       w.u[i] = Map(h, wd, c);
       if (layer.pools) w.u_down[i] = Map(h / 2, wd / 2, c);
       if (!layer.is_encoder) {
@@ -202,14 +207,10 @@ struct Network::Impl {
         w.mean[i] = Map(h, wd, c);
         if (layer.pools) w.mean_down[i] = Map(h / 2, wd / 2, c);
         if (i > 0) w.term[i] = Map(h, wd, c, chunk);
-        if (!layer.is_encoder) w.up[i] = Map(h, wd, channels(i - 1), chunk);
-        const bool next_in_pair = i % 2 == 0, last = i == n - 2;
-        if (layer.pools) {
-          (next_in_pair ? w.passed : w.kept_down)[i] = Map(h / 2, wd / 2, c, next_in_pair ? chunk : entries);
-          if (i > 0) w.kept[i] = Map(h, wd, c, entries);
-        } else if (!last) {
-          (next_in_pair ? w.passed : w.kept)[i] = Map(h, wd, c, next_in_pair ? chunk : entries);
-        }
+        const bool is_first = i % 2 == 0, is_last = i == n - 2, is_skipped = layer.pools && i > 0;
+        if (is_skipped || (!is_first && !is_last)) w.kept[i] = Map(h, wd, c, entries);
+        if (is_first) w.passed[i] = layer.pools ? Map(h / 2, wd / 2, c, chunk) : Map(h, wd, c, chunk);
+        if (i > 0 && (!layer.is_encoder || is_first)) w.resized[i] = Map(h, wd, channels(i - 1), chunk);
       }
       const int inputs = std::max(layer.query.conv.inputs, c);
       scratch = std::max(scratch, k->scratch_floats(inputs, c));
@@ -234,73 +235,81 @@ struct Network::Impl {
     return e;
   }
 
-  void upsample(const Map& from, int entry, Map& to, int to_entry, int entries) {
+  using ResizeRow = void (*)(const float*, const Shape&, int, float*, const Shape&);
+
+  // `count` maps of `from`, the first at `at`, to as many of `to`.
+  void resize(ResizeRow row, const Map& from, int at, Map& to, int count) {
     const int rows = to.shape.height;
-    pool.each(entries * rows, [&](int i, int) {
-      k->upsample_row(from.at(entry + i / rows), from.shape, i % rows, to.at(to_entry + i / rows), to.shape);
+    pool.each(count * rows, [&](int i, int) {
+      row(from.at(at + i / rows), from.shape, i % rows, to.at(i / rows), to.shape);
     });
   }
+  void upsample(const Map& from, int at, Map& to, int count) { resize(k->upsample_row, from, at, to, count); }
+  void pool_down(const Map& from, int at, Map& to, int count) { resize(k->pool_row, from, at, to, count); }
 
   // The query's inputs of block i, as sources.
   std::vector<Source> query_sources(int i) {
     if (layers[i].is_encoder) return {w.u_down[i - 1].source()};
-    upsample(w.u[i - 1], 0, w.up_query[i], 0, 1);
+    upsample(w.u[i - 1], 0, w.up_query[i], 1);
     return {w.up_query[i].source(), w.u[layers[i].level].source()};
   }
 
   std::vector<Source> mean_sources(int i) {
     if (layers[i].is_encoder) return {w.mean_down[i - 1].source()};
-    upsample(w.mean[i - 1], 0, w.up_mean[i], 0, 1);
+    upsample(w.mean[i - 1], 0, w.up_mean[i], 1);
     return {w.up_mean[i].source(), w.mean[layers[i].level].source()};
   }
 
   // q = Wu * u + b, and r = Ws * q + bs which every entry receives.
   void query_terms(int i) {
     const Layer& layer = layers[i];
-    if (i > 0) convolve(layer.query, query_sources(i), w.q[i].shape, 1, plain(layer.query.bias.get(), nullptr, w.q[i]));
+    if (i > 0) convolve(layer.query, query_sources(i), w.q[twin(i)].shape, 1, plain(layer.query.bias.get(), nullptr, w.q[twin(i)]));
     if (layer.has_entries)
-      convolve(layer.support, {w.q[i].source()}, w.r[i].shape, 1, plain(layer.support.bias.get(), nullptr, w.r[i]));
+      convolve(layer.support, {w.q[twin(i)].source()}, w.r[i].shape, 1, plain(layer.support.bias.get(), nullptr, w.r[i]));
   }
 
   // u' = LeakyReLU(Wt * (Wv * mean + q) + bt); for the first block z is there already.
   void query_out(int i) {
     const Layer& layer = layers[i];
-    if (i > 0) convolve(layer.mean, mean_sources(i), w.z[i].shape, 1, plain(nullptr, w.q[i].at(0), w.z[i]));
+    if (i > 0) convolve(layer.mean, mean_sources(i), w.z[twin(i)].shape, 1, plain(nullptr, w.q[twin(i)].at(0), w.z[twin(i)]));
     Epilogue e = plain(layer.target.bias.get(), nullptr, w.u[i]);
     e.activate = 1;
     if (layer.pools) e.pooled = w.u_down[i].at(0), e.pooled_pitch = w.u_down[i].shape.pitch;
-    convolve(layer.target, {w.z[i].source()}, w.u[i].shape, 1, e);
+    convolve(layer.target, {w.z[twin(i)].source()}, w.u[i].shape, 1, e);
   }
 
-  // Block i on entries from..from+count-1; `slot` of them in the maps that hold a chunk only.
+  // Block i on the entries from..from+count-1, a chunk.
   void entries(int i, const Prepared& support, int from, int count) {
     const Layer& layer = layers[i];
     Epilogue e{};
     e.add = w.r[i].at(0), e.activate = 1, e.slope = slope, e.first = from == 0;
     e.mean = w.mean[i].at(0), e.entry_weights = support.weights.get() + from;
+    const bool is_first = i % 2 == 0;
     if (layer.pools) {
-      const bool passes = i % 2 == 0;
-      Map& down = passes ? w.passed[i] : w.kept_down[i];
-      e.pooled = down.at(passes ? 0 : from), e.pooled_stride = down.stride, e.pooled_pitch = down.shape.pitch;
-      e.pooled_mean = w.mean_down[i].at(0);
-    } else if (w.passed[i].stride) {
+      e.pooled_mean = w.mean_down[i].at(0), e.pooled_pitch = w.mean_down[i].shape.pitch;
+      if (is_first) e.pooled = w.passed[i].at(0), e.pooled_stride = w.passed[i].stride;
+    } else if (is_first) {
       e.out = w.passed[i].at(0), e.out_stride = w.passed[i].stride;
     }
     if (w.kept[i].stride) e.out = w.kept[i].at(from), e.out_stride = w.kept[i].stride;
     if (i == 0) {
       const FirstBlock block{first.get(), label_sum.get(), channels(0)};
-      const long stride = 2L * (w.height + 4) * (w.width + 4), labels = (long)w.height / 2 * (w.width / 2);
-      const Images images{support.entries.get() + from * stride, stride, support.labels.data() + from * labels, labels};
+      const long stride = 2L * w.height * w.width, labels = (long)w.height / 2 * (w.width / 2);
+      const Images images{support.entries + from * stride, stride, support.labels.data() + from * labels, labels};
       pool.each(w.height / 2, [&](int pair, int) { k->first_block_rows(block, images, w.r[0].shape, pair, count, e); });
       return;
     }
     std::vector<Source> sources;
-    const bool from_chunk = i % 2 == 1;
-    if (layer.is_encoder) {
-      sources = {from_chunk ? w.passed[i - 1].source() : w.kept_down[i - 1].source(from)};
+    const Map& before = is_first ? w.kept[i - 1] : w.passed[i - 1];
+    const int at = is_first ? from : 0;
+    if (!layer.is_encoder) {
+      upsample(before, at, w.resized[i], count);
+      sources = {w.resized[i].source(), w.kept[layer.level].source(from)};
+    } else if (is_first) {
+      pool_down(before, at, w.resized[i], count);
+      sources = {w.resized[i].source()};
     } else {
-      upsample(from_chunk ? w.passed[i - 1] : w.kept[i - 1], from_chunk ? 0 : from, w.up[i], 0, count);
-      sources = {w.up[i].source(), w.kept[layer.level].source(from)};
+      sources = {before.source()};
     }
     convolve(layer.mean, sources, w.term[i].shape, count, plain(nullptr, nullptr, w.term[i]));
     convolve(layer.support, {w.term[i].source()}, w.r[i].shape, count, e);
@@ -346,9 +355,9 @@ struct Network::Impl {
   }
 };
 
-Network::Network(const std::vector<Block>& blocks, int encoders, const float* head_weight, float head_bias, float slope,
-                 const Kernels* kernels_, int threads_)
-    : kernels(kernels_), threads(threads_), impl_(new Impl(blocks, encoders, head_weight, head_bias, slope, kernels_, threads_)) {}
+Network::Network(const std::vector<Block>& blocks, int encoders_, const float* head_weight, float head_bias, float slope,
+                 const Kernels* kernels_, int threads)
+    : kernels(kernels_), encoders(encoders_), impl_(new Impl(blocks, encoders_, head_weight, head_bias, slope, kernels_, threads)) {}
 
 Network::~Network() = default;
 
@@ -356,27 +365,26 @@ void Network::run(const std::vector<const Prepared*>& supports, const float* que
   impl_->run(supports, query, logits);
 }
 
-std::shared_ptr<Network::Prepared> Network::prepare(const float* entries, const float* weights, int count, int height, int width) const {
-  auto out = std::make_shared<Prepared>();
-  out->count = count, out->height = height, out->width = width;
-  const size_t plane = (size_t)(height + 4) * (width + 4), mean_plane = (size_t)(height + 2) * (width + 2);
-  out->entries = Floats(2 * plane * count);
-  out->mean = Floats(2 * mean_plane);
-  out->weights = Floats(count);
-  std::copy_n(weights, count, out->weights.get());
+Network::Prepared Network::prepare(const float* entries, const float* weights, int count, int height, int width) {
+  Prepared out;
+  out.entries = entries, out.count = count, out.height = height, out.width = width;
+  const size_t plane = (size_t)height * width, mean_plane = (size_t)(height + 2) * (width + 2);
+  out.mean = Floats(2 * mean_plane);
+  out.weights = Floats(count);
+  std::copy_n(weights, count, out.weights.get());
   for (int i = 0; i < 2 * count; ++i)
     for (int y = 0; y < height; ++y) {
-      const float* from = entries + ((size_t)i * height + y) * width;
-      std::copy_n(from, width, out->entries.get() + i * plane + (y + 2) * (width + 4) + 2);
-      float* mean = out->mean.get() + i % 2 * mean_plane + (y + 1) * (width + 2) + 1;
+      const float* from = entries + i * plane + (size_t)y * width;
+      float* mean = out.mean.get() + i % 2 * mean_plane + (size_t)(y + 1) * (width + 2) + 1;
       for (int x = 0; x < width; ++x) mean[x] += weights[i / 2] * from[x];
     }
-  out->labels.resize((size_t)count * (height / 2) * (width / 2));
-  unsigned char* to = out->labels.data();
+  out.labels.resize((size_t)count * (height / 2) * (width / 2), MIXED);
   for (int i = 0; i < count; ++i) {
-    const float* label = out->entries.get() + (2 * i + 1) * plane;
-    for (int y = 0; y < height; y += 2)
-      for (int x = 0; x < width; x += 2) *to++ = window_of(label + (size_t)y * (width + 4) + x, width + 4);
+    const float* label = entries + (2 * i + 1) * plane;
+    unsigned char* to = out.labels.data() + (size_t)i * (height / 2) * (width / 2);
+    for (int y = 2; y + 3 < height; y += 2)
+      for (int x = 2; x + 3 < width; x += 2)
+        to[(size_t)(y / 2) * (width / 2) + x / 2] = window_of(label + (size_t)(y - 2) * width + x - 2, width);
   }
   return out;
 }

@@ -49,19 +49,23 @@ struct Network {
           const Kernels* kernels, int threads);
   ~Network();
 
-  // A support set, with the weighted mean of its images and labels; entries (S,2,H,W), weights (S).
+  // A support set: its entries (S,2,H,W), which are not copied and must outlive it, their weights (S), the weighted mean of
+  // images and labels, and where the labels are constant (see Images).
   struct Prepared {
-    Floats entries, mean, weights;
-    std::vector<unsigned char> labels;  // see Images
+    const float* entries;
+    Floats mean, weights;
+    std::vector<unsigned char> labels;
     int count, height, width;
   };
-  std::shared_ptr<Prepared> prepare(const float* entries, const float* weights, int count, int height, int width) const;
+  static Prepared prepare(const float* entries, const float* weights, int count, int height, int width);
 
   // Logits (K,H,W) of one query (H,W) for K prepared supports of its size.
   void run(const std::vector<const Prepared*>& supports, const float* query, float* logits);
 
+  int size_multiple() const { return 1 << (encoders - 1); }  // of height and width
+
   const Kernels* const kernels;
-  const int threads;
+  const int encoders;
 
  private:
   struct Impl;
