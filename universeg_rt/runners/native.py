@@ -1,0 +1,90 @@
+"""Runs the folded network by this package's own CPU kernels (kernels/cpu/): Winograd convolutions, streamed in pairs of blocks."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from ..bundle import Bundle
+from ..errors import BundleError, InputError, RunnerError
+from ..spec import NetworkSpec
+from .base import Runner
+from .threads import cores
+
+INSTRUCTIONS = ("avx512", "avx2", "plain")
+
+
+class NativeRunner(Runner):
+    """float32 on the CPU, of the networks that `export/emit/native.py` writes; results do not depend on the number of threads.
+
+    The environment variable UNIVERSEG_INSTRUCTIONS forces one of INSTRUCTIONS; else the best that the processor has is taken.
+    """
+
+    name = "native"
+
+    def __init__(self, weights: Path, spec: NetworkSpec, threads: int | None = None, instructions: str = "auto") -> None:
+        """weights: a `.npz` of `export/emit/native.py`. threads: default one a core.
+
+        Raises RunnerError where the native part is not built, InputError for instructions that this processor lacks,
+        BundleError where the weights cannot be read or do not fit the network.
+        """
+        try:
+            from .. import _native
+        except ImportError as error:
+            raise RunnerError(
+                f"the native runner is not built here ({error}); reinstall universeg_rt where there is a C++ compiler, or use "
+                "runner='onnxruntime'") from None
+        here = _native.available()
+        if instructions != "auto" and instructions not in here:
+            known = instructions in INSTRUCTIONS
+            raise InputError(f"instructions are {instructions!r}; {'this processor runs' if known else 'accepted here: auto,'} "
+                             f"{', '.join(here)}")
+        self.threads = threads or cores()
+        self._native, self._spec = _native, spec
+        try:
+            with np.load(weights, allow_pickle=False) as file:
+                arrays = dict(file)
+            self._network = _native.Network(arrays, list(spec.encoder_features), list(spec.decoder_features),
+                                            spec.negative_slope, instructions, self.threads)
+        except (OSError, ValueError, KeyError) as error:
+            raise BundleError(f"{weights} cannot be used ({error}); export the bundle again, or copy it again") from None
+        self.model_bytes = os.path.getsize(weights)
+        self.device = f"CPU, {self._network.instructions}"
+
+    @classmethod
+    def open(cls, bundle: Bundle, precision: str, threads: int | None) -> NativeRunner:
+        if precision not in ("auto", "fp32"):
+            raise RunnerError(f"the native runner computes in fp32 only, not {precision}; use runner='onnxruntime' for that")
+        return cls(bundle.model("fp32", "native"), bundle.manifest.spec, threads, os.environ.get("UNIVERSEG_INSTRUCTIONS", "auto"))
+
+    def _prepare(self, support: np.ndarray, weights: np.ndarray) -> list:
+        self._check_size(support.shape[3:])
+        sets = []
+        for entries, row in zip(support, weights):
+            used = row != 0  # entries of no weight pad the array; they change nothing
+            sets.append(self._native.prepare(entries if used.all() else np.ascontiguousarray(entries[used]), row[used]))
+        return [support.shape[3:], sets]
+
+    def _run(self, prepared: list, queries: np.ndarray) -> np.ndarray:
+        size, sets = prepared
+        if queries.shape[2:] != size:
+            raise InputError(f"queries are {queries.shape[2:]}, the support was prepared at {size}")
+        try:
+            return np.stack([self._network.run(sets, query[0]) for query in queries])[:, :, None]
+        except MemoryError:
+            raise RunnerError("not enough memory for this support; take fewer entries or smaller images") from None
+
+    def peak_bytes(self, support_size: int, members: int, height: int, width: int) -> int:
+        # Counted from kernels/cpu/network.cpp: the process with its libraries; weights as they come and transformed (36/9 of
+        # them); the support, ours and the caller's; maps of the query and of one chunk; what is kept of each entry.
+        pixels = height * width
+        full_map = max(self._spec.encoder_features + self._spec.decoder_features) * pixels * 4
+        return int(6.5e7 + 5 * self.model_bytes + 2 * members * support_size * 2 * pixels * 4
+                   + 13 * full_map + 0.39 * full_map * support_size)
+
+    def _check_size(self, size: tuple[int, int]) -> None:
+        multiple = self._spec.size_multiple
+        if any(side < max(8, multiple) or side % multiple for side in size):
+            raise InputError(f"images are {size[0]}x{size[1]}; height and width must be multiples of {multiple}, at least 8")
