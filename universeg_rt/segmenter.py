@@ -20,11 +20,17 @@ from .support import SupportSet
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds of one prediction; in a batch, network is the batch's time divided by its size."""
+    """Seconds of one prediction; in a batch, network is the batch's time divided by its size.
+
+    runner, precision: what ran the network. notes: as `Runner.notes`, what was not as asked or as it could be, and the cure.
+    """
 
     preprocess: float
     network: float
     postprocess: float
+    runner: str = ""
+    precision: str = ""
+    notes: tuple[str, ...] = ()
 
     @property
     def total(self) -> float:
@@ -182,7 +188,9 @@ class Task:
         else:
             spread = np.zeros_like(probability)
         mask = probability >= 0.5
-        return Prediction(mask, probability, spread, Timing(preprocess, network, time.perf_counter() - start))
+        runner = self.segmenter.runner
+        timing = Timing(preprocess, network, time.perf_counter() - start, runner.name, runner.precision, runner.notes)
+        return Prediction(mask, probability, spread, timing)
 
 
 def _sigmoid(logits: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ import pytest
 
 from universeg_rt import Ensemble, InputError, Segmenter, SupportSet
 from universeg_rt.preprocess import Placement
-from universeg_rt.runners import streamed
+from universeg_rt.runners import stages
 
 from ..conftest import SMALL_GRID, SMALL_SPEC, discs, random_weights
 
@@ -66,7 +66,7 @@ def test_chunks_do_not_change_the_answer(segmenter, support, monkeypatch):
     image = discs(1, seed=3)[0][0]
     whole = segmenter.prepare(support).predict(image).probability
     for chunk in (1, 2, 3):
-        monkeypatch.setattr(streamed, "CHUNK_PIXELS", chunk * SMALL_GRID[0] * SMALL_GRID[1])
+        monkeypatch.setattr(stages, "CHUNK_PIXELS", chunk * SMALL_GRID[0] * SMALL_GRID[1])
         assert np.abs(segmenter.prepare(support).predict(image).probability - whole).max() < 1e-5
 
 

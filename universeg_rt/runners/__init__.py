@@ -15,6 +15,7 @@ from .base import Runner
 # name -> (module, class), the fastest first: the order in which `auto` tries them.
 BACKENDS = {
     "onnxruntime": ("streamed", "StreamedOnnxRuntime"),
+    "openvino": ("openvino", "StreamedOpenVino"),
 }
 RUNNERS = tuple(BACKENDS)
 PRECISIONS = ("fp32", "fp16", "int8")
@@ -37,7 +38,7 @@ def open_runner(bundle: Bundle, runner: str = "auto", precision: str = "auto", t
         raise InputError(f"threads is {threads!r}; give a positive integer, or None for one a core")
     if runner != "auto":
         chosen = _backend(runner).open(bundle, precision, threads)
-        chosen.reason = "asked for"
+        chosen.reason = "; ".join(("asked for", *chosen.notes))
         return chosen
     passed: list[str] = []
     errors: list[Exception] = []
@@ -48,7 +49,7 @@ def open_runner(bundle: Bundle, runner: str = "auto", precision: str = "auto", t
             passed.append(f"{name}: {error}")
             errors.append(error)
             continue
-        chosen.reason = "the fastest that starts here" + "".join(f"; not {why}" for why in passed)
+        chosen.reason = "; ".join(("the fastest that starts here", *(f"not {why}" for why in passed), *chosen.notes))
         return chosen
     if len({type(e) for e in errors}) == 1 and len({str(e) for e in errors}) == 1:
         raise errors[0]

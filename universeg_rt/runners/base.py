@@ -14,13 +14,15 @@ class Runner(ABC):
     """Runs one network on one device. Safe to call from several threads at once.
 
     name: as in `Segmenter.open(runner=...)`. precision: the one that runs, of `runners.PRECISIONS`. device: where it runs,
-    in words. reason: why this runner was chosen, in a few words.
+    in words. reason: why this runner was chosen, in a few words. notes: what is not as was asked or as it could be (a cache
+    that could not be used, a path not taken), and the cure; also part of `reason`.
     """
 
     name: str = ""
     precision: str = "fp32"
     device: str = "CPU"
     reason: str = ""
+    notes: tuple[str, ...] = ()
 
     @classmethod
     @abstractmethod
