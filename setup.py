@@ -1,10 +1,16 @@
-"""Installs the five top-level folders as one package, so that nothing called `export` lands in site-packages."""
+"""Installs the five top-level folders as one package, so that nothing called `export` lands in site-packages.
+
+The native CPU runner is compiled where a C++ compiler is found and left out where none is: installing never fails for it.
+UNIVERSEG_NATIVE=0 leaves it out, UNIVERSEG_BUILD_KERNELS=1 also builds the CUDA kernels that can be built.
+"""
 
 import os
+import platform
 import subprocess
 import sys
 
-from setuptools import Distribution, find_packages, setup
+from setuptools import Distribution, Extension, find_packages, setup
+from setuptools.command.build_ext import build_ext
 from setuptools.command.build_py import build_py
 
 TOP_LEVEL = {
@@ -19,7 +25,14 @@ packages = []
 for package, folder in TOP_LEVEL.items():
     packages += [package] + [f"{package}.{name}" for name in find_packages(folder)]
 
-NATIVE = os.environ.get("UNIVERSEG_BUILD_KERNELS") == "1"  # off: installing needs no compiler
+KERNELS = os.environ.get("UNIVERSEG_BUILD_KERNELS") == "1"  # off: installing needs no compiler
+NATIVE = os.environ.get("UNIVERSEG_NATIVE") != "0"
+
+CPU = "kernels/cpu/"
+CPU_SOURCES = {"module.cpp": [], "network.cpp": [], "kernels_plain.cpp": []}
+if platform.machine() in ("x86_64", "AMD64"):
+    CPU_SOURCES |= {"kernels_avx2.cpp": ["-mavx2", "-mfma"], "kernels_avx512.cpp": ["-mavx512f"]}
+FLAGS = ["-std=c++17", "-O3", "-fvisibility=hidden", "-Wno-psabi", "-pthread"]
 
 
 class BuildPy(build_py):
@@ -27,16 +40,42 @@ class BuildPy(build_py):
 
     def run(self):
         super().run()
-        if NATIVE:
+        if KERNELS:
             folder = "kernels" if self.editable_mode else os.path.join(self.build_lib, "universeg_rt", "kernels")
             subprocess.run([sys.executable, os.path.join("kernels", "build.py"), "--out", folder], check=True)
+
+
+class BuildExt(build_ext):
+    """Compiles each file of the native runner for its own instruction set."""
+
+    def build_extension(self, ext):
+        import pybind11
+
+        if self.compiler.compiler_type != "unix":
+            raise RuntimeError("the native runner needs GCC or Clang; without it ONNX Runtime is used")
+        compile_one = self.compiler._compile
+
+        def compile_for(obj, src, *rest):
+            # rest: extension, cc_args, extra_postargs, pp_opts
+            return compile_one(obj, src, *rest[:2], [*rest[2], *CPU_SOURCES[os.path.basename(src)]], *rest[3:])
+
+        self.compiler._compile = compile_for
+        ext.include_dirs.append(pybind11.get_include())
+        try:
+            super().build_extension(ext)
+        finally:
+            self.compiler._compile = compile_one
 
 
 class NativeDistribution(Distribution):
     """Names the wheel after this platform when it holds compiled libraries."""
 
     def has_ext_modules(self):
-        return NATIVE
+        return KERNELS or NATIVE
 
 
-setup(packages=packages, package_dir=TOP_LEVEL, cmdclass={"build_py": BuildPy}, distclass=NativeDistribution)
+native = Extension(
+    "universeg_rt._native", [CPU + name for name in CPU_SOURCES], depends=[CPU + "kernels.h", CPU + "kernels_impl.h", CPU + "network.h",
+    CPU + "pool.h"], extra_compile_args=FLAGS, extra_link_args=["-pthread"], language="c++", optional=True)
+setup(packages=packages, package_dir=TOP_LEVEL, ext_modules=[native] if NATIVE else [],
+      cmdclass={"build_py": BuildPy, "build_ext": BuildExt}, distclass=NativeDistribution)

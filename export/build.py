@@ -11,17 +11,20 @@ import numpy as np
 import universeg_rt
 from universeg_rt.atomic import write_folder
 from universeg_rt.bundle import MANIFEST, Bundle, file_entry
-from universeg_rt.errors import InputError, OutputError
+from universeg_rt.errors import InputError, OutputError, RunnerError
 from universeg_rt.manifest import InputContract, Manifest, Models
+from universeg_rt.runners.base import Runner
+from universeg_rt.runners.native import NativeRunner
 from universeg_rt.runners.streamed import StreamedOnnxRuntime
 from universeg_rt.spec import NetworkSpec
 from universeg_rt.training.checkpoint import weights_sha256
 
 from .emit import emit_predict, emit_prepare, emit_stages, emit_whole
+from .emit.native import emit_native
 from .folds import fold
 from .parity import Model, ParityReport, Tolerance, check_parity
 
-WHOLE, PREPARE, PREDICT = "model.onnx", "prepare.onnx", "predict.onnx"
+WHOLE, PREPARE, PREDICT, NATIVE = "model.onnx", "prepare.onnx", "predict.onnx", "native.npz"
 
 
 def build_bundle(
@@ -58,17 +61,22 @@ def build_bundle(
             file = f"stages/{position:02}_{stage.name}.onnx"
             _write(folder / file, stage.model)
             stages.append((stage.name, file))
+        native = emit_native(network)
+        if native is not None:
+            (folder / NATIVE).write_bytes(native)
         models = {
             "whole": whole_model(folder / WHOLE),
             "pair": pair_model(folder / PREPARE, folder / PREDICT),
-            "streamed": _streamed_model(StreamedOnnxRuntime([(n, folder / f) for n, f in stages])),
+            "streamed": _runner_model(StreamedOnnxRuntime([(n, folder / f) for n, f in stages])),
         }
+        if native is not None:
+            models |= _native_model(folder / NATIVE, spec)
         report = check_parity(spec, weights, models, tolerance, progress)
         files = {str(p.relative_to(folder).as_posix()): file_entry(p) for p in sorted(folder.rglob("*")) if p.is_file()}
         manifest = Manifest(
             name=name, version=version, spec=spec, weights_sha256=digest,
             input=InputContract(grid[0], grid[1], spec.size_multiple),
-            models={"fp32": Models(WHOLE, tuple(stages), PREPARE, PREDICT)}, files=files, parity={"fp32": report.summary()},
+            models={"fp32": Models(WHOLE, tuple(stages), PREPARE, PREDICT, NATIVE if native else None)}, files=files, parity={"fp32": report.summary()},
             provenance=dict(provenance or {}), licence=dict(licence or {}))
         (folder / MANIFEST).write_text(manifest.to_json())
     return Bundle.open(output), report
@@ -112,7 +120,16 @@ def _support_feed(support: np.ndarray, weights: np.ndarray) -> dict[str, np.ndar
             "support_labels": np.ascontiguousarray(support[:, :, 1:]), "weights": weights}
 
 
-def _streamed_model(runner: StreamedOnnxRuntime) -> Model:
+def _native_model(weights: Path, spec: NetworkSpec) -> dict[str, Model]:
+    """The native runner, where it is built on this machine."""
+    try:
+        runner = NativeRunner(weights, spec)
+    except RunnerError:
+        return {}
+    return {"native": _runner_model(runner)}
+
+
+def _runner_model(runner: Runner) -> Model:
     return lambda support, weights, query: runner.run(runner.prepare(support, weights), query)
 
 

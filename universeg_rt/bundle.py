@@ -58,13 +58,14 @@ class Bundle:
         return [(name, self.file(file)) for name, file in self._models(precision).stages]
 
     def model(self, precision: str, part: str = "whole") -> Path:
-        """File of a precision's `whole`, `prepare` or `predict` model; BundleError where the bundle has none."""
+        """File of a precision's `whole`, `prepare` or `predict` model or `native` weights; BundleError where it has none."""
         models = self._models(precision)
-        name = {"whole": models.whole, "prepare": models.prepare, "predict": models.predict}[part]
+        name = {"whole": models.whole, "prepare": models.prepare, "predict": models.predict, "native": models.native}[part]
         if name is None:
-            raise BundleError(
-                f"{self.path} holds no {part} model of {precision}: it was exported by an older version; export it again "
-                "with universeg-export")
+            old = "it was exported by an older version: export it again with universeg-export"
+            if part == "native" and self.manifest.spec.cross_activation != "none":
+                old = "this network has an activation in the cross convolution, which the native runner does not do"
+            raise BundleError(f"{self.path} holds no {part} model of {precision}; {old}")
         return self.file(name)
 
     def _models(self, precision: str) -> Models:

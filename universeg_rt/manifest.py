@@ -21,21 +21,23 @@ class FileEntry:
 
 @dataclass(frozen=True)
 class Models:
-    """The models of one precision: the whole network, its stages (name, file) in the order in which they run, and the
-    network cut in two for runners that keep a prepared support on their device (None in bundles that lack them).
+    """The models of one precision: the whole network, its stages (name, file) in the order in which they run, the network
+    cut in two for runners that keep a prepared support on their device, and the native runner's weights (None in bundles
+    that lack them).
 
-    The tensors between `prepare` and `predict` are described in export/emit/whole.py.
+    The tensors between `prepare` and `predict` are described in export/emit/whole.py, the weights in export/emit/native.py.
     """
 
     whole: str
     stages: tuple[tuple[str, str], ...]
     prepare: str | None = None
     predict: str | None = None
+    native: str | None = None
 
     @property
     def listed(self) -> tuple[str, ...]:
         """Every file of this precision."""
-        files = (self.whole, self.prepare, self.predict, *(file for _, file in self.stages))
+        files = (self.whole, self.prepare, self.predict, self.native, *(file for _, file in self.stages))
         return tuple(file for file in files if file is not None)
 
 
@@ -98,7 +100,7 @@ class Manifest:
                 input=InputContract(**values["input"]),
                 models={
                     precision: Models(str(m["whole"]), tuple((str(n), str(f)) for n, f in m["stages"]),
-                                      _optional(m.get("prepare")), _optional(m.get("predict")))
+                                      *(_optional(m.get(part)) for part in ("prepare", "predict", "native")))
                     for precision, m in values["models"].items()
                 },
                 files={name: FileEntry(str(f["sha256"]), int(f["bytes"])) for name, f in values["files"].items()},

@@ -91,7 +91,7 @@ struct Kernels {
 };
 
 const Kernels* plain_kernels();
-const Kernels* avx2_kernels();    // null where this build has none
-const Kernels* avx512_kernels();
+const Kernels* avx2_kernels();    // x86-64 only
+const Kernels* avx512_kernels();  // x86-64 only
 
 }  // namespace universeg

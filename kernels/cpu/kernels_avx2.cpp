@@ -1,4 +1,4 @@
-// The kernels for avx2 with FMA.
+// The kernels for processors with AVX2 and FMA.
 #define VECTOR_BYTES 32
 #define KERNELS_NAME "avx2"
 #include "kernels_impl.h"

@@ -1,4 +1,4 @@
-// The kernels for avx512F.
+// The kernels for processors with AVX-512F.
 #define VECTOR_BYTES 64
 #define KERNELS_NAME "avx512"
 #include "kernels_impl.h"

@@ -391,9 +391,8 @@ Network::Prepared Network::prepare(const float* entries, const float* weights, i
 
 namespace {
 
-bool runs_here(const Kernels* kernels) {
-  if (!kernels) return false;
-#if defined(__x86_64__) || defined(__i386__)
+bool runs_here([[maybe_unused]] const Kernels* kernels) {
+#if defined(__x86_64__)
   const std::string name = kernels->name;
   if (name == "avx2") return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
   if (name == "avx512") return __builtin_cpu_supports("avx512f");
@@ -401,25 +400,27 @@ bool runs_here(const Kernels* kernels) {
   return true;
 }
 
-const Kernels* const* all_kernels() {
-  static const Kernels* const all[] = {avx512_kernels(), avx2_kernels(), plain_kernels()};
+const std::vector<const Kernels*>& all_kernels() {
+#if defined(__x86_64__)
+  static const std::vector<const Kernels*> all = {avx512_kernels(), avx2_kernels(), plain_kernels()};
+#else
+  static const std::vector<const Kernels*> all = {plain_kernels()};
+#endif
   return all;
 }
 
 }  // namespace
 
 const Kernels* choose_kernels(const std::string& name) {
-  for (int i = 0; i < 3; ++i) {
-    const Kernels* kernels = all_kernels()[i];
+  for (const Kernels* kernels : all_kernels())
     if (runs_here(kernels) && (name == "auto" || name == kernels->name)) return kernels;
-  }
   return nullptr;
 }
 
 std::vector<std::string> available_kernels() {
   std::vector<std::string> out;
-  for (int i = 0; i < 3; ++i)
-    if (runs_here(all_kernels()[i])) out.push_back(all_kernels()[i]->name);
+  for (const Kernels* kernels : all_kernels())
+    if (runs_here(kernels)) out.push_back(kernels->name);
   return out;
 }
 

@@ -14,6 +14,7 @@ from .base import Runner
 
 # name -> (module, class), the fastest first: the order in which `auto` tries them.
 BACKENDS = {
+    "native": ("native", "NativeRunner"),
     "onnxruntime": ("streamed", "StreamedOnnxRuntime"),
     "openvino": ("openvino", "StreamedOpenVino"),
 }

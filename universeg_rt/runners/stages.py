@@ -18,6 +18,7 @@ import numpy as np
 from ..bundle import Bundle
 from ..errors import InputError, RunnerError
 from .base import Runner
+from .threads import cores
 
 # Entries in a chunk times pixels of an image; measured, see benchmarks/NOTES.md.
 CHUNK_PIXELS = 4 * 128 * 128
@@ -72,7 +73,7 @@ class StagedRunner(Runner):
 
         Raises RunnerError where the engine is missing or refuses a file.
         """
-        self.threads = threads or _cores()
+        self.threads = threads or cores()
         self.model_bytes = sum(os.path.getsize(path) for _, path in stages)
         self._start()
         self._stages = self._load(stages)
@@ -206,11 +207,3 @@ class StagedRunner(Runner):
 
 def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
-
-
-def _cores() -> int:
-    """Cores this process may use."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # not on every system
-        return os.cpu_count() or 1
