@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -48,7 +49,7 @@ class NativeRunner(Runner):
                 arrays = dict(file)
             self._network = _native.Network(arrays, list(spec.encoder_features), list(spec.decoder_features),
                                             spec.negative_slope, instructions, self.threads)
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, BadZipFile) as error:
             raise BundleError(f"{weights} cannot be used ({error}); export the bundle again, or copy it again") from None
         self.model_bytes = os.path.getsize(weights)
         self.device = f"CPU, {self._network.instructions}"

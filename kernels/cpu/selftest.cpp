@@ -1,0 +1,87 @@
+// Runs a small random network on several threads and from several callers at once; for the sanitizers and for a look without
+// Python. Prints OK and exits 0 where every result is that of one thread to the bit, and within 1e-4 that of the plain kernels.
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <cstring>
+#include <random>
+#include <thread>
+
+#include "network.h"
+
+using namespace universeg;
+
+namespace {
+
+struct Weights {
+  std::vector<std::vector<float>> arrays;
+  std::mt19937 random{7};
+
+  const float* make(size_t count, float scale) {
+    std::normal_distribution<float> normal(0.f, scale);
+    arrays.emplace_back(count);
+    for (float& x : arrays.back()) x = normal(random);
+    return arrays.back().data();
+  }
+  Conv conv(int outputs, int inputs) { return {make((size_t)outputs * inputs * 9, 0.2f), make(outputs, 0.1f), outputs, inputs}; }
+};
+
+}  // namespace
+
+int main() {
+  const std::vector<int> encoder = {10, 16, 7}, decoder = {12, 9};
+  Weights weights;
+  std::vector<Block> blocks;
+  for (int i = 0; i < 5; ++i) {
+    const int features = i < 3 ? encoder[i] : decoder[i - 3];
+    int query = i == 0 ? 1 : i <= 3 ? encoder[i - 1] : decoder[i - 4];
+    int support = i == 0 ? 2 : query;
+    if (i >= 3) query += encoder[4 - i], support = query;
+    Block block{weights.conv(features, query + support), weights.conv(features, features), {}, query, nullptr};
+    if (i < 4) block.support = weights.conv(features, features);
+    if (i == 0) block.first = weights.make((size_t)9 * 50 * features, 0.1f);
+    blocks.push_back(block);
+  }
+  const float* head = weights.make(9, 0.2f);
+  int bad = 0;
+  for (const std::string& name : available_kernels()) {
+    const Kernels* kernels = choose_kernels(name);
+    for (int height : {16, 44}) {
+      const int width = 28, count = 5;
+      std::vector<float> entries(2 * count * height * width), query(height * width), row(count, 1.f / count);
+      for (float& x : entries) x = (float)(weights.random() % 1000) / 1000.f;
+      for (int i = 0; i < count; ++i)
+        for (int j = 0; j < height * width; ++j) entries[(2 * i + 1) * height * width + j] = j % width > 3 * i && j % width < 20;
+      for (float& x : query) x = (float)(weights.random() % 1000) / 1000.f;
+      const Network::Prepared set = Network::prepare(entries.data(), row.data(), count, height, width);
+      const std::vector<const Network::Prepared*> sets = {&set, &set};
+      std::vector<float> expected(2 * height * width);
+      Network one(blocks, 3, head, 0.1f, 0.01f, kernels, 1), many(blocks, 3, head, 0.1f, 0.01f, kernels, 4);
+      one.run(sets, query.data(), expected.data());
+      std::vector<float> plain(expected.size());
+      Network(blocks, 3, head, 0.1f, 0.01f, choose_kernels("plain"), 1).run(sets, query.data(), plain.data());
+      float error = 0.f, largest = 0.f;
+      for (size_t i = 0; i < plain.size(); ++i) {
+        error = std::max(error, std::fabs(plain[i] - expected[i]));
+        largest = std::max(largest, std::fabs(plain[i]));
+      }
+      if (!(error <= 1e-4f * largest)) ++bad, std::printf("%s, height %d: off by %g of %g\n", name.c_str(), height, error, largest);
+      std::vector<std::thread> callers;
+      std::vector<int> same(3, 1);
+      for (int caller = 0; caller < 3; ++caller)
+        callers.emplace_back([&, caller] {
+          std::vector<float> logits(expected.size());
+          for (int repeat = 0; repeat < 3; ++repeat) {
+            many.run(sets, query.data(), logits.data());
+            if (std::memcmp(logits.data(), expected.data(), logits.size() * sizeof(float))) same[caller] = 0;
+          }
+        });
+      for (auto& caller : callers) caller.join();
+      for (int ok : same)
+        if (!ok) ++bad, std::printf("%s, height %d: threads change the result\n", name.c_str(), height);
+    }
+  }
+  for (const std::string& name : available_kernels()) std::printf("%s ", name.c_str());
+  std::printf(bad ? "failed\n" : "OK\n");
+  return bad != 0;
+}
