@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from universeg_rt import Bundle, BundleError, InputError, RunnerError, Segmenter
-from universeg_rt.runners import open_runner
+from universeg_rt.runners import RUNNERS, open_runner
 from universeg_rt.runners.streamed import StreamedOnnxRuntime
 
 
@@ -129,6 +129,9 @@ def test_runner_and_precision(small_bundle):
         open_runner(bundle, "tpu")
     with pytest.raises(InputError, match="precision is 'int3'"):
         open_runner(bundle, precision="int3")
+    for runner in ("auto", *RUNNERS):
+        with pytest.raises(BundleError, match="holds no int8 models; it has fp32: choose one of these, or export it"):
+            open_runner(bundle, runner, precision="int8")
     for threads in (0, -1, 1.5, True):
         with pytest.raises(InputError, match="threads is"):
             Segmenter.open(small_bundle, threads=threads)
