@@ -39,7 +39,7 @@ def run(options: argparse.Namespace) -> dict:
     spec = bundle.manifest.spec
     network = fold(spec, {key: np.zeros(shape, np.float32) for key, shape in spec.weight_shapes().items()})
     costs = network_cost(network, options.size, options.size)
-    result = {"environment": environment(options.threads), "repeats": options.repeats, "cases": [], "starts": [],
+    result = {"environment": environment(options.threads), "cases": [], "starts": [],
               "bundle": {"name": bundle.manifest.name, "sha256": bundle.sha256, "spec": spec.to_dict()}}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
