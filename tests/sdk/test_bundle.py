@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -135,6 +136,14 @@ def test_runner_and_precision(small_bundle):
     for threads in (0, -1, 1.5, True):
         with pytest.raises(InputError, match="threads is"):
             Segmenter.open(small_bundle, threads=threads)
+
+
+def test_a_missing_openvino_is_an_error_with_the_cure(small_bundle, monkeypatch):
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    monkeypatch.delitem(sys.modules, "openvino.frontend.onnx", raising=False)
+    with pytest.raises(RunnerError, match=r"pip install 'universeg_rt\[openvino\]'"):
+        open_runner(Bundle.open(small_bundle), "openvino")
+    assert open_runner(Bundle.open(small_bundle)).name == "onnxruntime"
 
 
 def test_the_shipped_bundle_opens():
