@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from universeg_rt.bundle import Bundle
+from universeg_rt.cache import VARIABLE
 from universeg_rt.errors import ParityError
 
 from .case import Case
@@ -45,7 +46,7 @@ def run(options: argparse.Namespace) -> dict:
         folder = Path(temporary)
         compile_cache = options.compile_cache or folder / "compiled"
         # Nothing of the user's caches is used or changed.
-        os.environ.update(UNIVERSEG_RT_CACHE=str(folder / "cache"), TORCHINDUCTOR_CACHE_DIR=str(compile_cache.absolute()))
+        os.environ.update({VARIABLE: str(folder / "cache"), "TORCHINDUCTOR_CACHE_DIR": str(compile_cache.absolute())})
         for support_size in tqdm(options.support_sizes, desc="support sizes", unit="size", disable=None):
             case = Case(support_size, options.members, options.queries, options.size, options.threads)
             flop = {side: total(costs, side, support_size).flop * case.members * case.queries for side in ("reference", "folded")}

@@ -14,9 +14,10 @@ pytest.importorskip("onnx", reason="exporting needs onnx")
 from universeg_rt.benchmarks import bench, run
 from universeg_rt.benchmarks.case import Case
 from universeg_rt.benchmarks.child import Child, Died
+from universeg_rt.benchmarks.first_mask import seconds_to_first_mask
 from universeg_rt.benchmarks.report import ratios, statistics
 from universeg_rt.benchmarks.sides import Files, Skipped
-from universeg_rt.errors import ParityError
+from universeg_rt.errors import ParityError, RunnerError
 from universeg_rt.runners import RUNNERS
 from universeg_rt.training.checkpoint import save_checkpoint
 
@@ -171,6 +172,11 @@ def test_ours_in_a_process_gives_what_the_sdk_gives_here(small_bundle, weights, 
     predictions = Segmenter.open(small_bundle).prepare(case.support, case.ensemble).predict_batch(case.images)
     for found, prediction in zip(1 / (1 + np.exp(-logits[:, :, 0].astype(float))), predictions):
         assert np.abs(found.mean(axis=0) - prediction.probability).max() < 1e-4
+
+
+def test_a_start_that_fails_says_why(tmp_path):
+    with pytest.raises(RunnerError, match="before its first mask: .*no bundle at"):
+        seconds_to_first_mask(tmp_path / "no", "onnxruntime", "fp32", Case(2, 1, 1, 32, 1), tmp_path)
 
 
 def test_the_inputs_are_the_same_for_every_side():
