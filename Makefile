@@ -14,7 +14,8 @@ test: $(VENV)/.test
 	$(BIN)/python -m pytest -q $(PYTEST_ARGS)
 
 bench: $(VENV)/.test
-	$(BIN)/python -m universeg_rt.benchmarks.latency
+	$(PIP) install -e '.[bench]' -c constraints.txt
+	$(BIN)/universeg-bench
 
 $(VENV)/.demo: $(PARTS)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -24,7 +25,7 @@ $(VENV)/.demo: $(PARTS)
 $(VENV)/.test: $(PARTS)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) install torch -c constraints.txt
-	$(PIP) install -e '.[export,train,kernels,demo,test]' -c constraints.txt
+	$(PIP) install -e '.[export,train,kernels,openvino,demo,test]' -c constraints.txt
 	touch $@
 
 clean:

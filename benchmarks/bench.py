@@ -18,7 +18,7 @@ from universeg_rt.bundle import SHIPPED, Bundle
 from universeg_rt.cli.common import run_command
 from universeg_rt.errors import InputError, OutputError
 
-from .sides import OURS, PEERS, our_sides
+from .sides import OURS, PEERS, TORCH, our_sides
 
 # The largest S at which a peer runs unless --limit says otherwise: their memory grows by 25 to 53 MB an entry.
 LIMITS = {name: 64 for name in PEERS}
@@ -37,7 +37,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--queries", type=int, default=1, metavar="B", help="queries in one call (1)")
     p.add_argument("--threads", type=int, default=2, help="of every side (2)")
     p.add_argument("--size", type=int, help="image height and width (the bundle's)")
-    p.add_argument("--repeats", type=int, default=5, help="timed turns after each side's first call (5)")
+    p.add_argument("--repeats", type=int, default=5, help="timed turns, after each side's first call and a turn that warms up (5)")
     p.add_argument("--sides", nargs="+", metavar="SIDE", default=["all"],
                    help=f"all, {OURS}, {', '.join(PEERS)}, or {OURS}-RUNNER[-int8] (all)")
     p.add_argument("--limit", nargs="+", default=[], metavar="SIDE=S", help="largest S of a side (64 for all but ours)")
@@ -110,7 +110,7 @@ def _options(args: argparse.Namespace) -> argparse.Namespace:
 
 def _checkpoint(args: argparse.Namespace, bundle: Bundle) -> Path | None:
     """The reference's weights, checked to be the bundle's; None where no side needs them."""
-    if not set(args.sides) & {"reference", "compiled", "plain"}:
+    if not set(args.sides) & set(TORCH):
         return None
     from universeg_rt import training
     from universeg_rt.training.checkpoint import load_checkpoint, weights_sha256

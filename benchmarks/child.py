@@ -19,7 +19,7 @@ import numpy as np
 
 from .case import Case
 from .machine import matrix_rate, peak_bytes, settle
-from .sides import Files, Skipped, load
+from .sides import ENVIRONMENTS, Files, Skipped, load
 
 MATRIX = "matrix product"
 
@@ -37,7 +37,7 @@ class Child:
         threads = {key: str(case.threads) for key in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
         self._process = subprocess.Popen(
             [sys.executable, "-m", __name__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors,
-            env={**os.environ, **threads, **(environment or {})}, text=True)
+            env={**os.environ, **threads, **ENVIRONMENTS.get(name, {}), **(environment or {})}, text=True)
         paths = {f.name: str(getattr(files, f.name)) for f in fields(files)}
         try:
             self.opened = self.ask(do="load", name=name, files=paths, case=asdict(case), any_device=any_device)

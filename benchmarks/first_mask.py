@@ -11,17 +11,22 @@ import sys
 import time
 from pathlib import Path
 
-from universeg_rt import Segmenter
+from universeg_rt import RunnerError, Segmenter
+from universeg_rt.cache import VARIABLE
 
 from .case import Case
 
 
 def seconds_to_first_mask(bundle: Path, runner: str, precision: str, case: Case, cache: Path) -> float:
-    """Start a process as a user does and wait for its mask; raises CalledProcessError with its standard error."""
+    """Start a process as a user does and wait for its mask; raises RunnerError with the last line of what it said."""
     command = [sys.executable, "-m", __name__, str(bundle), runner, precision, str(case.threads), str(case.support_size), str(case.size)]
     start = time.perf_counter()
-    subprocess.run(command, check=True, capture_output=True, env={**os.environ, "UNIVERSEG_RT_CACHE": str(cache)})
-    return time.perf_counter() - start
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, VARIABLE: str(cache)})
+    seconds = time.perf_counter() - start
+    if done.returncode:
+        said = (done.stderr.strip().splitlines() or ["nothing"])[-1]
+        raise RunnerError(f"a process with {runner} {precision} ended with status {done.returncode} before its first mask: {said}")
+    return seconds
 
 
 def _main(bundle: str, runner: str, precision: str, threads: str, support_size: str, size: str) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from universeg_rt.bundle import Bundle
+from universeg_rt.cache import VARIABLE
 from universeg_rt.errors import ParityError
 
 from .case import Case
@@ -22,7 +23,7 @@ from .first_mask import seconds_to_first_mask
 from .machine import environment
 from .models import write_inlined
 from .report import BASES, ratios, statistics
-from .sides import OURS, Files, Skipped
+from .sides import OURS, TORCH, Files, Skipped
 
 TOLERANCE = 1e-3  # of float32 sides' logits
 START_SUPPORT = 16
@@ -39,13 +40,13 @@ def run(options: argparse.Namespace) -> dict:
     spec = bundle.manifest.spec
     network = fold(spec, {key: np.zeros(shape, np.float32) for key, shape in spec.weight_shapes().items()})
     costs = network_cost(network, options.size, options.size)
-    result = {"environment": environment(options.threads), "repeats": options.repeats, "cases": [], "starts": [],
+    result = {"environment": environment(options.threads), "cases": [], "starts": [],
               "bundle": {"name": bundle.manifest.name, "sha256": bundle.sha256, "spec": spec.to_dict()}}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         compile_cache = options.compile_cache or folder / "compiled"
         # Nothing of the user's caches is used or changed.
-        os.environ.update(UNIVERSEG_RT_CACHE=str(folder / "cache"), TORCHINDUCTOR_CACHE_DIR=str(compile_cache.absolute()))
+        os.environ.update({VARIABLE: str(folder / "cache"), "TORCHINDUCTOR_CACHE_DIR": str(compile_cache.absolute())})
         for support_size in tqdm(options.support_sizes, desc="support sizes", unit="size", disable=None):
             case = Case(support_size, options.members, options.queries, options.size, options.threads)
             flop = {side: total(costs, side, support_size).flop * case.members * case.queries for side in ("reference", "folded")}
@@ -94,16 +95,17 @@ def _take_turns(options: argparse.Namespace, case: Case, children: dict[str, Chi
     """Seconds by part of each turn of each side, and the matrix product's rates under MATRIX."""
     matrix = stack.enter_context(closing(Child(MATRIX, Files(Path(), Path(), Path(), Path()), case)))
     turns: dict[str, list] = {MATRIX: []}
-    for turn in range(options.repeats):
+    for turn in range(-1, options.repeats):  # the turn before the first warms up: while others were loaded, a side was idle
         turns[MATRIX].append(matrix.call()["rate"])
         names = list(children)
-        for name in names[turn % len(names) :] + names[: turn % len(names)] if names else []:
+        for position in range(len(names)):
+            name = names[(position + turn) % len(names)]
             try:
                 turns.setdefault(name, []).append(children[name].call())
             except Died as error:
                 leave_out(name, str(error))
                 turns.pop(name, None)
-    return turns
+    return {name: values[1:] for name, values in turns.items()}
 
 
 def _make_models(name: str, options: argparse.Namespace, bundle: Bundle, files: Files, case: Case) -> None:
@@ -138,7 +140,7 @@ def _compare(rows: dict[str, dict], logits: dict[str, np.ndarray]) -> None:
 def _figures(name: str, seconds: list[dict[str, float]], turns: dict[str, list], flop: dict[str, float]) -> dict:
     parts = {part: [turn[part] for turn in seconds] for part in seconds[0]}
     stats = {part: statistics(values) for part, values in parts.items()}
-    mine = flop["reference" if name in ("reference", "compiled", "plain") else "folded"]
+    mine = flop["reference" if name in TORCH else "folded"]
     bases = [base for base in BASES if base in turns and base != name]
     return {"network": stats["network"], "parts": stats, "turns": parts, "flop": mine, "flop_per_s": mine / stats["network"]["p50"],
             "ratios": {base: ratios([turn["network"] for turn in turns[base]], parts["network"]) for base in bases}}

@@ -22,11 +22,16 @@ from .case import Case
 
 PEERS = {
     "reference": "the network as published, eager PyTorch",
+    "reference-kept": "the same, with an allocator that keeps freed memory (see ENVIRONMENTS)",
     "compiled": "the same under torch.compile",
     "plain": "a plain ONNX export of it for this S, ONNX Runtime",
     "folded-onnxruntime": "the folded network as one model, ONNX Runtime",
     "folded-openvino": "the same, functions inlined, OpenVINO for this S",
 }
+# Eager PyTorch gives the memory of every large map back to the system and gets fresh pages for the next; with glibc's
+# allocator told to keep it, the reference spends no time there. No user has this set, so it is a side of its own.
+ENVIRONMENTS = {"reference-kept": {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**40)}}
+TORCH = ("reference", "reference-kept", "compiled", "plain")  # sides with the reference's arithmetic and a checkpoint
 PRECISIONS = ("fp32", "int8")
 OURS = "ours"
 
@@ -73,7 +78,7 @@ def load(name: str, files: Files, case: Case, any_device: bool) -> Side:
     if name.startswith(f"{OURS}-"):
         return _ours(name, files, case, any_device)
     try:
-        return {"reference": _reference, "compiled": _compiled, "plain": _plain, "folded-onnxruntime": _folded_onnxruntime,
+        return {"reference": _reference, "reference-kept": _reference, "compiled": _compiled, "plain": _plain, "folded-onnxruntime": _folded_onnxruntime,
                 "folded-openvino": _folded_openvino}[name](files, case)
     except ImportError as error:
         raise Skipped(f"{error.name} is not installed") from None

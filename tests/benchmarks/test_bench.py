@@ -14,9 +14,10 @@ pytest.importorskip("onnx", reason="exporting needs onnx")
 from universeg_rt.benchmarks import bench, run
 from universeg_rt.benchmarks.case import Case
 from universeg_rt.benchmarks.child import Child, Died
+from universeg_rt.benchmarks.first_mask import seconds_to_first_mask
 from universeg_rt.benchmarks.report import ratios, statistics
 from universeg_rt.benchmarks.sides import Files, Skipped
-from universeg_rt.errors import ParityError
+from universeg_rt.errors import ParityError, RunnerError
 from universeg_rt.runners import RUNNERS
 from universeg_rt.training.checkpoint import save_checkpoint
 
@@ -37,7 +38,7 @@ def options(small_bundle, weights):
     return ["--bundle", str(small_bundle), "--checkpoint", str(weights), "--size", "32", "--repeats", "2", "--threads", "1"]
 
 
-SIDES = ["reference", "plain", "folded-onnxruntime", "ours"]
+SIDES = ["reference", "reference-kept", "plain", "folded-onnxruntime", "ours"]
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +57,7 @@ def test_every_side_is_measured_and_compared(results):
     for case in result["cases"]:
         assert case["matrix_flop_per_s"]["min"] > 0
         ran = {name: row for name, row in case["sides"].items() if "skipped" not in row}
-        expected = {"plain", "folded-onnxruntime", "ours-onnxruntime"} | ({"reference"} if case["support_size"] == 1 else set())
+        expected = {"reference-kept", "plain", "folded-onnxruntime", "ours-onnxruntime"} | ({"reference"} if case["support_size"] == 1 else set())
         assert expected <= set(ran)
         for name, row in ran.items():
             n = row["network"]
@@ -69,7 +70,7 @@ def test_every_side_is_measured_and_compared(results):
                 turns = np.array(ran[base]["turns"]["network"]) / row["turns"]["network"]
                 assert values["min"] == pytest.approx(turns.min()) and values["max"] == pytest.approx(turns.max())
     reference = result["cases"][0]["sides"]["reference"]
-    assert reference["agreement"] is None and set(reference["ratios"]) == {"plain"}
+    assert reference["agreement"] is None and set(reference["ratios"]) == {"reference-kept", "plain"}
     assert "limited to 1" in result["cases"][1]["sides"]["reference"]["skipped"]
 
 
@@ -171,6 +172,11 @@ def test_ours_in_a_process_gives_what_the_sdk_gives_here(small_bundle, weights, 
     predictions = Segmenter.open(small_bundle).prepare(case.support, case.ensemble).predict_batch(case.images)
     for found, prediction in zip(1 / (1 + np.exp(-logits[:, :, 0].astype(float))), predictions):
         assert np.abs(found.mean(axis=0) - prediction.probability).max() < 1e-4
+
+
+def test_a_start_that_fails_says_why(tmp_path):
+    with pytest.raises(RunnerError, match="before its first mask: .*no bundle at"):
+        seconds_to_first_mask(tmp_path / "no", "onnxruntime", "fp32", Case(2, 1, 1, 32, 1), tmp_path)
 
 
 def test_the_inputs_are_the_same_for_every_side():

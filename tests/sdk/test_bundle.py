@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 
 import numpy as np
 import pytest
 
 from universeg_rt import Bundle, BundleError, InputError, RunnerError, Segmenter
-from universeg_rt.runners import open_runner
+from universeg_rt.runners import RUNNERS, open_runner
 from universeg_rt.runners.streamed import StreamedOnnxRuntime
 
 
@@ -147,9 +148,20 @@ def test_runner_and_precision(small_bundle):
         open_runner(bundle, precision="int8")
     with pytest.raises(InputError, match="precision is 'int3'"):
         open_runner(bundle, precision="int3")
+    for runner in ("auto", *RUNNERS):
+        with pytest.raises(BundleError, match="holds no int8 models; it has fp32: choose one of these, or export it"):
+            open_runner(bundle, runner, precision="int8")
     for threads in (0, -1, 1.5, True):
         with pytest.raises(InputError, match="threads is"):
             Segmenter.open(small_bundle, threads=threads)
+
+
+def test_a_missing_openvino_is_an_error_with_the_cure(small_bundle, monkeypatch):
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    monkeypatch.delitem(sys.modules, "openvino.frontend.onnx", raising=False)
+    with pytest.raises(RunnerError, match=r"pip install 'universeg_rt\[openvino\]'"):
+        open_runner(Bundle.open(small_bundle), "openvino")
+    assert open_runner(Bundle.open(small_bundle)).name == "onnxruntime"
 
 
 def test_the_shipped_bundle_opens():

@@ -116,14 +116,6 @@ def test_a_cache_that_cannot_be_written_is_said_in_the_prediction(small_bundle, 
     assert any("cannot be written" in note and VARIABLE in note for note in prediction.timing.notes)
 
 
-def test_a_missing_openvino_is_an_error_with_the_cure(small_bundle, monkeypatch):
-    monkeypatch.setitem(sys.modules, "openvino", None)
-    monkeypatch.delitem(sys.modules, "openvino.frontend.onnx", raising=False)
-    with pytest.raises(RunnerError, match=r"pip install 'universeg_rt\[openvino\]'"):
-        open_runner(Bundle.open(small_bundle), "openvino")
-    assert open_runner(Bundle.open(small_bundle)).name == "onnxruntime"
-
-
 def test_what_fails_inside_openvino_is_a_runner_error(small_bundle, tmp_path):
     runner = open_runner(Bundle.open(small_bundle), "openvino")
     odd = runner.prepare(np.zeros((1, 1, 2, 30, 30), np.float32), np.ones((1, 1), np.float32))

@@ -51,5 +51,5 @@ def _terminated_like_interrupted() -> Iterator[None]:
 
 
 def _cure(program: str) -> str:
-    extra = {"universeg-export": "[export]", "universeg-train": "[train]", "universeg-evaluate": "[train]"}.get(program, "")
+    extra = {"universeg-bench": "[bench]", "universeg-export": "[export]", "universeg-train": "[train]", "universeg-evaluate": "[train]"}.get(program, "")
     return f"pip install 'universeg_rt{extra}'"

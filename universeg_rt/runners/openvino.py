@@ -98,12 +98,12 @@ class StreamedOpenVino(StagedRunner):
         return value.data
 
     def peak_bytes(self, support_size: int, members: int, height: int, width: int) -> int:
-        # Fitted to measured peaks, as for ONNX Runtime (benchmarks/NOTES.md).
+        # Fitted to measured peaks, as for ONNX Runtime (benchmarks/NOTES.md); each stage keeps its own working memory.
         pixels = height * width
         full_map = self._features * pixels * 4
         chunk = min(support_size, max(1, staged.CHUNK_PIXELS // pixels))
-        return int(9e7 + 2 * self.model_bytes + 2 * members * support_size * 2 * pixels * 4
-                   + 0.55 * full_map * support_size + full_map * (4.8 * chunk + 15.6))
+        return int(1.35e8 + 2 * self.model_bytes + 2 * members * support_size * 2 * pixels * 4
+                   + 0.55 * full_map * support_size + full_map * (8.2 * chunk + 31.5))
 
 
 class _Session(StageSession):
