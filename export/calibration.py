@@ -67,15 +67,18 @@ class CalibrationData:
                 "episodes": len(self.episodes), "entries": sorted({e.support.shape[1] for e in self.episodes})}
 
 
-def synthetic_episodes(grid: tuple[int, int], seed: int, episodes: int = EPISODES, entries: int = ENTRIES) -> CalibrationData:
-    """Tasks of the training's generator; the same arguments give the same values. InputError for a seed below 0."""
+def synthetic_episodes(grid: tuple[int, int], seed: int, episodes: int = EPISODES, entries: int = ENTRIES,
+                       first: int = 0) -> CalibrationData:
+    """Tasks of the training's generator, counted from `first`; the same arguments give the same values.
+
+    Raises InputError for a seed below 0.
+    """
     from universeg_rt.training.synthetic import synthetic_subjects
 
-    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-        raise InputError(f"the calibration's seed is {seed!r}; give an integer from 0")
+    _check_seed(seed)
     height, width = grid
     made = []
-    for number in range(episodes):
+    for number in range(first, first + episodes):
         images, labels = synthetic_subjects(seed * 1_000_003 + number, entries + 1, max(grid))
         pair = np.concatenate([images.numpy(), labels.numpy()], axis=1)[:, :, :height, :width].astype(np.float32)
         low, high = (f(pair[:, :1], axis=(2, 3), keepdims=True) for f in (np.min, np.max))
@@ -93,6 +96,7 @@ def support_episodes(path: str | os.PathLike, grid: tuple[int, int], seed: int, 
     """
     from universeg_rt.support import SupportSet
 
+    _check_seed(seed)
     try:
         support = SupportSet.load(path)
     except InputError as error:
@@ -106,6 +110,11 @@ def support_episodes(path: str | os.PathLike, grid: tuple[int, int], seed: int, 
         chosen = random.permutation(others)[:entries]
         made.append(Episode(maps[number][None, :1], maps[number][None, 1:], maps[None, chosen]))
     return CalibrationData(f"support set {Path(path).name}", seed, tuple(made))
+
+
+def _check_seed(seed: int) -> None:
+    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+        raise InputError(f"the calibration's seed is {seed!r}; give an integer from 0")
 
 
 def calibrate(network: FoldedNetwork, data: CalibrationData, progress: Callable[[Sequence], Iterator] = iter) -> Quantisation:

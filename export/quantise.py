@@ -48,7 +48,7 @@ def quantised_convolutions(network: FoldedNetwork) -> tuple[tuple[str, ...], tup
     names, ends = [], []
     for block in network.blocks:
         found = []
-        if block not in (network.blocks[0], network.blocks[-1]):
+        if block is not network.blocks[0] and block is not network.blocks[-1]:
             found += ["query_term", "target"]
             if block.mean_before_convolution:
                 found += ["mean_term", "support_query_term"]
