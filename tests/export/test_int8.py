@@ -113,6 +113,21 @@ def test_one_calibration_gives_all_forms_the_same_scales(network, plan):
                 assert np.array_equal(value, whole[name]), name
 
 
+def test_entries_pass_between_stages_as_integers_where_an_int8_convolution_reads_them(network, plan):
+    seen = set()
+    for stage in emit_stages(network, {}, "0", quantisation=plan):
+        for value in (*stage.model.graph.input, *stage.model.graph.output):
+            integers = value.type.tensor_type.elem_type == TensorProto.UINT8
+            name, _, what = value.name.partition(".")
+            downsampled = what == "entries_down"
+            skip = what == "entries" and name.startswith("enc") and name != network.encoder[-1].label
+            assert integers == (downsampled or skip), value.name
+            seen.add(integers)
+        rounded = [n.input[0] for n in stage.model.graph.node if n.op_type == "QuantizeLinear"]
+        assert not set(rounded) & {o for n in stage.model.graph.node if n.op_type == "DequantizeLinear" for o in n.output}
+    assert seen == {True, False}
+
+
 def optimised(model: onnx.ModelProto, folder) -> list[str]:
     """Operators of a model as ONNX Runtime runs it."""
     options = ort.SessionOptions()
