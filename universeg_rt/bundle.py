@@ -46,9 +46,10 @@ class Bundle:
             _check_file(path, name, entry, cure)
         listed = [m.whole for m in manifest.models.values()]
         listed += [file for m in manifest.models.values() for _, file in m.stages]
+        listed += [file for e in manifest.engines for file in e.files]
         unknown = sorted(set(listed) - set(manifest.files))
         if unknown or not manifest.models:
-            raise BundleError(f"{manifest_path} lists models without their files ({', '.join(unknown) or 'none at all'}); {cure}")
+            raise BundleError(f"{manifest_path} lists models or engines without their files ({', '.join(unknown) or 'none at all'}); {cure}")
         return cls(path, manifest, hashlib.sha256(text).hexdigest())
 
     def file(self, name: str) -> Path:
