@@ -10,10 +10,14 @@ from pathlib import Path
 
 from universeg_rt.cli.common import run_command
 from universeg_rt.errors import InputError
+from universeg_rt.runners import PRECISIONS
 from universeg_rt.spec import PRESETS, NetworkSpec
+
+from .engine import command as engines
 
 EXAMPLE = """example:
   universeg-export --checkpoint universeg_v1_nf64_ss64_STv1.pt --spec v1 --output my_bundle
+  universeg-export --bundle my_bundle --engine tensorrt --profile-entries 1:64:256
   universeg-export --explain"""
 
 
@@ -28,7 +32,9 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--grid", type=int, nargs=2, default=(128, 128), metavar=("H", "W"), help="image size of the network (128 128)")
     p.add_argument("--name", help="name of the bundle (that of the output folder)")
     p.add_argument("--licence", help="licence of the weights (the checkpoint's own statement)")
+    p.add_argument("--precision", nargs="+", choices=PRECISIONS, default=["fp32"], help="of engines (fp32)")
     p.add_argument("--explain", action="store_true", help="print what each fold does and the cost table, then stop")
+    engines.add_arguments(p)
     return p
 
 
@@ -40,8 +46,13 @@ def _main(args: argparse.Namespace) -> int:
     spec = _read_spec(args.spec)
     if args.explain:
         return _explain(spec, args)
+    if args.bundle is not None:
+        if args.checkpoint is not None:
+            raise InputError("give --checkpoint to export, or --bundle to build engines for a bundle that is there; not both")
+        engines.run_on_bundle(args, tuple(args.precision))
+        return 0
     if args.checkpoint is None or args.output is None:
-        raise InputError("give --checkpoint and --output (or --explain); --help shows an example")
+        raise InputError("give --checkpoint and --output (or --explain, or --bundle with --engine); --help shows an example")
     from tqdm import tqdm
 
     from universeg_rt.training.checkpoint import load_checkpoint
@@ -50,6 +61,9 @@ def _main(args: argparse.Namespace) -> int:
 
     spec, weights, metadata = load_checkpoint(args.checkpoint, spec)
     check_grid(spec, tuple(args.grid))
+    wanted = engines.options(args, tuple(args.precision), tuple(args.grid)) if args.engine else None
+    if wanted is not None:  # before the minutes that an export takes
+        engines.check_library(wanted)
     provenance = {
         "checkpoint": args.checkpoint.name,
         "checkpoint_sha256": hashlib.sha256(args.checkpoint.read_bytes()).hexdigest(),
@@ -63,6 +77,8 @@ def _main(args: argparse.Namespace) -> int:
     size = sum(f.bytes for f in bundle.manifest.files.values()) / 1e6
     print(report.table())
     print(f"bundle {bundle.path} ({len(bundle.manifest.files)} models, {size:.1f} MB, sha256 {bundle.sha256[:16]})")
+    if wanted is not None:
+        engines.run(bundle, wanted)
     return 0
 
 
