@@ -23,7 +23,7 @@ from universeg_rt.export.engine import store
 from universeg_rt.export.engine.build import EngineOptions
 from universeg_rt.export.engine.process import memory_needed
 
-from .engines import PROFILE, build, bundle, engine_files, fake, replace_model, typed_bundle  # noqa: F401  fixtures
+from .engines import PROFILE, build, bundle, engine_files, fake, replace_model, toy_bundle  # noqa: F401  fixtures
 
 
 def refused(folder, message: str, kind=EngineError, **options) -> str:
@@ -105,22 +105,22 @@ def test_a_model_of_other_weights(fake, bundle):
 
 
 @pytest.mark.parametrize("version, named", [("10.14.1", "node middle (Blur)"), ("8.6.1", "node number")])
-def test_an_operator_that_the_parser_does_not_know_names_the_node(fake, typed_bundle, version, named):
+def test_an_operator_that_the_parser_does_not_know_names_the_node(fake, toy_bundle, version, named):
     fake(version)
-    model = onnx.load(typed_bundle / "fp16.onnx")
+    model = onnx.load(toy_bundle / "fp16.onnx")
     model.graph.node.add(op_type="Blur", domain="elsewhere", name="middle", input=["wide"], output=["blurred"])
     model.opset_import.add(domain="elsewhere", version=1)
-    replace_model(typed_bundle, "fp16.onnx", model, "fp16")
-    message = refused(typed_bundle, "the parser does not take the model", precisions=("fp16",))
+    replace_model(toy_bundle, "fp16.onnx", model, "fp16")
+    message = refused(toy_bundle, "the parser does not take the model", precisions=("fp16",))
     assert named in message and "No importer registered" in message
 
 
-def test_an_input_that_no_profile_covers(fake, typed_bundle):
+def test_an_input_that_no_profile_covers(fake, toy_bundle):
     fake("10.14.1")
-    model = onnx.load(typed_bundle / "fp16.onnx")
+    model = onnx.load(toy_bundle / "fp16.onnx")
     model.graph.input[0].type.tensor_type.shape.dim[1].dim_param = "channels"
-    replace_model(typed_bundle, "fp16.onnx", model, "fp16")
-    refused(typed_bundle, "input query has a dimension 'channels' that no profile covers", precisions=("fp16",))
+    replace_model(toy_bundle, "fp16.onnx", model, "fp16")
+    refused(toy_bundle, "input query has a dimension 'channels' that no profile covers", precisions=("fp16",))
 
 
 @pytest.mark.parametrize("options, message", [
@@ -132,9 +132,9 @@ def test_what_the_bundle_has_not(fake, bundle, options, message):
     refused(bundle, message, InputError, **options)
 
 
-def test_a_model_part_that_the_bundle_has_not(fake, typed_bundle):
+def test_a_model_part_that_the_bundle_has_not(fake, toy_bundle):
     fake("10.14.1")
-    refused(typed_bundle, "holds no fp16 model predict; it has whole", InputError, precisions=("fp16",), models=("predict",))
+    refused(toy_bundle, "holds no fp16 model predict; it has whole", InputError, precisions=("fp16",), models=("predict",))
 
 
 @pytest.mark.parametrize("options, message", [

@@ -19,10 +19,10 @@ PROFILE = Profile((1, 1, 2), (1, 1, 3), (1, 4, 8), (32, 32))
 
 
 @pytest.fixture
-def build(small_bundle, tmp_path, tensorrt_rtx, monkeypatch):
+def build(typed_bundle, tmp_path, tensorrt_rtx, monkeypatch):
     for name, value in tensorrt_rtx.items():
         monkeypatch.setenv(name, value)
-    bundle = Bundle.open(shutil.copytree(small_bundle, tmp_path / "bundle"))
+    bundle = Bundle.open(shutil.copytree(typed_bundle, tmp_path / "bundle"))
 
     def run(plugin, precision="fp32"):
         options = EngineOptions("tensorrt-rtx", (precision,), ("whole", "predict"), PROFILE, plugin)
@@ -38,10 +38,11 @@ def of_generation(plugins, generation):
     pytest.skip(f"TENSORRT_INCLUDE names no headers for a plugin of generation {generation}")
 
 
-def test_with_the_plugin_and_with_native_operators(build, plugins):
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_with_the_plugin_and_with_native_operators(build, plugins, precision):
     library = of_generation(plugins, 10)
-    folder, native = build(None)
-    folder, ours = build(library)
+    folder, native = build(None, precision)
+    folder, ours = build(library, precision)
     for plain, outcome in zip(native, ours):
         made = outcome.entry.fingerprint
         assert made.plugin_sha256 == hashlib.sha256(library.read_bytes()).hexdigest()
