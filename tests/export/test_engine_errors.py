@@ -23,6 +23,7 @@ from universeg_rt.export.engine import store
 from universeg_rt.export.engine.build import EngineOptions
 from universeg_rt.export.engine.process import memory_needed
 
+from ..conftest import SMALL_SPEC, random_weights
 from .engines import PROFILE, build, bundle, engine_files, fake, replace_model, toy_bundle  # noqa: F401  fixtures
 
 
@@ -242,6 +243,40 @@ def test_leftovers_of_a_killed_process_are_swept_and_nothing_else(fake, bundle):
         (bundle / "engines" / name).write_text("x")
     (outcome,) = build(bundle)
     assert engine_files(bundle) == {*outcome.entry.files, "engines/notes.txt"}
+
+
+# From a checkpoint ------------------------------------------------------------------------------------------------------
+
+@pytest.fixture
+def checkpoint(tmp_path, monkeypatch):
+    pytest.importorskip("safetensors", reason="safetensors is not installed: pip install 'universeg_rt[export]'")
+    from universeg_rt.export import parity
+    from universeg_rt.training.checkpoint import save_checkpoint
+
+    monkeypatch.setattr(parity, "SUPPORT_SIZES", (1, 3))
+    monkeypatch.setattr(parity, "IMAGE_SIZES", ((32, 32),))
+    save_checkpoint(tmp_path / "w.safetensors", SMALL_SPEC, random_weights(SMALL_SPEC))
+    return ["--checkpoint", str(tmp_path / "w.safetensors"), "--output", str(tmp_path / "out"), "--grid", "32", "32",
+            "--engine", "tensorrt"]
+
+
+def test_export_and_engines_in_one_command(fake, checkpoint, tmp_path, capsys):
+    fake("10.14.1")
+    assert main(checkpoint) == 0
+    assert [e.model for e in Bundle.open(tmp_path / "out").manifest.engines] == ["whole", "prepare", "predict"]
+    assert "largest logit error" in capsys.readouterr().out
+
+
+def test_a_missing_library_is_said_before_the_export(checkpoint, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    assert main(checkpoint) == 1
+    assert "pip install tensorrt-cu13" in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+def test_an_engine_that_fails_leaves_the_bundle_that_passed_the_gate(fake, checkpoint, tmp_path, capsys):
+    fake("10.14.1", "abort")
+    assert main(checkpoint) == 1
+    assert "crashed (SIGABRT)" in capsys.readouterr().err and not Bundle.open(tmp_path / "out").manifest.engines
 
 
 # Two at once ------------------------------------------------------------------------------------------------------------

@@ -123,6 +123,7 @@ def test_progress_from_the_version_or_at_least_a_sign_of_life(fake, bundle, vers
     options = EngineOptions("tensorrt", models=("whole",), profile=PROFILE)
     build_engines(Bundle.open(bundle), options, lambda label: nullcontext(lambda *step: seen.append((label, *step))), lambda line: None)
     assert (("whole fp32", "Building engine", 1, 2) in seen) == progress
+    assert ("whole fp32", "building the engine", 0, 0) in seen
 
 
 @pytest.mark.parametrize("folder", [f for f in os.environ.get("TENSORRT_INCLUDE", "").split(os.pathsep) if f] or [None])

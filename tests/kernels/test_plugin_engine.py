@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
+import subprocess
+import sys
 
 import pytest
 
@@ -58,3 +61,18 @@ def test_a_plugin_for_tensorrt_8_is_refused_by_name(build, plugins):
     library = of_generation(plugins, 8)
     with pytest.raises(EngineError, match=f"{library.name} was built against TensorRT .* build it against headers of 10 or later"):
         build(library)
+
+
+def test_under_tensorrt_8_5_the_plugin_is_registered_with_the_library_that_the_package_opened(plugins):
+    """The way for versions without load_library, with NVIDIA's own libnvinfer.so.8 under a stand-in for its module."""
+    if "TENSORRT8_LIBRARY" not in os.environ:
+        pytest.skip("needs libnvinfer.so.8 of TensorRT 8.5 (set TENSORRT8_LIBRARY to its path)")
+    code = ("import ctypes, sys, types; from universeg_rt.export.engine.worker import _load_plugin; "
+            "opened = ctypes.CDLL(sys.argv[1]); "
+            "module = types.SimpleNamespace(__version__='8.5.3.1', get_plugin_registry=object); "
+            "print(_load_plugin(module, sys.argv[2]))")
+    library = of_generation(plugins, 8)
+    done = subprocess.run([sys.executable, "-c", code, os.environ["TENSORRT8_LIBRARY"], library], capture_output=True, text=True,
+                          timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == loading.inspect(library).headers
