@@ -35,6 +35,10 @@ class RunnerError(UniverSegError):
     """A runner that is unknown or cannot start here; names what to install."""
 
 
+class EngineError(UniverSegError):
+    """An engine that cannot be built, or was built for another machine, library or model; names what differs."""
+
+
 class OutputError(UniverSegError, OSError):
     """A file or folder that cannot be written."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, field
 
+from .engine import EngineEntry
 from .errors import BundleError, SpecError
 from .spec import NetworkSpec
 
@@ -54,7 +55,10 @@ class InputContract:
 
 @dataclass(frozen=True)
 class Manifest:
-    """A bundle's table of contents. `parity`, `provenance` and `licence` are plain values, documented in README.md."""
+    """A bundle's table of contents. `parity`, `provenance` and `licence` are plain values, documented in README.md.
+
+    engines: built from the models for one kind of GPU each; their files are in `files`, as all others are.
+    """
 
     name: str
     version: str
@@ -66,6 +70,7 @@ class Manifest:
     parity: dict = field(default_factory=dict)
     provenance: dict = field(default_factory=dict)
     licence: dict = field(default_factory=dict)
+    engines: tuple[EngineEntry, ...] = ()
     schema_version: int = SCHEMA_VERSION
 
     @property
@@ -107,6 +112,7 @@ class Manifest:
                 parity=dict(values["parity"]),
                 provenance=dict(values["provenance"]),
                 licence=dict(values["licence"]),
+                engines=tuple(EngineEntry.from_dict(e) for e in values.get("engines", ())),
                 schema_version=values["schema_version"],
             )
             sides = (manifest.input.height, manifest.input.width)

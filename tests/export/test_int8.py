@@ -15,7 +15,8 @@ from universeg_rt.export.calibration import (
     CalibrationData, Episode, best_scale, calibrate, support_episodes, synthetic_episodes)
 from universeg_rt.export.emit import emit_predict, emit_prepare, emit_stages, emit_whole
 from universeg_rt.export.folds import fold
-from universeg_rt.export.precisions import streamed_model, whole_model
+from universeg_rt.runners.streamed import StreamedOnnxRuntime
+from universeg_rt.export.precisions import runner_model, whole_model
 from universeg_rt.export.quantise import WEIGHT_LIMIT, Quantisation, quantise_weight, quantised_convolutions
 from universeg_rt.spec import NetworkSpec
 
@@ -163,7 +164,7 @@ def test_all_forms_compute_the_same_within_the_rounding(tmp_path, small_spec, ne
     episode = noise_episodes(seed=9).episodes[0]
     inputs = (episode.support, episode.weights, episode.query)
     exact, whole, streamed = (m(*inputs) for m in (
-        whole_model(tmp_path / "float.onnx"), whole_model(tmp_path / "model.onnx"), streamed_model(stages)))
+        whole_model(tmp_path / "float.onnx"), whole_model(tmp_path / "model.onnx"), runner_model(StreamedOnnxRuntime(stages))))
     assert 0 < np.abs(whole - exact).mean() < 0.1 * np.abs(exact).mean()
     assert np.abs(streamed - exact).mean() < 0.1 * np.abs(exact).mean()
 

@@ -95,7 +95,7 @@ def test_files_outside_the_bundle_are_refused(copy):
 
 def test_models_without_files_are_refused(copy):
     edit(copy, lambda v: v["files"].pop("model.onnx"))
-    with pytest.raises(BundleError, match="lists models without their files"):
+    with pytest.raises(BundleError, match="lists models or engines without their files"):
         Bundle.open(copy)
 
 
