@@ -14,13 +14,15 @@ class Runner(ABC):
     """Runs one network on one device. Safe to call from several threads at once.
 
     name: as in `Segmenter.open(runner=...)`. precision: the one that runs, of `runners.PRECISIONS`. device: where it runs,
-    in words. reason: why this runner was chosen, in a few words.
+    in words. reason: why this runner was chosen, in one short line. passed: of each faster runner that does not start here,
+    name and the whole reason.
     """
 
     name: str = ""
     precision: str = "fp32"
     device: str = "CPU"
     reason: str = ""
+    passed: dict[str, str] = {}
 
     @classmethod
     @abstractmethod
