@@ -17,11 +17,11 @@ from universeg_rt.runners.streamed import StreamedOnnxRuntime
 from universeg_rt.spec import NetworkSpec
 from universeg_rt.training.checkpoint import weights_sha256
 
-from .emit import emit_stages, emit_whole
+from .emit import emit_predict, emit_prepare, emit_stages, emit_whole
 from .folds import fold
 from .parity import Model, ParityReport, Tolerance, check_parity
 
-WHOLE = "model.onnx"
+WHOLE, PREPARE, PREDICT = "model.onnx", "prepare.onnx", "predict.onnx"
 
 
 def build_bundle(
@@ -51,7 +51,8 @@ def build_bundle(
     digest = weights_sha256(dict(weights))
     metadata = {"universeg.spec": spec.to_json(), "universeg.version": version, "universeg.weights_sha256": digest}
     with write_folder(output) as folder:
-        _write(folder / WHOLE, emit_whole(network, metadata, version))
+        for file, emit in ((WHOLE, emit_whole), (PREPARE, emit_prepare), (PREDICT, emit_predict)):
+            _write(folder / file, emit(network, metadata, version))
         stages = []
         for position, stage in enumerate(emit_stages(network, metadata, version)):
             file = f"stages/{position:02}_{stage.name}.onnx"
@@ -59,6 +60,7 @@ def build_bundle(
             stages.append((stage.name, file))
         models = {
             "whole": whole_model(folder / WHOLE),
+            "pair": pair_model(folder / PREPARE, folder / PREDICT),
             "streamed": _streamed_model(StreamedOnnxRuntime([(n, folder / f) for n, f in stages])),
         }
         report = check_parity(spec, weights, models, tolerance, progress)
@@ -66,7 +68,7 @@ def build_bundle(
         manifest = Manifest(
             name=name, version=version, spec=spec, weights_sha256=digest,
             input=InputContract(grid[0], grid[1], spec.size_multiple),
-            models={"fp32": Models(WHOLE, tuple(stages))}, files=files, parity={"fp32": report.summary()},
+            models={"fp32": Models(WHOLE, tuple(stages), PREPARE, PREDICT)}, files=files, parity={"fp32": report.summary()},
             provenance=dict(provenance or {}), licence=dict(licence or {}))
         (folder / MANIFEST).write_text(manifest.to_json())
     return Bundle.open(output), report
@@ -81,18 +83,33 @@ def check_grid(spec: NetworkSpec, grid: tuple[int, int]) -> None:
 
 def whole_model(path: Path) -> Model:
     """A whole model on ONNX Runtime, as the parity gate calls it."""
+    session = _session(path)
+    return lambda support, weights, query: session.run(["logits"], {"query": query, **_support_feed(support, weights)})[0]
+
+
+def pair_model(prepare: Path, predict: Path) -> Model:
+    """The two halves of a network on ONNX Runtime, as the parity gate calls them."""
+    first, second = _session(prepare), _session(predict)
+    between = [output.name for output in first.get_outputs()]
+
+    def run(support: np.ndarray, weights: np.ndarray, query: np.ndarray) -> np.ndarray:
+        prepared = dict(zip(between, first.run(between, _support_feed(support, weights))))
+        return second.run(["logits"], {"query": query, **prepared})[0]
+
+    return run
+
+
+def _session(path: Path):
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
-    def run(support: np.ndarray, weights: np.ndarray, query: np.ndarray) -> np.ndarray:
-        return session.run(["logits"], {
-            "query": query, "support_images": np.ascontiguousarray(support[:, :, :1]),
-            "support_labels": np.ascontiguousarray(support[:, :, 1:]), "weights": weights})[0]
 
-    return run
+def _support_feed(support: np.ndarray, weights: np.ndarray) -> dict[str, np.ndarray]:
+    return {"support_images": np.ascontiguousarray(support[:, :, :1]),
+            "support_labels": np.ascontiguousarray(support[:, :, 1:]), "weights": weights}
 
 
 def _streamed_model(runner: StreamedOnnxRuntime) -> Model:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from .errors import BundleError
-from .manifest import FileEntry, Manifest
+from .manifest import FileEntry, Manifest, Models
 
 MANIFEST = "manifest.json"
 SHIPPED = Path(__file__).parent / "bundles" / "universeg_rt_v1"
@@ -44,12 +44,12 @@ class Bundle:
             raise BundleError(f"{manifest_path} is not text; {cure}") from None
         for name, entry in manifest.files.items():
             _check_file(path, name, entry, cure)
-        listed = [m.whole for m in manifest.models.values()]
-        listed += [file for m in manifest.models.values() for _, file in m.stages]
+        listed = [file for m in manifest.models.values() for file in m.listed]
         listed += [file for e in manifest.engines for file in e.files]
         unknown = sorted(set(listed) - set(manifest.files))
         if unknown or not manifest.models:
-            raise BundleError(f"{manifest_path} lists models or engines without their files ({', '.join(unknown) or 'none at all'}); {cure}")
+            raise BundleError(f"{manifest_path} lists models or engines without their files "
+                              f"({', '.join(unknown) or 'none at all'}); {cure}")
         return cls(path, manifest, hashlib.sha256(text).hexdigest())
 
     def file(self, name: str) -> Path:
@@ -57,11 +57,25 @@ class Bundle:
 
     def stages(self, precision: str) -> list[tuple[str, Path]]:
         """Names and files of a precision's stages, in order; BundleError where the bundle has no such precision."""
+        return [(name, self.file(file)) for name, file in self._models(precision).stages]
+
+    def model(self, precision: str, part: str = "whole") -> Path:
+        """File of a precision's `whole`, `prepare` or `predict` model; BundleError where the bundle has none."""
+        models = self._models(precision)
+        name = {"whole": models.whole, "prepare": models.prepare, "predict": models.predict}[part]
+        if name is None:
+            raise BundleError(
+                f"{self.path} holds no {part} model of {precision}: it was exported by an older version; export it again "
+                "with universeg-export")
+        return self.file(name)
+
+    def _models(self, precision: str) -> Models:
         models = self.manifest.models
         if precision not in models:
             raise BundleError(
-                f"{self.path} holds no {precision} models; it has {', '.join(models)}: choose one of these, or export it")
-        return [(name, self.file(file)) for name, file in models[precision].stages]
+                f"{self.path} holds no {precision} models; it has {', '.join(models)}: choose one of these, or export the "
+                f"bundle again with universeg-export --precision {precision}")
+        return models[precision]
 
 
 def file_entry(path: Path) -> FileEntry:

@@ -22,10 +22,22 @@ class FileEntry:
 
 @dataclass(frozen=True)
 class Models:
-    """The models of one precision: the whole network, and its stages (name, file) in the order in which they run."""
+    """The models of one precision: the whole network, its stages (name, file) in the order in which they run, and the
+    network cut in two for runners that keep a prepared support on their device (None in bundles that lack them).
+
+    The tensors between `prepare` and `predict` are described in export/emit/whole.py.
+    """
 
     whole: str
     stages: tuple[tuple[str, str], ...]
+    prepare: str | None = None
+    predict: str | None = None
+
+    @property
+    def listed(self) -> tuple[str, ...]:
+        """Every file of this precision."""
+        files = (self.whole, self.prepare, self.predict, *(file for _, file in self.stages))
+        return tuple(file for file in files if file is not None)
 
 
 @dataclass(frozen=True)
@@ -90,7 +102,8 @@ class Manifest:
                 weights_sha256=str(values["weights_sha256"]),
                 input=InputContract(**values["input"]),
                 models={
-                    precision: Models(str(m["whole"]), tuple((str(n), str(f)) for n, f in m["stages"]))
+                    precision: Models(str(m["whole"]), tuple((str(n), str(f)) for n, f in m["stages"]),
+                                      _optional(m.get("prepare")), _optional(m.get("predict")))
                     for precision, m in values["models"].items()
                 },
                 files={name: FileEntry(str(f["sha256"]), int(f["bytes"])) for name, f in values["files"].items()},
@@ -106,3 +119,7 @@ class Manifest:
             return manifest
         except (KeyError, TypeError, ValueError, AttributeError, SpecError) as error:
             raise BundleError(f"{source} is incomplete or altered ({error!r}); export or install the bundle again") from None
+
+
+def _optional(value: object) -> str | None:
+    return None if value is None else str(value)

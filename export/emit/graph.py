@@ -17,27 +17,43 @@ IR_VERSION = 8  # the first with model-local functions
 class GraphBuilder:
     """Collects nodes; every method that adds one returns the name of its output.
 
-    A node is named after its (first) output, `block/what`, so profiles and error messages can be read.
+    A node is named after its (first) output, `block/what`, so profiles and error messages can be read. `dtype` is the
+    type of weights and maps; `wide` that of what is summed up over the support and of what callers give and get: float32
+    where maps are float16, otherwise the same.
     """
 
     def __init__(self, dtype: type = np.float32) -> None:
         self.dtype = np.dtype(dtype)
+        self.wide = np.dtype(np.float32) if self.dtype == np.float16 else self.dtype
         self._nodes: list[onnx.NodeProto] = []
         self._initializers: dict[str, onnx.TensorProto] = {}
         self._inputs: list[onnx.ValueInfoProto] = []
         self._outputs: list[onnx.ValueInfoProto] = []
 
-    def input(self, name: str, shape: Sequence[int | str], default: np.ndarray | None = None) -> str:
-        """Declare a graph input; one with a default value may be left out by the caller."""
-        self._inputs.append(helper.make_tensor_value_info(name, self._element_type, list(shape)))
+    def input(self, name: str, shape: Sequence[int | str], default: np.ndarray | None = None, wide: bool = False) -> str:
+        """Declare a graph input, of type `wide` or `dtype`; one with a default value may be left out by the caller."""
+        dtype = self.wide if wide else self.dtype
+        self._inputs.append(helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(dtype), list(shape)))
         if default is not None:
-            self._initializers[name] = numpy_helper.from_array(default.astype(self.dtype), name)
+            self._initializers[name] = numpy_helper.from_array(default.astype(dtype), name)
         return name
 
-    def output(self, tensor: str, name: str, shape: Sequence[int | str]) -> None:
-        """Declare a graph output called `name` that holds `tensor`."""
+    def output(self, tensor: str, name: str, shape: Sequence[int | str], wide: bool = False) -> None:
+        """Declare a graph output called `name` that holds `tensor`, which has the type `wide` or `dtype`."""
         self.node("Identity", [tensor], name)
-        self._outputs.append(helper.make_tensor_value_info(name, self._element_type, list(shape)))
+        element = helper.np_dtype_to_tensor_dtype(self.wide if wide else self.dtype)
+        self._outputs.append(helper.make_tensor_value_info(name, element, list(shape)))
+
+    def narrow(self, x: str, name: str) -> str:
+        """A tensor of type `wide` as `dtype`; itself where these are one."""
+        return x if self.wide == self.dtype else self._cast(x, name, self.dtype)
+
+    def widen(self, x: str, name: str) -> str:
+        """A tensor of type `dtype` as `wide`; itself where these are one."""
+        return x if self.wide == self.dtype else self._cast(x, name, self.wide)
+
+    def _cast(self, x: str, name: str, dtype: np.dtype) -> str:
+        return self.node("Cast", [x], name, to=int(helper.np_dtype_to_tensor_dtype(dtype)))
 
     def constant(self, name: str, value: np.ndarray | Sequence[int]) -> str:
         """An initializer; floating-point values take the model's type, integers become int64."""
@@ -108,6 +124,9 @@ class GraphBuilder:
         parts = [self.constant(f"int/{p}", [p]) if isinstance(p, int) else p for p in shape]
         return self.node("Reshape", [x, self.concat(parts, f"{name}/shape", axis=0)], name)
 
+    def unsqueeze(self, x: str, name: str, axis: int) -> str:
+        return self.node("Unsqueeze", [x, self.constant(f"int/{axis}", [axis])], name)
+
     def shape(self, x: str, name: str, start: int, end: int | None = None) -> str:
         limits = {"start": start} if end is None else {"start": start, "end": end}
         return self.node("Shape", [x], name, **limits)
@@ -128,7 +147,3 @@ class GraphBuilder:
         helper.set_model_props(model, dict(metadata))
         onnx.checker.check_model(model, full_check=True)
         return model
-
-    @property
-    def _element_type(self) -> int:
-        return helper.np_dtype_to_tensor_dtype(self.dtype)

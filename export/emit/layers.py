@@ -89,16 +89,23 @@ def support_term(g: GraphBuilder, block: FoldedBlock, v: str) -> str:
 
 def support_step(g: GraphBuilder, network: FoldedNetwork, block: FoldedBlock, v: str, term: str, weights: str,
                  support: Layout, query: Layout) -> SupportOutputs:
-    """The block's work for each entry: from its input maps v and the query's term to all that later steps read.
+    """The block's work for each entry: from its input maps v and the query's term to all that later steps read."""
+    label, x = block_label(block), support_term(g, block, v)
+    x_6d = g.reshape(x, f"{label}/support_6d",
+                     [support.queries, support.sets, support.entries, g.shape(x, f"{label}/support_image", 1)])
+    return support_operation(g, network, block, x_6d, term, weights, query)
+
+
+def support_operation(g: GraphBuilder, network: FoldedNetwork, block: FoldedBlock, x_6d: str, term: str, weights: str,
+                      query: Layout) -> SupportOutputs:
+    """`support_step` from the support term (B or 1,K,S,C,H,W) on.
 
     Without a cross activation the operation activates the block's output v'_i, and `mean` is that of v'_i; with one it
     activates z_i, and `mean` is that of z_i, from which the query's path goes on.
     """
     spec, label = network.spec, block_label(block)
-    x, wanted = support_term(g, block, v), entries_are_read(network, block)
+    wanted = entries_are_read(network, block)
     term_6d = g.reshape(term, f"{label}/term_6d", [query.queries, query.sets, 1, g.shape(term, f"{label}/term_image", 1)])
-    x_6d = g.reshape(x, f"{label}/support_6d",
-                     [support.queries, support.sets, support.entries, g.shape(x, f"{label}/support_image", 1)])
     down = is_downsampled(network, block)
 
     def operation(outputs: list[str], pool: bool) -> list[str]:

@@ -35,6 +35,22 @@ def test_a_good_bundle_says_what_it_is(small_bundle):
     assert len(bundle.sha256) == len(manifest.weights_sha256) == 64
 
 
+def test_parts_of_a_precision(small_bundle):
+    bundle = Bundle.open(small_bundle)
+    for part, name in (("whole", "model.onnx"), ("prepare", "prepare.onnx"), ("predict", "predict.onnx")):
+        assert bundle.model("fp32", part) == small_bundle / name
+    with pytest.raises(BundleError, match="holds no int8 models; it has fp32: .*universeg-export --precision int8"):
+        bundle.model("int8")
+
+
+def test_a_manifest_from_before_the_pair_still_opens(copy):
+    edit(copy, lambda v: [v["models"]["fp32"].pop(part) for part in ("prepare", "predict")])
+    bundle = Bundle.open(copy)
+    assert bundle.manifest.models["fp32"].prepare is None and len(bundle.stages("fp32")) > 5
+    with pytest.raises(BundleError, match="no predict model of fp32.*export it again"):
+        bundle.model("fp32", "predict")
+
+
 def test_missing(tmp_path):
     with pytest.raises(BundleError, match="no bundle at .*nothing is there; export it again"):
         Bundle.open(tmp_path / "absent")
@@ -127,6 +143,8 @@ def test_runner_and_precision(small_bundle):
     assert "fastest" in open_runner(bundle).reason
     with pytest.raises(InputError, match="runner is 'tpu'; accepted: auto, onnxruntime"):
         open_runner(bundle, "tpu")
+    with pytest.raises(BundleError, match="holds no int8 models; it has fp32: choose one of these"):
+        open_runner(bundle, precision="int8")
     with pytest.raises(InputError, match="precision is 'int3'"):
         open_runner(bundle, precision="int3")
     for threads in (0, -1, 1.5, True):
