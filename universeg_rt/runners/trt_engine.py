@@ -1,4 +1,4 @@
-"""A deserialised TensorRT engine and its execution contexts: named tensors only, shapes checked, errors typed.
+"""A deserialised TensorRT engine and its execution contexts: named tensors only, errors typed.
 
 Written for TensorRT 8.5 to 11 and TensorRT-RTX by what their Python modules have, never by version number.
 """
@@ -77,20 +77,44 @@ class Engine:
                 return size
         return 0
 
-    def execution(self, stream: Stream) -> Execution:
-        return Execution(self, stream)
+    @property
+    def graphs_inside(self) -> bool:
+        """Whether it makes CUDA graphs by itself (TensorRT-RTX: it knows when its kernels for a shape are compiled)."""
+        return hasattr(self.trt, "CudaGraphStrategy") and hasattr(self.handle, "create_runtime_config")
+
+    def execution(self, stream: Stream, scratch: Scratch) -> Execution:
+        return Execution(self, stream, scratch)
+
+
+class Scratch:
+    """Memory for what runs on one stream, shared by its executions since they take turns. It only grows.
+
+    generation: counts how often it moved; a graph captured before no longer holds.
+    """
+
+    def __init__(self, device: Device, stream: Stream) -> None:
+        self._device, self._stream = device, stream
+        self.buffer: Buffer | None = None
+        self.generation = 0
+
+    def fit(self, size: int, what: str) -> Buffer:
+        """A buffer of at least `size` bytes; RunnerError saying how much is needed where there is none."""
+        if self.buffer is None or self.buffer.size < size:
+            self._stream.synchronize()  # what may still use the old one
+            self.buffer = None
+            self.buffer = self._device.allocate(size, what)
+            self.generation += 1
+        return self.buffer
 
 
 class Execution:
-    """One execution context on one stream, for one thread at a time. graphs_inside: it makes CUDA graphs by itself."""
+    """One execution context on one stream, for one thread at a time."""
 
-    def __init__(self, engine: Engine, stream: Stream) -> None:
+    def __init__(self, engine: Engine, stream: Stream, scratch: Scratch) -> None:
         """RunnerError saying how much memory is needed where TensorRT makes no context."""
-        self.engine, self.stream = engine, stream
-        self.graphs_inside = False
-        self.scratch: Buffer | None = None
-        self.generation = 0  # counts what makes graphs captured before invalid
-        self._sized = False
+        self.engine, self.stream, self.scratch = engine, stream, scratch
+        self._by_shape = self._lent = False  # scratch is sized by the shapes; scratch is ours at all
+        self._generation = -1
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._addresses: dict[str, int] = {}
         with engine.device.current():
@@ -102,28 +126,29 @@ class Execution:
             raise RunnerError(f"TensorRT makes no execution context for the engine {engine.name}: {engine.said()}")
 
     def _make_context(self):
-        """With memory of ours, sized by the shapes that run, where TensorRT lets us; else with its own."""
+        """With scratch memory of ours where TensorRT lets us, sized by the shapes that run from TensorRT 10 on."""
         trt, handle = self.engine.trt, self.engine.handle
-        strategy = getattr(getattr(trt, "ExecutionContextAllocationStrategy", None), "USER_MANAGED", None)
-        if hasattr(trt, "CudaGraphStrategy") and hasattr(handle, "create_runtime_config"):  # TensorRT-RTX
+        if self.engine.graphs_inside:
             config = handle.create_runtime_config()
             config.cuda_graph_strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
-            self.graphs_inside = True
             return handle.create_execution_context(config)
-        if strategy is not None and all(hasattr(trt.IExecutionContext, name)
-                                        for name in ("update_device_memory_size_for_shapes", "set_device_memory")):
-            self._sized = True
+        strategy = getattr(getattr(trt, "ExecutionContextAllocationStrategy", None), "USER_MANAGED", None)
+        if strategy is not None and hasattr(trt.IExecutionContext, "update_device_memory_size_for_shapes"):
+            self._by_shape = self._lent = True
             return handle.create_execution_context(strategy)
+        if hasattr(handle, "create_execution_context_without_device_memory"):
+            self._lent = True
+            return handle.create_execution_context_without_device_memory()
         return handle.create_execution_context()
 
     def set_shapes(self, shapes: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
-        """Shapes of the outputs for shapes of all inputs; the profile has been checked before.
+        """Shapes of the outputs for shapes of all inputs, which the profile has been checked for.
 
-        RunnerError where TensorRT takes them not, or where memory for them is not left.
+        EngineError where the engine has other inputs, RunnerError where TensorRT takes the shapes not, or where memory for
+        them is not left.
         """
         engine = self.engine
-        missing = sorted(set(engine.inputs) ^ set(shapes))
-        if missing:
+        if set(engine.inputs) != set(shapes):
             raise EngineError(f"the engine {engine.name} takes {', '.join(engine.inputs)}, not {', '.join(shapes)}; "
                               "it was not built from a model of this bundle")
         with engine.device.current():
@@ -135,21 +160,26 @@ class Execution:
                         raise RunnerError(f"the engine {engine.name} does not take {name} of shape {tuple(shape)}: {engine.said()}")
                     self._shapes[name] = tuple(shape)
                     changed = True
-            if changed and self._sized:
-                self._fit_scratch()
+            if self._lent and (changed or self._generation != self.scratch.generation):
+                self._lend()
             out = {name: tuple(self._context.get_tensor_shape(name)) for name in engine.outputs}
         if any(side < 0 for shape in out.values() for side in shape):
             raise RunnerError(f"the engine {engine.name} does not know its output shapes {out} for inputs {shapes}")
         return out
 
-    def _fit_scratch(self) -> None:
-        needed = int(self._context.update_device_memory_size_for_shapes())
-        if self.scratch is None or self.scratch.size < needed:
-            self.stream.synchronize()  # what runs may still use the old memory
-            self.scratch = None
-            self.scratch = self.engine.device.allocate(needed, f"running the engine {self.engine.name}")
-            self.generation += 1
-        self._context.set_device_memory(self.scratch.address, self.scratch.size)
+    def _lend(self) -> None:
+        engine = self.engine
+        needed = int(self._context.update_device_memory_size_for_shapes()) if self._by_shape else engine.scratch_bytes
+        try:
+            buffer = self.scratch.fit(needed, f"running the engine {engine.name}")
+        except RunnerError:
+            self._shapes.clear()  # the next run asks again
+            raise
+        if hasattr(self._context, "set_device_memory"):
+            self._context.set_device_memory(buffer.address, buffer.size)
+        else:
+            self._context.device_memory = buffer.address
+        self._generation = self.scratch.generation
 
     def enqueue(self, addresses: dict[str, int]) -> None:
         """Put one run on the stream. addresses: of every input and output, on the device. RunnerError where it fails."""
