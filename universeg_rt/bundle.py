@@ -45,11 +45,10 @@ class Bundle:
         for name, entry in manifest.files.items():
             _check_file(path, name, entry, cure)
         listed = [file for m in manifest.models.values() for file in m.listed]
-        listed += [file for e in manifest.engines for file in e.files]
+        listed += [file for engine in manifest.engines for file in engine.files]
         unknown = sorted(set(listed) - set(manifest.files))
         if unknown or not manifest.models:
-            raise BundleError(f"{manifest_path} lists models or engines without their files "
-                              f"({', '.join(unknown) or 'none at all'}); {cure}")
+            raise BundleError(f"{manifest_path} lists models or engines without their files ({', '.join(unknown) or 'none at all'}); {cure}")
         return cls(path, manifest, hashlib.sha256(text).hexdigest())
 
     def file(self, name: str) -> Path:

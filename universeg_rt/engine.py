@@ -74,7 +74,8 @@ class Profile:
 class Fingerprint:
     """All that an engine depends on. Texts; an empty one means that the engine is not bound to this fact.
 
-    builder: of BUILDERS, with its version. cuda: version at build time; another minor version runs it as well.
+    builder: of BUILDERS, with its version. cuda: that of the driver at build time; a driver of the same or a
+    later major version runs the engine as well.
     gpu: the GPU's name. compute_capability: "9.0" this one, "8.0+" this one and later, "8.6 8.9" one of these.
     onnx_sha256: of the model in the bundle. plugin_version, plugin_sha256: of the plugin library; empty: native operators.
     precision: of `runners.PRECISIONS`. options: (name, value) of every builder option, sorted by name.
@@ -173,16 +174,20 @@ _WORDS = {"queries": "queries at once", "sets": "support sets (ensemble members)
 
 def _fits(name: str, built: str, here: str) -> bool:
     if name == "cuda":
-        return built.split(".")[0] == here.split(".")[0]
+        return bool(here) and _version(here)[0] >= _version(built)[0]
     if name == "compute_capability":
         if built.endswith("+"):
-            return bool(here) and _capability(here) >= _capability(built[:-1])
+            return bool(here) and _version(here) >= _version(built[:-1])
         return here in built.split()
     return built == here
 
 
-def _capability(text: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in text.split("."))
+def _version(text: str) -> tuple[int, ...]:
+    """Numbers of "9.0"; a text that is none stands below all."""
+    try:
+        return tuple(int(part) for part in text.split("."))
+    except ValueError:
+        return (-1,)
 
 
 def _is_count(value: object) -> bool:
