@@ -11,11 +11,11 @@ from types import ModuleType
 import numpy as np
 
 from ..bundle import Bundle
-from ..engine import Profile
+from ..engine import EngineEntry, Profile
 from ..errors import EngineError, InputError, RunnerError
 from .base import Runner
 from .device import Buffer, Device, open_device
-from .trt_choose import choose
+from .trt_choose import Plans, choose
 from .trt_engine import Engine, Execution, Scratch
 from .trt_worker import Worker
 
@@ -67,11 +67,18 @@ class TensorRT(Runner):
                               f"--engine {cls.name}", short="no engine in the bundle")
         device = open_device()
         precision, plans = choose(bundle, cls.name, precision, trt, device)
+        return cls.start(bundle, plans, precision, trt, device)
 
-        def engine(entry) -> Engine | None:
+    @classmethod
+    def start(cls, bundle: Bundle, plans: Sequence[Plans], precision: str, trt: ModuleType, device: Device, *,
+              graphs: bool = True) -> TensorRT:
+        """A runner of these engines of the bundle, warm. EngineError or RunnerError where one cannot be loaded or run."""
+
+        def engine(entry: EngineEntry | None) -> Engine | None:
             return None if entry is None else Engine(trt, device, bundle.file(entry.file).read_bytes(), entry.file)
 
-        runner = cls(device, [Network(engine(p.prepare), engine(p.predict), p.profile) for p in plans], precision)
+        networks = [Network(engine(p.prepare), engine(p.predict), p.profile) for p in plans]
+        runner = cls(device, networks, precision, graphs=graphs)
         runner.warm_up()
         return runner
 
@@ -130,7 +137,7 @@ class TensorRT(Runner):
         total, images = 0, 2 * members * support_size * height * width * 4
         for engine in (network.prepare, network.predict):
             if engine is not None:
-                total += int(engine.scratch_bytes * share)
+                total += int(engine.scratch_bytes * share) if engine.sized_by_shape else engine.scratch_bytes
         if network.prepare is None:
             return total + images
         for tensor in network.prepare.outputs.values():

@@ -44,7 +44,7 @@ def choose(bundle: Bundle, builder: str, precision: str, trt: ModuleType, device
                 refused.append((len(differences), f"{entry.file} does not fit here; {'; '.join(differences)}"))
             else:
                 fitting.append(entry)
-        plans = _plans(fitting)
+        plans = _needed(_plans(fitting))
         if plans:
             for entry in (e for p in plans for e in (p.prepare, p.predict) if e is not None and e.fingerprint.plugin_sha256):
                 plugin.ensure(plugin.find(entry.fingerprint.plugin_sha256), trt)
@@ -63,7 +63,7 @@ def choose(bundle: Bundle, builder: str, precision: str, trt: ModuleType, device
 def _differences(bundle: Bundle, entry: EngineEntry, trt: ModuleType, device: Device) -> tuple[str, ...]:
     fingerprint = entry.fingerprint
     present = {"builder_version": trt.__version__, "gpu": device.name, "compute_capability": device.compute_capability,
-               "onnx_sha256": _onnx_sha256(bundle, entry)}
+               "cuda": device.driver, "onnx_sha256": _onnx_sha256(bundle, entry)}
     if fingerprint.plugin_sha256:
         present["plugin_sha256"] = fingerprint.plugin_sha256 if plugin.find(fingerprint.plugin_sha256) else \
             f"no such library (name it in {plugin.LIBRARIES})"
@@ -84,6 +84,15 @@ def _plans(entries: list[EngineEntry]) -> list[Plans]:
                 out.append(Plans(prepare, predict))
                 break
     return out + [Plans(None, e) for e in entries if e.model == "whole"]
+
+
+def _needed(plans: list[Plans]) -> list[Plans]:
+    """Without those that take nothing which an earlier one does not take: their engines need not be loaded."""
+    out: list[Plans] = []
+    for plan in plans:
+        if not any(_covers(other.profile, plan.profile) and other.profile.queries[2] >= plan.profile.queries[2] for other in out):
+            out.append(plan)
+    return out
 
 
 def _covers(wide: Profile, narrow: Profile) -> bool:

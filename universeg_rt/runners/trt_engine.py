@@ -82,6 +82,13 @@ class Engine:
         """Whether it makes CUDA graphs by itself (TensorRT-RTX: it knows when its kernels for a shape are compiled)."""
         return hasattr(self.trt, "CudaGraphStrategy") and hasattr(self.handle, "create_runtime_config")
 
+    @property
+    def sized_by_shape(self) -> bool:
+        """Whether scratch memory is sized by the shapes that run (TensorRT 10 and later) instead of the profile's largest."""
+        strategies = getattr(self.trt, "ExecutionContextAllocationStrategy", None)
+        return not self.graphs_inside and hasattr(strategies, "USER_MANAGED") \
+            and hasattr(self.trt.IExecutionContext, "update_device_memory_size_for_shapes")
+
     def execution(self, stream: Stream, scratch: Scratch) -> Execution:
         return Execution(self, stream, scratch)
 
@@ -113,7 +120,7 @@ class Execution:
     def __init__(self, engine: Engine, stream: Stream, scratch: Scratch) -> None:
         """RunnerError saying how much memory is needed where TensorRT makes no context."""
         self.engine, self.stream, self.scratch = engine, stream, scratch
-        self._by_shape = self._lent = False  # scratch is sized by the shapes; scratch is ours at all
+        self._lent = False  # whether scratch memory is ours
         self._generation = -1
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._addresses: dict[str, int] = {}
@@ -132,10 +139,9 @@ class Execution:
             config = handle.create_runtime_config()
             config.cuda_graph_strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
             return handle.create_execution_context(config)
-        strategy = getattr(getattr(trt, "ExecutionContextAllocationStrategy", None), "USER_MANAGED", None)
-        if strategy is not None and hasattr(trt.IExecutionContext, "update_device_memory_size_for_shapes"):
-            self._by_shape = self._lent = True
-            return handle.create_execution_context(strategy)
+        if self.engine.sized_by_shape:
+            self._lent = True
+            return handle.create_execution_context(trt.ExecutionContextAllocationStrategy.USER_MANAGED)
         if hasattr(handle, "create_execution_context_without_device_memory"):
             self._lent = True
             return handle.create_execution_context_without_device_memory()
@@ -169,7 +175,9 @@ class Execution:
 
     def _lend(self) -> None:
         engine = self.engine
-        needed = int(self._context.update_device_memory_size_for_shapes()) if self._by_shape else engine.scratch_bytes
+        needed = engine.scratch_bytes
+        if engine.sized_by_shape:
+            needed = int(self._context.update_device_memory_size_for_shapes())
         try:
             buffer = self.scratch.fit(needed, f"running the engine {engine.name}")
         except RunnerError:
