@@ -12,16 +12,19 @@ import universeg_rt
 from universeg_rt.atomic import write_folder
 from universeg_rt.bundle import MANIFEST, Bundle, file_entry
 from universeg_rt.errors import InputError, OutputError
-from universeg_rt.manifest import InputContract, Manifest, Models
-from universeg_rt.runners.streamed import StreamedOnnxRuntime
+from universeg_rt.manifest import InputContract, Manifest
+from universeg_rt.runners import PRECISIONS
 from universeg_rt.spec import NetworkSpec
 from universeg_rt.training.checkpoint import weights_sha256
 
-from .emit import emit_predict, emit_prepare, emit_stages, emit_whole
+from .calibration import CalibrationData, calibrate, synthetic_episodes
 from .folds import fold
-from .parity import Model, ParityReport, Tolerance, check_parity
+from .held_out import HeldOutTolerance, check_held_out
+from .parity import AnyTolerance, HalfTolerance, MaskTolerance, ParityReport, Reference, Tolerance, check_parity
+from .precisions import Precision, open_models, write_models
 
-WHOLE, PREPARE, PREDICT = "model.onnx", "prepare.onnx", "predict.onnx"
+HELD_OUT = 500_000  # number of the first held-out task: far from those that are calibrated on
+HELD_OUT_TASKS = 12
 
 
 def build_bundle(
@@ -31,47 +34,58 @@ def build_bundle(
     *,
     name: str,
     grid: tuple[int, int] = (128, 128),
+    precisions: Sequence[str] = ("fp32",),
+    calibration: CalibrationData | None = None,
     provenance: Mapping[str, object] | None = None,
     licence: Mapping[str, str] | None = None,
     tolerance: Tolerance = Tolerance(),
+    half_tolerance: HalfTolerance = HalfTolerance(),
+    int8_tolerance: MaskTolerance = MaskTolerance(),
+    held_out_tolerance: HeldOutTolerance = HeldOutTolerance(),
     progress: Callable[[Sequence], Iterator] = iter,
-) -> tuple[Bundle, ParityReport]:
-    """Write a bundle for a network to the folder `output`.
+) -> tuple[Bundle, dict[str, ParityReport]]:
+    """Write a bundle for a network to the folder `output`; also returns each precision's parity report.
 
-    grid: height and width that images are resized to. A bundle already at `output` is replaced; anything else there is
-    left alone. Raises ParityError where a model differs from the reference by more than `tolerance`, InputError for a grid
-    the network cannot take, OutputError where nothing can be written; in each case nothing is left behind.
+    grid: height and width that images are resized to. precisions: of `runners.PRECISIONS`; fp32 is always among them.
+    calibration: of int8 (None: synthetic tasks of seed 0). A bundle already at `output` is replaced; anything else there is
+    left alone. Raises ParityError where a model differs from the reference by more than its precision's tolerance,
+    InputError for a grid the network cannot take, an unknown precision or calibration data that cannot be used, OutputError
+    where nothing can be written; in each case nothing is left behind.
     """
     output = Path(output)
     check_grid(spec, grid)
+    precisions = check_precisions(precisions)
     if output.exists() and not (output / MANIFEST).is_file() and (not output.is_dir() or any(output.iterdir())):
         raise OutputError(f"{output} exists and is no bundle; choose a new or empty folder")
     network = fold(spec, weights)
-    version = universeg_rt.__version__
-    digest = weights_sha256(dict(weights))
+    version, digest = universeg_rt.__version__, weights_sha256(dict(weights))
     metadata = {"universeg.spec": spec.to_json(), "universeg.version": version, "universeg.weights_sha256": digest}
+    provenance = dict(provenance or {})
     with write_folder(output) as folder:
-        for file, emit in ((WHOLE, emit_whole), (PREPARE, emit_prepare), (PREDICT, emit_predict)):
-            _write(folder / file, emit(network, metadata, version))
-        stages = []
-        for position, stage in enumerate(emit_stages(network, metadata, version)):
-            file = f"stages/{position:02}_{stage.name}.onnx"
-            _write(folder / file, stage.model)
-            stages.append((stage.name, file))
-        models = {
-            "whole": whole_model(folder / WHOLE),
-            "pair": pair_model(folder / PREPARE, folder / PREDICT),
-            "streamed": _streamed_model(StreamedOnnxRuntime([(n, folder / f) for n, f in stages])),
-        }
-        report = check_parity(spec, weights, models, tolerance, progress)
+        reference, models, reports, parity = Reference(spec, weights), {}, {}, {}
+        for precision in precisions:
+            quantisation = None
+            if precision == "int8":
+                calibration = synthetic_episodes(grid, 0) if calibration is None else calibration
+                quantisation = calibrate(network, calibration, progress)
+                provenance["calibration"] = calibration.provenance()
+            dtype = np.float16 if precision == "fp16" else np.float32
+            models[precision] = write_models(folder, network, Precision(precision, dtype, quantisation), metadata, version)
+            held: AnyTolerance = {"fp32": tolerance, "fp16": half_tolerance, "int8": int8_tolerance}[precision]
+            opened = open_models(folder, models[precision])
+            reports[precision] = check_parity(spec, weights, opened, held, progress, reference)
+            parity[precision] = reports[precision].summary()
+            if precision == "int8":
+                fresh = synthetic_episodes(grid, calibration.seed, HELD_OUT_TASKS, first=HELD_OUT)
+                float32 = open_models(folder, models["fp32"])["streamed"]
+                parity[precision]["held_out"] = check_held_out(opened, float32, fresh, held_out_tolerance, progress)
         files = {str(p.relative_to(folder).as_posix()): file_entry(p) for p in sorted(folder.rglob("*")) if p.is_file()}
         manifest = Manifest(
             name=name, version=version, spec=spec, weights_sha256=digest,
-            input=InputContract(grid[0], grid[1], spec.size_multiple),
-            models={"fp32": Models(WHOLE, tuple(stages), PREPARE, PREDICT)}, files=files, parity={"fp32": report.summary()},
-            provenance=dict(provenance or {}), licence=dict(licence or {}))
+            input=InputContract(grid[0], grid[1], spec.size_multiple), models=models, files=files, parity=parity,
+            provenance=provenance, licence=dict(licence or {}))
         (folder / MANIFEST).write_text(manifest.to_json())
-    return Bundle.open(output), report
+    return Bundle.open(output), reports
 
 
 def check_grid(spec: NetworkSpec, grid: tuple[int, int]) -> None:
@@ -81,41 +95,9 @@ def check_grid(spec: NetworkSpec, grid: tuple[int, int]) -> None:
             f"a grid of {grid[0]}x{grid[1]} does not fit; height and width must be multiples of {spec.size_multiple}, at least 8")
 
 
-def whole_model(path: Path) -> Model:
-    """A whole model on ONNX Runtime, as the parity gate calls it."""
-    session = _session(path)
-    return lambda support, weights, query: session.run(["logits"], {"query": query, **_support_feed(support, weights)})[0]
-
-
-def pair_model(prepare: Path, predict: Path) -> Model:
-    """The two halves of a network on ONNX Runtime, as the parity gate calls them."""
-    first, second = _session(prepare), _session(predict)
-    between = [output.name for output in first.get_outputs()]
-
-    def run(support: np.ndarray, weights: np.ndarray, query: np.ndarray) -> np.ndarray:
-        prepared = dict(zip(between, first.run(between, _support_feed(support, weights))))
-        return second.run(["logits"], {"query": query, **prepared})[0]
-
-    return run
-
-
-def _session(path: Path):
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-
-
-def _support_feed(support: np.ndarray, weights: np.ndarray) -> dict[str, np.ndarray]:
-    return {"support_images": np.ascontiguousarray(support[:, :, :1]),
-            "support_labels": np.ascontiguousarray(support[:, :, 1:]), "weights": weights}
-
-
-def _streamed_model(runner: StreamedOnnxRuntime) -> Model:
-    return lambda support, weights, query: runner.run(runner.prepare(support, weights), query)
-
-
-def _write(path: Path, model) -> None:
-    path.parent.mkdir(exist_ok=True)
-    path.write_bytes(model.SerializeToString(deterministic=True))
+def check_precisions(precisions: Sequence[str]) -> tuple[str, ...]:
+    """In the order in which they are made, fp32 first and always there; InputError for an unknown one."""
+    unknown = sorted(set(precisions) - set(PRECISIONS))
+    if unknown:
+        raise InputError(f"precisions {', '.join(unknown)}; accepted: {', '.join(PRECISIONS)}")
+    return tuple(p for p in PRECISIONS if p == "fp32" or p in precisions)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from universeg_rt.cli.common import run_command
 from universeg_rt.errors import InputError
+from universeg_rt.runners import PRECISIONS
 from universeg_rt.spec import PRESETS, NetworkSpec
 
 EXAMPLE = """example:
@@ -28,6 +29,11 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--grid", type=int, nargs=2, default=(128, 128), metavar=("H", "W"), help="image size of the network (128 128)")
     p.add_argument("--name", help="name of the bundle (that of the output folder)")
     p.add_argument("--licence", help="licence of the weights (the checkpoint's own statement)")
+    p.add_argument("--precision", nargs="+", default=["fp32"], choices=PRECISIONS, metavar="P",
+                   help=f"of {', '.join(PRECISIONS)} (fp32, which is always exported); fp16 is meant for GPUs and slow on CPUs")
+    p.add_argument("--calibration", type=Path, metavar="SUPPORT",
+                   help="for int8: support set (.npz or folder) like yours to calibrate on (synthetic tasks)")
+    p.add_argument("--calibration-seed", type=int, default=0, metavar="N", help="for int8: what is drawn is drawn from this (0)")
     p.add_argument("--explain", action="store_true", help="print what each fold does and the cost table, then stop")
     return p
 
@@ -47,9 +53,16 @@ def _main(args: argparse.Namespace) -> int:
     from universeg_rt.training.checkpoint import load_checkpoint
 
     from .build import build_bundle, check_grid
+    from .calibration import support_episodes, synthetic_episodes
 
+    if "int8" not in args.precision and args.calibration is not None:
+        raise InputError("--calibration is for int8 only; add --precision int8 or leave it out")
     spec, weights, metadata = load_checkpoint(args.checkpoint, spec)
     check_grid(spec, tuple(args.grid))
+    calibration = None
+    if "int8" in args.precision:
+        grid, seed = tuple(args.grid), args.calibration_seed
+        calibration = synthetic_episodes(grid, seed) if args.calibration is None else support_episodes(args.calibration, grid, seed)
     provenance = {
         "checkpoint": args.checkpoint.name,
         "checkpoint_sha256": hashlib.sha256(args.checkpoint.read_bytes()).hexdigest(),
@@ -57,11 +70,16 @@ def _main(args: argparse.Namespace) -> int:
         "command": "universeg-export", "libraries": _versions(),
     }
     licence = {"weights": args.licence or metadata.get("licence", "not stated: ask whoever gave you the checkpoint")}
-    bundle, report = build_bundle(
+    bundle, reports = build_bundle(
         spec, weights, args.output, name=args.name or args.output.resolve().name, grid=tuple(args.grid),
-        provenance=provenance, licence=licence, progress=partial(tqdm, desc="comparing with the reference", unit="input"))
+        precisions=args.precision, calibration=calibration, provenance=provenance, licence=licence, progress=partial(tqdm, desc="checking", unit="input"))
     size = sum(f.bytes for f in bundle.manifest.files.values()) / 1e6
-    print(report.table())
+    for precision, report in reports.items():
+        print(f"{precision}\n{report.table()}")
+    held_out = bundle.manifest.parity.get("int8", {}).get("held_out", {})
+    for form, figures in held_out.get("models", {}).items():
+        print(f"int8 {form} on {held_out['tasks']} held-out tasks: Dice {figures['dice']:.4f}, float32 {figures['dice_float32']:.4f}, "
+              f"{100 * figures['flipped']:.3f} % of pixels flipped")
     print(f"bundle {bundle.path} ({len(bundle.manifest.files)} models, {size:.1f} MB, sha256 {bundle.sha256[:16]})")
     return 0
 

@@ -51,6 +51,11 @@ class FoldedBlock:
     streamed: bool = False
 
     @property
+    def label(self) -> str:
+        """`enc_blocks.0` -> `enc0`, by which graphs name its parts."""
+        return self.spec.name.replace("_blocks.", "")
+
+    @property
     def features(self) -> int:
         return self.spec.features
 

@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from ..quantise import Quantisation, quantise_weight
 from .support_mean import DOMAIN, DOMAIN_VERSION, OUTPUTS, support_mean_functions
 
 OPSET = 17  # the newest that TensorRT 8.5 reads; has layers as functions, Shape with a start, Resize with aligned corners
@@ -19,11 +20,14 @@ class GraphBuilder:
 
     A node is named after its (first) output, `block/what`, so profiles and error messages can be read. `dtype` is the
     type of weights and maps; `wide` that of what is summed up over the support and of what callers give and get: float32
-    where maps are float16, otherwise the same.
+    where maps are float16, otherwise the same. `wide_means`: the support-mean operations' means have the type `wide`,
+    which is for shares of a mean that are added up outside. `quantisation`: names the convolutions that are int8.
     """
 
-    def __init__(self, dtype: type = np.float32) -> None:
+    def __init__(self, dtype: type = np.float32, wide_means: bool = False, quantisation: Quantisation | None = None) -> None:
         self.dtype = np.dtype(dtype)
+        self.quantisation = quantisation
+        self.wide_means = wide_means
         self.wide = np.dtype(np.float32) if self.dtype == np.float16 else self.dtype
         self._nodes: list[onnx.NodeProto] = []
         self._initializers: dict[str, onnx.TensorProto] = {}
@@ -92,10 +96,46 @@ class GraphBuilder:
         if pads is None:
             top, left = weight.shape[2] // 2, weight.shape[3] // 2
             pads = (top, left, top, left)
+        attributes = {"kernel_shape": list(weight.shape[2:]), "pads": list(pads)}
+        if self.quantisation is not None and name in self.quantisation.inputs:
+            return self._quantised_conv(x, name, weight, bias, attributes)
         inputs = [x, self.constant(f"{name}/weight", weight)]
         if bias is not None:
             inputs.append(self.constant(f"{name}/bias", bias))
-        return self.node("Conv", inputs, name, kernel_shape=list(weight.shape[2:]), pads=list(pads))
+        return self.node("Conv", inputs, name, **attributes)
+
+    def _quantised_conv(self, x: str, name: str, weight: np.ndarray, bias: np.ndarray | None, attributes: dict) -> str:
+        """The same between QuantizeLinear and DequantizeLinear, from which runtimes make an int8 convolution."""
+        plan = self.quantisation
+        scale = np.float32(plan.inputs[name])
+        integers, scales = quantise_weight(weight)
+        inputs = [self.rounded(x, f"{name}/input", scale), self._dequantised(f"{name}/weight", integers, scales)]
+        if bias is not None and plan.cpu_kernels:
+            steps = scale * scales
+            inputs.append(self._dequantised(f"{name}/bias", np.round(bias / steps.astype(np.float64)).astype(np.int32), steps))
+        elif bias is not None:
+            inputs.append(self.constant(f"{name}/bias", bias))
+        if not plan.cpu_kernels or name not in plan.outputs:
+            return self.node("Conv", inputs, name, **attributes)
+        return self.rounded(self.node("Conv", inputs, name, **attributes), f"{name}/output", np.float32(plan.outputs[name]))
+
+    def rounded(self, x: str, name: str, scale: np.float32) -> str:
+        """x rounded to int8 and back, which is where a runtime may keep it as int8."""
+        zero = np.uint8(128) if self.quantisation.cpu_kernels else np.int8(0)
+        limits = [self._raw(f"{name}/scale", scale), self._raw(f"{name}/zero_point", zero)]
+        return self.node("DequantizeLinear", [self.node("QuantizeLinear", [x, *limits], f"{name}/q"), *limits], f"{name}/dq")
+
+    def _dequantised(self, name: str, integers: np.ndarray, scales: np.ndarray) -> str:
+        """A constant kept as integers with a scale for each output channel."""
+        zero_points = np.zeros(scales.shape, integers.dtype)
+        inputs = [self._raw(f"{name}/integers", integers), self._raw(f"{name}/scales", scales),
+                  self._raw(f"{name}/zero_points", zero_points)]
+        return self.node("DequantizeLinear", inputs, f"{name}/dq", axis=0)
+
+    def _raw(self, name: str, value: np.ndarray) -> str:
+        """An initializer of the value's own type."""
+        self._initializers[name] = numpy_helper.from_array(np.asarray(value), name)
+        return name
 
     def leaky_relu(self, x: str, name: str, slope: float) -> str:
         return self.node("LeakyRelu", [x], name, alpha=float(slope))
@@ -142,7 +182,7 @@ class GraphBuilder:
             imports.append(helper.make_opsetid(DOMAIN, DOMAIN_VERSION))
         model = helper.make_model(
             graph, producer_name="universeg_rt", producer_version=producer_version, opset_imports=imports,
-            functions=[f for f in support_mean_functions(OPSET) if f.name in used])
+            functions=[f for f in support_mean_functions(OPSET, self.wide != self.dtype, self.wide_means) if f.name in used])
         model.ir_version = IR_VERSION
         helper.set_model_props(model, dict(metadata))
         onnx.checker.check_model(model, full_check=True)

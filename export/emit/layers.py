@@ -32,8 +32,7 @@ class SupportOutputs:
 
 
 def block_label(block: FoldedBlock) -> str:
-    """`enc_blocks.0` -> `enc0`."""
-    return block.spec.name.replace("_blocks.", "")
+    return block.label
 
 
 def entries_are_read(network: FoldedNetwork, block: FoldedBlock) -> bool:

@@ -5,7 +5,7 @@ entry; a stage that reads one is run chunk by chunk over S, and what it makes wi
 of a weighted mean: the runner adds the shares up. The runner needs to know nothing else of the network.
 
 Given: `query` (1,1,H,W); `support` (S,2,H,W), image and label; `weights` (S,), summing to 1. Asked for: `logits` (1,1,H,W).
-A stage that depends on the support alone is run once a support set, one that depends on the query alone once a query.
+These and the shares of means are float32 in a float16 network too; all else that is handed on has the network's type. A stage that depends on the support alone is run once a support set, one that depends on the query alone once a query.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import numpy as np
 import onnx
 
 from ..folded import FoldedBlock, FoldedNetwork
+from ..quantise import Quantisation
 from . import layers
 from .graph import GraphBuilder
 from .layers import Layout, SupportOutputs
@@ -29,17 +30,19 @@ class Stage:
     model: onnx.ModelProto
 
 
-def emit_stages(network: FoldedNetwork, metadata: dict[str, str], version: str, dtype: type = np.float32) -> list[Stage]:
+def emit_stages(network: FoldedNetwork, metadata: dict[str, str], version: str, dtype: type = np.float32,
+                quantisation: Quantisation | None = None) -> list[Stage]:
     """Emit all stages in the order in which they run."""
-    return _Emitter(network, metadata, version, dtype).emit()
+    return _Emitter(network, metadata, version, dtype, quantisation).emit()
 
 
 _ONE, _CHUNK = Layout(1, 1), Layout(1, 1, -1)
 
 
 class _Emitter:
-    def __init__(self, network, metadata, version, dtype) -> None:
+    def __init__(self, network, metadata, version, dtype, quantisation) -> None:
         self.network, self.metadata, self.version, self.dtype = network, metadata, version, dtype
+        self.quantisation = None if quantisation is None else quantisation.for_cpu_kernels()
         self.stages: list[Stage] = []
 
     def emit(self) -> list[Stage]:
@@ -87,7 +90,7 @@ class _Emitter:
         self._close(g, f"{label}.term")
         self._support(block)
         g = self._graph()
-        mean_z = g.input(f"{label}.mean", [1, block.features, *self._size(block)])
+        mean_z = g.narrow(g.input(f"{label}.mean", [1, block.features, *self._size(block)], wide=True), f"{label}/mean_z")
         self._query_out(g, block, layers.target(g, self.network, block, mean_z))
         self._close(g, f"{label}.query")
 
@@ -95,60 +98,65 @@ class _Emitter:
         label, g = layers.block_label(block), self._graph()
         v = self._entries_in(g, block)
         term = g.input(f"{label}.term", [1, block.features, *self._size(block)])
-        weights = g.reshape(g.input("weights", ["S"]), "weights/row", [1, -1])
+        weights = g.reshape(g.input("weights", ["S"], wide=True), "weights/row", [1, -1])
         out = layers.support_step(g, self.network, block, v, term, weights, _CHUNK, _ONE)
-        self._out(g, out.mean, f"{label}.mean", 1, block)
+        self._out(g, out.mean, f"{label}.mean", 1, block, wide=True)
         if out.down is not None:
             self._out(g, out.down, f"{label}.entries_down", "S", block, below=1)
         if out.down_mean is not None:
-            self._out(g, out.down_mean, f"{label}.mean_down", 1, block, below=1)
+            self._out(g, out.down_mean, f"{label}.mean_down", 1, block, below=1, wide=True)
         if out.entries is not None and layers.entries_are_read(self.network, block):
             self._out(g, out.entries, f"{label}.entries", "S", block)
         self._close(g, f"{label}.support")
 
     def _input_mean(self) -> None:
         g = self._graph()
-        support = g.input("support", ["S", 2, "H0", "W0"])
-        row = g.reshape(g.input("weights", ["S"]), "weights/row", [1, -1])
+        support = g.input("support", ["S", 2, "H0", "W0"], wide=True)
+        row = g.reshape(g.input("weights", ["S"], wide=True), "weights/row", [1, -1])
         matrix = g.reshape(support, "support/matrix", [g.shape(support, "support/entries", 0, 1), -1])
         mean = g.reshape(g.node("MatMul", [row, matrix], "mean/product"), "mean", [1, g.shape(support, "support/image", 1)])
-        g.output(mean, "support.mean", [1, 2, "H0", "W0"])
+        g.output(mean, "support.mean", [1, 2, "H0", "W0"], wide=True)
         self._close(g, "support.mean")
 
     # Where a block's inputs come from and its outputs go ------------------------------------------------------------
 
     def _query_in(self, g: GraphBuilder, block: FoldedBlock) -> str:
         if block is self.network.blocks[0]:
-            return g.input("query", [1, 1, "H0", "W0"])
+            return self._given(g, "query", [1, 1, "H0", "W0"])
         return self._chained(g, block, "query", 1)
 
     def _mean_in(self, g: GraphBuilder, block: FoldedBlock) -> str:
         if block is self.network.blocks[0]:
-            return g.input("support.mean", [1, 2, "H0", "W0"])
-        return self._chained(g, block, "mean", 1)
+            return self._given(g, "support.mean", [1, 2, "H0", "W0"])
+        mean = self._chained(g, block, "mean", 1, wide=True)
+        return g.narrow(mean, f"{layers.block_label(block)}/mean_in_narrow")
 
     def _entries_in(self, g: GraphBuilder, block: FoldedBlock) -> str:
         if block is self.network.blocks[0]:
-            return g.input("support", ["S", 2, "H0", "W0"])
+            return self._given(g, "support", ["S", 2, "H0", "W0"])
         return self._chained(g, block, "entries", "S")
 
-    def _chained(self, g: GraphBuilder, block: FoldedBlock, what: str, first: int | str) -> str:
+    @staticmethod
+    def _given(g: GraphBuilder, name: str, shape: list) -> str:
+        return g.narrow(g.input(name, shape, wide=True), f"{name}/narrow")
+
+    def _chained(self, g: GraphBuilder, block: FoldedBlock, what: str, first: int | str, wide: bool = False) -> str:
         """The previous block's output: downsampled for an encoder block, upsampled ‖ skip for a decoder block."""
         blocks, label = self.network.blocks, layers.block_label(block)
         previous = blocks[blocks.index(block) - 1]
         before = layers.block_label(previous)
         if not block.spec.is_decoder:
-            return g.input(f"{before}.{what}_down", [first, previous.features, *self._size(block)])
-        x = g.input(f"{before}.{what}", [first, previous.features, *self._size(previous)])
+            return g.input(f"{before}.{what}_down", [first, previous.features, *self._size(block)], wide=wide)
+        x = g.input(f"{before}.{what}", [first, previous.features, *self._size(previous)], wide=wide)
         skip = self.network.encoder[block.spec.level]
-        skip_in = g.input(f"{layers.block_label(skip)}.{what}", [first, skip.features, *self._size(block)])
+        skip_in = g.input(f"{layers.block_label(skip)}.{what}", [first, skip.features, *self._size(block)], wide=wide)
         return g.concat([g.upsample(x, f"{label}/{what}_up"), skip_in], f"{label}/{what}_in")
 
     def _query_out(self, g: GraphBuilder, block: FoldedBlock, u: str) -> None:
         label = layers.block_label(block)
         if block is self.network.blocks[-1]:
             logits = g.conv(u, "head", self.network.head_weight, self.network.head_bias)
-            g.output(logits, "logits", [1, 1, *self._size(block)])
+            g.output(g.widen(logits, "head/wide"), "logits", [1, 1, *self._size(block)], wide=True)
             return
         self._out(g, u, f"{label}.query", 1, block)
         if layers.is_downsampled(self.network, block):
@@ -158,14 +166,14 @@ class _Emitter:
     # Small things ---------------------------------------------------------------------------------------------------
 
     def _graph(self) -> GraphBuilder:
-        return GraphBuilder(self.dtype)
+        return GraphBuilder(self.dtype, wide_means=True, quantisation=self.quantisation)
 
     def _size(self, block: FoldedBlock, below: int = 0) -> list[str]:
         level = block.spec.level + below
         return [f"H{level}", f"W{level}"]
 
-    def _out(self, g, tensor: str, name: str, first: int | str, block: FoldedBlock, below: int = 0) -> None:
-        g.output(tensor, name, [first, block.features, *self._size(block, below)])
+    def _out(self, g, tensor: str, name: str, first: int | str, block: FoldedBlock, below: int = 0, wide: bool = False) -> None:
+        g.output(tensor, name, [first, block.features, *self._size(block, below)], wide)
 
     def _close(self, g: GraphBuilder, name: str) -> None:
         metadata = {**self.metadata, "universeg.kind": f"stage:{name}"}

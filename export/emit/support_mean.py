@@ -12,6 +12,8 @@ support_term is (B,K,S,C,H,W), or (1,K,S,C,H,W) where it does not depend on the 
 (B,1,1,C,H,W); weights (K,S) sum to 1 in each row. A runtime that knows neither operator inlines the body; one with a
 native kernel uses that. Attributes: `negative_slope`; `outputs`, how many of the outputs, from the first, are read (a
 native kernel need not write the others); `plugin_version` and `plugin_namespace`, by which TensorRT finds the plugin.
+
+Maps of float16: `weights` stay float32, everything is computed in float32, and each output is rounded once.
 """
 
 from __future__ import annotations
@@ -27,22 +29,30 @@ _INPUTS = ["support_term", "query_term", "weights"]
 _ATTRIBUTES = ["negative_slope", "outputs", "plugin_version", "plugin_namespace"]
 
 
-def support_mean_functions(opset: int) -> list[onnx.FunctionProto]:
-    """Both operators as model-local functions over the standard operators of `opset`."""
+def support_mean_functions(opset: int, half: bool = False, wide_means: bool = False) -> list[onnx.FunctionProto]:
+    """Both operators as model-local functions over the standard operators of `opset`.
+
+    half: for maps of float16. wide_means: then `mean` and `pooled_mean` are left in float32, as shares of a sum.
+    """
     imports = [helper.make_opsetid("", opset)]
-    activate = _activate()
-    mean = _weighted_mean("activated", "mean")
+    # In float16, `x` is computed as `x_wide` and rounded where it leaves.
+    wide = "_wide" if half else ""
+    mean_wide = wide if not wide_means else ""
+    activated, pooled = f"activated{wide}", f"pooled{wide}"
+    activate = _activate(half, activated) + _round(half, "activated")
+    mean = _weighted_mean(activated, f"mean{mean_wide}") + _round(bool(mean_wide), "mean")
     pool = [
         _node("Constant", [], "rest", value_ints=[-1]),
-        _node("Shape", ["activated"], "image", start=3),
+        _node("Shape", [activated], "image", start=3),
         _node("Concat", ["rest", "image"], "flat_shape", axis=0),
-        _node("Reshape", ["activated", "flat_shape"], "flat"),
+        _node("Reshape", [activated, "flat_shape"], "flat"),
         _node("MaxPool", ["flat"], "flat_pooled", kernel_shape=[2, 2], strides=[2, 2]),
-        _node("Shape", ["activated"], "entries", start=0, end=3),
+        _node("Shape", [activated], "entries", start=0, end=3),
         _node("Shape", ["flat_pooled"], "pooled_image", start=1),
         _node("Concat", ["entries", "pooled_image"], "pooled_shape", axis=0),
-        _node("Reshape", ["flat_pooled", "pooled_shape"], "pooled"),
-        *_weighted_mean("pooled", "pooled_mean"),
+        _node("Reshape", ["flat_pooled", "pooled_shape"], pooled),
+        *_round(half, "pooled"),
+        *_weighted_mean(pooled, f"pooled_mean{mean_wide}"), *_round(bool(mean_wide), "pooled_mean"),
     ]
     return [
         helper.make_function(DOMAIN, "SupportMean", _INPUTS, ["mean", "activated"], activate + mean, imports, _ATTRIBUTES),
@@ -51,11 +61,18 @@ def support_mean_functions(opset: int) -> list[onnx.FunctionProto]:
     ]
 
 
-def _activate() -> list[onnx.NodeProto]:
-    leaky_relu = _node("LeakyRelu", ["sum"], "activated")
+def _activate(half: bool, out: str) -> list[onnx.NodeProto]:
+    leaky_relu = _node("LeakyRelu", ["sum"], out)
     slope = onnx.AttributeProto(name="alpha", ref_attr_name="negative_slope", type=onnx.AttributeProto.FLOAT)
     leaky_relu.attribute.append(slope)
-    return [_node("Add", ["support_term", "query_term"], "sum"), leaky_relu]
+    if not half:
+        return [_node("Add", ["support_term", "query_term"], "sum"), leaky_relu]
+    casts = [_node("Cast", [x], f"{x}_wide", to=onnx.TensorProto.FLOAT) for x in ("support_term", "query_term")]
+    return [*casts, _node("Add", ["support_term_wide", "query_term_wide"], "sum"), leaky_relu]
+
+
+def _round(half: bool, out: str) -> list[onnx.NodeProto]:
+    return [_node("Cast", [f"{out}_wide"], out, to=onnx.TensorProto.FLOAT16)] if half else []
 
 
 def _weighted_mean(x: str, out: str) -> list[onnx.NodeProto]:

@@ -30,6 +30,7 @@ import numpy as np
 import onnx
 
 from ..folded import FoldedBlock, FoldedNetwork
+from ..quantise import Quantisation
 from . import layers
 from .graph import GraphBuilder
 from .layers import Layout, SupportOutputs
@@ -44,17 +45,19 @@ class Prepared:
     weights: str
 
 
-def emit_whole(network: FoldedNetwork, metadata: dict[str, str], version: str, dtype: type = np.float32) -> onnx.ModelProto:
+def emit_whole(network: FoldedNetwork, metadata: dict[str, str], version: str, dtype: type = np.float32,
+               quantisation: Quantisation | None = None) -> onnx.ModelProto:
     """Emit the whole model; `dtype` float64 is for checking the algebra."""
-    g = GraphBuilder(dtype)
+    g = GraphBuilder(dtype, quantisation=quantisation)
     query = g.input("query", ["B", 1, "H", "W"], wide=True)
     _query_side(g, network, query, _support_side(g, network))
     return g.model("universeg", {**metadata, "universeg.kind": "whole"}, version)
 
 
-def emit_prepare(network: FoldedNetwork, metadata: dict[str, str], version: str, dtype: type = np.float32) -> onnx.ModelProto:
+def emit_prepare(network: FoldedNetwork, metadata: dict[str, str], version: str, dtype: type = np.float32,
+                 quantisation: Quantisation | None = None) -> onnx.ModelProto:
     """Emit what is done once a support set."""
-    g = GraphBuilder(dtype)
+    g = GraphBuilder(dtype, quantisation=quantisation)
     prepared, features = _support_side(g, network), network.blocks[0].features
     g.output(prepared.support_term, "support_term", ["K", "S", features, "H", "W"])
     if prepared.mean_term is not None:
@@ -63,9 +66,10 @@ def emit_prepare(network: FoldedNetwork, metadata: dict[str, str], version: str,
     return g.model("universeg_prepare", {**metadata, "universeg.kind": "prepare"}, version)
 
 
-def emit_predict(network: FoldedNetwork, metadata: dict[str, str], version: str, dtype: type = np.float32) -> onnx.ModelProto:
+def emit_predict(network: FoldedNetwork, metadata: dict[str, str], version: str, dtype: type = np.float32,
+                 quantisation: Quantisation | None = None) -> onnx.ModelProto:
     """Emit what is done once a query, from the tensors that `prepare` made."""
-    g = GraphBuilder(dtype)
+    g = GraphBuilder(dtype, quantisation=quantisation)
     first = network.blocks[0]
     query = g.input("query", ["B", 1, "H", "W"], wide=True)
     support_term = g.input("support_term", ["K", "S", first.features, "H", "W"])

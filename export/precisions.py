@@ -1,0 +1,99 @@
+"""The models of one precision: written into a bundle's folder, and opened as the parity gate calls them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from universeg_rt.manifest import Models
+from universeg_rt.runners.streamed import StreamedOnnxRuntime
+
+from .emit import emit_predict, emit_prepare, emit_stages, emit_whole
+from .folded import FoldedNetwork
+from .parity import Model
+from .quantise import Quantisation
+
+WHOLE, PREPARE, PREDICT = "model.onnx", "prepare.onnx", "predict.onnx"
+
+
+@dataclass(frozen=True)
+class Precision:
+    """How models of this precision are emitted. Those of fp32 lie at the top of a bundle, others in a folder of their name."""
+
+    name: str
+    dtype: type = np.float32
+    quantisation: Quantisation | None = None
+
+    @property
+    def prefix(self) -> str:
+        return "" if self.name == "fp32" else f"{self.name}/"
+
+
+def write_models(folder: Path, network: FoldedNetwork, precision: Precision, metadata: Mapping[str, str], version: str) -> Models:
+    """Write every model of a precision below `folder`; the same network gives the same bytes."""
+    given = ({**metadata, "universeg.precision": precision.name}, version, precision.dtype, precision.quantisation)
+    prefix = precision.prefix
+    for file, emit in ((WHOLE, emit_whole), (PREPARE, emit_prepare), (PREDICT, emit_predict)):
+        _write(folder / (prefix + file), emit(network, *given))
+    stages = []
+    for position, stage in enumerate(emit_stages(network, *given)):
+        file = f"{prefix}stages/{position:02}_{stage.name}.onnx"
+        _write(folder / file, stage.model)
+        stages.append((stage.name, file))
+    return Models(prefix + WHOLE, tuple(stages), prefix + PREPARE, prefix + PREDICT)
+
+
+def open_models(folder: Path, models: Models) -> dict[str, Model]:
+    """All forms of a precision's network: whole, pair and streamed."""
+    return {
+        "whole": whole_model(folder / models.whole),
+        "pair": pair_model(folder / models.prepare, folder / models.predict),
+        "streamed": streamed_model([(name, folder / file) for name, file in models.stages]),
+    }
+
+
+def whole_model(path: Path) -> Model:
+    """A whole model on ONNX Runtime, as the parity gate calls it."""
+    session = _session(path)
+    return lambda support, weights, query: session.run(["logits"], {"query": query, **_support_feed(support, weights)})[0]
+
+
+def pair_model(prepare: Path, predict: Path) -> Model:
+    """The two halves of a network on ONNX Runtime, as the parity gate calls them."""
+    first, second = _session(prepare), _session(predict)
+    between = [output.name for output in first.get_outputs()]
+
+    def run(support: np.ndarray, weights: np.ndarray, query: np.ndarray) -> np.ndarray:
+        prepared = dict(zip(between, first.run(between, _support_feed(support, weights))))
+        return second.run(["logits"], {"query": query, **prepared})[0]
+
+    return run
+
+
+def streamed_model(stages: list[tuple[str, Path]]) -> Model:
+    """The stages in the runner that users have."""
+    runner = StreamedOnnxRuntime(stages)
+    return lambda support, weights, query: runner.run(runner.prepare(support, weights), query)
+
+
+def _session(path: Path):
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    # Gigabytes at S = 64, K = 3: given back after each run, since several models are open at once.
+    options.enable_cpu_mem_arena = False
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def _support_feed(support: np.ndarray, weights: np.ndarray) -> dict[str, np.ndarray]:
+    return {"support_images": np.ascontiguousarray(support[:, :, :1]),
+            "support_labels": np.ascontiguousarray(support[:, :, 1:]), "weights": weights}
+
+
+def _write(path: Path, model) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(model.SerializeToString(deterministic=True))

@@ -1,0 +1,71 @@
+"""Int8: symmetric scales of the convolutions' inputs and weights, and the choice of what stays in float.
+
+    x ≈ s · round(x / s),  integers in [-127, 127], zero point 0
+
+Weights have a scale for each output channel, maps one scale for the whole tensor, found by `calibration.py`. The int8
+product is exact in int32, so all of the error is that of the two roundings. The zero point is 0 throughout (TensorRT takes no
+other), and the integers of weights stay in [-63, 63]: processors with AVX2 but without VNNI add two products of 8 bits in 16
+and would saturate, and so every processor gives the same result.
+
+What stays in float: sums, means and activations; the first block's convolutions of images and labels (two channels in:
+nothing to gain); and the query's path through the first and the last block, next to the logits, where it is run once a query
+and its errors flip pixels (benchmarks/NOTES.md has the figures).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from .folded import FoldedNetwork
+
+MAP_LIMIT = 127
+WEIGHT_LIMIT = 63
+
+
+@dataclass(frozen=True)
+class Quantisation:
+    """Scales of a network's quantised convolutions, by their names in the graphs (emit/layers.py).
+
+    inputs: of the map that each one reads. outputs: of the map that it gives, for those whose output is read by something
+    else than a quantised convolution. cpu_kernels: whether such outputs are rounded to int8 too, biases to int32, and maps
+    held as uint8 with zero point 128, which are the same numbers; ONNX Runtime's CPU kernels fuse a convolution only then,
+    while TensorRT takes neither that zero point nor such biases.
+    """
+
+    inputs: Mapping[str, float]
+    outputs: Mapping[str, float] = field(default_factory=dict)
+    cpu_kernels: bool = False
+
+    def for_cpu_kernels(self) -> "Quantisation":
+        return replace(self, cpu_kernels=True)
+
+
+def quantised_convolutions(network: FoldedNetwork) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Names of the convolutions to quantise, and of those whose output goes to something else than one of them."""
+    names, ends = [], []
+    for block in network.blocks:
+        found = []
+        if block is not network.blocks[0] and block is not network.blocks[-1]:
+            found += ["query_term", "target"]
+            if block.mean_before_convolution:
+                found += ["mean_term", "support_query_term"]
+        if block.reads_entries and block is not network.blocks[0]:
+            found.append("support_term")
+        if block.support_weight is not None and block.composed_weight is None:
+            found.append("support")
+        names += [f"{block.label}/{part}" for part in found]
+        # With one convolution right after the other, only the second one's output goes elsewhere.
+        chained = block.mean_before_convolution and "support" in found
+        ends += [f"{block.label}/{part}" for part in found if not (chained and part == "support_term")]
+    return tuple(names), tuple(ends)
+
+
+def quantise_weight(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(C,...) -> int8 of the same shape and float32 scales (C,); a channel of zeros has the scale 1."""
+    largest = np.abs(weight).reshape(len(weight), -1).max(axis=1).astype(np.float32)
+    scales = np.where(largest > 0, largest / np.float32(WEIGHT_LIMIT), np.float32(1)).astype(np.float32)
+    steps = np.round(weight / scales.reshape(-1, *[1] * (weight.ndim - 1)))
+    return np.clip(steps, -WEIGHT_LIMIT, WEIGHT_LIMIT).astype(np.int8), scales
