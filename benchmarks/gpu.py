@@ -54,19 +54,19 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--members", type=int, nargs="+", metavar="K", help="1 5, in this order")
     p.add_argument("--contenders", nargs="+", metavar="PART", help="only those whose name has one of these parts in it")
     p.add_argument("--rounds", type=int, help="most timed runs of a contender in a cell (200)")
-    p.add_argument("--budget", type=float, help="seconds a contender gets in a cell; at least 5 runs are made (1.0)")
+    p.add_argument("--budget", type=float, help="seconds a contender gets in a cell; at least 5 runs are made (0.4)")
     p.add_argument("--time-limit", type=float, default=540, help="seconds after which no measurement starts (540)")
     p.add_argument("--checkpoint", type=Path, help="weights; default: the shipped ones, where they are, else random ones")
     p.add_argument("--spec", choices=tuple(PRESETS), help="of random weights, or of a published .pt")
     p.add_argument("--plugin", help="TensorRT plugin libraries, separated by `:`")
     p.add_argument("--no-int8", action="store_true", help="leave the int8 models out; their calibration takes a while")
-    p.add_argument("--work", type=Path, default=Path("build/gpu_benchmark"), help="folder for what is built (%(default)s)")
+    p.add_argument("--work", type=Path, default=Path("build/gpu_benchmark"),
+                   help="folder for what is built; a later run takes from it what its own --steps leave out (%(default)s)")
     p.add_argument("--kernels-build", type=Path, help="folder of an earlier build of the kernels, to go on from")
     p.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="cpu: toy sizes; checks this program, not the speed")
     p.add_argument("--dry-run", action="store_true", help="the same as --device cpu")
     p.add_argument("--compile-backend", help="of torch.compile (inductor; on the CPU eager)")
     p.add_argument("--threads", type=int, default=1, help="of PyTorch with --device cpu (1)")
-    p.add_argument("--engines-on-cpu", action="store_true", help=argparse.SUPPRESS)
     return p
 
 
@@ -103,7 +103,7 @@ def _main(options: argparse.Namespace) -> int:
     report = Report(options.out, {"device": device, "passed": None, "command": sys.argv[1:] if __name__ == "__main__" else [], "steps": {}})
     state = {
         "options": options, "device": device, "grid": (32, 32) if small else (128, 128), "support_sizes": sizes, "members": members,
-        "rounds": options.rounds or (3 if small else 200), "budget": options.budget or (0.0 if small else 1.0),
+        "rounds": options.rounds or (3 if small else 200), "budget": options.budget or (0.0 if small else 0.4),
         "threads": options.threads, "work": options.work, "say": report.say, "write": report.write,
         "deadline": report.started + options.time_limit}
     if small and options.checkpoint is None and options.spec is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
+import time
 import warnings
 from pathlib import Path
 
@@ -75,8 +76,8 @@ def run_bundle(state: dict, entry: dict) -> None:
         try:
             quantisation = None
             if name == "int8":
-                if state["options"].no_int8:
-                    raise UniverSegError("left out by --no-int8")
+                if state["options"].no_int8 or state["options"].checkpoint is None:
+                    raise UniverSegError("left out by --no-int8, or since the weights are random: their masks are of no task")
                 from universeg_rt.export.calibration import calibrate, synthetic_episodes
 
                 quantisation = calibrate(state["network"], synthetic_episodes(state["grid"], 0), iter)
@@ -141,12 +142,15 @@ def run_engines(state: dict, entry: dict) -> None:
         if state["device"] == "cuda" and importlib.util.find_spec(module) is None:
             entry["skipped"][builder] = f"{module} is not installed (pip install {builder})"
             continue
-        if state["device"] == "cpu" and not state["options"].engines_on_cpu:
+        if state["device"] == "cpu":
             entry["skipped"][builder] = "engines run on a GPU only"
             continue
         for plugin in (None, *plugins):
+            if time.monotonic() > state["deadline"]:
+                entry["skipped"][f"{builder} {plugin or 'native'}"] = "the time limit was reached"
+                continue
             for precision in (p for p in ("fp16", "fp32", "int8") if p in state["bundle"].manifest.models):
-                label = f"{builder} {precision}" + (" plugin" if plugin else "")
+                label = _label(builder, precision, plugin)
                 bundle = state["work"] / label.replace(" ", "-")
                 try:
                     shutil.rmtree(bundle, ignore_errors=True)
@@ -166,6 +170,37 @@ def run_engines(state: dict, entry: dict) -> None:
     machine.free(state)
     if not state["engine_bundles"]:
         skip(entry, "; ".join(f"{name}: {why}" for name, why in entry["skipped"].items()))
+
+
+def find_earlier(state: dict) -> None:
+    """Takes what an earlier run left in the work folder, of the same weights, for the steps that this run leaves out."""
+    work, steps = state["work"], state["options"].steps
+    if "bundle" not in steps and (work / "bundle" / MANIFEST).is_file():
+        bundle = Bundle.open(work / "bundle")
+        if bundle.manifest.weights_sha256 == _digest(state["weights"]):
+            state["bundle"] = bundle
+    if "bundle" not in state:
+        return
+    if "plain" not in steps:
+        state["plain"] = {int(p.stem.split("_")[1]): p for p in work.glob("plain_*.onnx")}
+    if "engines" not in steps:
+        state["engine_bundles"] = {}
+        for manifest in sorted(work.glob(f"tensorrt*/{MANIFEST}")):
+            bundle = Bundle.open(manifest.parent)
+            if bundle.manifest.engines and bundle.manifest.weights_sha256 == state["bundle"].manifest.weights_sha256:
+                fingerprint = bundle.manifest.engines[0].fingerprint
+                state["engine_bundles"][_label(fingerprint.builder, fingerprint.precision, fingerprint.plugin_sha256)] = (
+                    fingerprint.builder, fingerprint.precision, manifest.parent)
+    library = (state["options"].kernels_build or work / "kernels") / "lib" / "libsupport_mean.so"
+    if "kernels" not in steps and state["device"] == "cuda" and library.is_file():
+        from universeg_rt.kernels.checking.devices import Gpu
+        from universeg_rt.kernels.library import Library
+
+        state["kernel_device"] = Gpu(Library(library))
+
+
+def _label(builder: str, precision: str, plugin: object) -> str:
+    return f"{builder} {precision}" + (" plugin" if plugin else "")
 
 
 def skip(entry: dict, why: str) -> None:

@@ -13,7 +13,7 @@ from universeg_rt.runners import open_runner
 from universeg_rt.runners.base import Runner
 from universeg_rt.runners.onnxruntime_cuda import PROVIDER, OnnxRuntimeCuda
 
-from . import machine
+from . import artefacts, machine
 from .folded_torch import FoldedInference, kernel_support_mean
 from .timing import one_line
 
@@ -73,7 +73,7 @@ class TorchFolded(Contender):
 
     def __init__(self, state: dict, precision: str, kernels: bool = False, channels_last: bool = False) -> None:
         torch = self.torch = state["torch"]
-        self.precision, self.device = precision, state["device"]
+        self.state, self.precision, self.device = state, precision, state["device"]
         self.dtype = torch.float16 if precision == "fp16" else torch.float32
         support_mean = None
         if kernels:
@@ -127,7 +127,10 @@ class TorchFolded(Contender):
                 forward()
         torch.cuda.current_stream().wait_stream(side)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        if self.state.get("graph_pool") is None:
+            self.state["graph_pool"] = torch.cuda.graph_pool_handle()
+        # One pool for all graphs of a cell: they never run at once, and what they give is kept alive.
+        with torch.cuda.graph(graph, pool=self.state["graph_pool"]):
             logits = forward()
         return graph, given, query, logits, torch.empty(logits.shape, pin_memory=True)
 
@@ -200,6 +203,7 @@ def run_contenders(state: dict, entry: dict) -> None:
     found: dict[str, Contender] = {}
     entry["started"], entry["skipped"] = [], {}
     wanted = state["options"].contenders
+    artefacts.find_earlier(state)
 
     def start(name: str, make: Callable[[], Contender]) -> None:
         if wanted and not any(part in name for part in wanted):

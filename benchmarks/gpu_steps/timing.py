@@ -7,12 +7,14 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from universeg_rt.errors import RunnerError
 from universeg_rt.export.cost import Cost, total
 
 from . import machine
 
 ITEM = {"fp32": 4, "tf32": 4, "fp16": 2, "int8": 2}
 WARM = 3
+MOST_MAPS = 512  # support entries times members up to which float32 contenders that hold all members at once take part
 
 
 def run_timing(state: dict, entry: dict) -> None:
@@ -35,8 +37,11 @@ def run_timing(state: dict, entry: dict) -> None:
 def _time_cell(state: dict, entry: dict, members: int, entries: int) -> None:
     support, weights, query = make_inputs(members, entries, state["grid"])
     states, outputs = {}, {}
-    for name, contender in list(state["contenders"].items()):
+    state["graph_pool"] = None
+    for name, contender in state["contenders"].items():
         try:
+            if members * entries > MOST_MAPS and contender.precision in ("fp32", "tf32") and contender.side == "folded":
+                raise RunnerError(f"{members * entries} float32 maps; more than {MOST_MAPS} would crowd out the others")
             states[name] = contender.prepare(support, weights)
             for _ in range(WARM):
                 outputs[name] = contender.run(states[name], query)
