@@ -55,8 +55,7 @@ def build_bundle(
     output = Path(output)
     check_grid(spec, grid)
     precisions = check_precisions(precisions)
-    if output.exists() and not (output / MANIFEST).is_file() and (not output.is_dir() or any(output.iterdir())):
-        raise OutputError(f"{output} exists and is no bundle; choose a new or empty folder")
+    check_output(output)
     network = fold(spec, weights)
     version, digest = universeg_rt.__version__, weights_sha256(dict(weights))
     metadata = {"universeg.spec": spec.to_json(), "universeg.version": version, "universeg.weights_sha256": digest}
@@ -86,6 +85,12 @@ def build_bundle(
             provenance=provenance, licence=dict(licence or {}))
         (folder / MANIFEST).write_text(manifest.to_json())
     return Bundle.open(output), reports
+
+
+def check_output(output: Path) -> None:
+    """Raise OutputError where something stands at `output` that is no bundle and must not be replaced."""
+    if output.exists() and not (output / MANIFEST).is_file() and (not output.is_dir() or any(output.iterdir())):
+        raise OutputError(f"{output} exists and is no bundle; choose a new or empty folder")
 
 
 def check_grid(spec: NetworkSpec, grid: tuple[int, int]) -> None:

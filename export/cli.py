@@ -13,8 +13,11 @@ from universeg_rt.errors import InputError
 from universeg_rt.runners import PRECISIONS
 from universeg_rt.spec import PRESETS, NetworkSpec
 
+from .engine import command as engines
+
 EXAMPLE = """example:
   universeg-export --checkpoint universeg_v1_nf64_ss64_STv1.pt --spec v1 --output my_bundle
+  universeg-export --bundle my_bundle --engine tensorrt --profile-entries 1:64:256
   universeg-export --explain"""
 
 
@@ -30,11 +33,13 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--name", help="name of the bundle (that of the output folder)")
     p.add_argument("--licence", help="licence of the weights (the checkpoint's own statement)")
     p.add_argument("--precision", nargs="+", default=["fp32"], choices=PRECISIONS, metavar="P",
-                   help=f"of {', '.join(PRECISIONS)} (fp32, which is always exported); fp16 is meant for GPUs and slow on CPUs")
+                   help=f"of {', '.join(PRECISIONS)} (fp32, which is always exported); fp16 is meant for GPUs and slow on CPUs; "
+                        "with --bundle: of the engines")
     p.add_argument("--calibration", type=Path, metavar="SUPPORT",
                    help="for int8: support set (.npz or folder) like yours to calibrate on (synthetic tasks)")
     p.add_argument("--calibration-seed", type=int, default=0, metavar="N", help="for int8: what is drawn is drawn from this (0)")
     p.add_argument("--explain", action="store_true", help="print what each fold does and the cost table, then stop")
+    engines.add_arguments(p)
     return p
 
 
@@ -46,8 +51,13 @@ def _main(args: argparse.Namespace) -> int:
     spec = _read_spec(args.spec)
     if args.explain:
         return _explain(spec, args)
+    if args.bundle is not None:
+        if args.checkpoint is not None:
+            raise InputError("give --checkpoint to export, or --bundle to build engines for a bundle that is there; not both")
+        engines.run_on_bundle(args, tuple(args.precision))
+        return 0
     if args.checkpoint is None or args.output is None:
-        raise InputError("give --checkpoint and --output (or --explain); --help shows an example")
+        raise InputError("give --checkpoint and --output (or --explain, or --bundle with --engine); --help shows an example")
     from tqdm import tqdm
 
     from universeg_rt.training.checkpoint import load_checkpoint
@@ -59,6 +69,9 @@ def _main(args: argparse.Namespace) -> int:
         raise InputError("--calibration is for int8 only; add --precision int8 or leave it out")
     spec, weights, metadata = load_checkpoint(args.checkpoint, spec)
     check_grid(spec, tuple(args.grid))
+    wanted = engines.options(args, tuple(args.precision), tuple(args.grid)) if args.engine else None
+    if wanted is not None:  # before the minutes that an export takes
+        engines.check_library(wanted)
     calibration = None
     if "int8" in args.precision:
         grid, seed = tuple(args.grid), args.calibration_seed
@@ -81,6 +94,8 @@ def _main(args: argparse.Namespace) -> int:
         print(f"int8 {form} on {held_out['tasks']} held-out tasks: Dice {figures['dice']:.4f}, float32 {figures['dice_float32']:.4f}, "
               f"{100 * figures['flipped']:.3f} % of pixels flipped")
     print(f"bundle {bundle.path} ({len(bundle.manifest.files)} models, {size:.1f} MB, sha256 {bundle.sha256[:16]})")
+    if wanted is not None:
+        engines.run(bundle, wanted)
     return 0
 
 

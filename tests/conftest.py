@@ -58,6 +58,14 @@ def small_bundle(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def tensorrt_rtx(tmp_path_factory) -> dict[str, str]:
+    """Environment variables under which a child process imports `tensorrt_rtx` and builds plans on the CPU, or skip."""
+    from .tensorrt_rtx import make
+
+    return make(tmp_path_factory.mktemp("tensorrt_rtx"))
+
+
 def discs(count: int, height: int = 40, width: int = 36, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Images (N,H,W) uint8 of a bright disc on noise, and the disc as label bool."""
     rng = np.random.default_rng(seed)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,6 +16,9 @@ from . import timing
 from .features import LEVELS
 from .process import Built, Hello, Report, Worker
 from .store import add_engine
+
+
+Progress = Callable[[str], AbstractContextManager[Report]]
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,8 @@ class EngineOptions:
             raise InputError(f"the workspace is {self.workspace} bytes; give a positive number, or nothing for all there is")
         if self.level is not None and not 0 <= self.level <= 5:
             raise InputError(f"the optimization level is {self.level}; accepted: 0 to 5")
+        if self.timing_cache is not None and not self.timing_cache.parent.is_dir():
+            raise InputError(f"the timing cache {self.timing_cache}: its folder does not exist; make it first")
         if self.builder == "tensorrt" and self.capabilities:
             raise InputError("compute capabilities are for tensorrt-rtx; tensorrt builds for the GPU that is there")
         if self.builder == "tensorrt-rtx" and self.hardware != "none":
@@ -70,12 +76,11 @@ class Outcome:
     built: bool
 
 
-def build_engines(bundle: Bundle, options: EngineOptions, report: Callable[[str], Report] = lambda label: lambda *_: None,
+def build_engines(bundle: Bundle, options: EngineOptions, progress: Progress = lambda label: nullcontext(lambda *_: None),
                   say: Callable[[str], None] = print) -> list[Outcome]:
     """Build what `options` ask for, one engine after the other, each added to the bundle as soon as it is ready.
 
-    report: given "whole fp32", returns what is called with (phase, done, of) several times a second. say: takes lines for
-    the user. Raises EngineError where one cannot be built, InputError where the bundle lacks what is asked for; engines
+    progress: given "whole fp32", a context with what is called several times a second. say: takes lines for the user. Raises EngineError where one cannot be built, InputError where the bundle lacks what is asked for; engines
     added before stay, and nothing half-made is left.
     """
     (height, width), image = options.profile.image, (bundle.manifest.input.height, bundle.manifest.input.width)
@@ -84,9 +89,15 @@ def build_engines(bundle: Bundle, options: EngineOptions, report: Callable[[str]
     jobs = [(precision, model, file) for precision in options.precisions for model, file in _models(bundle, precision, options)]
     outcomes = []
     for precision, model, file in jobs:
-        outcomes.append(_build_one(bundle, options, precision, model, file, report(f"{model} {precision}"), say))
+        with progress(f"{model} {precision}") as report:
+            outcomes.append(_build_one(bundle, options, precision, model, file, report, say))
         bundle = Bundle.open(bundle.path)
     return outcomes
+
+
+def check_library(options: EngineOptions) -> None:
+    """Raise EngineError, with what to install, where these engines cannot be built here; takes a second or two."""
+    Worker(options.builder, str(options.plugin or "")).close()
 
 
 def _models(bundle: Bundle, precision: str, options: EngineOptions) -> list[tuple[str, str]]:

@@ -63,12 +63,8 @@ def set_tf32(trt: ModuleType, config: object, on: bool) -> None:
 
 def set_workspace(trt: ModuleType, config: object, size: int | None) -> None:
     """The most device memory in bytes that running may take beside weights; None leaves the vendor's default, all there is."""
-    if size is None:
-        return
-    if hasattr(config, "set_memory_pool_limit"):
+    if size is not None:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, size)
-    else:
-        config.max_workspace_size = size
 
 
 def set_level(config: object, level: int | None) -> None:
@@ -120,23 +116,19 @@ def add_profile(builder: object, config: object, network: object, shapes: Shapes
 
 
 def set_timing_caches(config: object, caches: Sequence[bytes], complaints: Sequence[str]) -> str:
-    """Give the builder the timings of earlier builds. Returns why they were set aside, or nothing where all were taken.
+    """Give the builder the timings of earlier builds. Returns why some were set aside, or nothing where all were taken.
 
-    complaints: a live list of the library's warnings and errors: newer versions only complain, and go on from nothing.
+    complaints: a live list of the library's warnings and errors; newer versions only complain, and go on from nothing.
     """
-    before, refused = len(complaints), ""
-    cache = config.create_timing_cache(caches[0] if caches else b"")
-    if cache is None or len(complaints) > before:
-        refused = _last(complaints[before:]) or "the library cannot read it"
-        cache = config.create_timing_cache(b"") if cache is None else cache
-    for other in caches[1:]:
-        more = config.create_timing_cache(other)
-        if more is None or not cache.combine(more, False):
-            refused = refused or _last(complaints[before:]) or "the library cannot combine them"
-    if not config.set_timing_cache(cache, False):
-        refused = refused or _last(complaints[before:]) or "it was made by another version or for another GPU"
-        config.set_timing_cache(config.create_timing_cache(b""), False)
-    return refused if caches else ""
+    before, refused = len(complaints), False
+    cache = config.create_timing_cache(b"")
+    for content in caches:
+        other = config.create_timing_cache(content)
+        refused |= other is None or not cache.combine(other, False)
+    config.set_timing_cache(cache, False)
+    if len(complaints) > before:
+        return complaints[-1]
+    return "it was made by another version or for another GPU" if refused else ""
 
 
 def timing_cache(config: object) -> bytes:
@@ -158,7 +150,3 @@ def parser_errors(parser: object) -> list[str]:
 def _call(value: object, name: str) -> object:
     method = getattr(value, name, None)
     return method() if method is not None else ""
-
-
-def _last(complaints: Sequence[str]) -> str:
-    return complaints[-1] if complaints else ""

@@ -168,7 +168,7 @@ class Worker:
 def memory_needed(text: str) -> str | None:
     """How much GPU memory the library wanted, as " (1.1 GB were asked for)", empty where it does not say; None where memory
     was not the trouble."""
-    if not re.search(r"out ?of ?memory|could not be allocated|insufficient memory", text, re.IGNORECASE):
+    if not re.search(r"out ?of ?memory|could not be allocated|insufficient memory|workspace limit", text, re.IGNORECASE):
         return None
     sizes = [int(size) for size in re.findall(r"(?:size was|size of|memory \()\s*(\d+)", text)]
     return f" ({max(sizes) / 1e9:.2g} GB were asked for)" if sizes else ""

@@ -37,8 +37,6 @@ def open_file(path: Path, fingerprint: Fingerprint) -> TimingFile:
         note_text = _note(path).read_text() if content and _note(path).exists() else ""
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"the timing cache {path} cannot be read ({error}); give a file, there already or new") from None
-    if not path.parent.is_dir():
-        raise InputError(f"the timing cache {path}: its folder does not exist; make it first")
     if not note_text:
         return TimingFile(path, content, "")
     try:
@@ -49,7 +47,7 @@ def open_file(path: Path, fingerprint: Fingerprint) -> TimingFile:
     if len(content) != size or hashlib.sha256(content).hexdigest() != digest:
         how = f"truncated: {len(content)} bytes instead of {size}" if len(content) < size else "altered: its sha256 is another"
         raise EngineError(f"the timing cache {path} is {how}; delete it and {_note(path).name}, or copy both again")
-    return TimingFile(path, content, _difference(facts, fingerprint)) if facts else TimingFile(path, content, "")
+    return TimingFile(path, content, _difference(facts, fingerprint))
 
 
 def write(file: TimingFile, content: bytes, fingerprint: Fingerprint) -> str:

@@ -170,7 +170,7 @@ def _build(trt: ModuleType, logger: object, builder: object, talk: Talk, request
 
 
 def _monitor(trt: ModuleType, talk: Talk) -> object | None:
-    """Tells how far the build is, where the version has such an interface (8.6 and later)."""
+    """Tells how far the build is, where the version has such an interface (TensorRT 9 and later)."""
     base = getattr(trt, "IProgressMonitor", None)
     if base is None:
         return None
