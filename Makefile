@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check -q
+# TensorRT-RTX, which builds engines on a CPU too: 147 MB for tests only, and not there for every platform.
+TENSORRT = onnxruntime-ep-nv-tensorrt-rtx-cu13 tensorrt_cu13_bindings
 PARTS = pyproject.toml setup.py constraints.txt
 
 .PHONY: demo test bench clean
@@ -25,6 +27,7 @@ $(VENV)/.test: $(PARTS)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) install torch -c constraints.txt
 	$(PIP) install -e '.[export,train,kernels,demo,test]' -c constraints.txt
+	$(PIP) install --no-deps $(TENSORRT) -c constraints.txt || echo "without $(TENSORRT): the tests of engine building are skipped"
 	touch $@
 
 clean:
