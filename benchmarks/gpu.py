@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -70,6 +71,18 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
+def for_children(root: Path, site: Path) -> None:
+    """Let processes that this one starts import a checkout as if it were installed: links under `site`, on PYTHONPATH."""
+    package = site.absolute() / "universeg_rt"
+    package.mkdir(parents=True, exist_ok=True)
+    parts = [*(root / "universeg_rt").iterdir(), *(root / name for name in ("export", "kernels", "training", "benchmarks"))]
+    for part in parts:
+        link = package / part.name
+        if not link.exists():
+            link.symlink_to(part)
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(site.absolute()), os.environ.get("PYTHONPATH"))))
+
+
 class Report:
     """The result file: a dictionary that is written whole after each change."""
 
@@ -100,6 +113,8 @@ def _main(options: argparse.Namespace) -> int:
         options.checkpoint = SHIPPED
     options.compile_backend = options.compile_backend or ("eager" if small else "inductor")
     options.work.mkdir(parents=True, exist_ok=True)
+    if __name__ == "__main__" and __package__ in (None, ""):
+        for_children(_root, options.work / "site")
     report = Report(options.out, {"device": device, "passed": None, "command": sys.argv[1:] if __name__ == "__main__" else [], "steps": {}})
     state = {
         "options": options, "device": device, "grid": (32, 32) if small else (128, 128), "support_sizes": sizes, "members": members,

@@ -67,7 +67,7 @@ def test_the_command_runs_whole_on_the_cpu(tmp_path, capsys):
     rows = result["steps"]["timing"]["rows"]
     assert {(r["contender"], r["prepared"]) for r in rows} == {(name, p) for name in started for p in (True, False)}
     for row in rows:
-        assert 0 < row["p50"] <= row["p90"] <= row["p99"] and row["runs"] >= 5 and row["right"]
+        assert 0 < row["p50"] <= row["p90"] <= row["p99"] and row["runs"] == 1 and row["right"]
         assert row["flop_per_second"] > 0 and row["bytes_per_second"] > 0 and row["over reference fp16"] > 0
     assert "times mean nothing" in said and "skipped tensorrt: " in said and "parity with the reference" in said
     assert sum(line.startswith("   2  2 yes") for line in said.splitlines()) == len(started)
@@ -97,6 +97,16 @@ def test_without_a_gpu_the_run_ends_with_the_reason(tmp_path):
     assert done.returncode == 1 and "FAILED" in done.stdout
     result = json.loads(out.read_text())
     assert result["passed"] is False and "PyTorch sees no GPU" in result["steps"]["machine"]["why"]
+
+
+def test_processes_started_from_a_checkout_find_the_package(tmp_path, monkeypatch):
+    """As the builder of engines does, where nothing is installed."""
+    monkeypatch.setenv("PYTHONPATH", "elsewhere")
+    gpu.for_children(ROOT, tmp_path / "site")
+    gpu.for_children(ROOT, tmp_path / "site")
+    code = "import universeg_rt.export.engine.worker as w, universeg_rt.kernels.library, universeg_rt.errors; print(w.__file__)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert done.stdout.startswith(str(tmp_path / "site")), done.stderr
 
 
 def test_out_of_time_is_a_failure_that_keeps_what_it_has(tmp_path):
@@ -174,7 +184,9 @@ def test_the_folded_network_is_the_reference(spec, channels_last):
     with torch.inference_mode():
         prepared = network.prepare(torch.from_numpy(support), torch.from_numpy(entry_weights))
         logits = network.forward(torch.from_numpy(queries), prepared).numpy()
-    assert np.abs(logits - Reference(spec, weights)._run(support, entry_weights, queries, False)).max() < 1e-4
+    reference = Reference(spec, weights)
+    expected = np.concatenate([reference._run(support, entry_weights, one[None], False) for one in queries])
+    assert np.abs(logits - expected).max() < 1e-4
 
 
 def test_with_the_kernels_it_gives_the_same(native):  # noqa: F811
