@@ -113,6 +113,8 @@ class Segmenter:
 
     def _calibrate(self, small: int = 4, large: int = 20, repeats: int = 3) -> tuple[float, float]:
         """Seconds a query and a support set take whatever the support's size, and seconds an entry."""
+        fewest, most = self.runner.support_sizes
+        small, large = (max(fewest, size if most is None else min(most, size)) for size in (small, large))
         rng = np.random.default_rng(0)
         query = rng.random((1, 1, *self.grid), np.float32)
         prepared = {
@@ -127,6 +129,8 @@ class Segmenter:
                 if repeat:
                     seconds[size].append(time.perf_counter() - start)
         low, high = (float(np.median(seconds[size])) for size in (small, large))
+        if small == large:  # an engine for one size only
+            return low, 0.0
         each = max(high - low, 0.0) / (large - small)
         return max(low - each * small, 0.0), each
 

@@ -9,10 +9,12 @@ import threading
 import numpy as np
 import pytest
 
+from universeg_rt import Ensemble, Segmenter, SupportSet
 from universeg_rt.engine import Profile
 from universeg_rt.errors import EngineError, InputError, RunnerError
 from universeg_rt.runners import open_runner, tensorrt_runner
 
+from ..conftest import discs
 from . import fake_tensorrt
 from .conftest import PROFILE, add_engines, queries, support
 from .standin import StandIn
@@ -90,6 +92,15 @@ def test_of_several_engines_the_one_whose_profile_fits_runs(plain_bundle, opener
         assert close(runner.run(runner.prepare(*given), queries(1)), expected(given, queries(1)))
     with pytest.raises(InputError, match="built for 3 to 6"):
         runner.prepare(*support(1, 8))
+
+
+def test_fewer_entries_than_an_engine_takes_are_filled_up_with_such_of_no_weight(plain_bundle, opener, expected):
+    runner, _, _ = opener(add_engines(plain_bundle, "prepare", "predict", profile=Profile((1, 1, 1), (1, 1, 2), (4, 4, 6), (32, 32))))
+    for entries in (1, 3, 4, 5):
+        given = support(2, entries)
+        prepared = runner.prepare(*given)
+        assert prepared.entries == max(4, entries)
+        assert close(runner.run(prepared, queries(1)), expected(given, queries(1)))
 
 
 @pytest.mark.parametrize("fact, value, said", [
@@ -265,6 +276,20 @@ def test_the_memory_estimate_covers_what_is_used(plain_bundle, opener, flavour):
     lowest = 0.1 if flavour == "rtx" else 0.6  # TensorRT-RTX takes its scratch memory unseen
     assert lowest < device.used / runner.peak_bytes(5, 2, 32, 32) < 1.05
     assert runner.peak_bytes(6, 3, 32, 32) > runner.peak_bytes(1, 1, 32, 32) > 0
+
+
+@pytest.mark.parametrize("entries", [(1, 2, 6), (3, 3, 3), (5, 6, 9)])
+def test_a_segmenter_over_engines_estimates_and_predicts(plain_bundle, opener, entries):
+    """The whole way of a user; the estimate's own runs stay within the profile."""
+    bundle = add_engines(plain_bundle, "prepare", "predict", profile=Profile((1, 1, 1), (1, 1, 2), entries, (32, 32)))
+    runner, _, _ = opener(bundle)
+    cpu = Segmenter(bundle, open_runner(bundle, "onnxruntime", "fp32", 1))
+    segmenter = Segmenter(bundle, runner)
+    assert runner.support_sizes == (entries[0], entries[2]) and segmenter.estimate(entries[0]).seconds > 0
+    images, labels = discs(6)
+    ensemble = Ensemble(2, entries[0], False, 0)
+    ours, theirs = (s.prepare(SupportSet.from_arrays(images, labels), ensemble).predict(images[0]) for s in (segmenter, cpu))
+    assert np.abs(ours.probability - theirs.probability).max() < 1e-4
 
 
 def test_profile_is_what_the_tests_think():

@@ -15,7 +15,7 @@ class Runner(ABC):
 
     name: as in `Segmenter.open(runner=...)`. precision: the one that runs, of `runners.PRECISIONS`. device: where it runs,
     in words. reason: why this runner was chosen, in one short line. passed: of each faster runner that does not start here,
-    name and the whole reason.
+    name and the whole reason. support_sizes: the fewest and the most entries of a set that it takes; None: any number.
     """
 
     name: str = ""
@@ -23,6 +23,7 @@ class Runner(ABC):
     device: str = "CPU"
     reason: str = ""
     passed: dict[str, str] = {}
+    support_sizes: tuple[int, int | None] = (1, None)
 
     @classmethod
     @abstractmethod

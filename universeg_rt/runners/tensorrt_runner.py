@@ -49,6 +49,7 @@ class TensorRT(Runner):
     def __init__(self, device: Device, networks: Sequence[Network], precision: str, *, graphs: bool = True) -> None:
         self._device, self._networks, self._graphs = device, list(networks), graphs
         self.precision = precision
+        self.support_sizes = (min(n.profile.entries[0] for n in networks), max(n.profile.entries[2] for n in networks))
         self.device = f"{device.name} ({device.library})"
         self.graph_failures: list[str] = []
         self._workers = local()
@@ -106,9 +107,17 @@ class TensorRT(Runner):
 
     def _prepare(self, support: np.ndarray, weights: np.ndarray) -> Prepared:
         sets, entries, _, height, width = support.shape
-        for network in self._networks:
-            if network.profile.fits(network.profile.queries[0], sets, entries, height, width):
-                return self._prepare_with(network, support, weights)
+        for pad in (False, True):
+            for network in self._networks:
+                p = network.profile
+                # Entries of no weight change nothing: a set of fewer than an engine takes (an ensemble's draw often is) is
+                # filled up with them, where no engine takes it as it is.
+                missing = max(0, p.entries[0] - entries) if pad else 0
+                if p.fits(p.queries[0], sets, entries + missing, height, width):
+                    if missing:
+                        support = np.pad(support, ((0, 0), (0, missing), (0, 0), (0, 0), (0, 0)))
+                        weights = np.pad(weights, ((0, 0), (0, missing)))
+                    return self._prepare_with(network, support, weights)
         # None fits: the profile that takes the most entries says what is allowed.
         largest = max((n.profile for n in self._networks), key=lambda p: p.entries[2] * p.sets[2])
         largest.check(largest.queries[0], sets, entries, height, width)
