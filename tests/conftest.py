@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +57,26 @@ def small_bundle(tmp_path_factory) -> Path:
         patch.setattr(parity, "IMAGE_SIZES", ((32, 32),))
         build_bundle(SMALL_SPEC, random_weights(SMALL_SPEC), folder, name="small", grid=SMALL_GRID,
                      provenance={"made": "for tests"}, licence={"weights": "none"})
+    return folder
+
+
+@pytest.fixture(scope="session")
+def typed_bundle(small_bundle, tmp_path_factory) -> Path:
+    """The same with its fp16 and int8 models, which no gate has seen: for what their types do, not their values."""
+    from universeg_rt.bundle import Bundle, file_entry
+    from universeg_rt.export.calibration import calibrate, synthetic_episodes
+    from universeg_rt.export.folds import fold
+    from universeg_rt.export.precisions import Precision, write_models
+
+    folder = shutil.copytree(small_bundle, tmp_path_factory.mktemp("bundles") / "typed")
+    manifest, network = Bundle.open(folder).manifest, fold(SMALL_SPEC, random_weights(SMALL_SPEC))
+    quantisation = calibrate(network, synthetic_episodes(SMALL_GRID, 0, episodes=2, entries=2))
+    metadata = {"universeg.spec": SMALL_SPEC.to_json(), "universeg.weights_sha256": manifest.weights_sha256}
+    models = dict(manifest.models)
+    for precision in (Precision("fp16", np.float16), Precision("int8", np.float32, quantisation)):
+        models[precision.name] = write_models(folder, network, precision, metadata, manifest.version)
+    files = {p.relative_to(folder).as_posix(): file_entry(p) for p in folder.rglob("*.onnx")}
+    (folder / "manifest.json").write_text(dataclasses.replace(manifest, models=models, files=files).to_json())
     return folder
 
 

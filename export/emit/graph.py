@@ -33,19 +33,22 @@ class GraphBuilder:
         self._initializers: dict[str, onnx.TensorProto] = {}
         self._inputs: list[onnx.ValueInfoProto] = []
         self._outputs: list[onnx.ValueInfoProto] = []
+        self._rounded: dict[str, np.float32] = {}  # tensors that came from integers, with their scale
 
-    def input(self, name: str, shape: Sequence[int | str], default: np.ndarray | None = None, wide: bool = False) -> str:
-        """Declare a graph input, of type `wide` or `dtype`; one with a default value may be left out by the caller."""
-        dtype = self.wide if wide else self.dtype
+    def input(self, name: str, shape: Sequence[int | str], default: np.ndarray | None = None, wide: bool = False,
+              integers: bool = False) -> str:
+        """Declare a graph input, of type `wide` or `dtype` or of the quantised maps' integers; one with a default value may
+        be left out by the caller."""
+        dtype = self._integers if integers else self.wide if wide else self.dtype
         self._inputs.append(helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(dtype), list(shape)))
         if default is not None:
             self._initializers[name] = numpy_helper.from_array(default.astype(dtype), name)
         return name
 
-    def output(self, tensor: str, name: str, shape: Sequence[int | str], wide: bool = False) -> None:
-        """Declare a graph output called `name` that holds `tensor`, which has the type `wide` or `dtype`."""
+    def output(self, tensor: str, name: str, shape: Sequence[int | str], wide: bool = False, integers: bool = False) -> None:
+        """Declare a graph output called `name` that holds `tensor`, which has the type `wide` or `dtype` or is integers."""
         self.node("Identity", [tensor], name)
-        element = helper.np_dtype_to_tensor_dtype(self.wide if wide else self.dtype)
+        element = helper.np_dtype_to_tensor_dtype(self._integers if integers else self.wide if wide else self.dtype)
         self._outputs.append(helper.make_tensor_value_info(name, element, list(shape)))
 
     def narrow(self, x: str, name: str) -> str:
@@ -120,10 +123,27 @@ class GraphBuilder:
         return self.rounded(self.node("Conv", inputs, name, **attributes), f"{name}/output", np.float32(plan.outputs[name]))
 
     def rounded(self, x: str, name: str, scale: np.float32) -> str:
-        """x rounded to int8 and back, which is where a runtime may keep it as int8."""
-        zero = np.uint8(128) if self.quantisation.cpu_kernels else np.int8(0)
-        limits = [self._raw(f"{name}/scale", scale), self._raw(f"{name}/zero_point", zero)]
-        return self.node("DequantizeLinear", [self.node("QuantizeLinear", [x, *limits], f"{name}/q"), *limits], f"{name}/dq")
+        """x rounded to int8 and back, which is where a runtime may keep it as int8; x itself where it came from integers."""
+        if self._rounded.get(x) == scale:
+            return x
+        return self.from_integers(self.to_integers(x, name, scale), name, scale)
+
+    def to_integers(self, x: str, name: str, scale: np.float32) -> str:
+        return self.node("QuantizeLinear", [x, *self._limits(name, scale)], f"{name}/q")
+
+    def from_integers(self, x: str, name: str, scale: np.float32) -> str:
+        out = self.node("DequantizeLinear", [x, *self._limits(name, scale)], f"{name}/dq")
+        self._rounded[out] = scale
+        return out
+
+    def _limits(self, name: str, scale: np.float32) -> list[str]:
+        zero = self._integers.type(128 if self.quantisation.cpu_kernels else 0)
+        return [self._raw(f"{name}/scale", scale), self._raw(f"{name}/zero_point", zero)]
+
+    @property
+    def _integers(self) -> np.dtype:
+        """Type of quantised maps."""
+        return np.dtype(np.uint8 if self.quantisation.cpu_kernels else np.int8)
 
     def _dequantised(self, name: str, integers: np.ndarray, scales: np.ndarray) -> str:
         """A constant kept as integers with a scale for each output channel."""

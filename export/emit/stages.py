@@ -5,7 +5,8 @@ entry; a stage that reads one is run chunk by chunk over S, and what it makes wi
 of a weighted mean: the runner adds the shares up. The runner needs to know nothing else of the network.
 
 Given: `query` (1,1,H,W); `support` (S,2,H,W), image and label; `weights` (S,), summing to 1. Asked for: `logits` (1,1,H,W).
-These and the shares of means are float32 in a float16 network too; all else that is handed on has the network's type. A stage that depends on the support alone is run once a support set, one that depends on the query alone once a query.
+These and the shares of means are float32 in a float16 network too; all else that is handed on has the network's type, but
+for entries' maps that an int8 convolution reads: these are handed on as its integers, in a quarter of the memory. A stage that depends on the support alone is run once a support set, one that depends on the query alone once a query.
 """
 
 from __future__ import annotations
@@ -102,11 +103,11 @@ class _Emitter:
         out = layers.support_step(g, self.network, block, v, term, weights, _CHUNK, _ONE)
         self._out(g, out.mean, f"{label}.mean", 1, block, wide=True)
         if out.down is not None:
-            self._out(g, out.down, f"{label}.entries_down", "S", block, below=1)
+            self._entries_out(g, out.down, f"{label}.entries_down", block, below=1)
         if out.down_mean is not None:
             self._out(g, out.down_mean, f"{label}.mean_down", 1, block, below=1, wide=True)
         if out.entries is not None and layers.entries_are_read(self.network, block):
-            self._out(g, out.entries, f"{label}.entries", "S", block)
+            self._entries_out(g, out.entries, f"{label}.entries", block)
         self._close(g, f"{label}.support")
 
     def _input_mean(self) -> None:
@@ -146,11 +147,39 @@ class _Emitter:
         previous = blocks[blocks.index(block) - 1]
         before = layers.block_label(previous)
         if not block.spec.is_decoder:
-            return g.input(f"{before}.{what}_down", [first, previous.features, *self._size(block)], wide=wide)
+            scale = self._scale(previous, below=1) if first == "S" else None
+            return self._in(g, f"{before}.{what}_down", [first, previous.features, *self._size(block)], wide, scale)
         x = g.input(f"{before}.{what}", [first, previous.features, *self._size(previous)], wide=wide)
         skip = self.network.encoder[block.spec.level]
-        skip_in = g.input(f"{layers.block_label(skip)}.{what}", [first, skip.features, *self._size(block)], wide=wide)
+        scale = self._scale(skip) if first == "S" else None
+        skip_in = self._in(g, f"{layers.block_label(skip)}.{what}", [first, skip.features, *self._size(block)], wide, scale)
         return g.concat([g.upsample(x, f"{label}/{what}_up"), skip_in], f"{label}/{what}_in")
+
+    def _entries_out(self, g: GraphBuilder, tensor: str, name: str, block: FoldedBlock, below: int = 0) -> None:
+        scale = self._scale(block, below)
+        if scale is not None:
+            tensor = g.to_integers(tensor, name, scale)
+        g.output(tensor, name, ["S", block.features, *self._size(block, below)], integers=scale is not None)
+
+    @staticmethod
+    def _in(g: GraphBuilder, name: str, shape: list, wide: bool, scale: np.float32 | None) -> str:
+        if scale is None:
+            return g.input(name, shape, wide=wide)
+        return g.from_integers(g.input(name, shape, integers=True), name, scale)
+
+    def _scale(self, block: FoldedBlock, below: int = 0) -> np.float32 | None:
+        """Scale of the int8 convolution that reads a block's entries (or downsampled ones) directly; None without one."""
+        network = self.network
+        if self.quantisation is None:
+            return None
+        if below:
+            reader = network.blocks[network.blocks.index(block) + 1]
+        elif block.spec.is_decoder or block is network.encoder[-1]:
+            return None  # upsampled first
+        else:
+            reader = network.decoder[len(network.decoder) - 1 - block.spec.level]
+        scale = self.quantisation.inputs.get(f"{reader.label}/support_term")
+        return None if scale is None else np.float32(scale)
 
     def _query_out(self, g: GraphBuilder, block: FoldedBlock, u: str) -> None:
         label = layers.block_label(block)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -91,9 +92,11 @@ def _bytes(text: str | None) -> int | None:
 
 @contextmanager
 def _progress(label: str) -> Iterator[Report]:
-    """A line that says what the library is doing and for how long; on a terminal only."""
+    """On a terminal a line that says what the library is doing and for how long; elsewhere that it has begun."""
     from tqdm import tqdm
 
+    if not sys.stderr.isatty():
+        print(f"building {label}", file=sys.stderr)
     with tqdm(desc=f"building {label}", bar_format="{desc} [{elapsed}]{postfix}", leave=False, disable=None) as bar:
         yield lambda phase, done, of: bar.set_postfix_str(f"{phase} {done}/{of}" if of else phase)
 

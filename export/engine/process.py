@@ -145,7 +145,7 @@ class Worker:
         lines = [*list(self._log)[-3:], *list(self._stderr)[-5:]]
         last = _clean(" | ".join(dict.fromkeys(lines))) or "nothing"
         if status < 0:
-            name = signal.Signals(-status).name
+            name = signal.Signals(-status).name if -status in signal.valid_signals() else f"signal {-status}"
             how = f"was killed ({name}), most likely for want of main memory" if name == "SIGKILL" else f"crashed ({name})"
         else:
             how = f"ended with status {status}"

@@ -163,6 +163,7 @@ def _build(trt: ModuleType, logger: object, builder: object, talk: Talk, request
     if monitor is not None and hasattr(config, "progress_monitor"):
         config.progress_monitor = monitor
     complaints = len(talk.complaints)
+    talk.send("progress", phase="building the engine", done=0, of=0)
     plan = builder.build_serialized_network(network, config)
     if plan is None:
         raise Refused("the library built no engine: " + " | ".join(talk.complaints[complaints:][-3:]))

@@ -22,7 +22,7 @@ PROFILE = Profile((1, 1, 2), (1, 1, 3), (1, 4, 8), (32, 32))
 FAKE = Path(__file__).with_name("fake_tensorrt.py")
 
 
-def typed_model(precision: str, weights_sha256: str) -> onnx.ModelProto:
+def toy_model(precision: str, weights_sha256: str) -> onnx.ModelProto:
     """A toy of our kind, with what matters in types: float16 maps whose mean is taken in float32, or a Q/DQ convolution."""
     info, floats = helper.make_tensor_value_info, TensorProto.FLOAT
     node = helper.make_node
@@ -64,11 +64,11 @@ def bundle(small_bundle, tmp_path) -> Path:
 
 
 @pytest.fixture
-def typed_bundle(bundle) -> Path:
+def toy_bundle(bundle) -> Path:
     """With toy models of fp16 and int8."""
     digest = Bundle.open(bundle).manifest.weights_sha256
     for precision in ("fp16", "int8"):
-        replace_model(bundle, f"{precision}.onnx", typed_model(precision, digest), precision)
+        replace_model(bundle, f"{precision}.onnx", toy_model(precision, digest), precision)
     return bundle
 
 

@@ -23,7 +23,8 @@ from universeg_rt.export.engine import store
 from universeg_rt.export.engine.build import EngineOptions
 from universeg_rt.export.engine.process import memory_needed
 
-from .engines import PROFILE, build, bundle, engine_files, fake, replace_model, typed_bundle  # noqa: F401  fixtures
+from ..conftest import SMALL_SPEC, random_weights
+from .engines import PROFILE, build, bundle, engine_files, fake, replace_model, toy_bundle  # noqa: F401  fixtures
 
 
 def refused(folder, message: str, kind=EngineError, **options) -> str:
@@ -105,22 +106,22 @@ def test_a_model_of_other_weights(fake, bundle):
 
 
 @pytest.mark.parametrize("version, named", [("10.14.1", "node middle (Blur)"), ("8.6.1", "node number")])
-def test_an_operator_that_the_parser_does_not_know_names_the_node(fake, typed_bundle, version, named):
+def test_an_operator_that_the_parser_does_not_know_names_the_node(fake, toy_bundle, version, named):
     fake(version)
-    model = onnx.load(typed_bundle / "fp16.onnx")
+    model = onnx.load(toy_bundle / "fp16.onnx")
     model.graph.node.add(op_type="Blur", domain="elsewhere", name="middle", input=["wide"], output=["blurred"])
     model.opset_import.add(domain="elsewhere", version=1)
-    replace_model(typed_bundle, "fp16.onnx", model, "fp16")
-    message = refused(typed_bundle, "the parser does not take the model", precisions=("fp16",))
+    replace_model(toy_bundle, "fp16.onnx", model, "fp16")
+    message = refused(toy_bundle, "the parser does not take the model", precisions=("fp16",))
     assert named in message and "No importer registered" in message
 
 
-def test_an_input_that_no_profile_covers(fake, typed_bundle):
+def test_an_input_that_no_profile_covers(fake, toy_bundle):
     fake("10.14.1")
-    model = onnx.load(typed_bundle / "fp16.onnx")
+    model = onnx.load(toy_bundle / "fp16.onnx")
     model.graph.input[0].type.tensor_type.shape.dim[1].dim_param = "channels"
-    replace_model(typed_bundle, "fp16.onnx", model, "fp16")
-    refused(typed_bundle, "input query has a dimension 'channels' that no profile covers", precisions=("fp16",))
+    replace_model(toy_bundle, "fp16.onnx", model, "fp16")
+    refused(toy_bundle, "input query has a dimension 'channels' that no profile covers", precisions=("fp16",))
 
 
 @pytest.mark.parametrize("options, message", [
@@ -132,9 +133,9 @@ def test_what_the_bundle_has_not(fake, bundle, options, message):
     refused(bundle, message, InputError, **options)
 
 
-def test_a_model_part_that_the_bundle_has_not(fake, typed_bundle):
+def test_a_model_part_that_the_bundle_has_not(fake, toy_bundle):
     fake("10.14.1")
-    refused(typed_bundle, "holds no fp16 model predict; it has whole", InputError, precisions=("fp16",), models=("predict",))
+    refused(toy_bundle, "holds no fp16 model predict; it has whole", InputError, precisions=("fp16",), models=("predict",))
 
 
 @pytest.mark.parametrize("options, message", [
@@ -242,6 +243,40 @@ def test_leftovers_of_a_killed_process_are_swept_and_nothing_else(fake, bundle):
         (bundle / "engines" / name).write_text("x")
     (outcome,) = build(bundle)
     assert engine_files(bundle) == {*outcome.entry.files, "engines/notes.txt"}
+
+
+# From a checkpoint ------------------------------------------------------------------------------------------------------
+
+@pytest.fixture
+def checkpoint(tmp_path, monkeypatch):
+    pytest.importorskip("safetensors", reason="safetensors is not installed: pip install 'universeg_rt[export]'")
+    from universeg_rt.export import parity
+    from universeg_rt.training.checkpoint import save_checkpoint
+
+    monkeypatch.setattr(parity, "SUPPORT_SIZES", (1, 3))
+    monkeypatch.setattr(parity, "IMAGE_SIZES", ((32, 32),))
+    save_checkpoint(tmp_path / "w.safetensors", SMALL_SPEC, random_weights(SMALL_SPEC))
+    return ["--checkpoint", str(tmp_path / "w.safetensors"), "--output", str(tmp_path / "out"), "--grid", "32", "32",
+            "--engine", "tensorrt"]
+
+
+def test_export_and_engines_in_one_command(fake, checkpoint, tmp_path, capsys):
+    fake("10.14.1")
+    assert main(checkpoint) == 0
+    assert [e.model for e in Bundle.open(tmp_path / "out").manifest.engines] == ["whole", "prepare", "predict"]
+    assert "largest logit error" in capsys.readouterr().out
+
+
+def test_a_missing_library_is_said_before_the_export(checkpoint, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    assert main(checkpoint) == 1
+    assert "pip install tensorrt-cu13" in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+def test_an_engine_that_fails_leaves_the_bundle_that_passed_the_gate(fake, checkpoint, tmp_path, capsys):
+    fake("10.14.1", "abort")
+    assert main(checkpoint) == 1
+    assert "crashed (SIGABRT)" in capsys.readouterr().err and not Bundle.open(tmp_path / "out").manifest.engines
 
 
 # Two at once ------------------------------------------------------------------------------------------------------------

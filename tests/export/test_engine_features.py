@@ -5,19 +5,21 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
+import shutil
 from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
 onnx = pytest.importorskip("onnx", reason="onnx is not installed: pip install 'universeg_rt[export]'")
+import onnx.inliner  # noqa: E402
 
 from universeg_rt import Bundle
 from universeg_rt.errors import EngineError, InputError
 from universeg_rt.export.engine.build import EngineOptions, build_engines
 from universeg_rt.export.engine.model import for_builder, read_model
 
-from .engines import FAKE, PROFILE, build, bundle, fake, plan_of, typed_bundle  # noqa: F401  fixtures
+from .engines import FAKE, PROFILE, build, bundle, fake, plan_of, toy_bundle  # noqa: F401  fixtures
 
 VERSIONS = ("8.5.3.1", "8.6.1", "9.3.0", "10.14.1.48", "11.1.0")
 WEAK = VERSIONS[:2]
@@ -38,19 +40,35 @@ def test_fp32_builds_everywhere_with_every_input_and_its_profile(fake, bundle, v
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_fp16_keeps_its_mean_in_float32_everywhere(fake, typed_bundle, version):
+def test_fp16_keeps_its_mean_in_float32_everywhere(fake, toy_bundle, version):
     fake(version)
-    (outcome,) = build(typed_bundle, precisions=("fp16",))
-    plan = plan_of(typed_bundle, outcome)
+    (outcome,) = build(toy_bundle, precisions=("fp16",))
+    plan = plan_of(toy_bundle, outcome)
     assert plan["types"] == {"narrow": "HALF", "maps": "HALF", "wide": "FLOAT", "mean": "FLOAT"}
     assert ("FP16" in plan["flags"]) == (version in WEAK)
 
 
-@pytest.mark.parametrize("version", VERSIONS)
-def test_int8_by_q_and_dq_everywhere(fake, typed_bundle, version):
+@pytest.mark.parametrize("version", ["8.5.3.1", "10.14.1.48"])
+def test_our_fp16_model_is_computed_in_the_types_that_it_states(fake, typed_bundle, tmp_path, version):
+    """Weakly typed versions come to the same types as strongly typed ones, tensor by tensor; sums are float32."""
     fake(version)
-    (outcome,) = build(typed_bundle, precisions=("int8",))
-    plan = plan_of(typed_bundle, outcome)
+    folder = shutil.copytree(typed_bundle, tmp_path / "typed")
+    plan = plan_of(folder, build(folder, precisions=("fp16",))[0])
+    model = onnx.shape_inference.infer_shapes(onnx.inliner.inline_local_functions(onnx.load(folder / "fp16" / "model.onnx")))
+    stated = {v.name: v.type.tensor_type.elem_type for v in (*model.graph.value_info, *model.graph.output)}
+    floats = {name: {onnx.TensorProto.FLOAT: "FLOAT", onnx.TensorProto.FLOAT16: "HALF"}[kind]
+              for name, kind in stated.items() if kind in (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16)}
+    found = {name: plan["types"][name] for name in floats if name in plan["types"]}
+    assert found == {name: floats[name] for name in found} and {"FLOAT", "HALF"} == set(found.values())
+    products = [n for node in model.graph.node if node.op_type == "MatMul" for n in node.output]
+    assert products and all(found[name] == "FLOAT" for name in products)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_int8_by_q_and_dq_everywhere(fake, toy_bundle, version):
+    fake(version)
+    (outcome,) = build(toy_bundle, precisions=("int8",))
+    plan = plan_of(toy_bundle, outcome)
     assert plan["types"]["q"] == "INT8" and plan["types"]["maps"] == "FLOAT"
     assert ("INT8" in plan["flags"]) == (version in WEAK) and "FP16" not in plan["flags"]
 
@@ -105,6 +123,7 @@ def test_progress_from_the_version_or_at_least_a_sign_of_life(fake, bundle, vers
     options = EngineOptions("tensorrt", models=("whole",), profile=PROFILE)
     build_engines(Bundle.open(bundle), options, lambda label: nullcontext(lambda *step: seen.append((label, *step))), lambda line: None)
     assert (("whole fp32", "Building engine", 1, 2) in seen) == progress
+    assert ("whole fp32", "building the engine", 0, 0) in seen
 
 
 @pytest.mark.parametrize("folder", [f for f in os.environ.get("TENSORRT_INCLUDE", "").split(os.pathsep) if f] or [None])

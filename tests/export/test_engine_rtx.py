@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 
@@ -14,7 +15,7 @@ from universeg_rt.engine import Profile
 from universeg_rt.errors import EngineError, InputError
 from universeg_rt.export.cli import main
 
-from .engines import PROFILE, build, bundle, engine_files, replace_model, rtx, typed_bundle  # noqa: F401  fixtures
+from .engines import PROFILE, build, bundle, engine_files, replace_model, rtx  # noqa: F401  fixtures
 
 
 @pytest.fixture
@@ -50,9 +51,12 @@ def test_fixed_shapes_build_too_and_stand_beside(build_rtx, bundle):
 
 
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
-def test_toys_of_the_other_precisions(build_rtx, typed_bundle, precision):
-    (outcome,) = build_rtx(typed_bundle, precisions=(precision,))
-    assert outcome.bytes > 1000 and outcome.entry.fingerprint.precision == precision
+def test_float16_and_q_dq_models(build_rtx, typed_bundle, tmp_path, precision):
+    folder = shutil.copytree(typed_bundle, tmp_path / "typed")
+    outcomes = build_rtx(folder, precisions=(precision,), models=())
+    assert [(o.entry.model, o.entry.fingerprint.precision) for o in outcomes] == [
+        (model, precision) for model in ("whole", "prepare", "predict")]
+    assert all(o.bytes > 10_000 for o in outcomes) and len(Bundle.open(folder).manifest.engines) == 3
 
 
 def test_an_unknown_operator_is_named(build_rtx, bundle):

@@ -1,0 +1,136 @@
+"""Bundles with several precisions: their files, reports and provenance, what runs from them, and gates that fail."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+onnx = pytest.importorskip("onnx", reason="onnx is not installed: pip install 'universeg_rt[export]'")
+torch = pytest.importorskip("torch", reason="torch is not installed: pip install torch")
+
+from universeg_rt import Bundle, Segmenter, SupportSet
+from universeg_rt.errors import BundleError, InputError, ParityError
+from universeg_rt.export import build, parity
+from universeg_rt.export.calibration import synthetic_episodes
+from universeg_rt.export.cli import main
+from universeg_rt.export.held_out import HeldOutTolerance
+from universeg_rt.export.parity import HalfTolerance, MaskTolerance
+from universeg_rt.manifest import Manifest
+from universeg_rt.training.checkpoint import save_checkpoint
+
+from ..conftest import SMALL_GRID, SMALL_SPEC, discs, random_weights
+
+pytestmark = pytest.mark.torch
+
+# A network of a few features with random weights has nothing that would even errors out, and no task that it can solve.
+LAX = {"int8_tolerance": MaskTolerance(0.2, 0.1), "held_out_tolerance": HeldOutTolerance(0.1, 0.1)}
+
+
+@pytest.fixture(scope="module")
+def quick():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(parity, "SUPPORT_SIZES", (1, 3))
+        patch.setattr(parity, "IMAGE_SIZES", ((32, 32),))
+        patch.setattr(build, "HELD_OUT_TASKS", 2)
+        yield
+
+
+def make(folder, precisions=("int8", "fp16"), **options):
+    options = {"calibration": synthetic_episodes(SMALL_GRID, 3, 2, 3), **LAX, **options}
+    return build.build_bundle(SMALL_SPEC, random_weights(SMALL_SPEC), folder, name="b", grid=SMALL_GRID, precisions=precisions, **options)
+
+
+@pytest.fixture(scope="module")
+def bundle(quick, tmp_path_factory) -> Bundle:
+    return make(tmp_path_factory.mktemp("bundles") / "all")[0]
+
+
+def test_files_and_manifest(bundle):
+    manifest = bundle.manifest
+    assert sorted(manifest.precisions) == ["fp16", "fp32", "int8"], "fp32 is always there"
+    assert set(manifest.files) == {str(p.relative_to(bundle.path)) for p in bundle.path.rglob("*.onnx")}
+    for precision in ("fp16", "int8"):
+        assert bundle.model(precision) == bundle.path / precision / "model.onnx"
+        assert bundle.model(precision, "prepare").name == "prepare.onnx" and bundle.model(precision, "predict").is_file()
+        assert all(path.parent == bundle.path / precision / "stages" for _, path in bundle.stages(precision))
+        assert [name for name, _ in bundle.stages(precision)] == [name for name, _ in bundle.stages("fp32")]
+        metadata = {p.key: p.value for p in onnx.load(bundle.model(precision)).metadata_props}
+        assert metadata["universeg.precision"] == precision
+    assert Manifest.from_json(manifest.to_json(), "m") == manifest
+
+
+def test_every_precision_has_its_report(bundle):
+    reports = bundle.manifest.parity
+    assert {p: reports[p]["tolerance"]["kind"] for p in reports} == {
+        "fp32": "Tolerance", "fp16": "HalfTolerance", "int8": "MaskTolerance"}
+    for precision, report in reports.items():
+        assert set(report["models"]) == {"whole", "pair", "streamed"}
+        for figures in report["models"].values():
+            assert {"largest_logit_error", "flipped_pixels", "pixels", "smallest_dice"} <= set(figures)
+            assert ("largest_logit_error_over_plain_half" in figures) == (precision == "fp16")
+    errors = [reports[p]["models"]["whole"]["largest_logit_error"] for p in ("fp32", "fp16", "int8")]
+    assert errors == sorted(errors) and errors[0] < 1e-4
+    held_out = reports["int8"]["held_out"]
+    assert held_out["tasks"] == 2 and set(held_out["models"]["streamed"]) >= {"dice", "dice_float32", "mean_dice_loss", "flipped"}
+    calibration = bundle.manifest.provenance["calibration"]
+    assert calibration["seed"] == 3 and len(calibration["data_sha256"]) == 64 and calibration["method"] and calibration["entries"] == [3]
+    assert calibration["data_sha256"] != held_out["data_sha256"]
+
+
+def test_every_precision_runs_from_the_bundle_and_auto_is_float32(bundle):
+    images, labels = discs(3)
+    masks = {}
+    for precision in ("fp32", "fp16", "int8", "auto"):
+        segmenter = Segmenter.open(bundle.path, precision=precision)
+        masks[precision] = segmenter.prepare(SupportSet.from_arrays(images[:2], labels[:2])).predict(images[2]).probability
+        assert segmenter.runner.precision == ("fp32" if precision == "auto" else precision)
+    assert np.array_equal(masks["auto"], masks["fp32"])
+    assert 0 < np.abs(masks["fp16"] - masks["fp32"]).max() < 0.02
+    assert 0 < np.abs(masks["int8"] - masks["fp32"]).mean() < 0.1
+
+
+def test_the_same_seed_gives_the_same_bundle(bundle, quick, tmp_path):
+    assert make(tmp_path / "again")[0].manifest.files == bundle.manifest.files
+
+
+@pytest.mark.parametrize("options, message", [
+    ({"half_tolerance": HalfTolerance(logit_error=0, times=0.01)}, "over tolerance.*times 0.01.*plain half precision"),
+    ({"int8_tolerance": MaskTolerance(flipped=0.0)}, "over tolerance.*pixels flipped"),
+    ({"int8_tolerance": MaskTolerance(0.2, flipped_in_all=0.0)}, "pixels flipped in all"),
+    ({"held_out_tolerance": HeldOutTolerance(flipped=-1)}, "held-out tasks.*calibrate on data closer to yours"),
+])
+def test_a_failing_gate_leaves_nothing_behind(quick, tmp_path, options, message):
+    with pytest.raises(ParityError, match=message):
+        make(tmp_path / "b", **options)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_unknown_precision(tmp_path):
+    with pytest.raises(InputError, match="precisions int4; accepted: fp32, fp16, int8"):
+        make(tmp_path / "b", precisions=("int4",), calibration=None)
+
+
+def test_a_precision_that_was_not_exported(small_bundle):
+    with pytest.raises(BundleError, match="holds no fp16 models; it has fp32: choose one of these, or export .*--precision fp16"):
+        Segmenter.open(small_bundle, precision="fp16")
+
+
+def test_the_command(quick, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(build.build_bundle, "__kwdefaults__", {**build.build_bundle.__kwdefaults__, **LAX})
+    save_checkpoint(tmp_path / "w.safetensors", SMALL_SPEC, random_weights(SMALL_SPEC))
+    images, labels = discs(3)
+    np.savez(tmp_path / "mine.npz", images=images, labels=labels)
+    base = ["--checkpoint", str(tmp_path / "w.safetensors"), "--output", str(tmp_path / "out"), "--grid", "32", "32"]
+    assert main([*base, "--calibration", str(tmp_path / "mine.npz")]) == 1
+    assert "--calibration is for int8 only" in capsys.readouterr().err
+    assert main([*base, "--precision", "int8", "--calibration", str(tmp_path / "absent.npz")]) == 1
+    err = capsys.readouterr().err.strip()
+    assert "calibration data cannot be used" in err and "\n" not in err and not (tmp_path / "out").exists()
+    assert main([*base, "--precision", "int8", "--calibration", str(tmp_path / "mine.npz")]) == 0
+    out = capsys.readouterr().out
+    assert "int8 streamed on 2 held-out tasks" in out and "fp32\n" in out
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert manifest["precisions"] == ["fp32", "int8"]
+    assert manifest["provenance"]["calibration"]["source"] == "support set mine.npz"
