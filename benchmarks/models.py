@@ -9,7 +9,17 @@ import sys
 import warnings
 from pathlib import Path
 
+import numpy as np
+
 from universeg_rt.atomic import write_file
+from universeg_rt.spec import NetworkSpec
+
+
+def random_weights(spec: NetworkSpec) -> dict[str, np.ndarray]:
+    """Weights that keep the activations in range."""
+    rng = np.random.default_rng(0)
+    return {key: (rng.standard_normal(shape) * (0.1 if len(shape) == 1 else 1.2 / np.sqrt(np.prod(shape[1:])))).astype(np.float32)
+            for key, shape in spec.weight_shapes().items()}
 
 
 def reference_network(checkpoint: Path):

@@ -32,7 +32,11 @@ class ParityError(UniverSegError):
 
 
 class RunnerError(UniverSegError):
-    """A runner that is unknown or cannot start here; names what to install."""
+    """A runner that is unknown, cannot start here or fails; names what to install. short: the reason in a few words."""
+
+    def __init__(self, message: str, *, short: str | None = None) -> None:
+        super().__init__(message)
+        self.short = short
 
 
 class EngineError(UniverSegError):

@@ -119,12 +119,13 @@ class Segmenter:
 
     def _calibrate(self, small: int = 4, large: int = 20, repeats: int = 3) -> tuple[float, float]:
         """Seconds a query and a support set take whatever the support's size, and seconds an entry."""
+        fewest, most = self.runner.support_sizes
+        small, large = (max(fewest, size if most is None else min(most, size)) for size in (small, large))
         rng = np.random.default_rng(0)
         query = rng.random((1, 1, *self.grid), np.float32)
-        prepared = {
-            size: self.runner.prepare(rng.random((1, size, 2, *self.grid), np.float32), np.full((1, size), 1 / size, np.float32))
-            for size in (small, large)
-        }
+        entries = rng.random((1, large, 2, *self.grid), np.float32)
+        entries[:, :, 1] = np.linspace(0, 1, self.grid[1]) > 0.5  # labels as masks are: mostly constant
+        prepared = {size: self.runner.prepare(entries[:, :size], np.full((1, size), 1 / size, np.float32)) for size in {small, large}}
         seconds: dict[int, list[float]] = {small: [], large: []}
         for repeat in range(repeats + 1):  # the first pass warms up
             for size, value in prepared.items():
@@ -134,6 +135,8 @@ class Segmenter:
                     seconds[size].append(time.perf_counter() - start)
         # The fastest: a slow moment in one of few passes would be multiplied when it is extended to large supports.
         low, high = (min(seconds[size]) for size in (small, large))
+        if small == large:  # an engine for one size only
+            return low, 0.0
         each = max(high - low, 0.0) / (large - small)
         return max(low - each * small, 0.0), each
 

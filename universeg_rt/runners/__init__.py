@@ -9,11 +9,14 @@ from __future__ import annotations
 from importlib import import_module
 
 from ..bundle import Bundle
-from ..errors import BundleError, InputError, RunnerError
+from ..errors import BundleError, EngineError, InputError, RunnerError
 from .base import Runner
 
 # name -> (module, class), the fastest first: the order in which `auto` tries them.
 BACKENDS = {
+    "tensorrt": ("tensorrt_runner", "TensorRT"),
+    "tensorrt-rtx": ("tensorrt_runner", "TensorRTRTX"),
+    "onnxruntime-cuda": ("onnxruntime_cuda", "OnnxRuntimeCuda"),
     "native": ("native", "NativeRunner"),
     "onnxruntime": ("streamed", "StreamedOnnxRuntime"),
     "openvino": ("openvino", "StreamedOpenVino"),
@@ -25,7 +28,8 @@ __all__ = ["PRECISIONS", "RUNNERS", "Runner", "open_runner"]
 
 
 def open_runner(bundle: Bundle, runner: str = "auto", precision: str = "auto", threads: int | None = None) -> Runner:
-    """Start a runner on a bundle; `auto` takes the first of RUNNERS that starts here and says why in `Runner.reason`.
+    """Start a runner on a bundle; `auto` takes the first of RUNNERS that starts here and says why in `Runner.reason`, and
+    why not those before it in `Runner.passed`.
 
     precision `auto` is the backend's own choice. Raises InputError for an unknown runner or precision or a bad number of
     threads, BundleError where the bundle lacks the precision, RunnerError where the runner cannot start; with `auto` only
@@ -41,20 +45,29 @@ def open_runner(bundle: Bundle, runner: str = "auto", precision: str = "auto", t
         chosen = _backend(runner).open(bundle, precision, threads)
         chosen.reason = "; ".join(("asked for", *chosen.notes))
         return chosen
-    passed: list[str] = []
-    errors: list[Exception] = []
+    errors: dict[str, Exception] = {}
     for name in RUNNERS:
         try:
             chosen = _backend(name).open(bundle, precision, threads)
-        except (RunnerError, BundleError) as error:
-            passed.append(f"{name}: {error}")
-            errors.append(error)
+        except (RunnerError, EngineError, BundleError) as error:
+            errors[name] = error
             continue
-        chosen.reason = "; ".join(("the fastest that starts here", *(f"not {why}" for why in passed), *chosen.notes))
+        chosen.passed = {name: str(error) for name, error in errors.items()}
+        chosen.reason = "the fastest that starts here"
+        if errors:
+            chosen.reason += "; not " + ", ".join(f"{name} ({_short(error)})" for name, error in errors.items())
+        chosen.reason = "; ".join((chosen.reason, *chosen.notes))
         return chosen
-    if len({type(e) for e in errors}) == 1 and len({str(e) for e in errors}) == 1:
-        raise errors[0]
-    raise RunnerError(f"no runner starts here: {'; '.join(passed)}")
+    last = errors["onnxruntime"]  # the one that is always installed: where it fails too, the bundle is at fault
+    if isinstance(last, BundleError):
+        raise last
+    raise RunnerError("no runner starts here: " + "; ".join(f"{name}: {error}" for name, error in errors.items()))
+
+
+def _short(error: Exception) -> str:
+    """A few words of an error, for a line that lists several."""
+    text = getattr(error, "short", None) or str(error).split(";")[0]
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _backend(name: str) -> type[Runner]:
