@@ -41,7 +41,8 @@ class Profile:
         object.__setattr__(self, "image", image)
 
     @classmethod
-    def parse(cls, queries: str = "1", sets: str = "1", entries: str = "1:64:256", image: tuple[int, int] = (128, 128)) -> Profile:
+    def parse(cls, queries: str = "1", sets: str = "1", entries: str = "1:64:256",
+              image: tuple[int, int] = (128, 128)) -> Profile:
         """From texts as on the command line: `min:opt:max`, or one number where the shape never changes."""
         return cls(*(_parse(name, text) for name, text in (("queries", queries), ("sets", sets), ("entries", entries))), image)
 
