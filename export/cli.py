@@ -33,8 +33,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--name", help="name of the bundle (that of the output folder)")
     p.add_argument("--licence", help="licence of the weights (the checkpoint's own statement)")
     p.add_argument("--precision", nargs="+", default=["fp32"], choices=PRECISIONS, metavar="P",
-                   help=f"of {', '.join(PRECISIONS)} (fp32, which is always exported); fp16 is meant for GPUs and slow on CPUs; "
-                        "with --bundle: of the engines")
+                   help=f"of {', '.join(PRECISIONS)} (fp32, which is always exported); fp16 is meant for GPUs and gains little "
+                        "on CPUs; with --bundle: of the engines")
     p.add_argument("--calibration", type=Path, metavar="SUPPORT",
                    help="for int8: support set (.npz or folder) like yours to calibrate on (synthetic tasks)")
     p.add_argument("--calibration-seed", type=int, default=0, metavar="N", help="for int8: what is drawn is drawn from this (0)")
