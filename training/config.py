@@ -15,6 +15,8 @@ from universeg_rt.training.augment import AugmentConfig
 from universeg_rt.training.synthetic import SyntheticConfig
 from universeg_rt.training.tasks import SPLITS
 
+LOSSES = ("dice", "dice_ce")
+
 
 @dataclass(frozen=True)
 class NetworkConfig:
@@ -103,6 +105,7 @@ class TrainConfig:
     data: DataConfig = DataConfig()
     validation: ValidationConfig = ValidationConfig()
     seed: int = 0
+    loss: str = "dice"              # dice, or dice_ce: soft Dice plus binary cross-entropy
     warmup_samples: int = 500
     clip_norm: float = 1.0
     autocast: str = "none"          # none, bfloat16 or float16
@@ -114,6 +117,8 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.autocast not in ("none", "bfloat16", "float16"):
             raise InputError(f"autocast {self.autocast!r}; accepted: none, bfloat16, float16")
+        if self.loss not in LOSSES:
+            raise InputError(f"loss {self.loss!r}; accepted: {', '.join(LOSSES)}")
         if self.clip_norm <= 0.0 or min(self.workers, self.warmup_samples) < 0:
             raise InputError(f"clip_norm {self.clip_norm}, workers {self.workers}, warmup_samples {self.warmup_samples}; "
                              "clip_norm lies above 0, the counts are not negative")
