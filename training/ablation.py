@@ -107,6 +107,8 @@ def run(options: argparse.Namespace) -> None:
             trainer = Trainer(config, tasks, [], options.output / f"{''.join(c if c.isalnum() else '_' for c in name)}_{seed}")
             trainer.resume()
             trainer.run(progress=False)
+            if trainer.stop_asked:  # the run's state is saved; it goes on when asked again
+                return
             trainer.model.load_state_dict(trainer.average)
             scores = {kind: {t.name: float(task_dice(trainer.model, t, config.stages[-1].size, study.evaluation.entries,
                                                      study.evaluation.queries, "test").mean()) for t in ts}
