@@ -149,8 +149,8 @@ def plot(summary: dict, path: Path) -> None:
         mine = [c for c in cells if c["members"] == count]
         axes.errorbar([c["support_size"] for c in mine], [c["dice"] for c in mine], [c["spread"] for c in mine],
                       marker="o", capsize=3, label=f"K = {count}")
-    axes.set(xscale="log", xlabel="support size S", ylabel="Dice, mean over data sets")
-    save(drawn, axes, path)
+    axes.set(xlabel="support size S", ylabel="Dice, mean over data sets")
+    save(drawn, axes, path, [c["support_size"] for c in cells])
 
 
 def parser() -> argparse.ArgumentParser:

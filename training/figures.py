@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -27,10 +28,14 @@ def figure():
     return pyplot.subplots(figsize=(6, 4))
 
 
-def save(drawn, axes, path: Path) -> None:
-    """The figure with legend and grid as a PNG, whole or not at all."""
+def save(drawn, axes, path: Path, sizes: Iterable[int]) -> None:
+    """The figure with a logarithmic axis of the `sizes` measured, legend and grid, as a PNG, whole or not at all."""
     from matplotlib import pyplot
 
+    sizes = sorted(set(sizes))
+    axes.set_xscale("log")
+    axes.minorticks_off()
+    axes.set_xticks(sizes, [str(s) for s in sizes])
     axes.legend()
     axes.grid(alpha=0.3)
     buffer = io.BytesIO()

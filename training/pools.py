@@ -88,5 +88,5 @@ def pool_plot(summary: dict, path: Path) -> None:
                              marker="o", capsize=3, label=name)
         axes.fill_between(sizes, [c["least"] for c in entry["cells"]], [c["largest"] for c in entry["cells"]],
                           alpha=0.12, color=line[0].get_color())
-    axes.set(xscale="log", xlabel="labelled examples N, all of them the support", ylabel="Dice, mean over a data set's tasks")
-    save(drawn, axes, path)
+    axes.set(xlabel="labelled examples N, all of them the support", ylabel="Dice, mean over a data set's tasks")
+    save(drawn, axes, path, sizes)
