@@ -1,39 +1,50 @@
-"""The ablation of the paper's Table 2 at small scale: synthetic tasks, in-task and task augmentation, each left out."""
+"""Small runs that differ in one choice each, read from a YAML file, over several seeds; the paper's Table 2 is one such file.
+
+The file holds `base` (changes to the run's config, the same for all), `held_out` (groups of data-set files to judge by,
+each group a kind: the mean over kinds ranks the variants), `evaluation` (entries, queries) and `variants` (name: changes).
+"""
 
 from __future__ import annotations
 
 import argparse
 import csv
-import dataclasses
 import os
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
-from universeg_rt.errors import UniverSegError
+from universeg_rt.errors import InputError, UniverSegError
 
-# name: (share of real tasks, in-task augmentation, task augmentation)
-VARIANTS = {
-    "real tasks, no augmentation": (1.0, False, False),
-    "real tasks, in-task": (1.0, True, False),
-    "real tasks, task": (1.0, False, True),
-    "real tasks, in-task and task": (1.0, True, True),
-    "synthetic tasks, in-task and task": (0.0, True, True),
-    "all": (0.35, True, True),
-}
+NEVER_RANKED = "reported"  # the group that the mean leaves out
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Support size and largest number of test images of a task when a variant is judged."""
+
+    entries: int = 16
+    queries: int = 24
+
+
+@dataclass(frozen=True)
+class Study:
+    """What a study's YAML file says; files of data sets are relative to it."""
+
+    base: dict
+    held_out: dict[str, tuple[str, ...]]
+    variants: dict
+    evaluation: Evaluation = Evaluation()
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Train one small network a variant and seed and print their Dice on held-out tasks; status 2 for an error."""
-    parser = argparse.ArgumentParser(prog="python -m universeg_rt.training.ablation", description=__doc__)
-    parser.add_argument("config", type=Path, help="a run's YAML file; its data sets and held-out tasks are used")
-    parser.add_argument("--output", type=Path, required=True, help="folder for the runs and ablation.csv")
+    """Train one small network a variant and seed; print and write their Dice on held-out tasks; status 2 for an error."""
+    parser = argparse.ArgumentParser(prog="python -m universeg_rt.training.ablation", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("config", type=Path, help="a run's YAML file, from which every variant begins")
+    parser.add_argument("study", type=Path, help="YAML file of the variants (see studies/)")
+    parser.add_argument("--output", type=Path, required=True, help="folder for the runs, ablation.csv and ablation.md")
     parser.add_argument("--data-root", default=os.environ.get("UNIVERSEG_DATA", ""))
-    parser.add_argument("--features", type=int, default=16)
-    parser.add_argument("--size", type=int, default=32)
-    parser.add_argument("--samples", type=int, default=2000)
-    parser.add_argument("--entries", type=int, default=16, help="support size of the evaluation")
-    parser.add_argument("--queries", type=int, default=40, help="held-out images a task, of the test split")
-    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args(arguments)
     try:
@@ -44,50 +55,110 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
+def read_study(path: Path) -> Study:
+    """Raises InputError where the file cannot be read or is no study."""
+    import yaml
+
+    from universeg_rt.training.config import from_dict
+
+    try:
+        values = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from None
+    except yaml.YAMLError as error:
+        raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    study = from_dict(Study, values, str(path))
+    if not study.variants or not study.held_out:
+        raise InputError(f"{path}: give at least one of `variants` and one group of `held_out`")
+    return study
+
+
 def run(options: argparse.Namespace) -> None:
-    """Rows (variant, seed, Dice of each held-out task, mean) to `output`/ablation.csv; finished rows are not done again."""
+    """A row (variant, seed, Dice of each task, mean over kinds) a run; rows already in the table are not done again."""
+    import dataclasses
+
     import torch
 
-    from universeg_rt.training.config import NetworkConfig, Stage, load_config
+    from universeg_rt.training.config import load_config, override
     from universeg_rt.training.datasets import load_dataset
     from universeg_rt.training.train import Trainer
     from universeg_rt.training.validate import task_dice
 
     torch.set_num_threads(options.threads)
-    base = load_config(options.config)
+    study, config = read_study(options.study), load_config(options.config)
+    base = override(config, study.base, f"{options.study}: base")
+    configs = {str(name): override(base, changes or {}, f"{options.study}: {name}")
+               for name, changes in study.variants.items()}  # all of them first: an error shows before the first run
     tasks = [t.split(*base.data.splits) for p in base.data.datasets for t in load_dataset(p, options.data_root)
              if t.name not in base.data.leave_out]
-    held_out = [t for p in base.validation.datasets for t in load_dataset(p, options.data_root)]
-    stage = Stage(samples=options.samples, size=options.size, entries=(1, 8), queries=2, episodes=4,
-                  learning_rate=2e-3, final_learning_rate=2e-4)
+    kinds = {kind: [t for p in files for t in load_dataset((options.study.parent / p).resolve(), options.data_root)]
+             for kind, files in study.held_out.items()}
+    shared = {t.name for t in tasks} & {t.name for ts in kinds.values() for t in ts}
+    if shared:
+        raise InputError(f"tasks {sorted(shared)} are both trained on and held out; put them in leave_out")
     options.output.mkdir(parents=True, exist_ok=True)
-    table = options.output / "ablation.csv"
-    done = {(r["variant"], r["seed"]) for r in csv.DictReader(open(table))} if table.exists() else set()
+    path = options.output / "ablation.csv"
+    done = {(r["variant"], r["seed"]) for r in _rows(path)}
     for seed in range(options.seeds):
-        for name, (real, in_task, task) in VARIANTS.items():
+        for name, config in configs.items():
             if (name, str(seed)) in done:
                 continue
-            augment = dataclasses.replace(base.data.augment, use_in_task=in_task, use_task=task)
-            config = dataclasses.replace(
-                base, network=NetworkConfig(base.network.preset, options.features), stages=(stage,), seed=seed,
-                data=dataclasses.replace(base.data, real_probability=real, augment=augment))
-            trainer = Trainer(config, tasks, [], options.output / f"{name.replace(',', '').replace(' ', '_')}_{seed}")
+            config = dataclasses.replace(config, seed=config.seed + seed)
+            trainer = Trainer(config, tasks, [], options.output / f"{''.join(c if c.isalnum() else '_' for c in name)}_{seed}")
             trainer.resume()
-            trainer.run(progress=None)
+            trainer.run(progress=False)
+            if trainer.stop_asked:  # the run's state is saved; it goes on when asked again
+                return
             trainer.model.load_state_dict(trainer.average)
-            scores = {
-                t.name: float(task_dice(trainer.model, t, options.size, options.entries, options.queries, "test").mean())
-                for t in held_out}
-            row = {"variant": name, "seed": seed, "samples": trainer.samples, **scores,
-                   "mean": sum(scores.values()) / len(scores)}
-            new = not table.exists()
-            with open(table, "a", newline="") as file:
-                writer = csv.DictWriter(file, list(row))
-                if new:
-                    writer.writeheader()
-                writer.writerow({k: f"{v:.4f}" if isinstance(v, float) else v for k, v in row.items()})
-            print(f"{name}, seed {seed}: " + ", ".join(f"{k} {v:.3f}" for k, v in [*scores.items(), ("mean", row["mean"])]),
-                  flush=True)
+            scores = {kind: {t.name: float(task_dice(trainer.model, t, config.stages[-1].size, study.evaluation.entries,
+                                                     study.evaluation.queries, "test").mean()) for t in ts}
+                      for kind, ts in kinds.items()}
+            means = {kind: sum(s.values()) / len(s) for kind, s in scores.items()}
+            ranked = [v for k, v in means.items() if k != NEVER_RANKED] or list(means.values())
+            _append(path, {"variant": name, "seed": seed, "samples": trainer.samples, "mean": sum(ranked) / len(ranked),
+                           **means, **{task: v for s in scores.values() for task, v in s.items()}})
+            _write_table(options.output / "ablation.md", _rows(path), list(means))
+            print(f"{name}, seed {seed}: mean {sum(ranked) / len(ranked):.3f}; "
+                  + ", ".join(f"{k} {v:.3f}" for k, v in means.items()), flush=True)
+
+
+def _rows(path: Path) -> list[dict]:
+    if not path.exists():
+        return []
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def _append(path: Path, row: dict) -> None:
+    new = not path.exists()
+    with open(path, "a", newline="") as file:
+        writer = csv.DictWriter(file, list(row))
+        if new:
+            writer.writeheader()
+        writer.writerow({k: f"{v:.4f}" if isinstance(v, float) else v for k, v in row.items()})
+
+
+def markdown(rows: list[dict], kinds: list[str]) -> str:
+    """A line a variant, in order of first appearance: seeds, mean over kinds and each kind as mean ± spread over seeds."""
+    import numpy as np
+
+    names = list(dict.fromkeys(r["variant"] for r in rows))
+    lines = ["| variant | seeds | mean over kinds | " + " | ".join(kinds) + " |", "| --- | ---: |" + " ---: |" * (1 + len(kinds))]
+    for name in names:
+        mine = [r for r in rows if r["variant"] == name]
+        cells = []
+        for key in ("mean", *kinds):
+            values = np.array([float(r[key]) for r in mine])
+            cells.append(f"{values.mean():.3f}" + (f" ± {values.std(ddof=1):.3f}" if len(values) > 1 else ""))
+        lines.append(f"| {name} | {len(mine)} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _write_table(path: Path, rows: list[dict], kinds: list[str]) -> None:
+    from universeg_rt.atomic import write_file
+
+    with write_file(path) as file:
+        file.write(markdown(rows, kinds).encode())
 
 
 if __name__ == "__main__":

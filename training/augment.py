@@ -63,6 +63,7 @@ class TaskConfig:
     blur: Operation = Operation(0.1, (0.3, 1.5))
     noise: Operation = Operation(0.1, (0.01, 0.08))
     sobel_image: Operation = Operation(0.05)
+    local_contrast: Operation = Operation(0.05, (1.5, 8.0))   # sigma in pixels of the local mean that is taken away
     label_edge: Operation = Operation(0.05, (1.0, 2.0))       # thickness, pixels
     label_dilate: Operation = Operation(0.05, (1.0, 2.0))     # pixels
     label_erode: Operation = Operation(0.03, (1.0, 1.0))
@@ -137,6 +138,8 @@ def augment_task(draw: Draw, images: Tensor, labels: Tensor, config: TaskConfig)
 
     if wanted(config.sobel_image):
         images = min_max(sobel(images))
+    if wanted(config.local_contrast):
+        images = local_contrast(images, draw.log_scalar(*config.local_contrast.range))
     if wanted(config.gamma):
         low, high = config.gamma.range
         images = images.pow(draw.log_scalar(low, high))
@@ -144,11 +147,11 @@ def augment_task(draw: Draw, images: Tensor, labels: Tensor, config: TaskConfig)
         images = 1.0 - images
     if wanted(config.blur):
         images = gaussian_blur(images, torch.full((count,), draw.scalar(*config.blur.range), device=images.device))
+    if wanted(config.noise):  # before the contrast, so that it covers no more at a low one
+        images = (images + draw.scalar(*config.noise.range) * draw.normal(*images.shape)).clamp(0.0, 1.0)
     if wanted(config.contrast):
         share = draw.log_scalar(*config.contrast.range)
         images = images * share + draw.scalar() * (1.0 - share)
-    if wanted(config.noise):
-        images = (images + draw.scalar(*config.noise.range) * draw.normal(*images.shape)).clamp(0.0, 1.0)
 
     if wanted(config.label_edge):
         labels = _kept(labels, edge(labels, draw.integer(*map(int, config.label_edge.range))))
@@ -159,6 +162,12 @@ def augment_task(draw: Draw, images: Tensor, labels: Tensor, config: TaskConfig)
     if wanted(config.label_complement):
         labels = 1.0 - labels
     return images.contiguous(), labels.contiguous()
+
+
+def local_contrast(images: Tensor, sigma: float) -> Tensor:
+    """(N,1,H,W) in [0, 1] less its local mean over `sigma` pixels, three standard deviations spread over [0, 1]."""
+    detail = images - gaussian_blur(images, torch.full((len(images),), sigma, device=images.device))
+    return (0.5 + detail / (6.0 * detail.std(dim=(1, 2, 3), keepdim=True).clamp_min(1e-4))).clamp(0.0, 1.0)
 
 
 def warp_pair(images: Tensor, labels: Tensor, grid: Tensor) -> tuple[Tensor, Tensor]:

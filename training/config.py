@@ -15,6 +15,8 @@ from universeg_rt.training.augment import AugmentConfig
 from universeg_rt.training.synthetic import SyntheticConfig
 from universeg_rt.training.tasks import SPLITS
 
+LOSSES = ("dice", "dice_ce")
+
 
 @dataclass(frozen=True)
 class NetworkConfig:
@@ -39,7 +41,8 @@ class Stage:
     entries: smallest and largest support size; drawn uniformly in the logarithm.
     queries: that share each support set. episodes: in one step of the optimiser, on all processes together.
     learning_rate goes linearly to final_learning_rate (None: stays) over the stage. average_samples: time constant of the
-    running average of the weights, in samples.
+    running average of the weights, in samples. target_share: episodes whose targets' mean share of the image lies outside
+    are drawn anew (a few times at most), for a curriculum from large to small targets.
     """
 
     samples: int
@@ -50,6 +53,7 @@ class Stage:
     learning_rate: float = 1e-3
     final_learning_rate: float | None = None
     average_samples: float = 4000.0
+    target_share: tuple[float, float] = (0.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -103,6 +107,7 @@ class TrainConfig:
     data: DataConfig = DataConfig()
     validation: ValidationConfig = ValidationConfig()
     seed: int = 0
+    loss: str = "dice"              # dice, or dice_ce: soft Dice plus binary cross-entropy
     warmup_samples: int = 500
     clip_norm: float = 1.0
     autocast: str = "none"          # none, bfloat16 or float16
@@ -114,6 +119,8 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.autocast not in ("none", "bfloat16", "float16"):
             raise InputError(f"autocast {self.autocast!r}; accepted: none, bfloat16, float16")
+        if self.loss not in LOSSES:
+            raise InputError(f"loss {self.loss!r}; accepted: {', '.join(LOSSES)}")
         if self.clip_norm <= 0.0 or min(self.workers, self.warmup_samples) < 0:
             raise InputError(f"clip_norm {self.clip_norm}, workers {self.workers}, warmup_samples {self.warmup_samples}; "
                              "clip_norm lies above 0, the counts are not negative")
@@ -124,6 +131,8 @@ class TrainConfig:
         multiple = self.network.spec().size_multiple
         for stage in self.stages:
             low, high = stage.entries
+            if not 0.0 <= stage.target_share[0] < stage.target_share[1]:
+                raise InputError(f"stage target_share {list(stage.target_share)}; it goes from low to high in [0, 1]")
             if stage.size % multiple or stage.size < multiple:
                 raise InputError(f"stage size {stage.size}; it must be a multiple of {multiple}")
             if not 1 <= low <= high or min(stage.queries, stage.episodes, stage.samples, stage.average_samples) < 1:
@@ -158,6 +167,22 @@ def to_dict(config) -> dict:
             return {k: plain(v) for k, v in value.items()}
         return [plain(v) for v in value] if isinstance(value, (list, tuple)) else value
     return plain(dataclasses.asdict(config))
+
+
+def override(config, values: dict, where: str):
+    """A config with some fields changed, given as nested plain values; a whole list or dict replaces the one before.
+
+    Raises InputError for unknown fields and wrong types, saying where.
+    """
+    hints = typing.get_type_hints(type(config))
+    if not isinstance(values, dict) or not set(values) <= set(hints):
+        raise InputError(f"{where}: {values!r}; expected some of the fields {', '.join(hints)}")
+    changes = {}
+    for name, value in values.items():
+        before, inside = getattr(config, name), f"{where}: {name}"
+        nested = dataclasses.is_dataclass(before) and isinstance(value, dict)
+        changes[name] = override(before, value, inside) if nested else _value(hints[name], value, inside)
+    return dataclasses.replace(config, **changes)
 
 
 def from_dict(kind, values, where: str):

@@ -16,6 +16,9 @@ from universeg_rt.training.fields import Draw, affine_grid
 from universeg_rt.training.synthetic import synthetic_subjects
 from universeg_rt.training.tasks import Task
 
+ATTEMPTS = 12  # at an episode with a target of the size that a stage asks for
+STRIDE = 0x9E3779B1  # between their seeds; a CPU generator of torch reads the lowest 32 bits of a seed
+
 
 @dataclass
 class Batch:
@@ -53,11 +56,20 @@ class EpisodeSource:
         """One episode a seed, all with the support size that the first seed draws."""
         low, high = stage.entries
         entries = min(high, int(math.exp(Draw(seeds[0]).scalar(math.log(low), math.log(high + 1)))))
-        episodes = [self.episode(seed, stage.size, stage.queries, entries) for seed in seeds]
+        episodes = [self._within(seed, stage, entries) for seed in seeds]
         images = torch.stack([e[0] for e in episodes])
         labels = torch.stack([e[1] for e in episodes])
         queries = stage.queries
         return Batch(images[:, :queries], labels[:, :queries], images[:, queries:], labels[:, queries:], seeds)
+
+    def _within(self, seed: int, stage: Stage, entries: int) -> tuple[Tensor, Tensor]:
+        """The seed's episode; where its targets' share of the image is not the stage's, that of a seed derived from it."""
+        low, high = stage.target_share
+        for attempt in range(1 if (low, high) == (0.0, 1.0) else ATTEMPTS):
+            images, labels = self.episode(seed + attempt * STRIDE, stage.size, stage.queries, entries)
+            if low <= float(labels.mean()) <= high:
+                break
+        return images, labels
 
     def episode(self, seed: int, size: int, queries: int, entries: int) -> tuple[Tensor, Tensor]:
         """Images and labels (Q+S,1,H,W) of one task, the queries first."""

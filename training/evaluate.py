@@ -3,17 +3,17 @@
 Queries are the test split's images, supports are drawn with replacement from the support split, anew for every query;
 predictions of K supports of S entries are averaged. Dice is averaged over the images of a task, the tasks of a data set,
 and the data sets. The spread is the standard deviation over bootstrap repetitions that draw each task's subjects anew.
-The same seeds draw the same supports, so bundles, precisions and runners meet the same tasks.
+The same seeds draw the same supports, so bundles, precisions and runners meet the same tasks. Data sets of a few images
+have no splits worth the name: with --leave-one-out each subject is a query once, and all others its support.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +25,8 @@ from universeg_rt.cli.common import run_command
 from universeg_rt.errors import InputError
 from universeg_rt.metrics import dice
 from universeg_rt.training.datasets import load_dataset
+from universeg_rt.training.figures import figure, save, seeded
+from universeg_rt.training.pools import PoolProtocol, evaluate_pools, pool_plot, pool_table, summarise_pools
 from universeg_rt.training.tasks import Task
 
 EXAMPLE = """example:
@@ -36,7 +38,8 @@ EXAMPLE = """example:
 class Protocol:
     """support_sizes and members: every S and K to report. queries: largest number a task (None: all of the test split).
 
-    bootstrap: repetitions. seed: of supports, choice of queries, and bootstrap.
+    bootstrap: repetitions. seed: of supports, choice of queries, and bootstrap. leave_one_out: each subject is a query,
+    the other subjects are its support, in place of the splits.
     """
 
     support_sizes: tuple[int, ...] = (64,)
@@ -44,6 +47,7 @@ class Protocol:
     queries: int | None = None
     bootstrap: int = 1000
     seed: int = 0
+    leave_one_out: bool = False
 
     def __post_init__(self) -> None:
         for name in ("support_sizes", "members"):
@@ -66,18 +70,31 @@ class TaskScores:
 
 def evaluate_task(segmenter: Segmenter, task: Task, protocol: Protocol) -> TaskScores:
     """Every S and K on one task; the K members are the first K of the largest ensemble."""
-    pool, test = task.split("support"), task.split("test")
-    support = SupportSet.from_arrays(pool.images, pool.labels)
-    chosen = _random(task.name, protocol.seed, "queries").permutation(len(test))[: protocol.queries]
-    scores = np.empty((len(chosen), len(protocol.support_sizes), len(protocol.members)))
-    for row, query in enumerate(chosen):
-        seed = int(_random(task.name, protocol.seed, f"supports of {query}").integers(2**31))
+    rows, subjects = [], []
+    for support, query, seed in _cases(task, protocol):
+        scores = np.empty((len(protocol.support_sizes), len(protocol.members)))
         for s, size in enumerate(protocol.support_sizes):
             ensemble = Ensemble(max(protocol.members), size, replacement=True, seed=seed + size)
-            members = segmenter.prepare(support, ensemble).member_probabilities(test.images[query])
+            members = segmenter.prepare(support, ensemble).member_probabilities(query.images[0])
             for k, count in enumerate(protocol.members):
-                scores[row, s, k] = dice(members[:count].mean(axis=0) >= 0.5, test.labels[query] > 0)
-    return TaskScores(task.name, task.dataset or task.name, test.subjects[chosen], scores)
+                scores[s, k] = dice(members[:count].mean(axis=0) >= 0.5, query.labels[0] > 0)
+        rows.append(scores)
+        subjects.append(query.subjects[0])
+    return TaskScores(task.name, task.dataset or task.name, np.array(subjects), np.array(rows))
+
+
+def _cases(task: Task, protocol: Protocol) -> Iterator[tuple[SupportSet, Task, int]]:
+    """Support to draw from, a query (a task of one entry) and the seed of its supports, one after another."""
+    test = task if protocol.leave_one_out else task.split("test")
+    pool = None if protocol.leave_one_out else SupportSet.from_arrays(*_arrays(task.split("support")))
+    for query in seeded(task.name, protocol.seed, "queries").permutation(len(test))[: protocol.queries]:
+        support = pool or SupportSet.from_arrays(*_arrays(task.select(np.flatnonzero(task.subjects != test.subjects[query]))))
+        seed = int(seeded(task.name, protocol.seed, f"supports of {query}").integers(2**31))
+        yield support, test.select(np.array([query])), seed
+
+
+def _arrays(task: Task) -> tuple[np.ndarray, np.ndarray]:
+    return task.images, task.labels
 
 
 def summarise(results: Sequence[TaskScores], protocol: Protocol) -> dict:
@@ -90,7 +107,7 @@ def summarise(results: Sequence[TaskScores], protocol: Protocol) -> dict:
         return tasks, sets, np.mean(list(sets.values()), axis=0)
 
     tasks, sets, overall = means({r.task: np.ones(len(r.dice)) for r in results})
-    random = _random("", protocol.seed, "bootstrap")
+    random = seeded("", protocol.seed, "bootstrap")
     repeated = [means({r.task: _resample(r.subjects, random) for r in results}) for _ in range(protocol.bootstrap)]
 
     def cells(mean: np.ndarray, repeats: Iterable[np.ndarray]) -> list[dict]:
@@ -126,27 +143,14 @@ def table(summary: dict) -> str:
 
 def plot(summary: dict, path: Path) -> None:
     """Dice against support size, a line for each ensemble size, with the bootstrap spread (Fig. 7 and 9)."""
-    import io
-
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(6, 4))
+    drawn, axes = figure()
     cells = summary["overall"]["cells"]
     for count in dict.fromkeys(c["members"] for c in cells):
         mine = [c for c in cells if c["members"] == count]
         axes.errorbar([c["support_size"] for c in mine], [c["dice"] for c in mine], [c["spread"] for c in mine],
                       marker="o", capsize=3, label=f"K = {count}")
-    axes.set(xscale="log", xlabel="support size S", ylabel="Dice, mean over data sets")
-    axes.legend()
-    axes.grid(alpha=0.3)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=120, bbox_inches="tight")
-    pyplot.close(figure)
-    with write_file(path) as file:
-        file.write(buffer.getvalue())
+    axes.set(xlabel="support size S", ylabel="Dice, mean over data sets")
+    save(drawn, axes, path, [c["support_size"] for c in cells])
 
 
 def parser() -> argparse.ArgumentParser:
@@ -164,8 +168,12 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--queries", type=int, help="at most so many test images a task (all)")
     p.add_argument("--bootstrap", type=int, default=1000, help="repetitions (1000)")
     p.add_argument("--seed", type=int, default=0)
+    p.add_argument("--leave-one-out", action="store_true", help="for a few images: each subject a query, all others its support")
+    p.add_argument("--pools", type=int, nargs="+", metavar="N",
+                   help="instead, Dice with only N labelled examples, all of them the support (Fig. 8)")
+    p.add_argument("--repetitions", type=int, default=20, help="pools drawn for each N (20)")
     p.add_argument("--output", type=Path, help="JSON file for all figures")
-    p.add_argument("--plot", type=Path, help="PNG of Dice against support size")
+    p.add_argument("--plot", type=Path, help="PNG of Dice against support size, or against N")
     return p
 
 
@@ -176,7 +184,8 @@ def main(arguments: list[str] | None = None) -> int:
 def _main(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
-    protocol = Protocol(tuple(args.support_sizes), tuple(args.members), args.queries, args.bootstrap, args.seed)
+    protocol = Protocol(tuple(args.support_sizes), tuple(args.members), args.queries, args.bootstrap, args.seed, args.leave_one_out)
+    pools = PoolProtocol(tuple(args.pools), args.repetitions, args.queries, args.seed) if args.pools else None
     if not args.data_root:
         raise InputError("say where the data sets' files are with --data-root or UNIVERSEG_DATA")
     tasks = [task for path in args.datasets for task in load_dataset(path, args.data_root)]
@@ -186,28 +195,30 @@ def _main(args: argparse.Namespace) -> int:
             raise InputError(f"no tasks {', '.join(sorted(unknown))}; there are {', '.join(t.name for t in tasks)}")
         tasks = [t for t in tasks if t.name in args.tasks]
     segmenter = Segmenter.open(args.bundle, runner=args.runner, precision=args.precision, threads=args.threads)
-    results = [evaluate_task(segmenter, task, protocol) for task in tqdm(tasks, desc="tasks", unit="task")]
-    summary = summarise(results, protocol)
-    print(table(summary))
+    bar = tqdm(tasks, desc="tasks", unit="task")
+    if pools:
+        scores = {task.name: evaluate_pools(segmenter, task, pools) for task in bar}
+        summary = summarise_pools(scores, {t.name: t.dataset or t.name for t in tasks}, pools)
+        print(pool_table(summary, pools.sizes))
+        said = {"pools": args.pools, "repetitions": args.repetitions, "queries": args.queries, "seed": args.seed, "split": "test"}
+    else:
+        summary = summarise([evaluate_task(segmenter, task, protocol) for task in bar], protocol)
+        print(table(summary))
+        said = {"support_sizes": args.support_sizes, "members": args.members, "queries": args.queries, "bootstrap": args.bootstrap,
+                "seed": args.seed, "split": "leave one subject out" if args.leave_one_out else "test", "replacement": True}
     if args.output:
         manifest = segmenter.bundle.manifest
         out = {
             "bundle": {"name": manifest.name, "sha256": segmenter.bundle.sha256, "weights_sha256": manifest.weights_sha256},
             "runner": segmenter.runner.name, "precision": args.precision,
-            "protocol": {"support_sizes": args.support_sizes, "members": args.members, "queries": args.queries,
-                         "bootstrap": args.bootstrap, "seed": args.seed, "split": "test", "replacement": True},
+            "protocol": said,
             **summary,
         }
         with write_file(args.output) as file:
             file.write((json.dumps(out, indent=2) + "\n").encode())
     if args.plot:
-        plot(summary, args.plot)
+        (pool_plot if pools else plot)(summary, args.plot)
     return 0
-
-
-def _random(name: str, seed: int, purpose: str) -> np.random.Generator:
-    digest = hashlib.sha256(f"{name}/{seed}/{purpose}".encode()).digest()
-    return np.random.default_rng(int.from_bytes(digest[:8], "little"))
 
 
 def _resample(subjects: np.ndarray, random: np.random.Generator) -> np.ndarray:

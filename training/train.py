@@ -40,6 +40,15 @@ def soft_dice_loss(logits: Tensor, target: Tensor) -> Tensor:
     return (1.0 - (2.0 * overlap + 1.0) / (total + 1.0)).mean()
 
 
+def segmentation_loss(logits: Tensor, target: Tensor, kind: str = "dice") -> Tensor:
+    """`dice`: soft Dice, as in the paper; `dice_ce`: that plus the mean binary cross-entropy, whose gradient does not
+    vanish where a thin target is missed altogether."""
+    loss = soft_dice_loss(logits, target)
+    if kind == "dice_ce":
+        loss = loss + torch.nn.functional.binary_cross_entropy_with_logits(logits.float(), target.float())
+    return loss
+
+
 def initialise(model: UniverSeg) -> None:
     """Weights that keep the signal's size: He's, and no gain for the cross convolution where no activation follows."""
     for name, parameter in model.named_parameters():
@@ -155,7 +164,7 @@ class Trainer:
         dtype = {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(self.config.autocast)
         with torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None):
             logits = self.forward(batch.query, batch.support_images, batch.support_labels)
-        return soft_dice_loss(logits, batch.target)
+        return segmentation_loss(logits, batch.target, self.config.loss)
 
     def not_finite(self, what: str, value: float, seeds: list[int]) -> None:
         raise TrainingError(

@@ -89,6 +89,10 @@ def test_task_intensity_and_label_operations():
     rim = done(label_edge=Operation(1.0, (1.0, 1.0)))[1]
     assert torch.equal(rim, edge(labels, 1)) and rim.sum() == 4 * (12 * 12 - 10 * 10)
     assert float(done(sobel_image=Operation(1.0))[0][:, :, 12, 14].max()) < 0.01
+    faint = 0.5 + 0.02 * images + torch.linspace(-0.4, 0.4, images.shape[-1])
+    local = augment_task(Draw(4), faint, labels, only(TaskConfig, local_contrast=Operation(1.0, (4.0, 4.0))))[0]
+    near = local[labels == 1].mean() - local[dilate(labels, 2) - labels == 1].mean()
+    assert float(near) > 0.06 and float(local.min()) >= 0.0 and float(local.max()) <= 1.0
 
 
 def test_morphology_is_what_it_says_and_never_empties_a_label():

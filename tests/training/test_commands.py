@@ -16,7 +16,7 @@ torch = pytest.importorskip("torch", reason="torch is not installed: pip install
 yaml = pytest.importorskip("yaml", reason="pyyaml is not installed: pip install 'universeg_rt[train]'")
 pytest.importorskip("safetensors", reason="safetensors is not installed: pip install 'universeg_rt[train]'")
 
-from universeg_rt.training import ablation, cli, validate
+from universeg_rt.training import cli
 from universeg_rt.training.checkpoint import load_checkpoint
 from universeg_rt.training.config import Stage, to_dict
 from universeg_rt.training.train import LATEST, STATE
@@ -67,21 +67,6 @@ def test_the_script_for_short_loans_goes_on_from_what_it_left(kit, tmp_path, tra
         assert not (tmp_path / output / STATE).exists() and (tmp_path / output / LATEST).exists()
     rows = list(csv.DictReader(open(tmp_path / "second" / "log.csv")))
     assert [int(r["samples"]) for r in rows] == list(range(1, 11))
-
-
-def test_the_ablation_fills_its_table_once(kit, tmp_path, capsys):
-    task = kit.real_task(30, name="squares")
-    np.savez(tmp_path / "t.npz", images=task.images, labels=task.labels, ids=np.arange(30).astype(str))
-    (tmp_path / "d.yaml").write_text("{name: d, licence: x, tasks: [{name: squares, file: t.npz}]}")
-    (tmp_path / "h.yaml").write_text("{name: h, licence: x, tasks: [{name: held, file: t.npz}]}")
-    (tmp_path / "c.yaml").write_text("data: {datasets: [d.yaml]}\nvalidation: {datasets: [h.yaml]}")
-    command = [str(tmp_path / "c.yaml"), "--output", str(tmp_path / "out"), "--data-root", str(tmp_path), "--features", "2",
-               "--size", "16", "--samples", "8", "--entries", "2", "--queries", "2"]
-    assert ablation.main(command) == 0 and ablation.main(command) == 0
-    rows = list(csv.DictReader(open(tmp_path / "out" / "ablation.csv")))
-    assert [r["variant"] for r in rows] == list(ablation.VARIANTS) and all(0 <= float(r["mean"]) <= 1 for r in rows)
-    assert ablation.main([str(tmp_path / "none.yaml"), "--output", str(tmp_path / "out")]) == 2
-    assert "ablation: cannot read" in capsys.readouterr().err
 
 
 def test_errors_are_one_line_and_status_2(kit, tmp_path, capsys, monkeypatch):

@@ -114,3 +114,11 @@ def test_without_data_it_says_so(capsys, monkeypatch, tmp_path):
     assert "--data-root or UNIVERSEG_DATA" in capsys.readouterr().err
     with pytest.raises(InputError):
         evaluate.Protocol(members=())
+
+
+def test_leaving_one_subject_out_every_image_is_a_query_and_never_its_own_support():
+    task, oracle = make_task(6), Oracle()
+    scores = evaluate_task(oracle, task, Protocol((4,), (1,), leave_one_out=True))
+    assert sorted(scores.subjects) == sorted(task.subjects) and {n for n, _ in oracle.prepared} == {4}
+    test_only = evaluate_task(Oracle(), task, Protocol((4,), (1,)))
+    assert len(test_only.dice) < len(scores.dice) == 6

@@ -10,6 +10,7 @@ torch = pytest.importorskip("torch", reason="torch is not installed: pip install
 
 from universeg_rt.errors import InputError
 from universeg_rt.training import shapes
+from universeg_rt.training.appearance import Appearance
 from universeg_rt.training.fields import Draw, gaussian_blur, harden, identity_grid, min_max, smooth_noise, sobel, warp
 from universeg_rt.training.synthetic import SMALLEST_TARGET, SyntheticConfig, synthetic_subjects
 
@@ -85,6 +86,23 @@ def test_vessels_are_thin_and_nuclei_many():
     counts = [shapes.blobs(Draw(s), grid).instance.flatten(1).max().item() for s in range(12)]
     assert max(counts) > 40
     assert draw.chance(1.0) and not draw.chance(0.0)
+
+
+def test_textures_alone_leave_no_label_brighter_than_another():
+    config = SyntheticConfig(families={"anatomy": 1.0}, appearance=Appearance(textured=1.0, bias=0.0))
+    plain = SyntheticConfig(families={"anatomy": 1.0}, appearance=Appearance(textured=0.0, bias=0.0))
+    steps = []
+    for chosen in (config, plain):
+        pairs = [synthetic_subjects(seed, 8, 32, chosen) for seed in range(12)]
+        steps.append(sum(abs(float(i[l > 0].mean() - i[l == 0].mean())) for i, l in pairs) / 12)
+    assert steps[0] < 0.3 * steps[1]
+
+
+def test_a_fundus_is_dark_around_and_its_vessels_are_faint():
+    config = SyntheticConfig(families={"retina": 1.0}, appearance=Appearance(fundus=1.0, noise=0.0))
+    images = torch.cat([synthetic_subjects(seed, 4, 64, config)[0] for seed in range(8)])
+    corners = images[:, 0, [0, 0, -1, -1], [0, -1, 0, -1]].amin(1)
+    assert float(corners.median()) < 0.1 and 0.2 < float(images[:, 0, 24:40, 24:40].median()) < 0.8
 
 
 def test_unknown_or_no_families_are_refused():

@@ -22,7 +22,7 @@ from universeg_rt.training.feed import feed
 from universeg_rt.training.schedule import steps
 from universeg_rt.training.state import portable_config
 from universeg_rt.training.tasks import Task
-from universeg_rt.training.train import BEST, LATEST, STATE, Trainer, soft_dice_loss
+from universeg_rt.training.train import BEST, LATEST, STATE, Trainer, segmentation_loss, soft_dice_loss
 from universeg_rt.training.validate import dice, task_dice
 
 pytestmark = pytest.mark.torch
@@ -37,6 +37,20 @@ def test_soft_dice_is_0_for_a_perfect_and_1_for_a_disjoint_prediction():
     p = torch.sigmoid(logits.float()).double()
     expected = [1 - (2 * (p[i] * target[i]).sum() + 1) / ((p[i] ** 2).sum() + (target[i] ** 2).sum() + 1) for i in (0, 1)]
     assert float(soft_dice_loss(logits, target)) == pytest.approx(float(sum(expected) / 2), abs=1e-6)
+
+
+def test_cross_entropy_moves_a_missed_thin_target_where_dice_hardly_does(kit):
+    target = torch.zeros(1, 1, 16, 16)
+    target[..., 8] = 1
+    gradients = []
+    for kind in ("dice", "dice_ce"):
+        logits = torch.full_like(target, -8.0).requires_grad_()
+        segmentation_loss(logits, target, kind).backward()
+        gradients.append(float(logits.grad[..., 8].abs().mean()))
+    assert gradients[1] > 20 * gradients[0] > 0
+    assert torch.equal(segmentation_loss(logits, target), soft_dice_loss(logits, target))
+    with pytest.raises(InputError, match="loss 'hinge'"):
+        kit.tiny(loss="hinge")
 
 
 def test_dice_counts_overlap():
@@ -247,3 +261,14 @@ def test_support_sizes_cover_their_range_and_left_out_tasks_are_never_drawn(kit)
     assert [t.name for t in EpisodeSource(DataConfig(leave_out=("b",)), tasks).tasks] == ["a"]
     with pytest.raises(InputError, match="no real task is left"):
         EpisodeSource(DataConfig(leave_out=("a", "b")), tasks)
+
+
+def test_a_stage_may_ask_for_targets_of_a_size(kit):
+    source = EpisodeSource(DataConfig(real_probability=0.0), [])
+    plain, small, large = (Stage(samples=8, size=16, entries=(2, 2), target_share=share) for share in ((0.0, 1.0), (0.0, 0.08), (0.2, 1.0)))
+    means = [np.mean([float(b.target.mean() + b.support_labels.mean()) / 2 for b in (source.batch([s], stage) for s in range(12))])
+             for stage in (small, large)]
+    assert means[0] < 0.1 < 0.2 < means[1]
+    again = source.batch([3], large)
+    assert torch.equal(again.target, source.batch([3], large).target)
+    assert torch.equal(source.batch([3], plain).query[0], source.episode(3, 16, 2, 2)[0][:2])
