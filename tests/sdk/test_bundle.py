@@ -30,7 +30,7 @@ def test_a_good_bundle_says_what_it_is(small_bundle):
     bundle = Bundle.open(small_bundle)
     manifest = bundle.manifest
     assert manifest.schema_version == 1 and manifest.precisions == ("fp32",)
-    assert set(manifest.files) == {str(p.relative_to(small_bundle)) for p in small_bundle.rglob("*.onnx")}
+    assert set(manifest.files) == {str(p.relative_to(small_bundle)) for p in small_bundle.rglob("*.*") if p.name != "manifest.json"}
     assert manifest.parity["fp32"]["models"]["streamed"]["largest_logit_error"] < 1e-3
     assert manifest.licence == {"weights": "none"} and manifest.provenance == {"made": "for tests"}
     assert len(bundle.sha256) == len(manifest.weights_sha256) == 64
@@ -130,7 +130,7 @@ def test_the_runner_refuses_what_does_not_fit(small_bundle, support, weights, qu
 
 
 def test_what_fails_inside_onnx_runtime_is_a_runner_error(small_bundle):
-    runner = open_runner(Bundle.open(small_bundle))
+    runner = open_runner(Bundle.open(small_bundle), "onnxruntime")
     odd = runner.prepare(np.zeros((1, 1, 2, 30, 30), np.float32), np.ones((1, 1), np.float32))
     with pytest.raises(RunnerError, match="failed in stage"):
         runner.run(odd, np.zeros((1, 1, 30, 30), np.float32))
@@ -142,7 +142,7 @@ def test_what_fails_inside_onnx_runtime_is_a_runner_error(small_bundle):
 def test_runner_and_precision(small_bundle):
     bundle = Bundle.open(small_bundle)
     assert "fastest" in open_runner(bundle).reason
-    with pytest.raises(InputError, match="runner is 'tpu'; accepted: auto, onnxruntime"):
+    with pytest.raises(InputError, match="runner is 'tpu'; accepted: auto, tensorrt, .*onnxruntime"):
         open_runner(bundle, "tpu")
     with pytest.raises(BundleError, match="holds no int8 models; it has fp32: choose one of these"):
         open_runner(bundle, precision="int8")
@@ -161,7 +161,7 @@ def test_a_missing_openvino_is_an_error_with_the_cure(small_bundle, monkeypatch)
     monkeypatch.delitem(sys.modules, "openvino.frontend.onnx", raising=False)
     with pytest.raises(RunnerError, match=r"pip install 'universeg_rt\[openvino\]'"):
         open_runner(Bundle.open(small_bundle), "openvino")
-    assert open_runner(Bundle.open(small_bundle)).name == "onnxruntime"
+    assert open_runner(Bundle.open(small_bundle)).name in ("native", "onnxruntime")
 
 
 def test_the_shipped_bundle_opens():

@@ -41,6 +41,8 @@ def open_runner(bundle: Bundle, runner: str = "auto", precision: str = "auto", t
         raise InputError(f"precision is {precision!r}; accepted: auto, {', '.join(PRECISIONS)}")
     if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
         raise InputError(f"threads is {threads!r}; give a positive integer, or None for one a core")
+    if precision != "auto":
+        bundle.stages(precision)  # the bundle must have it, whatever runs
     if runner != "auto":
         chosen = _backend(runner).open(bundle, precision, threads)
         chosen.reason = "; ".join(("asked for", *chosen.notes))
