@@ -192,7 +192,9 @@ def _ours(name: str, files: Files, case: Case, any_device: bool) -> Side:
     from universeg_rt import Segmenter
     from universeg_rt.runners import open_runner
 
-    _, runner_name, precision = (*name.split("-", 2), "fp32")[:3]
+    runner_name, precision = name.removeprefix(f"{OURS}-"), "fp32"
+    if runner_name.endswith("-int8"):
+        runner_name, precision = runner_name.removesuffix("-int8"), "int8"
     bundle = Bundle.open(files.bundle)
     grid = replace(bundle.manifest.input, height=case.size, width=case.size)
     bundle = replace(bundle, manifest=replace(bundle.manifest, input=grid))
