@@ -41,7 +41,7 @@ def open_runner(bundle: Bundle, runner: str = "auto", precision: str = "auto", t
         raise InputError(f"threads is {threads!r}; give a positive integer, or None for one a core")
     if runner != "auto":
         chosen = _backend(runner).open(bundle, precision, threads)
-        chosen.reason = "asked for"
+        chosen.reason = "; ".join(("asked for", *chosen.notes))
         return chosen
     errors: dict[str, Exception] = {}
     for name in RUNNERS:
@@ -51,13 +51,14 @@ def open_runner(bundle: Bundle, runner: str = "auto", precision: str = "auto", t
             errors[name] = error
             continue
         chosen.passed = {name: str(error) for name, error in errors.items()}
-        chosen.reason = "the fastest that starts here"
+        reasons = ["the fastest that starts here"]
         if errors:
-            chosen.reason += "; not " + ", ".join(f"{name} ({_short(error)})" for name, error in errors.items())
+            reasons.append("not " + ", ".join(f"{name} ({_short(error)})" for name, error in errors.items()))
+        chosen.reason = "; ".join((*reasons, *chosen.notes))
         return chosen
-    last = errors[RUNNERS[-1]]  # the one that is always installed: where it fails too, the bundle is at fault
-    if isinstance(last, BundleError):
-        raise last
+    always = errors["onnxruntime"]  # installed with the SDK: where it fails too, the bundle is at fault
+    if isinstance(always, BundleError):
+        raise always
     raise RunnerError("no runner starts here: " + "; ".join(f"{name}: {error}" for name, error in errors.items()))
 
 

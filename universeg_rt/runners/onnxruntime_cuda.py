@@ -25,6 +25,7 @@ AUTO = ("fp16", "fp32")  # what precision `auto` takes, the first that the bundl
 GRAPHS = 16  # captured at most: ONNX Runtime keeps each for the session's life
 SHAPES = 8  # of queries for which a prepared support keeps its bindings
 MAPS = 256  # support entries times sets times queries of one run, which bounds its memory
+NOT_WANTED = "not wanted"
 INSTALL = "pip install onnxruntime-gpu (in the place of onnxruntime, not beside it)"
 
 
@@ -68,7 +69,7 @@ class OnnxRuntimeCuda(Runner):
         self._place = ("cuda", ordinal) if provider == PROVIDER else ("cpu", 0)
         self.device = f"GPU {ordinal} (CUDA)" if provider == PROVIDER else "CPU"
         self.model_bytes = sum(os.path.getsize(path) for path in (predict, prepare) if path is not None)
-        self.graph_failure = "" if graphs else "not wanted"
+        self.graph_failure = "" if graphs else NOT_WANTED
         self._lock, self._annotations = RLock(), count(1)
         self._prepare_session = None if prepare is None else self._session(prepare, graphs=False)
         self._predict_session = self._with_graphs(predict) if graphs else self._session(predict, graphs=False)
@@ -88,6 +89,10 @@ class OnnxRuntimeCuda(Runner):
                      tf32=os.environ.get(TF32, "0") == "1")
         runner.precision = precision
         return runner
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        return (f"no CUDA graphs: {self.graph_failure}",) if self.graph_failure not in ("", NOT_WANTED) else ()
 
     # The contract -------------------------------------------------------------------------------------------------
 

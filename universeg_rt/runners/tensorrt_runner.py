@@ -94,6 +94,10 @@ class TensorRT(Runner):
             raise RunnerError(f"{cls.module} is installed and cannot be loaded ({error}); it needs the NVIDIA driver and its own "
                               f"libraries: pip install {cls.package}", short="cannot be loaded") from None
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        return tuple(f"no CUDA graph for {why}" for why in self.graph_failures)
+
     def warm_up(self) -> None:
         """Run each network once at the smallest shapes of its profile."""
         for network in self._networks:
