@@ -57,6 +57,7 @@ class OnnxRuntimeCuda(Runner):
     """
 
     name = "onnxruntime-cuda"
+    graph_failure = ""
 
     def __init__(self, predict: Path, prepare: Path | None, *, ordinal: int = 0, tf32: bool = False, graphs: bool = True,
                  nhwc: bool = False, provider: str = PROVIDER) -> None:
