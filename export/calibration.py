@@ -102,7 +102,8 @@ def support_episodes(path: str | os.PathLike, grid: tuple[int, int], seed: int, 
     except InputError as error:
         raise InputError(f"the calibration data cannot be used: {error}") from None
     if len(support) < 2:
-        raise InputError(f"the calibration data {Path(path).name} has 1 entry; give at least 2: one is the query, others its support")
+        raise InputError(f"the calibration data {Path(path).name} has 1 entry; give at least 2: one is the query, others its "
+                         "support")
     maps, random = support.on_grid(grid, "stretch"), np.random.default_rng(seed)
     made = []
     for number in range(min(episodes, len(support))):

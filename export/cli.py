@@ -33,8 +33,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--name", help="name of the bundle (that of the output folder)")
     p.add_argument("--licence", help="licence of the weights (the checkpoint's own statement)")
     p.add_argument("--precision", nargs="+", default=["fp32"], choices=PRECISIONS, metavar="P",
-                   help=f"of {', '.join(PRECISIONS)} (fp32, which is always exported); fp16 is meant for GPUs and slow on CPUs; "
-                        "with --bundle: of the engines")
+                   help=f"of {', '.join(PRECISIONS)} (fp32, which is always exported); fp16 is meant for GPUs and gains little "
+                        "on CPUs; with --bundle: of the engines")
     p.add_argument("--calibration", type=Path, metavar="SUPPORT",
                    help="for int8: support set (.npz or folder) like yours to calibrate on (synthetic tasks)")
     p.add_argument("--calibration-seed", type=int, default=0, metavar="N", help="for int8: what is drawn is drawn from this (0)")
@@ -75,7 +75,8 @@ def _main(args: argparse.Namespace) -> int:
     calibration = None
     if "int8" in args.precision:
         grid, seed = tuple(args.grid), args.calibration_seed
-        calibration = synthetic_episodes(grid, seed) if args.calibration is None else support_episodes(args.calibration, grid, seed)
+        calibration = (synthetic_episodes(grid, seed) if args.calibration is None
+                       else support_episodes(args.calibration, grid, seed))
     provenance = {
         "checkpoint": args.checkpoint.name,
         "checkpoint_sha256": hashlib.sha256(args.checkpoint.read_bytes()).hexdigest(),
@@ -85,14 +86,15 @@ def _main(args: argparse.Namespace) -> int:
     licence = {"weights": args.licence or metadata.get("licence", "not stated: ask whoever gave you the checkpoint")}
     bundle, reports = build_bundle(
         spec, weights, args.output, name=args.name or args.output.resolve().name, grid=tuple(args.grid),
-        precisions=args.precision, calibration=calibration, provenance=provenance, licence=licence, progress=partial(tqdm, desc="checking", unit="input"))
+        precisions=args.precision, calibration=calibration, provenance=provenance, licence=licence,
+        progress=partial(tqdm, desc="checking", unit="input"))
     size = sum(f.bytes for f in bundle.manifest.files.values()) / 1e6
     for precision, report in reports.items():
         print(f"{precision}\n{report.table()}")
     held_out = bundle.manifest.parity.get("int8", {}).get("held_out", {})
     for form, figures in held_out.get("models", {}).items():
-        print(f"int8 {form} on {held_out['tasks']} held-out tasks: Dice {figures['dice']:.4f}, float32 {figures['dice_float32']:.4f}, "
-              f"{100 * figures['flipped']:.3f} % of pixels flipped")
+        print(f"int8 {form} on {held_out['tasks']} held-out tasks: Dice {figures['dice']:.4f}, float32 "
+              f"{figures['dice_float32']:.4f}, {100 * figures['flipped']:.3f} % of pixels flipped")
     print(f"bundle {bundle.path} ({len(bundle.manifest.files)} models, {size:.1f} MB, sha256 {bundle.sha256[:16]})")
     if wanted is not None:
         engines.run(bundle, wanted)

@@ -38,7 +38,8 @@ def check_held_out(
     for name, values in rows.items():
         float32_dice, dice, agreement, flipped = np.array(values).T
         out[name] = {"dice_float32": float(float32_dice.mean()), "dice": float(dice.mean()),
-                     "mean_dice_loss": float((float32_dice - dice).mean()), "largest_dice_loss": float((float32_dice - dice).max()),
+                     "mean_dice_loss": float((float32_dice - dice).mean()),
+                     "largest_dice_loss": float((float32_dice - dice).max()),
                      "dice_with_float32_mask": float(agreement.mean()), "flipped": float(flipped.mean())}
         if not (out[name]["mean_dice_loss"] <= tolerance.mean_dice_loss and out[name]["flipped"] <= tolerance.flipped):
             raise ParityError(

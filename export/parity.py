@@ -52,7 +52,8 @@ class HalfTolerance(Tolerance):
     def admits(self, r: CaseResult) -> bool:
         if r.half is None:
             raise ValueError("half precision is judged beside the reference in half precision, which was not run")
-        return bool(r.logit_error <= max(self.logit_error, self.times * r.half.logit_error)
+        plain = r.half.logit_error if np.isfinite(r.half.logit_error) else 0.0  # overflow there allows nothing here
+        return bool(r.logit_error <= max(self.logit_error, self.times * plain)
                     and r.flipped <= max(self.flipped * r.pixels, self.times * r.half.flipped)
                     and 1 - r.dice <= max(1 - self.dice, self.times * (1 - r.half.dice)))
 

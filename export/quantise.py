@@ -63,9 +63,15 @@ def quantised_convolutions(network: FoldedNetwork) -> tuple[tuple[str, ...], tup
     return tuple(names), tuple(ends)
 
 
-def quantise_weight(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(C,...) -> int8 of the same shape and float32 scales (C,); a channel of zeros has the scale 1."""
-    largest = np.abs(weight).reshape(len(weight), -1).max(axis=1).astype(np.float32)
-    scales = np.where(largest > 0, largest / np.float32(WEIGHT_LIMIT), np.float32(1)).astype(np.float32)
+def quantise_weight(weight: np.ndarray, bias: np.ndarray | None = None, scale: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+    """(C,...) -> int8 of the same shape and float32 scales (C,).
+
+    A bias (C,) is held in int32 in steps of `scale` (of the input map) times a channel's scale: a channel whose weights are
+    so small that its bias would not fit gets the smallest scale with which it does.
+    """
+    largest = np.abs(weight).reshape(len(weight), -1).max(axis=1).astype(np.float64)
+    least = 0.0 if bias is None else np.abs(bias.astype(np.float64)) / (scale * 2.0**30)
+    scales = np.maximum(largest / WEIGHT_LIMIT, least)
+    scales = np.where(scales > 0, scales, 1.0).astype(np.float32)
     steps = np.round(weight / scales.reshape(-1, *[1] * (weight.ndim - 1)))
     return np.clip(steps, -WEIGHT_LIMIT, WEIGHT_LIMIT).astype(np.int8), scales

@@ -41,18 +41,20 @@ class Profile:
         object.__setattr__(self, "image", image)
 
     @classmethod
-    def parse(cls, queries: str = "1", sets: str = "1", entries: str = "1:64:256", image: tuple[int, int] = (128, 128)) -> Profile:
+    def parse(cls, queries: str = "1", sets: str = "1", entries: str = "1:64:256",
+              image: tuple[int, int] = (128, 128)) -> Profile:
         """From texts as on the command line: `min:opt:max`, or one number where the shape never changes."""
         return cls(*(_parse(name, text) for name, text in (("queries", queries), ("sets", sets), ("entries", entries))), image)
 
     def check(self, queries: int, sets: int, entries: int, height: int, width: int) -> None:
         """Raise InputError, naming the allowed range, where a request does not fit."""
         for name, value in (("queries", queries), ("sets", sets), ("entries", entries)):
-            low, _, high = getattr(self, name)
+            low, best, high = getattr(self, name)
             if not low <= value <= high:
                 allowed = f"exactly {low}" if low == high else f"{low} to {high}"
-                raise InputError(f"{value} {_WORDS[name]}; this engine was built for {allowed}: stay within, or build one "
-                                 f"for more with universeg-export --engine ... --profile-{name} {low}:{high}:{max(value, high)}")
+                wider = f"{max(1, min(low, value))}:{best}:{max(high, value)}"
+                raise InputError(f"{value} {_WORDS[name]}; this engine was built for {allowed}: stay within, or build another "
+                                 f"with universeg-export --engine ... --profile-{name} {wider}")
         if (height, width) != self.image:
             raise InputError(f"images of {height}x{width}; this engine was built for {self.image[0]}x{self.image[1]} only: "
                              "bring them to this size, or export a bundle with another --grid")

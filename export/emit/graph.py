@@ -111,7 +111,7 @@ class GraphBuilder:
         """The same between QuantizeLinear and DequantizeLinear, from which runtimes make an int8 convolution."""
         plan = self.quantisation
         scale = np.float32(plan.inputs[name])
-        integers, scales = quantise_weight(weight)
+        integers, scales = quantise_weight(weight, bias, float(scale))
         inputs = [self.rounded(x, f"{name}/input", scale), self._dequantised(f"{name}/weight", integers, scales)]
         if bias is not None and plan.cpu_kernels:
             steps = scale * scales

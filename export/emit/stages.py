@@ -6,7 +6,8 @@ of a weighted mean: the runner adds the shares up. The runner needs to know noth
 
 Given: `query` (1,1,H,W); `support` (S,2,H,W), image and label; `weights` (S,), summing to 1. Asked for: `logits` (1,1,H,W).
 These and the shares of means are float32 in a float16 network too; all else that is handed on has the network's type, but
-for entries' maps that an int8 convolution reads: these are handed on as its integers, in a quarter of the memory. A stage that depends on the support alone is run once a support set, one that depends on the query alone once a query.
+for entries' maps that an int8 convolution reads: these are handed on as its integers, in a quarter of the memory.
+A stage that depends on the support alone is run once a support set, one that depends on the query alone once a query.
 """
 
 from __future__ import annotations

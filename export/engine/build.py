@@ -80,8 +80,9 @@ def build_engines(bundle: Bundle, options: EngineOptions, progress: Progress = l
                   say: Callable[[str], None] = print) -> list[Outcome]:
     """Build what `options` ask for, one engine after the other, each added to the bundle as soon as it is ready.
 
-    progress: given "whole fp32", a context with what is called several times a second. say: takes lines for the user. Raises EngineError where one cannot be built, InputError where the bundle lacks what is asked for; engines
-    added before stay, and nothing half-made is left.
+    progress: given "whole fp32", a context with what is called several times a second. say: takes lines for the user.
+    Raises EngineError where one cannot be built, InputError where the bundle lacks what is asked for; engines added before
+    stay, and nothing half-made is left.
     """
     (height, width), image = options.profile.image, (bundle.manifest.input.height, bundle.manifest.input.width)
     if (height, width) != image:

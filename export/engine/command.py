@@ -29,7 +29,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "engines", "With --engine the bundle's models (of the given precisions) are built into engines and added to the "
                    "bundle: the one just exported, or --bundle. A profile is min:opt:max, or one number.")
     g.add_argument("--engine", choices=BUILDERS, help="build with this library, which must be installed")
-    g.add_argument("--bundle", metavar="DIR", help="build for this bundle instead of exporting (`shipped`: the package's own, with --output)")
+    g.add_argument("--bundle", metavar="DIR",
+                   help="build for this bundle instead of exporting (`shipped`: the package's own, with --output)")
     g.add_argument("--engine-model", nargs="+", choices=MODELS, default=[], help="which models (all that the bundle has)")
     g.add_argument("--profile-entries", default="1:64:256", metavar="MIN:OPT:MAX", help="support entries S (1:64:256)")
     g.add_argument("--profile-sets", default="1", metavar="MIN:OPT:MAX", help="support sets K, the ensemble's members (1)")

@@ -136,8 +136,8 @@ class Worker:
         if need is not None:
             return EngineError(f"{self.builder} has not enough GPU memory{need}: {_clean(text)}; build for fewer entries, sets "
                                "or queries (--profile-...), give more --workspace, or end what else uses the GPU")
-        cure = f": {CURES[self.builder]}" if "cannot be imported" in text or "not its libraries" in text or "driver" in text else ""
-        return EngineError(f"{self.builder}: {_clean(text)}{cure}")
+        cure = any(sign in text for sign in ("cannot be imported", "not its libraries", "driver"))
+        return EngineError(f"{self.builder}: {_clean(text)}{': ' + CURES[self.builder] if cure else ''}")
 
     def _crashed(self) -> EngineError:
         status = self._child.wait()
@@ -150,8 +150,8 @@ class Worker:
         else:
             how = f"ended with status {status}"
         need = memory_needed(last)
-        return EngineError(f"the {self.builder} library {how} in its own process{f'; not enough GPU memory{need}' if need else ''}"
-                           f"; it said last: {last}; nothing was written")
+        memory = "" if need is None else f"; not enough GPU memory{need}"
+        return EngineError(f"the {self.builder} library {how} in its own process{memory}; it said last: {last}; nothing was written")
 
     def _read(self) -> None:
         while (message := read_message(self._child.stdout)) is not None:

@@ -62,8 +62,8 @@ def main(arguments: list[str]) -> None:
         info = _load_plugin(trt, plugin)
         builder = _builder(trt, logger)
         gpu = present_gpu()
-        talk.send("hello", version=str(trt.__version__), strong=features.is_strongly_typed(trt), plugin_version=info, gpu=gpu.name if gpu else "",
-                  cuda=gpu.cuda if gpu else "", compute_capability=gpu.compute_capability if gpu else "",
+        talk.send("hello", version=str(trt.__version__), strong=features.is_strongly_typed(trt), plugin_version=info,
+                  gpu=gpu.name if gpu else "", cuda=gpu.cuda if gpu else "", compute_capability=gpu.compute_capability if gpu else "",
                   gpu_bytes=gpu.memory_bytes if gpu else 0)
         message = read_message(sys.stdin.buffer)
         if message is None:

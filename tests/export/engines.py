@@ -15,6 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 from universeg_rt import Bundle
 from universeg_rt.bundle import file_entry
 from universeg_rt.engine import Profile
+from universeg_rt.errors import EngineError
 from universeg_rt.export.engine.build import EngineOptions, build_engines
 from universeg_rt.manifest import Manifest, Models
 
@@ -107,3 +108,23 @@ def plan_of(folder: Path, outcome) -> dict:
 
 def engine_files(folder: Path) -> set[str]:
     return {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file() and "engines" in p.parts}
+
+
+@pytest.fixture
+def hide_libraries(tmp_path, monkeypatch):
+    """Child processes find neither library, whatever is installed."""
+    folder = tmp_path / "hidden"
+    folder.mkdir()
+    for name in ("tensorrt", "tensorrt_rtx"):
+        (folder / f"{name}.py").write_text(f"raise ModuleNotFoundError(\"No module named '{name}'\", name='{name}')\n")
+    monkeypatch.setenv("PYTHONPATH", str(folder))
+
+
+def refused(folder, message: str, kind=EngineError, **options) -> str:
+    """The build raises this error, on one line, and leaves the bundle as it was."""
+    before = (folder / "manifest.json").read_bytes()
+    with pytest.raises(kind, match=message) as error:
+        build(folder, **options)
+    assert "\n" not in str(error.value)
+    assert (folder / "manifest.json").read_bytes() == before and not engine_files(folder)
+    return str(error.value)

@@ -73,7 +73,7 @@ def test_int8_by_q_and_dq_everywhere(fake, toy_bundle, version):
     assert ("INT8" in plan["flags"]) == (version in WEAK) and "FP16" not in plan["flags"]
 
 
-@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("version", [VERSIONS[0], VERSIONS[-1]])
 def test_tf32_and_workspace(fake, bundle, version):
     fake(version)
     first, second = build(bundle)[0], build(bundle, tf32=True, workspace=2**30)[0]
@@ -121,7 +121,8 @@ def test_progress_from_the_version_or_at_least_a_sign_of_life(fake, bundle, vers
     fake(version)
     seen = []
     options = EngineOptions("tensorrt", models=("whole",), profile=PROFILE)
-    build_engines(Bundle.open(bundle), options, lambda label: nullcontext(lambda *step: seen.append((label, *step))), lambda line: None)
+    build_engines(Bundle.open(bundle), options, lambda label: nullcontext(lambda *step: seen.append((label, *step))),
+                  lambda line: None)
     assert (("whole fp32", "Building engine", 1, 2) in seen) == progress
     assert ("whole fp32", "building the engine", 0, 0) in seen
 
@@ -133,7 +134,8 @@ def test_the_stand_in_has_what_the_headers_have(folder, monkeypatch):
         pytest.skip("TENSORRT_INCLUDE names no folders of TensorRT headers")
     text = "".join(p.read_text(errors="replace") for p in sorted(Path(folder).glob("*.h")))
     text = re.sub(r"//[^\n]*", "", text)
-    version = ".".join(re.search(rf"#define (?:NV_TENSORRT|TRT)_{part}(?:_ENTERPRISE)? (\d+)", text)[1] for part in ("MAJOR", "MINOR"))
+    numbers = (re.search(rf"#define (?:NV_TENSORRT|TRT)_{part}(?:_ENTERPRISE)? (\d+)", text) for part in ("MAJOR", "MINOR"))
+    version = ".".join(number[1] for number in numbers)
     monkeypatch.setenv("FAKE_TENSORRT", version)
     spec = importlib.util.spec_from_file_location("fake_tensorrt_here", FAKE)
     module = importlib.util.module_from_spec(spec)

@@ -103,6 +103,7 @@ def test_two_processes_at_once(rtx, bundle):
 
 def test_the_shipped_network_at_its_real_size(rtx, tmp_path, capsys):
     """Dynamic S to 256 at 128x128, as a user would ask."""
-    assert main(["--bundle", "shipped", "--engine", "tensorrt-rtx", "--output", str(tmp_path / "b"), "--engine-model", "whole"]) == 0
+    arguments = ["--bundle", "shipped", "--engine", "tensorrt-rtx", "--output", str(tmp_path / "b"), "--engine-model", "whole"]
+    assert main(arguments) == 0
     (entry,) = Bundle.open(tmp_path / "b").manifest.engines
     assert entry.profile == Profile() and entry.memory_bytes > 1e9 and "entries 1:64:256" in capsys.readouterr().out

@@ -56,7 +56,8 @@ def test_a_file_of_the_users_is_made_read_and_grown(fake, bundle, tmp_path):
 
 
 @pytest.mark.parametrize("version", ["8.6.1", "11.1.0"])
-@pytest.mark.parametrize("content, taken", [(["{version}", ["from trtexec"]], True), (["10.0", ["from trtexec"]], False), (None, False)])
+@pytest.mark.parametrize("content, taken", [
+    (["{version}", ["from trtexec"]], True), (["10.0", ["from trtexec"]], False), (None, False)])
 def test_a_file_without_a_note_is_the_librarys_to_judge(fake, bundle, tmp_path, version, content, taken):
     fake(version)
     path, said = tmp_path / "trtexec.cache", []
@@ -68,7 +69,8 @@ def test_a_file_without_a_note_is_the_librarys_to_judge(fake, bundle, tmp_path, 
     if taken:
         assert said == [f"timings written to {path}"] and json.loads(path.read_bytes())[1] == used
     else:  # no GPU here, so it may still be good where there is one
-        why = "Failed to deserialize timing cache" if content is None and version == "11.1.0" else "it was made by another version"
+        complains = content is None and version == "11.1.0"
+        why = "Failed to deserialize timing cache" if complains else "it was made by another version"
         assert said[0].startswith(f"timing cache set aside by the library: {why}")
         assert said[1:] == [f"timing cache {path} left as it was"] and path.read_bytes() == before
 

@@ -121,6 +121,7 @@ def test_half_precision_is_judged_beside_plain_half_precision():
     assert HalfTolerance().admits(result(1e-3, half=result(0.0))), "float32's own tolerance is enough"
     assert not HalfTolerance().admits(result(0.01, flipped=1, half=plain)), "1 of 100 pixels, where plain half flips none"
     assert HalfTolerance().admits(result(0.01, flipped=2, half=result(0.01, flipped=1)))
+    assert not HalfTolerance().admits(result(float("inf"), half=result(float("inf")))), "overflow excuses no overflow"
     with pytest.raises(ValueError, match="was not run"):
         HalfTolerance().admits(result(0.0))
 

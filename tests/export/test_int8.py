@@ -63,6 +63,15 @@ def test_weights_of_each_channel_come_back_within_half_a_step():
     assert 255 * WEIGHT_LIMIT * 2 < 2**15, "two products must fit in 16 bits"
 
 
+def test_a_bias_fits_in_32_bits_however_small_its_channel_s_weights_are():
+    weight = np.ones((4, 2, 3, 3), np.float32) * np.array([1, 1e-9, 0, 0], np.float32)[:, None, None, None]
+    bias, scale = np.array([0.5, -0.5, 0.5, 0], np.float32), 0.05
+    integers, scales = quantise_weight(weight, bias, scale)
+    steps = np.round(bias / (scale * scales.astype(np.float64)))
+    assert (np.abs(steps) < 2**31).all() and np.allclose(steps * scale * scales, bias, atol=1e-3)
+    assert np.array_equal(integers[0], np.full((2, 3, 3), WEIGHT_LIMIT)) and (scales > 0).all()
+
+
 def test_the_structure_of_the_models(network, plan):
     names, _ = quantised_convolutions(network)
     assert names
