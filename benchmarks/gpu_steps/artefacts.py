@@ -48,9 +48,8 @@ def run_kernels(state: dict, entry: dict) -> None:
     from universeg_rt.kernels.checking import machine as native
 
     dry = state["device"] == "cpu"
-    given = {"dry": dry, "arch": "native", "build_dir": state["work"] / "kernels", "say": state["say"], "deadline": state["deadline"]}
-    if state["options"].kernels_build is not None:
-        given["build_dir"] = state["options"].kernels_build
+    given = {"dry": dry, "arch": "native", "build_dir": state["options"].kernels_build or state["work"] / "kernels",
+             "say": state["say"], "deadline": state["deadline"]}
     entry["build"], entry["selftest"] = {}, {}
     native.build_native(given, entry["build"], state["write"])
     if not entry["build"]["passed"]:
@@ -112,8 +111,8 @@ def run_bundle(state: dict, entry: dict) -> None:
     files = {str(p.relative_to(folder).as_posix()): file_entry(p) for p in sorted(folder.rglob("*.onnx"))}
     used = {file for m in models.values() for file in m.listed}
     manifest = Manifest(
-        name="benchmark", version=universeg_rt.__version__, spec=state["spec"], weights_sha256=metadata["universeg.weights_sha256"],
-        input=InputContract(*state["grid"], state["spec"].size_multiple), models=models,
+        name="benchmark", version=universeg_rt.__version__, spec=state["spec"],
+        weights_sha256=metadata["universeg.weights_sha256"], input=InputContract(*state["grid"], state["spec"].size_multiple), models=models,
         files={name: value for name, value in files.items() if name in used})
     (folder / MANIFEST).write_text(manifest.to_json())
     state["bundle"] = Bundle.open(folder)
@@ -135,7 +134,8 @@ def run_plain(state: dict, entry: dict) -> None:
     height, width = state["grid"]
     for entries in state["support_sizes"]:
         path = state["work"] / f"plain_{entries}.onnx"
-        example = (torch.rand(1, 1, height, width), torch.rand(1, entries, 1, height, width), torch.ones(1, entries, 1, height, width))
+        support = (1, entries, 1, height, width)
+        example = (torch.rand(1, 1, height, width), torch.rand(support), torch.ones(support))
         try:
             with warnings.catch_warnings(), torch.inference_mode():
                 warnings.simplefilter("ignore")  # the tracer says that shapes become constants, which is known
@@ -177,14 +177,16 @@ def run_engines(state: dict, entry: dict) -> None:
                 try:
                     shutil.rmtree(bundle, ignore_errors=True)
                     shutil.copytree(state["bundle"].path, bundle)
-                    options = EngineOptions(builder, (precision,), ("prepare", "predict"), profile, plugin=Path(plugin) if plugin else None)
+                    options = EngineOptions(builder, (precision,), ("prepare", "predict"), profile,
+                                            plugin=Path(plugin) if plugin else None)
                     outcomes = build_engines(Bundle.open(bundle), options, say=state["say"])
                 except (UniverSegError, OSError, ImportError) as error:
                     entry["skipped"][label] = one_line(error)
                     state["say"](f"engine {label}: skipped, {one_line(error)}")
                     continue
                 state["engine_bundles"][label] = (builder, precision, bundle)
-                entry["built"][label] = {o.entry.model: {"bytes": o.bytes, "memory_bytes": o.entry.memory_bytes} for o in outcomes}
+                entry["built"][label] = {
+                    o.entry.model: {"bytes": o.bytes, "memory_bytes": o.entry.memory_bytes} for o in outcomes}
                 state["say"](f"engine {label}: built")
                 state["write"]()
         if plugin_here is None:

@@ -149,7 +149,8 @@ class OnnxRuntimeCuda(Runner):
         # first block its sum with the query term, its activation and the pooled maps.
         itemsize = 2 if self.precision == "fp16" else 4
         full_map = self._features * height * width * itemsize
-        return int(6e8 + 2 * self.model_bytes + members * (support_size * (2 * height * width * 4 + 3.5 * full_map) + 16 * full_map))
+        each = 2 * height * width * 4 + 3.5 * full_map
+        return int(6e8 + 2 * self.model_bytes + members * (support_size * each + 16 * full_map))
 
     # Running ------------------------------------------------------------------------------------------------------
 
@@ -178,8 +179,8 @@ class OnnxRuntimeCuda(Runner):
     def _failed(self, error: Exception) -> RunnerError:
         text = str(error).splitlines()[0] if str(error) else type(error).__name__
         if any(word in text.lower() for word in ("out of memory", "failed to allocate memory", "cudamalloc")):
-            return RunnerError(f"no GPU memory left ({text}); use fewer support entries or members, precision fp16, or close what "
-                               "else runs on this GPU", short="no GPU memory left")
+            return RunnerError(f"no GPU memory left ({text}); use fewer support entries or members, precision fp16, or close "
+                               "what else runs on this GPU", short="no GPU memory left")
         return RunnerError(f"ONNX Runtime failed on {self.device}: {text}")
 
     def _input(self, name: str):
@@ -219,7 +220,8 @@ class OnnxRuntimeCuda(Runner):
         try:
             session = ort.InferenceSession(str(path), options, providers=providers)
         except Exception as error:
-            raise RunnerError(f"ONNX Runtime cannot load {path.name} with {self._provider}: {str(error).splitlines()[0]}") from None
+            raise RunnerError(
+                f"ONNX Runtime cannot load {path.name} with {self._provider}: {str(error).splitlines()[0]}") from None
         if session.get_providers()[0] != self._provider:  # it falls back to the CPU with a warning only
             raise RunnerError(f"ONNX Runtime did not start {self._provider}: it wants the NVIDIA driver, CUDA and cuDNN of the "
                               f"versions that it was built for; {INSTALL}, with its CUDA and cuDNN: pip install "
