@@ -115,10 +115,11 @@ def _main(options: argparse.Namespace) -> int:
     options.work.mkdir(parents=True, exist_ok=True)
     if __name__ == "__main__" and __package__ in (None, ""):
         for_children(_root, options.work / "site")
-    report = Report(options.out, {"device": device, "passed": None, "command": sys.argv[1:] if __name__ == "__main__" else [], "steps": {}})
+    command = sys.argv[1:] if __name__ == "__main__" else []
+    report = Report(options.out, {"device": device, "passed": None, "command": command, "steps": {}})
     state = {
-        "options": options, "device": device, "grid": (32, 32) if small else (128, 128), "support_sizes": sizes, "members": members,
-        "rounds": options.rounds or (3 if small else 200), "budget": options.budget or (0.0 if small else 0.4),
+        "options": options, "device": device, "grid": (32, 32) if small else (128, 128), "support_sizes": sizes,
+        "members": members, "rounds": options.rounds or (3 if small else 200), "budget": options.budget or (0.0 if small else 0.4),
         "threads": options.threads, "work": options.work, "say": report.say, "write": report.write,
         "deadline": report.started + options.time_limit}
     if small and options.checkpoint is None and options.spec is None:
@@ -157,7 +158,8 @@ def _run(report: Report, state: dict, steps: list[str]) -> bool:
         report.write()
         if name in ALWAYS and entry["passed"] is False:
             break
-    return all(entry["passed"] is not False for entry in report.values["steps"].values()) and len(report.values["steps"]) == len(steps)
+    results = report.values["steps"]
+    return all(entry["passed"] is not False for entry in results.values()) and len(results) == len(steps)
 
 
 def _skipped(step: dict) -> list[tuple[str, str]]:

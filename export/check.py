@@ -71,7 +71,10 @@ def compare(
                     refused[case] = str(error)
                     continue
                 expected = reference.logits(*inputs)[:, :members]
-                beside = parity._compare("plain half", case, reference.logits(*inputs, half=True)[:, :members], expected) if half else None
+                beside = None
+                if half:
+                    plain = reference.logits(*inputs, half=True)[:, :members]
+                    beside = parity._compare("plain half", case, plain, expected)
                 results.append(replace(parity._compare(name, case, actual, expected), half=beside))
     return ParityReport(tolerance, tuple(results)), refused
 
@@ -95,7 +98,8 @@ def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(prog="universeg_rt.export.check", description=__doc__,
                                 formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--bundle", type=Path, help="the bundle (the shipped one)")
-    p.add_argument("--checkpoint", type=Path, help="the weights that it was exported from; for the shipped bundle found in a checkout")
+    p.add_argument("--checkpoint", type=Path,
+                   help="the weights that it was exported from; for the shipped bundle found in a checkout")
     p.add_argument("--spec", choices=tuple(PRESETS), help="of a published .pt, which does not say it")
     p.add_argument("--runner", default="auto", help=f"auto, {', '.join(RUNNERS)} (auto)")
     p.add_argument("--precision", default="auto", help=f"auto, {', '.join(PRECISIONS)} (auto)")
@@ -130,9 +134,9 @@ def _main(args: argparse.Namespace) -> int:
     found = over(report)
     print(report.table())
     if args.output:
-        values = {"bundle": bundle.manifest.name, "bundle_sha256": bundle.sha256, "runner": runner.name, "precision": runner.precision,
-                  "device": runner.device, "within": not found, "over": found, "not_compared": list(dict.fromkeys(refused.values())),
-                  **report.summary()}
+        values = {"bundle": bundle.manifest.name, "bundle_sha256": bundle.sha256, "runner": runner.name,
+                  "precision": runner.precision, "device": runner.device, "within": not found, "over": found,
+                  "not_compared": list(dict.fromkeys(refused.values())), **report.summary()}
         with write_file(args.output) as file:
             file.write((json.dumps(values, indent=1) + "\n").encode())
     if found:
@@ -146,8 +150,10 @@ def _weights(bundle: Bundle, args: argparse.Namespace) -> tuple[NetworkSpec, dic
 
     path = args.checkpoint or (SHIPPED if args.bundle is None else None)
     if path is None or not path.is_file():
-        raise InputError(f"give --checkpoint, the weights that the bundle was exported from ({bundle.manifest.provenance.get('checkpoint', 'not named in it')}): "
-                         "the reference network is made of them" if path is None else f"--checkpoint {path} is no file")
+        named = bundle.manifest.provenance.get("checkpoint", "not named in it")
+        raise InputError(f"--checkpoint {path} is no file" if path is not None else
+                         f"give --checkpoint, the weights that the bundle was exported from ({named}): the reference network is "
+                         "made of them")
     spec, weights, _ = load_checkpoint(path, None if args.spec is None else NetworkSpec.preset(args.spec))
     digest = weights_sha256(dict(weights))
     if digest != bundle.manifest.weights_sha256:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import shutil
 import time
@@ -47,9 +48,8 @@ def run_kernels(state: dict, entry: dict) -> None:
     from universeg_rt.kernels.checking import machine as native
 
     dry = state["device"] == "cpu"
-    given = {"dry": dry, "arch": "native", "build_dir": state["work"] / "kernels", "say": state["say"], "deadline": state["deadline"]}
-    if state["options"].kernels_build is not None:
-        given["build_dir"] = state["options"].kernels_build
+    given = {"dry": dry, "arch": "native", "build_dir": state["options"].kernels_build or state["work"] / "kernels",
+             "say": state["say"], "deadline": state["deadline"]}
     entry["build"], entry["selftest"] = {}, {}
     native.build_native(given, entry["build"], state["write"])
     if not entry["build"]["passed"]:
@@ -60,6 +60,26 @@ def run_kernels(state: dict, entry: dict) -> None:
         entry["why"] = "the self-test failed: " + entry["selftest"].get("why", "")
         return
     state["kernel_device"] = devices.open_device(given)
+    _build_plugins(state, entry)
+
+
+def _build_plugins(state: dict, entry: dict) -> None:
+    """The TensorRT plugin, one library for each folder of headers that is found (TENSORRT_INCLUDE)."""
+    from universeg_rt.kernels.build import build
+
+    entry["skipped"] = {}
+    if state["device"] == "cpu":
+        entry["skipped"]["plugin"] = "it runs on a GPU only"
+        return
+    try:
+        built = build(["plugin"], build_dir=state["work"] / "plugin", architectures=entry["build"].get("architecture"))
+    except UniverSegError as error:
+        entry["skipped"]["plugin"] = one_line(error)
+        return
+    state["plugins"] = [str(path) for path in built.plugins]
+    entry["plugins"] = [path.name for path in built.plugins]
+    if not built.plugins:
+        entry["skipped"]["plugin"] = built.skipped.get("plugin", "not built")
 
 
 def run_bundle(state: dict, entry: dict) -> None:
@@ -91,8 +111,8 @@ def run_bundle(state: dict, entry: dict) -> None:
     files = {str(p.relative_to(folder).as_posix()): file_entry(p) for p in sorted(folder.rglob("*.onnx"))}
     used = {file for m in models.values() for file in m.listed}
     manifest = Manifest(
-        name="benchmark", version=universeg_rt.__version__, spec=state["spec"], weights_sha256=metadata["universeg.weights_sha256"],
-        input=InputContract(*state["grid"], state["spec"].size_multiple), models=models,
+        name="benchmark", version=universeg_rt.__version__, spec=state["spec"],
+        weights_sha256=metadata["universeg.weights_sha256"], input=InputContract(*state["grid"], state["spec"].size_multiple), models=models,
         files={name: value for name, value in files.items() if name in used})
     (folder / MANIFEST).write_text(manifest.to_json())
     state["bundle"] = Bundle.open(folder)
@@ -114,7 +134,8 @@ def run_plain(state: dict, entry: dict) -> None:
     height, width = state["grid"]
     for entries in state["support_sizes"]:
         path = state["work"] / f"plain_{entries}.onnx"
-        example = (torch.rand(1, 1, height, width), torch.rand(1, entries, 1, height, width), torch.ones(1, entries, 1, height, width))
+        support = (1, entries, 1, height, width)
+        example = (torch.rand(1, 1, height, width), torch.rand(support), torch.ones(support))
         try:
             with warnings.catch_warnings(), torch.inference_mode():
                 warnings.simplefilter("ignore")  # the tracer says that shapes become constants, which is known
@@ -137,7 +158,7 @@ def run_engines(state: dict, entry: dict) -> None:
     sets, entries = state["members"], state["support_sizes"]
     profile = Profile((1, 1, 1), (min(sets), min(sets), max(sets)),
                       (min(entries), min(max(64, min(entries)), max(entries)), max(entries)), state["grid"])
-    plugins = [p for p in (state["options"].plugin or "").split(":") if p]
+    given = [p for p in (state["options"].plugin or "").split(":") if p] or state.get("plugins", [])
     for builder, module in (("tensorrt", "tensorrt"), ("tensorrt-rtx", "tensorrt_rtx")):
         if state["device"] == "cuda" and importlib.util.find_spec(module) is None:
             entry["skipped"][builder] = f"{module} is not installed (pip install {builder})"
@@ -145,7 +166,8 @@ def run_engines(state: dict, entry: dict) -> None:
         if state["device"] == "cpu":
             entry["skipped"][builder] = "engines run on a GPU only"
             continue
-        for plugin in (None, *plugins):
+        plugin_here = _plugin_for(module, given)
+        for plugin in (None, plugin_here) if plugin_here else (None,):
             if time.monotonic() > state["deadline"]:
                 entry["skipped"][f"{builder} {plugin or 'native'}"] = "the time limit was reached"
                 continue
@@ -155,21 +177,39 @@ def run_engines(state: dict, entry: dict) -> None:
                 try:
                     shutil.rmtree(bundle, ignore_errors=True)
                     shutil.copytree(state["bundle"].path, bundle)
-                    options = EngineOptions(builder, (precision,), ("prepare", "predict"), profile, plugin=Path(plugin) if plugin else None)
+                    options = EngineOptions(builder, (precision,), ("prepare", "predict"), profile,
+                                            plugin=Path(plugin) if plugin else None)
                     outcomes = build_engines(Bundle.open(bundle), options, say=state["say"])
                 except (UniverSegError, OSError, ImportError) as error:
                     entry["skipped"][label] = one_line(error)
                     state["say"](f"engine {label}: skipped, {one_line(error)}")
                     continue
                 state["engine_bundles"][label] = (builder, precision, bundle)
-                entry["built"][label] = {o.entry.model: {"bytes": o.bytes, "memory_bytes": o.entry.memory_bytes} for o in outcomes}
+                entry["built"][label] = {
+                    o.entry.model: {"bytes": o.bytes, "memory_bytes": o.entry.memory_bytes} for o in outcomes}
                 state["say"](f"engine {label}: built")
                 state["write"]()
-        if not plugins:
-            entry["skipped"][f"{builder} plugin"] = "no plugin library given (--plugin; built by `python -m universeg_rt.kernels.build --plugin`)"
+        if plugin_here is None:
+            entry["skipped"][f"{builder} plugin"] = (
+                f"none of {len(given)} plugin libraries is for this generation of TensorRT" if given else
+                "no plugin library: its step needs NvInfer.h (TENSORRT_INCLUDE), or name one with --plugin")
     machine.free(state)
     if not state["engine_bundles"]:
         skip(entry, "; ".join(f"{name}: {why}" for name, why in entry["skipped"].items()))
+
+
+def _plugin_for(module: str, plugins: list[str]) -> str | None:
+    """The first plugin library of the generation of an installed TensorRT."""
+    from universeg_rt.runners import plugin
+
+    for path in plugins:
+        try:
+            needed = plugin.required_generation(importlib.import_module(module).__version__)
+            if plugin.inspect(path).generation == needed:
+                return path
+        except Exception:  # a library or a module that cannot be loaded: the build says why
+            continue
+    return None
 
 
 def find_earlier(state: dict) -> None:

@@ -61,7 +61,8 @@ class FoldedInference:
         self._blocks = []
         for b in spec.blocks():
             cross = torch.from_numpy(np.asarray(weights[f"{b.name}.cross.cross_conv.weight"])).to(device, dtype)
-            split = [part.contiguous(memory_format=self._format) for part in (cross[:, : b.query_channels], cross[:, b.query_channels :])]
+            parts = cross[:, : b.query_channels], cross[:, b.query_channels :]
+            split = [part.contiguous(memory_format=self._format) for part in parts]
             pairs = [(load(f"{b.name}.{branch}.vmapped.conv.weight"), load(f"{b.name}.{branch}.vmapped.conv.bias"))
                      for branch in ("target", "support")]
             self._blocks.append(_Block(*split, load(f"{b.name}.cross.cross_conv.bias"), *pairs))
@@ -119,7 +120,8 @@ class FoldedInference:
         return F.leaky_relu(x, self.spec.negative_slope)
 
 
-def torch_support_mean(term: Tensor, query: Tensor, weights: Tensor, slope: float, pool: bool, activated: bool) -> dict[str, Tensor]:
+def torch_support_mean(term: Tensor, query: Tensor, weights: Tensor, slope: float, pool: bool,
+                       activated: bool) -> dict[str, Tensor]:
     """The operation by PyTorch's operators, means in float32."""
     maps = F.leaky_relu(term + query, slope)
     out = {"mean": _mean(maps, weights)}
@@ -143,7 +145,8 @@ def kernel_support_mean(device) -> SupportMean:
             "negative_slope": slope, "queries": query.shape[0], "support_queries": term.shape[0], "sets": term.shape[1],
             "query_sets": query.shape[1], "entries": term.shape[2], "channels": query.shape[3], "height": query.shape[4],
             "width": query.shape[5]}
-        out = {name: torch.empty(shape, dtype=term.dtype, device=term.device) for name, shape in host.output_shapes(problem).items()}
+        out = {name: torch.empty(shape, dtype=term.dtype, device=term.device)
+               for name, shape in host.output_shapes(problem).items()}
         device.launcher(problem, {"support": term, "query": query, "weights": weights, **out})()
         return out
 

@@ -51,7 +51,8 @@ def run_ceilings(state: dict, entry: dict) -> None:
     free(state)
     copy, rates = entry["copy_bytes_per_second"], entry["matrix_flop_per_second"]
     state["copy"], state["matrix"] = copy, {**rates, "int8": rates["fp16"]}
-    state["say"](f"copy {copy / 1e9:.0f} GB/s; matrix product " + ", ".join(f"{n} {r / 1e12:.1f}" for n, r in rates.items()) + " TFLOP/s")
+    products = ", ".join(f"{name} {rate / 1e12:.1f}" for name, rate in rates.items())
+    state["say"](f"copy {copy / 1e9:.0f} GB/s; matrix product {products} TFLOP/s")
 
 
 def seconds(state: dict, function) -> float:

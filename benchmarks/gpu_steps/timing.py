@@ -152,7 +152,8 @@ def table(values: dict) -> list[str]:
     rows = values["steps"].get("timing", {}).get("rows", [])
     if not rows:
         return []
-    out = ["milliseconds with copies from and to the host" + ("; --device cpu: times mean nothing" if values["device"] == "cpu" else ""),
+    toy = "; --device cpu: times mean nothing" if values["device"] == "cpu" else ""
+    out = [f"milliseconds with copies from and to the host{toy}",
            f"{'S':>4}{'K':>3} {'prepared':9}{'contender':34}{'p50':>9}{'p90':>9}{'p99':>9}{'runs':>6}{'TFLOP/s':>9}{'of max':>8}"
            f"{'GB/s':>7}{'of copy':>8}{'x fp32':>8}{'x fp16':>8}"]
     for r in sorted(rows, key=lambda r: (r["members"], r["support_size"], not r["prepared"], r["p50"])):

@@ -152,7 +152,7 @@ def cuda_runtime(memory: Memory, gpus: int = 1) -> ModuleType:
     runtime.cudaGetDeviceProperties = lambda ordinal: (ok, SimpleNamespace(name=b"Fake GPU\0\0", major=8, minor=6))
     runtime.cudaDriverGetVersion = lambda: (ok, 12040)
     runtime.cudaGetDevice, runtime.cudaSetDevice = lambda: (ok, runtime.device), set_device
-    runtime.cudaMalloc, runtime.cudaFree = malloc, lambda address: (memory.give(address), (ok,))[1]
+    runtime.cudaMalloc, runtime.cudaFree = malloc, lambda address: (address and memory.give(address), (ok,))[1]
     runtime.cudaHostAlloc = lambda size, flags: (ok, memory.take(size, "pinned"))
     runtime.cudaFreeHost = lambda address: (memory.give(address, "pinned"), (ok,))[1]
     runtime.cudaMemGetInfo = lambda: (ok, memory.limit - memory.used, memory.limit)

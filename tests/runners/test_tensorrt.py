@@ -205,7 +205,7 @@ def test_a_shape_that_cannot_be_captured_runs_without_a_graph_and_says_why(engin
     for turn in range(5):
         assert close(runner.run(prepared, queries(1, seed=turn)), expected(given, queries(1, seed=turn)))
     assert device.calls["capture"] == 1 and "launch" not in device.calls
-    assert len(runner.graph_failures) == 1 and "CAPTURE_INVALIDATED" in runner.graph_failures[0]
+    assert len(runner.graph_failures) == 1 and "CAPTURE_INVALIDATED" in runner.notes[0]
 
 
 def test_graphs_are_captured_again_when_scratch_memory_moves(engine_bundle, opener, expected):

@@ -55,14 +55,14 @@ def open_runner(bundle: Bundle, runner: str = "auto", precision: str = "auto", t
             errors[name] = error
             continue
         chosen.passed = {name: str(error) for name, error in errors.items()}
-        chosen.reason = "the fastest that starts here"
+        reasons = ["the fastest that starts here"]
         if errors:
-            chosen.reason += "; not " + ", ".join(f"{name} ({_short(error)})" for name, error in errors.items())
-        chosen.reason = "; ".join((chosen.reason, *chosen.notes))
+            reasons.append("not " + ", ".join(f"{name} ({_short(error)})" for name, error in errors.items()))
+        chosen.reason = "; ".join((*reasons, *chosen.notes))
         return chosen
-    last = errors["onnxruntime"]  # the one that is always installed: where it fails too, the bundle is at fault
-    if isinstance(last, BundleError):
-        raise last
+    always = errors["onnxruntime"]  # installed with the SDK: where it fails too, the bundle is at fault
+    if isinstance(always, BundleError):
+        raise always
     raise RunnerError("no runner starts here: " + "; ".join(f"{name}: {error}" for name, error in errors.items()))
 
 

@@ -241,9 +241,10 @@ def _open(name: str, ordinal: int) -> Device:
     try:
         return getattr(import_module(f".{module}", __package__), cls)(ordinal)
     except ImportError as error:
+        short = "no NVIDIA driver" if "libcuda" in str(error) else f"{name} cannot be loaded"
         raise RunnerError(
             f"{name} is installed and cannot be loaded ({error}); it needs the NVIDIA driver (libcuda.so.1) and a CUDA "
-            f"version that fits: {cure}", short="no NVIDIA driver" if "libcuda" in str(error) else f"{name} cannot be loaded") from None
+            f"version that fits: {cure}", short=short) from None
 
 
 def _ordinal(given: int | None) -> int:

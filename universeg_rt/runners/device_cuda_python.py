@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
+from threading import local
 
 import numpy as np
 
@@ -33,7 +34,7 @@ class CudaPython(Device):
                               short="no NVIDIA GPU or driver")
         if ordinal >= count:
             raise RunnerError(f"there is no GPU number {ordinal}; CUDA sees {count}", short=f"no GPU number {ordinal}")
-        self.ordinal = ordinal
+        self.ordinal, self._bound = ordinal, local()
         with self.current():
             properties = check(runtime.cudaGetDeviceProperties(ordinal), "cudaGetDeviceProperties")
             self.name = properties.name.decode() if isinstance(properties.name, bytes) else str(properties.name)
@@ -44,8 +45,12 @@ class CudaPython(Device):
 
     def _enter(self) -> int:
         before = check(runtime.cudaGetDevice(), "cudaGetDevice")
-        if before != self.ordinal:
+        first = not getattr(self._bound, "done", False)
+        if first or before != self.ordinal:
             check(runtime.cudaSetDevice(self.ordinal), "cudaSetDevice")
+        if first:  # binds the primary context to this thread, for the driver's calls too (cuda_graph.py)
+            check(runtime.cudaFree(0), "cudaFree")
+            self._bound.done = True
         return before
 
     def _leave(self, before: int) -> None:

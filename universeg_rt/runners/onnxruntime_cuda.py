@@ -25,6 +25,7 @@ AUTO = ("fp16", "fp32")  # what precision `auto` takes, the first that the bundl
 GRAPHS = 16  # captured at most: ONNX Runtime keeps each for the session's life
 SHAPES = 8  # of queries for which a prepared support keeps its bindings
 MAPS = 256  # support entries times sets times queries of one run, which bounds its memory
+NOT_WANTED = "not wanted"
 INSTALL = "pip install onnxruntime-gpu (in the place of onnxruntime, not beside it)"
 
 
@@ -56,6 +57,7 @@ class OnnxRuntimeCuda(Runner):
     """
 
     name = "onnxruntime-cuda"
+    graph_failure = ""
 
     def __init__(self, predict: Path, prepare: Path | None, *, ordinal: int = 0, tf32: bool = False, graphs: bool = True,
                  nhwc: bool = False, provider: str = PROVIDER) -> None:
@@ -68,7 +70,7 @@ class OnnxRuntimeCuda(Runner):
         self._place = ("cuda", ordinal) if provider == PROVIDER else ("cpu", 0)
         self.device = f"GPU {ordinal} (CUDA)" if provider == PROVIDER else "CPU"
         self.model_bytes = sum(os.path.getsize(path) for path in (predict, prepare) if path is not None)
-        self.graph_failure = "" if graphs else "not wanted"
+        self.graph_failure = "" if graphs else NOT_WANTED
         self._lock, self._annotations = RLock(), count(1)
         self._prepare_session = None if prepare is None else self._session(prepare, graphs=False)
         self._predict_session = self._with_graphs(predict) if graphs else self._session(predict, graphs=False)
@@ -88,6 +90,10 @@ class OnnxRuntimeCuda(Runner):
                      tf32=os.environ.get(TF32, "0") == "1")
         runner.precision = precision
         return runner
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        return (f"no CUDA graphs: {self.graph_failure}",) if self.graph_failure not in ("", NOT_WANTED) else ()
 
     # The contract -------------------------------------------------------------------------------------------------
 
@@ -143,7 +149,8 @@ class OnnxRuntimeCuda(Runner):
         # first block its sum with the query term, its activation and the pooled maps.
         itemsize = 2 if self.precision == "fp16" else 4
         full_map = self._features * height * width * itemsize
-        return int(6e8 + 2 * self.model_bytes + members * (support_size * (2 * height * width * 4 + 3.5 * full_map) + 16 * full_map))
+        each = 2 * height * width * 4 + 3.5 * full_map
+        return int(6e8 + 2 * self.model_bytes + members * (support_size * each + 16 * full_map))
 
     # Running ------------------------------------------------------------------------------------------------------
 
@@ -172,8 +179,8 @@ class OnnxRuntimeCuda(Runner):
     def _failed(self, error: Exception) -> RunnerError:
         text = str(error).splitlines()[0] if str(error) else type(error).__name__
         if any(word in text.lower() for word in ("out of memory", "failed to allocate memory", "cudamalloc")):
-            return RunnerError(f"no GPU memory left ({text}); use fewer support entries or members, precision fp16, or close what "
-                               "else runs on this GPU", short="no GPU memory left")
+            return RunnerError(f"no GPU memory left ({text}); use fewer support entries or members, precision fp16, or close "
+                               "what else runs on this GPU", short="no GPU memory left")
         return RunnerError(f"ONNX Runtime failed on {self.device}: {text}")
 
     def _input(self, name: str):
@@ -213,7 +220,8 @@ class OnnxRuntimeCuda(Runner):
         try:
             session = ort.InferenceSession(str(path), options, providers=providers)
         except Exception as error:
-            raise RunnerError(f"ONNX Runtime cannot load {path.name} with {self._provider}: {str(error).splitlines()[0]}") from None
+            raise RunnerError(
+                f"ONNX Runtime cannot load {path.name} with {self._provider}: {str(error).splitlines()[0]}") from None
         if session.get_providers()[0] != self._provider:  # it falls back to the CPU with a warning only
             raise RunnerError(f"ONNX Runtime did not start {self._provider}: it wants the NVIDIA driver, CUDA and cuDNN of the "
                               f"versions that it was built for; {INSTALL}, with its CUDA and cuDNN: pip install "

@@ -94,6 +94,10 @@ class TensorRT(Runner):
             raise RunnerError(f"{cls.module} is installed and cannot be loaded ({error}); it needs the NVIDIA driver and its own "
                               f"libraries: pip install {cls.package}", short="cannot be loaded") from None
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        return tuple(f"no CUDA graph for {why}" for why in self.graph_failures)
+
     def warm_up(self) -> None:
         """Run each network once at the smallest shapes of its profile."""
         for network in self._networks:
@@ -150,7 +154,8 @@ class TensorRT(Runner):
         if network.prepare is None:
             return total + images
         for tensor in network.prepare.outputs.values():
-            shape = [side if side >= 0 else (members, support_size, height, width)[min(i, 3)] for i, side in enumerate(tensor.shape)]
+            asked = (members, support_size)  # a dimension that changes is K or S, in this order
+            shape = [side if side >= 0 else asked[min(i, 1)] for i, side in enumerate(tensor.shape)]
             total += int(np.prod(shape)) * tensor.dtype.itemsize
         return total + images
 
@@ -168,8 +173,8 @@ class TensorRT(Runner):
         feed = {"support_images": support[:, :, :1], "support_labels": support[:, :, 1:], "weights": weights}
         if "weights" not in engine.inputs:
             if not np.allclose(weights, 1 / entries, atol=1e-6):
-                raise EngineError(f"the engine {engine.name} takes no weights, and these differ within a set; build it again with "
-                                  "universeg-export")
+                raise EngineError(f"the engine {engine.name} takes no weights, and these differ within a set; build it again "
+                                  "with universeg-export")
             del feed["weights"]
         with self._prepare_lock, self._device.current():
             given, arrays = {}, []

@@ -56,8 +56,8 @@ def choose(bundle: Bundle, builder: str, precision: str, trt: ModuleType, device
     if refused:
         raise EngineError(f"{min(refused)[1]}: {cure}")
     have = sorted({e.fingerprint.precision for e in mine})
-    raise RunnerError(f"{bundle.path} holds no {builder} engine of {' or '.join(wanted)} ({', '.join(have) or 'none at all'}); {cure}",
-                      short="no engine in the bundle")
+    raise RunnerError(f"{bundle.path} holds no {builder} engine of {' or '.join(wanted)} "
+                      f"({', '.join(have) or 'none at all'}); {cure}", short="no engine in the bundle")
 
 
 def _differences(bundle: Bundle, entry: EngineEntry, trt: ModuleType, device: Device) -> tuple[str, ...]:

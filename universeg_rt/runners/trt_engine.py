@@ -163,7 +163,8 @@ class Execution:
                 if self._shapes.get(name) != tuple(shape):
                     if not self._context.set_input_shape(name, tuple(shape)):
                         self._shapes.clear()
-                        raise RunnerError(f"the engine {engine.name} does not take {name} of shape {tuple(shape)}: {engine.said()}")
+                        raise RunnerError(
+                            f"the engine {engine.name} does not take {name} of shape {tuple(shape)}: {engine.said()}")
                     self._shapes[name] = tuple(shape)
                     changed = True
             if self._lent and (changed or self._generation != self.scratch.generation):
