@@ -89,4 +89,4 @@ def pool_plot(summary: dict, path: Path) -> None:
         axes.fill_between(sizes, [c["least"] for c in entry["cells"]], [c["largest"] for c in entry["cells"]],
                           alpha=0.12, color=line[0].get_color())
     axes.set(xlabel="labelled examples N, all of them the support", ylabel="Dice, mean over a data set's tasks")
-    save(drawn, axes, path, sizes)
+    save(drawn, axes, path, [c["pool"] for e in summary["datasets"].values() for c in e["cells"]])

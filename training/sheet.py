@@ -9,7 +9,7 @@ import numpy as np
 
 from universeg_rt.atomic import write_file
 
-TRUTH, PREDICTED, SUPPORT = (60, 220, 80), (255, 70, 60), (70, 170, 255)
+TRUTH, PREDICTED, SUPPORT, BOTH = (60, 220, 80), (255, 70, 60), (70, 170, 255), (255, 225, 60)
 GAP, CAPTION = 6, 14  # pixels
 
 
@@ -21,7 +21,7 @@ def draw_sheet(rows: list[list], path: Path, tile: int = 112) -> None:
     width, height = across * (3 * tile + GAP) + GAP, len(rows) * (tile + CAPTION + GAP) + GAP + CAPTION
     sheet = Image.new("RGB", (width, height), (24, 24, 24))
     pen = ImageDraw.Draw(sheet)
-    pen.text((GAP, 2), "each: query | truth (green) and prediction (red) | one support entry (blue)", fill=(210, 210, 210))
+    pen.text((GAP, 2), "each: query | truth (green), prediction (red), both (yellow) | one support entry (blue)", fill=(210, 210, 210))
     for r, row in enumerate(rows):
         for c, case in enumerate(row):
             x, y = GAP + c * (3 * tile + GAP), GAP + CAPTION + r * (tile + CAPTION + GAP)
@@ -47,10 +47,13 @@ def grey(image: np.ndarray) -> np.ndarray:
 
 
 def outlined(image: np.ndarray, *masks: tuple[np.ndarray, tuple[int, int, int]]) -> np.ndarray:
-    """The grey image with each mask's rim, its outermost pixels, in its colour."""
-    out = grey(image)
+    """The grey image with each mask's rim, its outermost pixels, in its colour, or in one for both where rims coincide."""
+    out, taken = grey(image), np.zeros(image.shape, bool)
     for mask, colour in masks:
         padded = np.pad(mask, 1, mode="edge")
         inner = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
-        out[mask & ~inner] = colour
+        rim = mask & ~inner
+        out[rim] = colour
+        out[rim & taken] = BOTH
+        taken |= rim
     return out

@@ -9,7 +9,7 @@ pytest.importorskip("torch", reason="torch is not installed: pip install torch")
 pytest.importorskip("yaml", reason="data sets are YAML: pip install 'universeg_rt[train]'")
 
 from universeg_rt.training.failures import FACTS, Case, common_table, contrast, facts_of, main, rank_correlation
-from universeg_rt.training.sheet import outlined
+from universeg_rt.training.sheet import BOTH, outlined
 from universeg_rt.training.tasks import Task
 
 from ..conftest import discs
@@ -52,6 +52,8 @@ def test_outlines_lie_on_the_rim_within_the_mask():
     out = outlined(image, (mask, (255, 0, 0)))
     red = (out == (255, 0, 0)).all(-1)
     assert red.sum() == 28 and not (red & ~mask).any()
+    twice = outlined(image, (mask, (255, 0, 0)), (mask, (0, 255, 0)))
+    assert ((twice == BOTH).all(-1) == red).all()
 
 
 def test_the_command(tmp_path, small_bundle, capsys):
