@@ -149,7 +149,7 @@ def test_runner_and_precision(small_bundle):
     with pytest.raises(InputError, match="precision is 'int3'"):
         open_runner(bundle, precision="int3")
     for runner in ("auto", *RUNNERS):
-        with pytest.raises(BundleError, match="holds no int8 models; it has fp32: choose one of these, or export it"):
+        with pytest.raises(BundleError, match="holds no int8 models; it has fp32: choose one of these, or export the bundle again"):
             open_runner(bundle, runner, precision="int8")
     for threads in (0, -1, 1.5, True):
         with pytest.raises(InputError, match="threads is"):
