@@ -32,7 +32,8 @@ class Quantisation:
     inputs: of the map that each one reads. outputs: of the map that it gives, for those whose output is read by something
     else than a quantised convolution. cpu_kernels: whether such outputs are rounded to int8 too, biases to int32, and maps
     held as uint8 with zero point 128, which are the same numbers; ONNX Runtime's CPU kernels fuse a convolution only then,
-    while TensorRT takes neither that zero point nor such biases.
+    while TensorRT takes neither that zero point nor such biases. OpenVINO 2026.4 needs it too: behind a Concat it gets signed
+    maps wrong.
     """
 
     inputs: Mapping[str, float]

@@ -21,7 +21,7 @@ from ..folded import FoldedBlock, FoldedNetwork
 from ..quantise import Quantisation
 from . import layers
 from .graph import GraphBuilder
-from .layers import Layout, SupportOutputs
+from .layers import Layout
 
 
 @dataclass(frozen=True)
