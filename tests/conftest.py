@@ -75,7 +75,7 @@ def typed_bundle(small_bundle, tmp_path_factory) -> Path:
     models = dict(manifest.models)
     for precision in (Precision("fp16", np.float16), Precision("int8", np.float32, quantisation)):
         models[precision.name] = write_models(folder, network, precision, metadata, manifest.version)
-    files = {p.relative_to(folder).as_posix(): file_entry(p) for p in folder.rglob("*.onnx")}
+    files = {file: file_entry(folder / file) for m in models.values() for file in m.listed}
     (folder / "manifest.json").write_text(dataclasses.replace(manifest, models=models, files=files).to_json())
     return folder
 

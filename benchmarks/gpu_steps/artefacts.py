@@ -108,12 +108,11 @@ def run_bundle(state: dict, entry: dict) -> None:
                 raise
             entry["skipped"][name] = one_line(error)
             state["say"](f"bundle {name}: skipped, {one_line(error)}")
-    files = {str(p.relative_to(folder).as_posix()): file_entry(p) for p in sorted(folder.rglob("*.onnx"))}
-    used = {file for m in models.values() for file in m.listed}
+    files = {name: file_entry(folder / name) for name in sorted({file for m in models.values() for file in m.listed})}
     manifest = Manifest(
         name="benchmark", version=universeg_rt.__version__, spec=state["spec"],
         weights_sha256=metadata["universeg.weights_sha256"], input=InputContract(*state["grid"], state["spec"].size_multiple), models=models,
-        files={name: value for name, value in files.items() if name in used})
+        files=files)
     (folder / MANIFEST).write_text(manifest.to_json())
     state["bundle"] = Bundle.open(folder)
     entry["precisions"] = list(models)

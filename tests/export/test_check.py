@@ -62,7 +62,7 @@ def test_the_command_fails_a_runner_that_is_wrong(small_bundle, checkpoint, tmp_
     monkeypatch.setattr(check, "open_runner", off)
     out = tmp_path / "check.json"
     assert check.main(["--bundle", str(small_bundle), "--checkpoint", str(checkpoint), "--output", str(out), *QUICK]) == 1
-    assert "comparisons are over tolerance; onnxruntime at random, S=1" in capsys.readouterr().err
+    assert "comparisons are over tolerance; " in capsys.readouterr().err
     assert json.loads(out.read_text())["within"] is False
 
 
