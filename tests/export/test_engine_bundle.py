@@ -69,7 +69,9 @@ def test_a_broken_manifest(tmp_path):
 def _start(folder) -> subprocess.Popen:
     return subprocess.Popen(
         [sys.executable, "-m", "universeg_rt.export.cli", "--bundle", str(folder), "--engine", "tensorrt",
-         "--engine-model", "whole", "--profile-entries", "1:4:8"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+         "--engine-model", "whole", "--profile-entries", "1:4:8"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        # A shell that runs the tests in the background makes its children deaf to SIGINT.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
 
 
 def _wait_for(path, seconds: float = 60) -> None:

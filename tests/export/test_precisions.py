@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 
 import numpy as np
@@ -26,6 +27,7 @@ pytestmark = pytest.mark.torch
 
 # A network of a few features with random weights has nothing that would even errors out, and no task that it can solve.
 LAX = {"int8_tolerance": MaskTolerance(0.2, 0.1), "held_out_tolerance": HeldOutTolerance(0.1, 0.1)}
+NATIVE = importlib.util.find_spec("universeg_rt._native") is not None
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +68,8 @@ def test_every_precision_has_its_report(bundle):
     assert {p: reports[p]["tolerance"]["kind"] for p in reports} == {
         "fp32": "Tolerance", "fp16": "HalfTolerance", "int8": "MaskTolerance"}
     for precision, report in reports.items():
-        assert set(report["models"]) == {"whole", "pair", "streamed"}
+        native = {"native"} if precision == "fp32" and NATIVE else set()
+        assert set(report["models"]) == {"whole", "pair", "streamed"} | native
         for figures in report["models"].values():
             assert {"largest_logit_error", "flipped_pixels", "pixels", "smallest_dice"} <= set(figures)
             assert ("largest_logit_error_over_plain_half" in figures) == (precision == "fp16")

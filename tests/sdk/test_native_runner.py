@@ -76,9 +76,11 @@ def test_where_it_is_not_built_another_runs(small_bundle, monkeypatch):
     assert runner.name != "native" and "native" in runner.reason
 
 
-def test_only_float32(native, small_bundle):
+def test_only_float32(native, typed_bundle):
     with pytest.raises(RunnerError, match="fp32 only, not int8"):
-        open_runner(Bundle.open(small_bundle), "native", "int8")
+        open_runner(Bundle.open(typed_bundle), "native", "int8")
+    runner = open_runner(Bundle.open(typed_bundle), precision="int8")
+    assert runner.precision == "int8" and "native" in runner.reason
 
 
 def test_sizes(native, small_bundle):
