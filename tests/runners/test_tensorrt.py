@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import gc
 import re
 import threading
@@ -124,11 +123,11 @@ def test_a_bundle_without_a_fitting_engine_says_so(plain_bundle, opener):
     with pytest.raises(EngineError, match="prepare and predict are needed"):
         opener(add_engines(plain_bundle, "predict"))
     with_models = add_engines(plain_bundle, "whole")
-    manifest = json.loads((with_models / "manifest.json").read_text())
-    manifest["models"]["int8"] = manifest["models"]["fp32"]
-    (with_models / "manifest.json").write_text(json.dumps(manifest))
+    manifest = with_models.manifest
+    models = {**manifest.models, "int8": manifest.models["fp32"]}
+    (with_models.path / MANIFEST).write_text(replace(manifest, models=models).to_json())
     with pytest.raises(RunnerError, match="no tensorrt engine of int8 .fp32."):
-        opener(with_models, precision="int8")
+        opener(Bundle.open(with_models.path), precision="int8")
 
 
 def test_a_plan_that_tensorrt_refuses_is_one_line(engine_bundle, opener, monkeypatch):
