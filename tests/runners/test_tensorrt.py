@@ -5,11 +5,13 @@ from __future__ import annotations
 import gc
 import re
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from universeg_rt import Ensemble, Segmenter, SupportSet
+from universeg_rt.bundle import MANIFEST, Bundle
 from universeg_rt.engine import Profile
 from universeg_rt.errors import EngineError, InputError, RunnerError
 from universeg_rt.runners import open_runner, tensorrt_runner
