@@ -36,7 +36,7 @@ class NativeRunner(Runner):
         except ImportError as error:
             raise RunnerError(
                 f"the native runner is not built here ({error}); reinstall universeg_rt where there is a C++ compiler, or use "
-                "runner='onnxruntime'") from None
+                "runner='onnxruntime'", short="not built here") from None
         here = _native.available()
         if instructions != "auto" and instructions not in here:
             known = instructions in INSTRUCTIONS
