@@ -7,81 +7,15 @@
 #include "network.h"
 
 #include <algorithm>
-#include <cstring>
+#include <mutex>
+
+#include "pool.h"
 
 namespace universeg {
-
-Floats::Floats(size_t count) {
-  static std::atomic<unsigned> made{0};
-  const size_t offset = made.fetch_add(1, std::memory_order_relaxed) * 21 % 64 * 64, bytes = count * sizeof(float) + offset;
-  void* p = nullptr;
-  if (posix_memalign(&p, 4096, bytes)) throw std::bad_alloc();
-  memory_.reset(p);
-  std::memset(p, 0, bytes);
-  data_ = reinterpret_cast<float*>(static_cast<char*>(p) + offset);
-}
 
 namespace {
 
 constexpr long CHUNK_BYTES = 4L << 20;  // of an entry's largest map, for the entries that go through a pair together
-
-struct Map {
-  Shape shape{};
-  long stride = 0;  // floats of one entry
-  Floats floats;
-
-  Map() = default;
-  Map(int height, int width, int channels, int entries = 1) {
-    const int rows = (height + 3) / 4 * 4 + 2;
-    // At 64 channels 16 pixels are a page: with this pitch the 16 pixels of a tile lie at different places of one.
-    const int pitch = ((width + 3) / 4 * 4 + 2 + 11) / 16 * 16 + 4;
-    shape = {height, width, channels, pitch};
-    stride = (long)rows * pitch * channels;
-    floats = Floats((size_t)stride * entries);
-  }
-  float* at(int entry) const { return floats.get() + entry * stride; }
-  Source source(int from = 0) const { return {at(from), stride, shape.channels, shape.pitch}; }
-};
-
-struct Packed {
-  Floats floats, bias;
-  Winograd conv{};
-};
-
-int rounded(int channels, int block) { return (channels + block - 1) / block * block; }
-
-// Rows of G in F(4x4,3x3).
-constexpr double G[6][3] = {{1. / 4, 0, 0},           {-1. / 6, -1. / 6, -1. / 6}, {-1. / 6, 1. / 6, -1. / 6},
-                            {1. / 24, 1. / 12, 1. / 6}, {1. / 24, -1. / 12, 1. / 6}, {0, 0, 1}};
-
-// `inputs` lists the convolution's input channels in groups, each padded on its own: the maps that will be concatenated.
-Packed pack(const Conv& conv, int from, const std::vector<int>& groups, int block) {
-  Packed out;
-  const int outputs = rounded(conv.outputs, block);
-  std::vector<int> input;  // padded index -> input channel, or -1
-  int channel = from;
-  for (int group : groups)
-    for (int i = 0; i < rounded(group, block); ++i) input.push_back(i < group ? channel++ : -1);
-  const int inputs = (int)input.size();
-  out.floats = Floats(36 * (size_t)inputs * outputs);
-  for (int o = 0; o < conv.outputs; ++o)
-    for (int k = 0; k < inputs; ++k) {
-      if (input[k] < 0) continue;
-      const float* g = conv.weight + ((size_t)o * conv.inputs + input[k]) * 9;
-      double half[6][3];
-      for (int i = 0; i < 6; ++i)
-        for (int x = 0; x < 3; ++x) half[i][x] = G[i][0] * g[x] + G[i][1] * g[3 + x] + G[i][2] * g[6 + x];
-      for (int p = 0; p < 36; ++p) {
-        const double* h = half[p / 6];
-        const double value = G[p % 6][0] * h[0] + G[p % 6][1] * h[1] + G[p % 6][2] * h[2];
-        out.floats.get()[((size_t)(p * (outputs / block) + o / block) * inputs + k) * block + o % block] = (float)value;
-      }
-    }
-  out.bias = Floats(outputs);
-  if (conv.bias) std::copy_n(conv.bias, conv.outputs, out.bias.get());
-  out.conv = {out.floats.get(), inputs, outputs};
-  return out;
-}
 
 // What a label is in a 6x6 window: 0 or 1 all over, or MIXED.
 unsigned char window_of(const float* corner, int pitch) {
@@ -91,15 +25,6 @@ unsigned char window_of(const float* corner, int pitch) {
     for (int x = 0; x < 6; ++x)
       if (corner[y * pitch + x] != first) return MIXED;
   return (unsigned char)first;
-}
-
-// [inputs][9][outputs] for Kernels::small_row.
-Floats pack_small(const Conv& conv, int block) {
-  const int outputs = rounded(conv.outputs, block);
-  Floats out((size_t)conv.inputs * 9 * outputs);
-  for (int o = 0; o < conv.outputs; ++o)
-    for (int i = 0; i < conv.inputs * 9; ++i) out.get()[(size_t)i * outputs + o] = conv.weight[(size_t)o * conv.inputs * 9 + i];
-  return out;
 }
 
 }  // namespace
@@ -114,7 +39,8 @@ struct Network::Impl {
 
   // What a run needs, kept for the next one.
   struct Workspace {
-    int height = 0, width = 0, entries = 0, chunk[16] = {};
+    int height = 0, width = 0, entries = 0;
+    std::vector<int> chunk;  // entries that go through a block together
     std::vector<Map> q, z;  // an encoder block shares its own with the decoder block of its level: never needed at once
     std::vector<Map> r, u, u_down, mean, mean_down, up_query, up_mean;
     // Of the entries: kept for the skip connections and the next pair; of one chunk: from a pair's first block to its second,
@@ -186,6 +112,7 @@ struct Network::Impl {
     for (auto* maps : {&w.q, &w.z, &w.r, &w.u, &w.u_down, &w.mean, &w.mean_down, &w.up_query, &w.up_mean, &w.kept, &w.passed,
                        &w.term, &w.resized})
       maps->resize(n);
+    w.chunk.resize(n);
     long scratch = 0;
     for (int i = 0; i < n; ++i) {
       const Layer& layer = layers[i];

@@ -1,40 +1,13 @@
 // The folded network on the CPU: support prepared once, queries run through it; see network.cpp for the order of work.
 #pragma once
 
-#include <cstdlib>
 #include <memory>
-#include <mutex>
-#include <new>
 #include <string>
 #include <vector>
 
-#include "kernels.h"
-#include "pool.h"
+#include "weights.h"
 
 namespace universeg {
-
-// Floats aligned to 64 bytes, zero at first. No two begin at the same place of a page: equal places in several maps are
-// read and written together, and would fall on the same few sets of the cache.
-class Floats {
- public:
-  Floats() = default;
-  explicit Floats(size_t count);
-  float* get() const { return data_; }
-
- private:
-  struct Free {
-    void operator()(void* p) const { std::free(p); }
-  };
-  std::unique_ptr<void, Free> memory_;
-  float* data_ = nullptr;
-};
-
-// Weights of one convolution as they come: (outputs, inputs, 3, 3) and (outputs,).
-struct Conv {
-  const float* weight;
-  const float* bias;
-  int outputs, inputs;
-};
 
 // One CrossBlock. The last block has no support convolution (null weight). first: of the first block, its composed kernels
 // (9, 2, 5, 5, outputs).
