@@ -57,17 +57,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 def read_study(path: Path) -> Study:
     """Raises InputError where the file cannot be read or is no study."""
-    import yaml
+    from universeg_rt.training.config import from_dict, read_yaml
 
-    from universeg_rt.training.config import from_dict
-
-    try:
-        values = yaml.safe_load(path.read_text())
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from None
-    except yaml.YAMLError as error:
-        raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
-    study = from_dict(Study, values, str(path))
+    study = from_dict(Study, read_yaml(path), str(path))
     if not study.variants or not study.held_out:
         raise InputError(f"{path}: give at least one of `variants` and one group of `held_out`")
     return study

@@ -139,18 +139,22 @@ class TrainConfig:
                 raise InputError(f"{stage}: entries must be 1 <= low <= high, and the counts at least 1")
 
 
-def load_config(path: str | os.PathLike) -> TrainConfig:
-    """Read a YAML file; data-set paths in it are relative to it. Raises InputError naming the field at fault."""
+def read_yaml(path: Path, what: str = ""):
+    """The plain values of a YAML file; InputError where it cannot be read (`what` it is, for the message) or is not YAML."""
     import yaml
 
-    path = Path(path)
     try:
-        values = yaml.safe_load(path.read_text())
+        return yaml.safe_load(path.read_text())
     except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from None
+        raise InputError(f"cannot read {what}{path}: {error.strerror}") from None
     except yaml.YAMLError as error:
         raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
-    config = from_dict(TrainConfig, values or {}, str(path))
+
+
+def load_config(path: str | os.PathLike) -> TrainConfig:
+    """Read a YAML file; data-set paths in it are relative to it. Raises InputError naming the field at fault."""
+    path = Path(path)
+    config = from_dict(TrainConfig, read_yaml(path) or {}, str(path))
 
     def resolved(names: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(str((path.parent / name).resolve()) for name in names)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from universeg_rt.errors import InputError
-from universeg_rt.training.config import from_dict
+from universeg_rt.training.config import from_dict, read_yaml
 from universeg_rt.training.readers import load_folder, load_nifti
 from universeg_rt.training.tasks import Task, load_npz
 
@@ -68,13 +68,5 @@ def load_dataset(path: str | os.PathLike, root: str | os.PathLike) -> list[Task]
 
 def read_dataset(path: str | os.PathLike) -> DataSet:
     """The description alone; InputError where it cannot be read or is not one."""
-    import yaml
-
     path = Path(path)
-    try:
-        values = yaml.safe_load(path.read_text())
-    except OSError as error:
-        raise InputError(f"cannot read the data set {path}: {error.strerror}") from None
-    except yaml.YAMLError as error:
-        raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
-    return from_dict(DataSet, values, str(path))
+    return from_dict(DataSet, read_yaml(path, "the data set "), str(path))

@@ -16,7 +16,6 @@ import numpy as np
 from ..bundle import Bundle
 from ..cache import CachedFiles, cache_folder
 from ..errors import RunnerError
-from . import stages as staged
 from .stages import StagedRunner, StageSession
 
 CONVERSION = 1  # counts up when openvino_ops.py changes what it builds
@@ -27,6 +26,7 @@ class StreamedOpenVino(StagedRunner):
 
     name = "openvino"
     engine = "OpenVINO"
+    process_bytes, chunk_maps, query_maps = 1.35e8, 8.2, 31.5  # each stage keeps its own working memory
 
     def __init__(self, stages: Sequence[tuple[str, Path]], threads: int | None = None, cache: Path | None = None) -> None:
         """cache: a folder for these stages alone, under which a folder for this version is made (None: no cache)."""
@@ -96,14 +96,6 @@ class StreamedOpenVino(StagedRunner):
 
     def _array(self, value: object) -> np.ndarray:
         return value.data
-
-    def peak_bytes(self, support_size: int, members: int, height: int, width: int) -> int:
-        # Fitted to measured peaks, as for ONNX Runtime (benchmarks/NOTES.md); each stage keeps its own working memory.
-        pixels = height * width
-        full_map = self._features * pixels * 4
-        chunk = min(support_size, max(1, staged.CHUNK_PIXELS // pixels))
-        return int(1.35e8 + 2 * self.model_bytes + 2 * members * support_size * 2 * pixels * 4
-                   + 0.55 * full_map * support_size + full_map * (8.2 * chunk + 31.5))
 
 
 class _Session(StageSession):

@@ -64,9 +64,16 @@ class _Prepared:
 
 
 class StagedRunner(Runner):
-    """A runner whose engine is given by a subclass; `engine` is its name in messages."""
+    """A runner whose engine is given by a subclass; `engine` is its name in messages.
+
+    Fitted to measured peaks (benchmarks/NOTES.md), for `peak_bytes`: process_bytes of the process with its libraries;
+    chunk_maps, full-resolution maps for each entry of a chunk; query_maps, those for the query.
+    """
 
     engine: ClassVar[str]
+    process_bytes: ClassVar[float]
+    chunk_maps: ClassVar[float]
+    query_maps: ClassVar[float]
 
     def __init__(self, stages: Sequence[tuple[str, Path]], threads: int | None = None) -> None:
         """stages: names and files in order. threads: of each operator (default: one a core).
@@ -86,6 +93,15 @@ class StagedRunner(Runner):
         runner = cls(bundle.stages(precision), threads)
         runner.precision = precision
         return runner
+
+    def peak_bytes(self, support_size: int, members: int, height: int, width: int) -> int:
+        # The process and its models; the support, ours and the caller's; what is kept of each entry between blocks; and
+        # full-resolution maps.
+        pixels = height * width
+        full_map = self._features * pixels * 4
+        chunk = min(support_size, max(1, CHUNK_PIXELS // pixels))
+        return int(self.process_bytes + 2 * self.model_bytes + 2 * members * support_size * 2 * pixels * 4
+                   + 0.55 * full_map * support_size + full_map * (self.chunk_maps * chunk + self.query_maps))
 
     # What an engine gives -----------------------------------------------------------------------------------------
 

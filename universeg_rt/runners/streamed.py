@@ -9,7 +9,6 @@ from threading import Lock
 import numpy as np
 
 from ..errors import RunnerError
-from . import stages
 from .stages import StagedRunner, StageSession
 
 
@@ -18,6 +17,7 @@ class StreamedOnnxRuntime(StagedRunner):
 
     name = "onnxruntime"
     engine = "ONNX Runtime"
+    process_bytes, chunk_maps, query_maps = 9e7, 4.8, 15.6
 
     def _start(self) -> None:
         try:
@@ -42,15 +42,6 @@ class StreamedOnnxRuntime(StagedRunner):
 
     def _array(self, value: object) -> np.ndarray:
         return value.numpy()
-
-    def peak_bytes(self, support_size: int, members: int, height: int, width: int) -> int:
-        # Fitted to measured peaks (benchmarks/NOTES.md): the process with its libraries and models; the support, ours and
-        # the caller's; what is kept of each entry between blocks; and full-resolution maps, for a chunk and for the query.
-        pixels = height * width
-        full_map = self._features * pixels * 4
-        chunk = min(support_size, max(1, stages.CHUNK_PIXELS // pixels))
-        return int(9e7 + 2 * self.model_bytes + 2 * members * support_size * 2 * pixels * 4
-                   + 0.55 * full_map * support_size + full_map * (4.8 * chunk + 15.6))
 
 
 class _Session(StageSession):
