@@ -29,7 +29,7 @@ KERNELS = os.environ.get("UNIVERSEG_BUILD_KERNELS") == "1"  # off: installing ne
 NATIVE = os.environ.get("UNIVERSEG_NATIVE") != "0"
 
 CPU = "kernels/cpu/"
-CPU_SOURCES = {"module.cpp": [], "network.cpp": [], "weights.cpp": [], "memory.cpp": [], "kernels_plain.cpp": []}
+CPU_SOURCES = {"module.cpp": [], "network.cpp": [], "weights.cpp": [], "memory.cpp": [], "training.cpp": [], "kernels_plain.cpp": []}
 if platform.machine() in ("x86_64", "AMD64"):
     CPU_SOURCES |= {"kernels_avx2.cpp": ["-mavx2", "-mfma"], "kernels_avx512.cpp": ["-mavx512f"]}
 FLAGS = ["-std=c++17", "-O3", "-fvisibility=hidden", "-Wno-psabi", "-pthread"]
@@ -76,6 +76,7 @@ class NativeDistribution(Distribution):
 
 native = Extension(
     "universeg_rt._native", [CPU + name for name in CPU_SOURCES], depends=[
-        CPU + name for name in ("kernels.h", "kernels_impl.h", "memory.h", "network.h", "pool.h", "weights.h")], extra_compile_args=FLAGS, extra_link_args=["-pthread"], language="c++", optional=True)
+        CPU + name for name in (
+            "kernels.h", "kernels_impl.h", "gradient_impl.h", "memory.h", "network.h", "pool.h", "training.h", "weights.h")], extra_compile_args=FLAGS, extra_link_args=["-pthread"], language="c++", optional=True)
 setup(packages=packages, package_dir=TOP_LEVEL, ext_modules=[native] if NATIVE else [],
       cmdclass={"build_py": BuildPy, "build_ext": BuildExt}, distclass=NativeDistribution)

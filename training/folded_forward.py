@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from universeg_rt.training.reference import CrossBlock, UniverSeg, check_shapes, downsample, upsample
+from universeg_rt.training.winograd import conv3x3
 
 
 class FoldedUniverSeg(UniverSeg):
@@ -69,11 +70,34 @@ def _first_block(block: CrossBlock, u: Tensor, v: Tensor, weights: Tensor) -> tu
     query_weight, support_weight = _split(block, u.shape[1])
     out = block.support.vmapped.conv
     q = F.conv2d(u, query_weight, block.cross.cross_conv.bias, padding=1)
-    term = F.conv2d(F.conv2d(v.flatten(0, 1), support_weight, padding=1), out.weight, padding=1)
-    term = term.unflatten(0, (tasks, 1, entries)) + out(q).unflatten(0, (tasks, per_task))[:, :, None]
+    term = _composed(v.flatten(0, 1), support_weight, out.weight)
+    term = term.unflatten(0, (tasks, 1, entries)) + _convolve(out, q).unflatten(0, (tasks, per_task))[:, :, None]
     mean = torch.einsum("tqs,tschw->tqchw", weights.unflatten(0, (tasks, per_task)).to(v.dtype), v).flatten(0, 1)
     z_mean = F.conv2d(mean, support_weight, padding=1) + q
-    return _activate(block.target.vmapped.conv(z_mean), block), _activate(term.flatten(0, 2), block)
+    return _activate(_convolve(block.target.vmapped.conv, z_mean), block), _activate(term.flatten(0, 2), block)
+
+
+def _composed(x: Tensor, inner: Tensor, outer: Tensor) -> Tensor:
+    """outer * (inner * x), both 3x3 with zeros around, as one 5x5 convolution: x (N,I,H,W), inner (M,I,3,3), outer (O,M,3,3) ->
+    (N,O,H,W).
+
+    At the border the inner result is cut off, so each of the border's eight positions has a kernel of its own.
+    """
+    height, width = x.shape[2:]
+    # Which of the outer kernel's rows (columns) lie inside the image: at the first, a middle and the last row.
+    inside = x.new_tensor([[0, 1, 1], [1, 1, 1], [1, 1, 0]])
+    masks = (inside[:, None, :, None] * inside[None, :, None, :]).flatten(0, 1)  # (9,3,3)
+    outers = (masks[:, None, None] * outer).flatten(0, 1)  # (9·O,M,3,3)
+    kernels = F.conv2d(outers, inner.transpose(0, 1).flip(2, 3), padding=2).view(9, outer.shape[0], -1).transpose(1, 2)
+    columns = F.unfold(x, 5, padding=2)  # (N,25·I,H·W)
+    out = columns.transpose(1, 2) @ kernels[4]
+    at = torch.arange(height * width, device=x.device).view(height, width)
+    rows, both = (slice(0, 1), slice(1, -1), slice(-1, None)), []
+    for position in (0, 1, 2, 3, 5, 6, 7, 8):
+        index = at[rows[position // 3], rows[position % 3]].flatten()
+        both.append((index, columns[:, :, index].transpose(1, 2) @ (kernels[position] - kernels[4])))
+    out = out.index_add(1, torch.cat([index for index, _ in both]), torch.cat([correction for _, correction in both], 1))
+    return out.view(x.shape[0], height, width, -1).movedim(3, 1)
 
 
 def _block(block: CrossBlock, u: Tensor, v: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
@@ -85,9 +109,9 @@ def _block(block: CrossBlock, u: Tensor, v: Tensor, weights: Tensor) -> tuple[Te
         z_mean = _weighted_mean(z, weights)
     else:
         mean = _weighted_mean(v.unflatten(0, weights.shape), weights)
-        z_mean = F.conv2d(mean, _split(block, u.shape[1])[1], padding=1) + q
-    new_query = _activate(block.target.vmapped.conv(z_mean), block)
-    return new_query, _activate(block.support.vmapped.conv(z.flatten(0, 1)), block)
+        z_mean = conv3x3(mean, _split(block, u.shape[1])[1]) + q
+    new_query = _activate(_convolve(block.target.vmapped.conv, z_mean), block)
+    return new_query, _activate(_convolve(block.support.vmapped.conv, z.flatten(0, 1)), block)
 
 
 def _last_block(block: CrossBlock, u: Tensor, below: Tensor, skip: Tensor, weights: Tensor) -> Tensor:
@@ -95,18 +119,18 @@ def _last_block(block: CrossBlock, u: Tensor, below: Tensor, skip: Tensor, weigh
     below, skip = below.unflatten(0, weights.shape), skip.unflatten(0, weights.shape)
     if block.cross_activation == "none":
         mean = torch.cat([upsample(_weighted_mean(below, weights)), _weighted_mean(skip, weights)], 1)
-        z_mean = block.cross.cross_conv(torch.cat([u, mean], 1))
+        z_mean = _convolve(block.cross.cross_conv, torch.cat([u, mean], 1))
     else:
         v = torch.cat([upsample(below.flatten(0, 1)), skip.flatten(0, 1)], 1)
         q, z = _cross_terms(block, u, v)
         z_mean = _weighted_mean(_activate(z.unflatten(0, weights.shape) + q[:, None], block), weights)
-    return _activate(block.target.vmapped.conv(z_mean), block)
+    return _activate(_convolve(block.target.vmapped.conv, z_mean), block)
 
 
 def _cross_terms(block: CrossBlock, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     """(Wu*u + b, Wv*v)."""
     query_weight, support_weight = _split(block, u.shape[1])
-    return F.conv2d(u, query_weight, block.cross.cross_conv.bias, padding=1), F.conv2d(v, support_weight, padding=1)
+    return conv3x3(u, query_weight, block.cross.cross_conv.bias), conv3x3(v, support_weight)
 
 
 def _split(block: CrossBlock, query_channels: int) -> tuple[Tensor, Tensor]:
@@ -114,11 +138,16 @@ def _split(block: CrossBlock, query_channels: int) -> tuple[Tensor, Tensor]:
     return weight[:, :query_channels], weight[:, query_channels:]
 
 
+def _convolve(conv: nn.Conv2d, x: Tensor) -> Tensor:
+    return conv3x3(x, conv.weight, conv.bias)
+
+
 def _weighted_mean(x: Tensor, weights: Tensor) -> Tensor:
     """(B,S,C,H,W), (B,S) -> (B,C,H,W); summed in float32 whatever the storage type."""
     if x.dtype in (torch.float16, torch.bfloat16):
         return (x.float() * weights.float()[:, :, None, None, None]).sum(1).to(x.dtype)
-    return torch.einsum("bs,bschw->bchw", weights, x)
+    rows = x.movedim(2, 4).flatten(2)  # of channels-last memory: nothing moves
+    return (weights[:, None] @ rows).view(x.shape[0], *x.shape[3:], x.shape[2]).movedim(3, 1)
 
 
 def _activate(x: Tensor, block: CrossBlock) -> Tensor:

@@ -64,6 +64,13 @@ struct Images {
 };
 enum { MIXED = 2 };
 
+// A row of 4x4 tiles for the gradient of a convolution's weights: its input inside a ring as above, from the ring's first pixel on;
+// its outputs' gradient, dense, and how many of its rows are image.
+struct GradientRow {
+  const float *input, *gradient;
+  int rows;
+};
+
 struct Kernels {
   const char* name;
   int block;  // channels come in multiples of this
@@ -73,6 +80,11 @@ struct Kernels {
   void (*winograd_row)(const Winograd&, const Source*, int sources, const Shape&, int tile_row, int entries, const Epilogue&,
                        float* scratch);
   long (*scratch_floats)(int inputs, int outputs);
+
+  // Adds to sums [36][inputs][outputs] what rows of tiles give to the gradient of the transformed weights; shape: of the outputs'
+  // gradient, pitch its pixels in a row. scratch has gradient_scratch_floats(inputs, outputs) floats.
+  void (*gradient_rows)(const GradientRow*, int count, int inputs, int source_pitch, const Shape&, float* sums, float* scratch);
+  long (*gradient_scratch_floats)(int inputs, int outputs);
 
   // Rows 2 * pair and 2 * pair + 1 of the first block's support term of `entries` images, added to epilogue.add and so on.
   void (*first_block_rows)(const FirstBlock&, const Images&, const Shape&, int pair, int entries, const Epilogue&);

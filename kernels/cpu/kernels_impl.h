@@ -349,8 +349,13 @@ void head_row(const float* weights, float bias, const float* in, const Shape& sh
 }
 
 }  // namespace
+}  // namespace universeg
 
-static const Kernels KERNELS = {KERNELS_NAME, BLOCK,           winograd_row, scratch_floats,
+#include "gradient_impl.h"
+
+namespace universeg {
+
+static const Kernels KERNELS = {KERNELS_NAME, BLOCK, winograd_row, scratch_floats, gradient_rows, gradient_scratch_floats,
                                 first_block_rows, small_row, upsample_row, pool_row, head_row};
 
 }  // namespace universeg

@@ -3,9 +3,13 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <cstdint>
+#include <mutex>
+#include <optional>
 #include <stdexcept>
 
 #include "network.h"
+#include "training.h"
 
 namespace py = pybind11;
 using universeg::Block;
@@ -106,11 +110,61 @@ py::array_t<float> run(Network& network, const std::vector<const Prepared*>& sup
   return out;
 }
 
+// ---- training (training/winograd.py)
+
+// The pool of the last number of threads; one convolution at a time.
+std::mutex training_mutex;
+std::unique_ptr<universeg::Pool> training_pool;
+
+universeg::Pool& pool_of(int threads) {
+  if (threads < 1) throw py::value_error("threads must be positive");
+  if (!training_pool || training_pool->threads() != threads) training_pool = std::make_unique<universeg::Pool>(threads);
+  return *training_pool;
+}
+
+universeg::Maps maps(const Array& x, int block) {
+  if (x.ndim() != 4 || x.shape(3) < block || x.shape(3) % block || !x.size())
+    throw py::value_error("maps are (N,H,W,C), C a multiple of " + std::to_string(block));
+  if (reinterpret_cast<uintptr_t>(x.data()) % 64) throw py::value_error("maps are aligned to 64 bytes");
+  return {x.data(), (int)x.shape(0), (int)x.shape(1), (int)x.shape(2), (int)x.shape(3)};
+}
+
+void convolve(const Array& x, const Array& weights, const std::optional<Array>& bias, py::array_t<float, py::array::c_style>& out, int threads) {
+  const auto* kernels = universeg::choose_kernels("auto");
+  const auto in = maps(x, kernels->block), to = maps(out, kernels->block);
+  if (to.count != in.count || to.height != in.height || to.width != in.width) throw py::value_error("out is of another size than x");
+  if (weights.size() != 36L * in.channels * to.channels || (bias && bias->size() != to.channels))
+    throw py::value_error("weights are (36,O/block,I,block), bias is (O,)");
+  maps(weights, kernels->block);
+  const float *w = weights.data(), *b = bias ? bias->data() : nullptr;
+  float* y = out.mutable_data();
+  py::gil_scoped_release release;
+  std::lock_guard<std::mutex> lock(training_mutex);
+  universeg::convolve(*kernels, pool_of(threads), in, w, to.channels, b, y);
+}
+
+py::array_t<float> convolve_gradient(const Array& x, const Array& gradient, int threads) {
+  const auto* kernels = universeg::choose_kernels("auto");
+  const auto in = maps(x, kernels->block), dy = maps(gradient, kernels->block);
+  if (dy.count != in.count || dy.height != in.height || dy.width != in.width) throw py::value_error("x and gradient are of one size");
+  py::array_t<float> out({36, in.channels, dy.channels});
+  float* sums = out.mutable_data();
+  py::gil_scoped_release release;
+  std::lock_guard<std::mutex> lock(training_mutex);
+  universeg::convolve_gradient(*kernels, pool_of(threads), in, dy, sums);
+  return out;
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_native, m) {
   m.doc() = "The folded network on the CPU in native code; use it through universeg_rt.runners.native.";
   m.def("available", &universeg::available_kernels, "Names of the kernels that run on this processor, the fastest first.");
+  m.def("block", [] { return universeg::choose_kernels("auto")->block; }, "Channels of convolve() are multiples of this.");
+  m.def("convolve", &convolve, py::arg("x"), py::arg("weights"), py::arg("bias"), py::arg("out"), py::arg("threads"),
+        "3x3 convolution of (N,H,W,I) by transformed weights (36,O/block,I,block) into out (N,H,W,O).");
+  m.def("convolve_gradient", &convolve_gradient, py::arg("x"), py::arg("gradient"), py::arg("threads"),
+        "The transformed weights' gradient (36,I,O) of convolve(), from x (N,H,W,I) and out's gradient.");
   m.def("prepare", &prepare, py::arg("entries"), py::arg("weights"));
   py::class_<Prepared>(m, "Prepared");
   py::class_<Network>(m, "Network")
