@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from universeg_rt.training.reference import CrossBlock, UniverSeg, check_shapes, downsample, upsample
-from universeg_rt.training.winograd import conv3x3
+from universeg_rt.training.winograd import conv3x3, first_block, usable
 
 
 class FoldedUniverSeg(UniverSeg):
@@ -46,12 +46,14 @@ class FoldedUniverSeg(UniverSeg):
         weights = weights.repeat_interleave(per_task, dim=0)
         blocks = [*self.enc_blocks, *self.dec_blocks]
         if self.spec.cross_activation == "none":
-            u, v = _first_block(blocks[0], u, support, weights)
+            u, v, first = self._first_block(blocks[0], u, support, weights)
         else:
-            u, v = _block(blocks[0], u, support.repeat_interleave(per_task, dim=0).flatten(0, 1), weights)
+            u, first = _block(blocks[0], u, support.repeat_interleave(per_task, dim=0).flatten(0, 1), weights)
+            v = downsample(first, self.spec)
 
-        skips = []
-        for block in self.enc_blocks[1:]:
+        skips = [(u, first)]
+        u, v = _block(blocks[1], downsample(u, self.spec), v, weights)
+        for block in self.enc_blocks[2:]:
             skips.append((u, v))
             u, v = _block(block, downsample(u, self.spec), downsample(v, self.spec), weights)
         for block in self.dec_blocks[:-1]:
@@ -62,42 +64,23 @@ class FoldedUniverSeg(UniverSeg):
         logits = self.out_conv.conv(u)
         return logits.unflatten(0, (tasks, per_task)) if shared else logits
 
-
-def _first_block(block: CrossBlock, u: Tensor, v: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-    """u (T·Q,1,H,W), v (T,S,2,H,W), weights (T·Q,S) -> (T·Q,C,H,W), (T·Q·S,C,H,W); cross_activation none only."""
-    tasks, entries = v.shape[:2]
-    per_task = u.shape[0] // tasks
-    query_weight, support_weight = _split(block, u.shape[1])
-    out = block.support.vmapped.conv
-    q = F.conv2d(u, query_weight, block.cross.cross_conv.bias, padding=1)
-    term = _composed(v.flatten(0, 1), support_weight, out.weight)
-    term = term.unflatten(0, (tasks, 1, entries)) + _convolve(out, q).unflatten(0, (tasks, per_task))[:, :, None]
-    mean = torch.einsum("tqs,tschw->tqchw", weights.unflatten(0, (tasks, per_task)).to(v.dtype), v).flatten(0, 1)
-    z_mean = F.conv2d(mean, support_weight, padding=1) + q
-    return _activate(_convolve(block.target.vmapped.conv, z_mean), block), _activate(term.flatten(0, 2), block)
-
-
-def _composed(x: Tensor, inner: Tensor, outer: Tensor) -> Tensor:
-    """outer * (inner * x), both 3x3 with zeros around, as one 5x5 convolution: x (N,I,H,W), inner (M,I,3,3), outer (O,M,3,3) ->
-    (N,O,H,W).
-
-    At the border the inner result is cut off, so each of the border's eight positions has a kernel of its own.
-    """
-    height, width = x.shape[2:]
-    # Which of the outer kernel's rows (columns) lie inside the image: at the first, a middle and the last row.
-    inside = x.new_tensor([[0, 1, 1], [1, 1, 1], [1, 1, 0]])
-    masks = (inside[:, None, :, None] * inside[None, :, None, :]).flatten(0, 1)  # (9,3,3)
-    outers = (masks[:, None, None] * outer).flatten(0, 1)  # (9·O,M,3,3)
-    kernels = F.conv2d(outers, inner.transpose(0, 1).flip(2, 3), padding=2).view(9, outer.shape[0], -1).transpose(1, 2)
-    columns = F.unfold(x, 5, padding=2)  # (N,25·I,H·W)
-    out = columns.transpose(1, 2) @ kernels[4]
-    at = torch.arange(height * width, device=x.device).view(height, width)
-    rows, both = (slice(0, 1), slice(1, -1), slice(-1, None)), []
-    for position in (0, 1, 2, 3, 5, 6, 7, 8):
-        index = at[rows[position // 3], rows[position % 3]].flatten()
-        both.append((index, columns[:, :, index].transpose(1, 2) @ (kernels[position] - kernels[4])))
-    out = out.index_add(1, torch.cat([index for index, _ in both]), torch.cat([correction for _, correction in both], 1))
-    return out.view(x.shape[0], height, width, -1).movedim(3, 1)
+    def _first_block(self, block: CrossBlock, u: Tensor, v: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """u (T·Q,1,H,W), v (T,S,2,H,W), weights (T·Q,S), cross_activation none -> the query's (T·Q,C,H,W), the support's next
+        (T·Q·S,C,H/2,W/2) and its mean before downsampling (T·Q,C,H,W), all that the rest of the network reads of it."""
+        tasks = v.shape[0]
+        query_weight, support_weight = _split(block, u.shape[1])
+        out = block.support.vmapped.conv
+        q = F.conv2d(u, query_weight, block.cross.cross_conv.bias, padding=1)
+        add = _convolve(out, q).unflatten(0, (tasks, -1))
+        weights = weights.unflatten(0, (tasks, -1)).to(v.dtype)
+        z_mean = F.conv2d(torch.einsum("tqs,tschw->tqchw", weights, v).flatten(0, 1), support_weight, padding=1) + q
+        new_query = _activate(_convolve(block.target.vmapped.conv, z_mean), block)
+        if self.spec.downsample == "max_pool" and usable(q, out.weight):
+            return new_query, *first_block(v, support_weight, out.weight, add, weights, block.slope)
+        term = F.conv2d(F.conv2d(v.flatten(0, 1), support_weight, padding=1), out.weight, padding=1)
+        term = _activate(term.unflatten(0, (tasks, 1, -1)) + add[:, :, None], block)
+        mean = _weighted_mean(term.flatten(0, 1), weights.flatten(0, 1))
+        return new_query, downsample(term.flatten(0, 2), self.spec), mean
 
 
 def _block(block: CrossBlock, u: Tensor, v: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
@@ -115,13 +98,14 @@ def _block(block: CrossBlock, u: Tensor, v: Tensor, weights: Tensor) -> tuple[Te
 
 
 def _last_block(block: CrossBlock, u: Tensor, below: Tensor, skip: Tensor, weights: Tensor) -> Tensor:
-    """u (B,Cu,H,W), below (B·S,C,H/2,W/2), skip (B·S,C,H,W) -> (B,C,H,W): the query branch alone."""
-    below, skip = below.unflatten(0, weights.shape), skip.unflatten(0, weights.shape)
+    """u (B,Cu,H,W), below (B·S,C,H/2,W/2), skip (B·S,C,H,W), or (B,C,H,W) their mean with cross_activation none -> (B,C,H,W):
+    the query branch alone."""
+    below = below.unflatten(0, weights.shape)
     if block.cross_activation == "none":
-        mean = torch.cat([upsample(_weighted_mean(below, weights)), _weighted_mean(skip, weights)], 1)
+        mean = torch.cat([upsample(_weighted_mean(below, weights)), skip], 1)
         z_mean = _convolve(block.cross.cross_conv, torch.cat([u, mean], 1))
     else:
-        v = torch.cat([upsample(below.flatten(0, 1)), skip.flatten(0, 1)], 1)
+        v = torch.cat([upsample(below.flatten(0, 1)), skip], 1)
         q, z = _cross_terms(block, u, v)
         z_mean = _weighted_mean(_activate(z.unflatten(0, weights.shape) + q[:, None], block), weights)
     return _activate(_convolve(block.target.vmapped.conv, z_mean), block)

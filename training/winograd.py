@@ -1,7 +1,8 @@
-"""3x3 convolutions for training on a CPU by the native Winograd kernels (kernels/cpu/training.h), where they are built.
+"""Training on a CPU by the native kernels (kernels/cpu/training.h), where they are built: 3x3 convolutions and the first block.
 
-F(4x4,3x3) multiplies four times less than a direct convolution; forward, the input's gradient and the weights' gradient.
-`conv3x3` is F.conv2d with padding 1 everywhere else: other devices, types, channels or strides of memory.
+Winograd's F(4x4,3x3) multiplies four times less than a direct convolution: forward, the input's and the weights' gradient. The
+first block's full-resolution maps of the support are never stored: the backward pass computes them anew, rows at a time.
+Everywhere else (other devices, types, channels) `conv3x3` is F.conv2d, and `first_block` is not to be used.
 """
 
 from __future__ import annotations
@@ -36,6 +37,58 @@ def conv3x3(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return _Conv3x3.apply(x, weight, bias)
 
 
+def first_block(
+    support: Tensor, inner: Tensor, outer: Tensor, add: Tensor, weights: Tensor, slope: float
+) -> tuple[Tensor, Tensor]:
+    """v = LeakyReLU(outer * (inner * support) + add) of every query and entry: its 2x2 maximum (T·Q·S,C,H/2,W/2) and its weighted
+    mean over the entries (T·Q,C,H,W), all channels last.
+
+    support (T,S,2,H,W), inner (M,2,3,3), outer (C,M,3,3), add (T,Q,C,H,W), weights (T,Q,S). Gradients: inner, outer and add.
+    """
+    return _FirstBlock.apply(support, _composed(inner, outer), add, weights, slope)
+
+
+def _composed(inner: Tensor, outer: Tensor) -> Tensor:
+    """The 5x5 kernels (9,I,25,O) of outer * inner, one for each position of a pixel: the border cuts the inner result off."""
+    pairs = torch.einsum("omt,mis->tsio", outer.flatten(2), inner.flatten(2))  # tap of the outer kernel, tap of the inner
+    return (_taps() @ pairs.flatten(2).flatten(0, 1)).view(9, 25, inner.shape[1], -1).transpose(1, 2).contiguous()
+
+
+@functools.cache
+def _taps() -> Tensor:
+    """(9·25,81): which pairs of taps meet in which tap of the composed kernel, for each position."""
+    table = torch.zeros(3, 3, 5, 5, 3, 3, 3, 3)
+    steps = [(position, a, b) for position in range(3) for a in range(3) for b in range(3) if a - 1 not in _OUTSIDE[position]]
+    for row, a, b in steps:
+        for column, c, d in steps:
+            table[row, column, a + b, c + d, a, c, b, d] = 1.0
+    return table.flatten(4).flatten(0, 3)
+
+
+_OUTSIDE = {0: (-1,), 1: (), 2: (1,)}  # rows of the outer kernel that lie outside at the first, a middle and the last row
+
+
+class _FirstBlock(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, support, kernels, add, weights, slope):
+        add = add.movedim(2, 4).contiguous()
+        tasks, queries, height, width, features = add.shape
+        inputs = [x.detach().contiguous().numpy() for x in (support, kernels, add, weights.expand(tasks, queries, -1))]
+        pooled = torch.empty(tasks * queries * support.shape[1], height // 2, width // 2, features)
+        mean = torch.empty(tasks * queries, height, width, features)
+        _native.first_forward(*inputs, slope, pooled.numpy(), mean.numpy(), torch.get_num_threads())
+        ctx.inputs, ctx.slope, ctx.add = inputs, slope, add
+        return pooled.movedim(3, 1), mean.movedim(3, 1)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, pooled, mean):
+        of_add = torch.empty_like(ctx.add)
+        sums = _native.first_backward(*ctx.inputs, ctx.slope, *(x.movedim(1, 3).contiguous().numpy() for x in (pooled, mean)),
+                                      of_add.numpy(), torch.get_num_threads())
+        return None, torch.from_numpy(sums), of_add.movedim(4, 2), None, None
+
+
 class _Conv3x3(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -44,6 +97,7 @@ class _Conv3x3(torch.autograd.Function):
         return _convolve(x, weight, bias)
 
     @staticmethod
+    @torch.autograd.function.once_differentiable
     def backward(ctx, gradient: Tensor):
         x, weight = ctx.saved_tensors
         gradient = gradient.contiguous(memory_format=torch.channels_last)

@@ -356,6 +356,7 @@ void head_row(const float* weights, float bias, const float* in, const Shape& sh
 namespace universeg {
 
 static const Kernels KERNELS = {KERNELS_NAME, BLOCK, winograd_row, scratch_floats, gradient_rows, gradient_scratch_floats,
+                                first_forward, first_backward,
                                 first_block_rows, small_row, upsample_row, pool_row, head_row};
 
 }  // namespace universeg

@@ -3,6 +3,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <mutex>
 #include <optional>
@@ -155,6 +156,64 @@ py::array_t<float> convolve_gradient(const Array& x, const Array& gradient, int 
   return out;
 }
 
+// images (T,S,2,H,W), weights (9,2,25,O), add (T,Q,H,W,O), entry_weights (T,Q,S): calls body(maps of a query, its number).
+template <typename Body>
+void each_query(const Array& images, const Array& weights, const Array& add, const Array& entry_weights, float slope, const Body& body) {
+  const auto* kernels = universeg::choose_kernels("auto");
+  const bool fit = images.ndim() == 5 && add.ndim() == 5 && entry_weights.ndim() == 3 && weights.ndim() == 4 && images.shape(2) == 2 &&
+                   images.shape(0) == add.shape(0) && images.shape(3) == add.shape(2) && images.shape(4) == add.shape(3) &&
+                   entry_weights.shape(0) == add.shape(0) && entry_weights.shape(1) == add.shape(1) &&
+                   entry_weights.shape(2) == images.shape(1) && weights.shape(0) == 9 && weights.shape(1) == 2 && weights.shape(2) == 25 &&
+                   weights.shape(3) == add.shape(4);
+  if (!fit || add.shape(4) % kernels->block || add.shape(2) % 2 || add.shape(3) % 2 || add.shape(2) < 4 || add.shape(3) < 4)
+    throw py::value_error("images are (T,S,2,H,W), weights (9,2,25,O), add (T,Q,H,W,O), entry_weights (T,Q,S), H and W even");
+  for (const Array* x : {&weights, &add})
+    if (reinterpret_cast<uintptr_t>(x->data()) % 64) throw py::value_error("maps are aligned to 64 bytes");
+  const long queries = add.shape(1), entries = images.shape(1), size = add.shape(2) * add.shape(3), outputs = add.shape(4);
+  for (long i = 0; i < add.shape(0) * queries; ++i)
+    body(*kernels, universeg::FirstMaps{weights.data(), images.data() + i / queries * entries * 2 * size, add.data() + i * size * outputs,
+                                        entry_weights.data() + i * entries, (int)entries, (int)add.shape(2), (int)add.shape(3),
+                                        (int)outputs, slope}, i);
+}
+
+void check_first(const Array& x, long size) {
+  if (x.size() != size || reinterpret_cast<uintptr_t>(x.data()) % 64) throw py::value_error("a map has another size, or is not aligned to 64 bytes");
+}
+
+using Out = py::array_t<float, py::array::c_style>;
+
+void first_forward(const Array& images, const Array& weights, const Array& add, const Array& entry_weights, float slope, Out& pooled,
+                   Out& mean, int threads) {
+  check_first(mean, add.size());
+  check_first(pooled, add.size() * images.shape(1) / 4);
+  float *p = pooled.mutable_data(), *m = mean.mutable_data();
+  py::gil_scoped_release release;
+  std::lock_guard<std::mutex> lock(training_mutex);
+  each_query(images, weights, add, entry_weights, slope, [&](const universeg::Kernels& k, const universeg::FirstMaps& f, long i) {
+    const long size = (long)f.height * f.width * f.outputs;
+    universeg::first_forward(k, pool_of(threads), f, p + i * f.entries * (size / 4), m + i * size);
+  });
+}
+
+Out first_backward(const Array& images, const Array& weights, const Array& add, const Array& entry_weights, float slope,
+                   const Array& pooled, const Array& mean, Out& add_gradient, int threads) {
+  check_first(mean, add.size());
+  check_first(add_gradient, add.size());
+  check_first(pooled, add.size() * images.shape(1) / 4);
+  Out sums({9, 2, 25, (int)weights.shape(3)});
+  float *a = add_gradient.mutable_data(), *s = sums.mutable_data();
+  std::fill_n(s, sums.size(), 0.f);
+  {
+    py::gil_scoped_release release;
+    std::lock_guard<std::mutex> lock(training_mutex);
+    each_query(images, weights, add, entry_weights, slope, [&](const universeg::Kernels& k, const universeg::FirstMaps& f, long i) {
+      const long size = (long)f.height * f.width * f.outputs;
+      universeg::first_backward(k, pool_of(threads), f, pooled.data() + i * f.entries * (size / 4), mean.data() + i * size, a + i * size, s);
+    });
+  }
+  return sums;
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_native, m) {
@@ -165,6 +224,12 @@ PYBIND11_MODULE(_native, m) {
         "3x3 convolution of (N,H,W,I) by transformed weights (36,O/block,I,block) into out (N,H,W,O).");
   m.def("convolve_gradient", &convolve_gradient, py::arg("x"), py::arg("gradient"), py::arg("threads"),
         "The transformed weights' gradient (36,I,O) of convolve(), from x (N,H,W,I) and out's gradient.");
+  m.def("first_forward", &first_forward, py::arg("images"), py::arg("weights"), py::arg("add"), py::arg("entry_weights"), py::arg("slope"),
+        py::arg("pooled"), py::arg("mean"), py::arg("threads"),
+        "The first block's support branch into pooled (T,Q,S,H/2,W/2,O) and mean (T,Q,H,W,O).");
+  m.def("first_backward", &first_backward, py::arg("images"), py::arg("weights"), py::arg("add"), py::arg("entry_weights"), py::arg("slope"),
+        py::arg("pooled"), py::arg("mean"), py::arg("add_gradient"), py::arg("threads"),
+        "From both results' gradients to add's (written) and the weights' (9,2,25,O).");
   m.def("prepare", &prepare, py::arg("entries"), py::arg("weights"));
   py::class_<Prepared>(m, "Prepared");
   py::class_<Network>(m, "Network")

@@ -28,7 +28,56 @@ void copy_rows(const Maps& x, int map, int tile_row, float* out) {
   }
 }
 
+// The images of a support inside a border of two zeros.
+Floats bordered(const FirstMaps& f) {
+  const long pitch = f.width + 4, plane = pitch * (f.height + 4);
+  Floats out(2 * f.entries * plane);
+  for (int i = 0; i < 2 * f.entries; ++i)
+    for (int y = 0; y < f.height; ++y)
+      std::copy_n(f.images + ((long)i * f.height + y) * f.width, f.width, out.get() + i * plane + (y + 2) * pitch + 2);
+  return out;
+}
+
+FirstPair pair_of(const FirstMaps& f, const float* images, int pair) {
+  return {f.weights, images, f.add + 2L * pair * f.width * f.outputs, f.entry_weights, f.entries, f.height, f.width, f.outputs, pair,
+          f.slope, (long)f.height / 2 * (f.width / 2) * f.outputs};
+}
+
+// Shares out the pairs of rows; body(pair, first row's offset in a map, in a pooled map, thread, scratch).
+template <typename Body>
+void each_pair(const Kernels& k, Pool& pool, const FirstMaps& f, int shares, const Body& body) {
+  const int pairs = f.height / 2;
+  pool.each(shares, [&](int share, int) {
+    Floats scratch(2L * f.width * k.block);
+    for (int pair = pairs * share / shares; pair < pairs * (share + 1) / shares; ++pair)
+      body(pair, 2L * pair * f.width * f.outputs, (long)pair * (f.width / 2) * f.outputs, share, scratch.get());
+  });
+}
+
+void add_up(const std::vector<Floats>& parts, long size, float* sums) {
+  for (const Floats& part : parts)
+    for (long i = 0; i < size; ++i) sums[i] += part.get()[i];
+}
+
 }  // namespace
+
+void first_forward(const Kernels& k, Pool& pool, const FirstMaps& f, float* pooled, float* mean) {
+  const Floats images = bordered(f);
+  each_pair(k, pool, f, pool.threads(), [&](int pair, long at, long pooled_at, int, float* scratch) {
+    k.first_forward(pair_of(f, images.get(), pair), pooled + pooled_at, mean + at, scratch);
+  });
+}
+
+void first_backward(const Kernels& k, Pool& pool, const FirstMaps& f, const float* pooled, const float* mean, float* add, float* sums) {
+  const Floats images = bordered(f);
+  const long size = 9L * 50 * f.outputs;
+  std::vector<Floats> partial(pool.threads());
+  for (auto& part : partial) part = Floats(size);
+  each_pair(k, pool, f, pool.threads(), [&](int pair, long at, long pooled_at, int share, float* scratch) {
+    k.first_backward(pair_of(f, images.get(), pair), pooled + pooled_at, mean + at, add + at, partial[share].get(), scratch);
+  });
+  add_up(partial, size, sums);
+}
 
 void convolve(const Kernels& k, Pool& pool, const Maps& x, const float* weights, int outputs, const float* bias, float* out) {
   const int rows = tiles(x.height), together = std::max(1, 16 / tiles(x.width));  // maps whose rows are short go together
@@ -75,8 +124,8 @@ void convolve_gradient(const Kernels& k, Pool& pool, const Maps& x, const Maps& 
                       scratch.get() + together * ring);
     }
   });
-  for (int share = 0; share < shares; ++share)
-    for (long i = 0; i < size; ++i) sums[i] = share ? sums[i] + partial[share].get()[i] : partial[share].get()[i];
+  std::fill_n(sums, size, 0.f);
+  add_up(partial, size, sums);
 }
 
 }  // namespace universeg

@@ -19,4 +19,16 @@ void convolve(const Kernels&, Pool&, const Maps& x, const float* weights, int ou
 // bits depend on the number of threads.
 void convolve_gradient(const Kernels&, Pool&, const Maps& x, const Maps& gradient, float* sums);
 
+// The first block of one query and its support: images (entries, 2, height, width), weights as in FirstPair, add and mean
+// (height, width, outputs), pooled (entries, height / 2, width / 2, outputs).
+struct FirstMaps {
+  const float *weights, *images, *add, *entry_weights;
+  int entries, height, width, outputs;
+  float slope;
+};
+void first_forward(const Kernels&, Pool&, const FirstMaps&, float* pooled, float* mean);
+
+// From the gradients of pooled and mean to those of add and of the weights, which is added to sums [9][2][25][outputs].
+void first_backward(const Kernels&, Pool&, const FirstMaps&, const float* pooled, const float* mean, float* add, float* sums);
+
 }  // namespace universeg
