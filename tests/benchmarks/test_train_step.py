@@ -22,7 +22,8 @@ def test_sides_agree_and_are_timed(tmp_path, capsys):
     assert set(result["seconds"]) == sides and all(len(times) == 2 for times in result["seconds"].values())
     # A rounding error can turn a maximum or an activation the other way, which shows in the gradient at once.
     assert max(result["gradient_errors"].values()) < 2e-2
-    assert all(side in capsys.readouterr().out for side in sides)
+    printed = capsys.readouterr().out
+    assert all(side in printed for side in sides)
 
 
 def test_bad_counts_are_refused(capsys):
