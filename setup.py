@@ -29,7 +29,7 @@ KERNELS = os.environ.get("UNIVERSEG_BUILD_KERNELS") == "1"  # off: installing ne
 NATIVE = os.environ.get("UNIVERSEG_NATIVE") != "0"
 
 CPU = "kernels/cpu/"
-CPU_SOURCES = {"module.cpp": [], "network.cpp": [], "weights.cpp": [], "memory.cpp": [], "training.cpp": [], "kernels_plain.cpp": []}
+CPU_SOURCES = {"module.cpp": [], "network.cpp": [], "weights.cpp": [], "memory.cpp": [], "training.cpp": [], "training_module.cpp": [], "kernels_plain.cpp": []}
 if platform.machine() in ("x86_64", "AMD64"):
     CPU_SOURCES |= {"kernels_avx2.cpp": ["-mavx2", "-mfma"], "kernels_avx512.cpp": ["-mavx512f"]}
 FLAGS = ["-std=c++17", "-O3", "-fvisibility=hidden", "-Wno-psabi", "-pthread"]

@@ -73,7 +73,7 @@ class _FirstBlock(torch.autograd.Function):
     def forward(ctx, support, kernels, add, weights, slope):
         add = add.movedim(2, 4).contiguous()
         tasks, queries, height, width, features = add.shape
-        inputs = [x.detach().contiguous().numpy() for x in (support, kernels, add, weights.expand(tasks, queries, -1))]
+        inputs = [_aligned(x.detach()) for x in (support, kernels, add, weights.expand(tasks, queries, -1))]
         pooled = torch.empty(tasks * queries * support.shape[1], height // 2, width // 2, features)
         mean = torch.empty(tasks * queries, height, width, features)
         _native.first_forward(*inputs, slope, pooled.numpy(), mean.numpy(), torch.get_num_threads())
@@ -84,7 +84,7 @@ class _FirstBlock(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx, pooled, mean):
         of_add = torch.empty_like(ctx.add)
-        sums = _native.first_backward(*ctx.inputs, ctx.slope, *(x.movedim(1, 3).contiguous().numpy() for x in (pooled, mean)),
+        sums = _native.first_backward(*ctx.inputs, ctx.slope, *(_aligned(x.movedim(1, 3)) for x in (pooled, mean)),
                                       of_add.numpy(), torch.get_num_threads())
         return None, torch.from_numpy(sums), of_add.movedim(4, 2), None, None
 
@@ -127,7 +127,13 @@ def _transformed(weight: Tensor) -> Tensor:
 
 
 def _array(x: Tensor):
-    return x.detach().permute(0, 2, 3, 1).numpy()
+    return _aligned(x.detach().permute(0, 2, 3, 1))
+
+
+def _aligned(x: Tensor):
+    """As an array in C order whose first number lies on a cache line, as torch's own memory does and a view of it may not."""
+    x = x.contiguous()
+    return (x if x.data_ptr() % 64 == 0 else x.clone()).numpy()
 
 
 @functools.cache

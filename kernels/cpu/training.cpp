@@ -85,6 +85,8 @@ void convolve(const Kernels& k, Pool& pool, const Maps& x, const float* weights,
   const long ring = ring_floats(x), stride = (long)x.height * x.width * outputs;
   std::vector<Floats> scratch;
   for (int i = 0; i < pool.threads(); ++i) scratch.emplace_back(together * ring + k.scratch_floats(x.channels, outputs));
+  Floats aligned_bias(outputs);
+  if (bias) std::copy_n(bias, outputs, aligned_bias.get());
   const Winograd conv{weights, x.channels, outputs};
   const Shape shape{x.height, x.width, outputs, x.width};
   pool.each(groups * rows, [&](int item, int thread) {
@@ -94,7 +96,7 @@ void convolve(const Kernels& k, Pool& pool, const Maps& x, const float* weights,
     // Both sides are told of rings that are not there: the input's rows above this one, the output's ring.
     const Source source{ring_of - 4L * row * pitch_of(x) * x.channels, ring, x.channels, pitch_of(x)};
     Epilogue e{};
-    e.bias = bias;
+    e.bias = aligned_bias.get();
     e.out = out + first * stride - ((long)x.width + 1) * outputs;
     e.out_stride = stride;
     k.winograd_row(conv, &source, 1, shape, row, count, e, ring_of + together * ring);

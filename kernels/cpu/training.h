@@ -12,7 +12,7 @@ struct Maps {
   int count, height, width, channels;
 };
 
-// out (count, height, width, outputs) = x * weights + bias, with zeros around x; weights as in Winograd, bias may be null.
+// out (count, height, width, outputs) = x * weights + bias, with zeros around x; weights as in Winograd, bias may be null (and need not be aligned).
 void convolve(const Kernels&, Pool&, const Maps& x, const float* weights, int outputs, const float* bias, float* out);
 
 // sums [36][inputs][outputs]: the gradient of the transformed weights. Each thread sums its share of the rows, so that the last

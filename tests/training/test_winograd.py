@@ -52,6 +52,9 @@ def test_other_layouts_types_and_channels():
     assert relative(winograd.conv3x3(strided, weight), F.conv2d(strided, weight, padding=1)) < 1e-4
     part = torch.randn(64, 96, 3, 3)[:, :64]  # a view of a weight, as the cross convolution's halves are
     assert relative(winograd.conv3x3(strided, part), F.conv2d(strided, part, padding=1)) < 1e-4
+    shifted = torch.randn(2 * 64 * 8 * 8 + 1)[1:].view(2, 8, 8, 64).movedim(3, 1)  # not on a cache line; nor is this bias:
+    bias = torch.randn(33)[1:]
+    assert relative(winograd.conv3x3(shifted, weight, bias), F.conv2d(shifted, weight, bias, padding=1)) < 1e-4
     for a, w in ((x.double().movedim(3, 1), weight.double()), (torch.randn(1, 3, 8, 8), torch.randn(32, 3, 3, 3)),
                  (torch.randn(1, 64, 8, 8), torch.randn(1, 64, 3, 3))):
         assert not winograd.usable(a, w)
