@@ -25,18 +25,18 @@ void small_row(const float* weights, const float* planar, int inputs, const Shap
   }
 }
 
-template <class From, class To>
-void upsample(const From* in, const Shape& from, int y, To* out, const Shape& to) {
+template <class Value>
+void upsample(const Value* in, const Shape& from, int y, Value* out, const Shape& to) {
   const float step_y = to.height > 1 ? (from.height - 1.f) / (to.height - 1.f) : 0.f;
   const float step_x = to.width > 1 ? (from.width - 1.f) / (to.width - 1.f) : 0.f;
   const int y0 = (int)(y * step_y), y1 = y0 + 1 < from.height ? y0 + 1 : y0;
   const vec fy = splat(y * step_y - y0);
-  const From* top = in + ((y0 + 1L) * from.pitch + 1) * from.channels;
-  const From* bottom = in + ((y1 + 1L) * from.pitch + 1) * from.channels;
+  const Value* top = in + ((y0 + 1L) * from.pitch + 1) * from.channels;
+  const Value* bottom = in + ((y1 + 1L) * from.pitch + 1) * from.channels;
   for (int x = 0; x < to.width; ++x) {
     const int x0 = (int)(x * step_x), x1 = x0 + 1 < from.width ? x0 + 1 : x0;
     const vec fx = splat(x * step_x - x0);
-    To* target = out + ((y + 1L) * to.pitch + x + 1) * to.channels;
+    Value* target = out + ((y + 1L) * to.pitch + x + 1) * to.channels;
     for (int c = 0; c < to.channels; c += L) {
       const vec a = load(top + (long)x0 * from.channels + c), b = load(top + (long)x1 * from.channels + c);
       const vec d = load(bottom + (long)x0 * from.channels + c), f = load(bottom + (long)x1 * from.channels + c);
@@ -47,10 +47,10 @@ void upsample(const From* in, const Shape& from, int y, To* out, const Shape& to
 }
 
 void upsample_row(const void* in, const Shape& from, int y, void* out, const Shape& to) {
-  if (!from.bytes)
-    upsample(static_cast<const float*>(in), from, y, static_cast<float*>(out), to);
-  else
+  if (from.bytes)
     upsample(static_cast<const signed char*>(in), from, y, static_cast<signed char*>(out), to);
+  else
+    upsample(static_cast<const float*>(in), from, y, static_cast<float*>(out), to);
 }
 
 template <class Value>
