@@ -62,7 +62,11 @@ class NativeRunner(Runner):
         precision = "fp32" if precision == "auto" else precision
         if precision not in PRECISIONS:
             raise RunnerError(f"the native runner runs {' and '.join(PRECISIONS)}, not {precision}; use runner='onnxruntime' for that")
-        return cls(bundle.model(precision, "native"), bundle.manifest.spec, threads, os.environ.get("UNIVERSEG_INSTRUCTIONS", "auto"))
+        try:
+            weights = bundle.model(precision, "native")
+        except BundleError as error:  # others run such a bundle
+            raise RunnerError(f"{error}, or use runner='onnxruntime'", short=f"the bundle has no {precision} weights for it") from None
+        return cls(weights, bundle.manifest.spec, threads, os.environ.get("UNIVERSEG_INSTRUCTIONS", "auto"))
 
     def _prepare(self, support: np.ndarray, weights: np.ndarray) -> list:
         self._check_size(support.shape[3:])
@@ -82,12 +86,12 @@ class NativeRunner(Runner):
             raise RunnerError("not enough memory for this support; take fewer entries or smaller images") from None
 
     def peak_bytes(self, support_size: int, members: int, height: int, width: int) -> int:
-        # Counted from kernels/cpu/network.cpp: the process with its libraries; weights as they come and transformed (36/9 of
-        # them); the support, ours and the caller's; maps of the query and of one chunk; what is kept of each entry.
+        # Counted from kernels/cpu/workspace.cpp: the process with its libraries; weights as they come and transformed (36/9 of
+        # them); the support, ours and the caller's; maps of the query; of one chunk, and what is kept of each entry.
         pixels = height * width
         full_map = max(self._spec.encoder_features + self._spec.decoder_features) * pixels * 4
-        return int(6.5e7 + 5 * self.model_bytes + 2 * members * support_size * 2 * pixels * 4
-                   + 13 * full_map + 0.39 * full_map * support_size)
+        of_entries = (5.2 * full_map + 0.363 * full_map * support_size) / (4 if self.precision == "int8" else 1)
+        return int(4.5e7 + 5 * self._weight_bytes + 1.6 * members * support_size * 2 * pixels * 4 + 9.6 * full_map + of_entries)
 
     def _check_size(self, size: tuple[int, int]) -> None:
         multiple = self._spec.size_multiple
@@ -99,6 +103,8 @@ def _in_float(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Weights of int8 times their scales (out, parts), each of its equal part of the inputs; ValueError where they do not fit."""
     for name in [name for name, value in arrays.items() if name.endswith(".weight") and value.dtype == np.int8]:
         weight, scale = arrays[name], arrays.pop(f"{name.removesuffix('.weight')}.scale")
+        if scale.ndim != 2 or scale.shape[0] != weight.shape[0] or weight.shape[1] % scale.shape[1]:
+            raise ValueError(f"the scales {scale.shape} of array {name} do not fit its {weight.shape}")
         parts = weight.reshape(*scale.shape, -1).astype(np.float32) * scale[..., None]
         arrays[name] = parts.reshape(weight.shape)
     return arrays
