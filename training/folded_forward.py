@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from universeg_rt.training.reference import CrossBlock, UniverSeg, check_shapes, downsample, upsample
+from universeg_rt.training.winograd import conv3x3, first_block, usable
 
 
 class FoldedUniverSeg(UniverSeg):
@@ -45,12 +46,14 @@ class FoldedUniverSeg(UniverSeg):
         weights = weights.repeat_interleave(per_task, dim=0)
         blocks = [*self.enc_blocks, *self.dec_blocks]
         if self.spec.cross_activation == "none":
-            u, v = _first_block(blocks[0], u, support, weights)
+            u, v, first = self._first_block(blocks[0], u, support, weights)
         else:
-            u, v = _block(blocks[0], u, support.repeat_interleave(per_task, dim=0).flatten(0, 1), weights)
+            u, first = _block(blocks[0], u, support.repeat_interleave(per_task, dim=0).flatten(0, 1), weights)
+            v = downsample(first, self.spec)
 
-        skips = []
-        for block in self.enc_blocks[1:]:
+        skips = [(u, first)]
+        u, v = _block(blocks[1], downsample(u, self.spec), v, weights)
+        for block in self.enc_blocks[2:]:
             skips.append((u, v))
             u, v = _block(block, downsample(u, self.spec), downsample(v, self.spec), weights)
         for block in self.dec_blocks[:-1]:
@@ -61,19 +64,23 @@ class FoldedUniverSeg(UniverSeg):
         logits = self.out_conv.conv(u)
         return logits.unflatten(0, (tasks, per_task)) if shared else logits
 
-
-def _first_block(block: CrossBlock, u: Tensor, v: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-    """u (T·Q,1,H,W), v (T,S,2,H,W), weights (T·Q,S) -> (T·Q,C,H,W), (T·Q·S,C,H,W); cross_activation none only."""
-    tasks, entries = v.shape[:2]
-    per_task = u.shape[0] // tasks
-    query_weight, support_weight = _split(block, u.shape[1])
-    out = block.support.vmapped.conv
-    q = F.conv2d(u, query_weight, block.cross.cross_conv.bias, padding=1)
-    term = F.conv2d(F.conv2d(v.flatten(0, 1), support_weight, padding=1), out.weight, padding=1)
-    term = term.unflatten(0, (tasks, 1, entries)) + out(q).unflatten(0, (tasks, per_task))[:, :, None]
-    mean = torch.einsum("tqs,tschw->tqchw", weights.unflatten(0, (tasks, per_task)).to(v.dtype), v).flatten(0, 1)
-    z_mean = F.conv2d(mean, support_weight, padding=1) + q
-    return _activate(block.target.vmapped.conv(z_mean), block), _activate(term.flatten(0, 2), block)
+    def _first_block(self, block: CrossBlock, u: Tensor, v: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """u (T·Q,1,H,W), v (T,S,2,H,W), weights (T·Q,S), cross_activation none -> the query's (T·Q,C,H,W), the support's next
+        (T·Q·S,C,H/2,W/2) and its mean before downsampling (T·Q,C,H,W), all that the rest of the network reads of it."""
+        tasks = v.shape[0]
+        query_weight, support_weight = _split(block, u.shape[1])
+        out = block.support.vmapped.conv
+        q = F.conv2d(u, query_weight, block.cross.cross_conv.bias, padding=1)
+        add = _convolve(out, q).unflatten(0, (tasks, -1))
+        weights = weights.unflatten(0, (tasks, -1)).to(v.dtype)
+        z_mean = F.conv2d(torch.einsum("tqs,tschw->tqchw", weights, v).flatten(0, 1), support_weight, padding=1) + q
+        new_query = _activate(_convolve(block.target.vmapped.conv, z_mean), block)
+        if self.spec.downsample == "max_pool" and usable(q, out.weight):
+            return new_query, *first_block(v, support_weight, out.weight, add, weights, block.slope)
+        term = F.conv2d(F.conv2d(v.flatten(0, 1), support_weight, padding=1), out.weight, padding=1)
+        term = _activate(term.unflatten(0, (tasks, 1, -1)) + add[:, :, None], block)
+        mean = _weighted_mean(term.flatten(0, 1), weights.flatten(0, 1))
+        return new_query, downsample(term.flatten(0, 2), self.spec), mean
 
 
 def _block(block: CrossBlock, u: Tensor, v: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
@@ -85,28 +92,29 @@ def _block(block: CrossBlock, u: Tensor, v: Tensor, weights: Tensor) -> tuple[Te
         z_mean = _weighted_mean(z, weights)
     else:
         mean = _weighted_mean(v.unflatten(0, weights.shape), weights)
-        z_mean = F.conv2d(mean, _split(block, u.shape[1])[1], padding=1) + q
-    new_query = _activate(block.target.vmapped.conv(z_mean), block)
-    return new_query, _activate(block.support.vmapped.conv(z.flatten(0, 1)), block)
+        z_mean = conv3x3(mean, _split(block, u.shape[1])[1]) + q
+    new_query = _activate(_convolve(block.target.vmapped.conv, z_mean), block)
+    return new_query, _activate(_convolve(block.support.vmapped.conv, z.flatten(0, 1)), block)
 
 
 def _last_block(block: CrossBlock, u: Tensor, below: Tensor, skip: Tensor, weights: Tensor) -> Tensor:
-    """u (B,Cu,H,W), below (B·S,C,H/2,W/2), skip (B·S,C,H,W) -> (B,C,H,W): the query branch alone."""
-    below, skip = below.unflatten(0, weights.shape), skip.unflatten(0, weights.shape)
+    """u (B,Cu,H,W), below (B·S,C,H/2,W/2), skip (B·S,C,H,W), or (B,C,H,W) their mean with cross_activation none -> (B,C,H,W):
+    the query branch alone."""
+    below = below.unflatten(0, weights.shape)
     if block.cross_activation == "none":
-        mean = torch.cat([upsample(_weighted_mean(below, weights)), _weighted_mean(skip, weights)], 1)
-        z_mean = block.cross.cross_conv(torch.cat([u, mean], 1))
+        mean = torch.cat([upsample(_weighted_mean(below, weights)), skip], 1)
+        z_mean = _convolve(block.cross.cross_conv, torch.cat([u, mean], 1))
     else:
-        v = torch.cat([upsample(below.flatten(0, 1)), skip.flatten(0, 1)], 1)
+        v = torch.cat([upsample(below.flatten(0, 1)), skip], 1)
         q, z = _cross_terms(block, u, v)
         z_mean = _weighted_mean(_activate(z.unflatten(0, weights.shape) + q[:, None], block), weights)
-    return _activate(block.target.vmapped.conv(z_mean), block)
+    return _activate(_convolve(block.target.vmapped.conv, z_mean), block)
 
 
 def _cross_terms(block: CrossBlock, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     """(Wu*u + b, Wv*v)."""
     query_weight, support_weight = _split(block, u.shape[1])
-    return F.conv2d(u, query_weight, block.cross.cross_conv.bias, padding=1), F.conv2d(v, support_weight, padding=1)
+    return conv3x3(u, query_weight, block.cross.cross_conv.bias), conv3x3(v, support_weight)
 
 
 def _split(block: CrossBlock, query_channels: int) -> tuple[Tensor, Tensor]:
@@ -114,11 +122,16 @@ def _split(block: CrossBlock, query_channels: int) -> tuple[Tensor, Tensor]:
     return weight[:, :query_channels], weight[:, query_channels:]
 
 
+def _convolve(conv: nn.Conv2d, x: Tensor) -> Tensor:
+    return conv3x3(x, conv.weight, conv.bias)
+
+
 def _weighted_mean(x: Tensor, weights: Tensor) -> Tensor:
     """(B,S,C,H,W), (B,S) -> (B,C,H,W); summed in float32 whatever the storage type."""
     if x.dtype in (torch.float16, torch.bfloat16):
         return (x.float() * weights.float()[:, :, None, None, None]).sum(1).to(x.dtype)
-    return torch.einsum("bs,bschw->bchw", weights, x)
+    rows = x.movedim(2, 4).flatten(2)  # of channels-last memory: nothing moves
+    return (weights[:, None] @ rows).view(x.shape[0], *x.shape[3:], x.shape[2]).movedim(3, 1)
 
 
 def _activate(x: Tensor, block: CrossBlock) -> Tensor:

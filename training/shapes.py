@@ -278,17 +278,19 @@ def _tree(
     return torch.cat(starts, 1), torch.cat(stops, 1), torch.cat(radii, 1)
 
 
-def _tubes(grid: Tensor, start: Tensor, stop: Tensor, radius: Tensor, chunk: int = 16) -> Tensor:
+def _tubes(grid: Tensor, start: Tensor, stop: Tensor, radius: Tensor) -> Tensor:
     """Level (N,H,W), 1 on the centre lines and 0 at the walls of tubes along segments (N,M,2) of radius (N,M)."""
-    level = torch.full(grid.shape[:3], -1e3, device=grid.device)
     radius = radius.clamp_min(1.3 / grid.shape[1])  # 0.65 pixels: thinner, a tube falls into dots that nothing could find
-    x, y = grid[:, None, ..., 0], grid[:, None, ..., 1]
+    x, y = grid[:, None, ..., 0].contiguous(), grid[:, None, ..., 1].contiguous()
+    along = stop - start
+    segments = [v[:, :, None, None] for v in (
+        *start.unbind(2), *along.unbind(2), 1.0 / along.square().sum(2).clamp_min(1e-9), 1.0 / radius.square())]
+    chunk = max(1, 2**18 // x.numel())  # segments at a time: a megabyte stays in a CPU's cache
+    level = torch.full(grid.shape[:3], 1e6, device=grid.device)  # squared distance in radii
     for first in range(0, start.shape[1], chunk):
-        a, b = start[:, first : first + chunk, :, None, None], stop[:, first : first + chunk, :, None, None]
-        along = b - a
-        px, py = x - a[:, :, 0], y - a[:, :, 1]
-        t = ((px * along[:, :, 0] + py * along[:, :, 1]) / along.square().sum(2).clamp_min(1e-9)).clamp(0, 1)
-        squared = (px - t * along[:, :, 0]).square() + (py - t * along[:, :, 1]).square()
-        r = radius[:, first : first + chunk, None, None]
-        level = torch.maximum(level, (1.0 - (squared + 1e-12).sqrt() / r).amax(1))
-    return level
+        ax, ay, dx, dy, scale, inverse = (v[:, first : first + chunk] for v in segments)
+        px, py = x - ax, y - ay
+        t = (px * dx).addcmul_(py, dy).mul_(scale).clamp_(0, 1)
+        squared = px.addcmul_(t, dx, value=-1).square_().add_(py.addcmul_(t, dy, value=-1).square_()).mul_(inverse)
+        level = torch.minimum(level, squared.amin(1))
+    return 1.0 - (level + 1e-12).sqrt()

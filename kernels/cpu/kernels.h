@@ -70,6 +70,23 @@ struct Images {
 };
 enum { MIXED = 2 };
 
+// A row of 4x4 tiles for the gradient of a convolution's weights: its input inside a ring as above, from the ring's first pixel on;
+// its outputs' gradient, dense, and how many of its rows are image.
+struct GradientRow {
+  const float *input, *gradient;
+  int rows;
+};
+
+// Two rows of the first block in training: its 5x5 convolution of `entries` images, planar in a border of two zeros
+// (2, height + 4, width + 4), LeakyReLU, weighted mean over the entries and 2x2 maximum. weights [9][2][25][outputs] as in
+// FirstBlock; add: what all entries receive, these two rows of a dense map. Other maps are dense too, their rows of this pair.
+struct FirstPair {
+  const float *weights, *images, *add, *entry_weights;
+  int entries, height, width, outputs, pair;
+  float slope;
+  long pooled_stride;  // floats between two entries' pooled maps
+};
+
 struct Kernels {
   const char* name;
   int block;  // channels come in multiples of this
@@ -79,6 +96,16 @@ struct Kernels {
   void (*winograd_row)(const Winograd&, const Source*, int sources, const Shape&, int tile_row, int entries, const Epilogue&,
                        float* scratch);
   long (*scratch_floats)(int inputs, int outputs);
+
+  // Adds to sums [36][inputs][outputs] what rows of tiles give to the gradient of the transformed weights; shape: of the outputs'
+  // gradient, pitch its pixels in a row. scratch has gradient_scratch_floats(inputs, outputs) floats.
+  void (*gradient_rows)(const GradientRow*, int count, int inputs, int source_pitch, const Shape&, float* sums, float* scratch);
+  long (*gradient_scratch_floats)(int inputs, int outputs);
+
+  // Forward; and backward from the gradients of both results to add's (written) and the weights' (added to sums [9][2][25][outputs]).
+  // scratch has 2 * width * block floats.
+  void (*first_forward)(const FirstPair&, float* pooled, float* mean, float* scratch);
+  void (*first_backward)(const FirstPair&, const float* pooled, const float* mean, float* add_gradient, float* sums, float* scratch);
 
   // Rows 2 * pair and 2 * pair + 1 of the first block's support term of `entries` images, added to epilogue.add and so on.
   void (*first_block_rows)(const FirstBlock&, const Images&, const Shape&, int pair, int entries, const Epilogue&);

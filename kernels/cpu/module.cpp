@@ -113,6 +113,8 @@ py::array_t<float> run(Network& network, const std::vector<const Prepared*>& sup
 
 }  // namespace
 
+void add_training(py::module_& m);  // training_module.cpp
+
 PYBIND11_MODULE(_native, m) {
   m.doc() = "The folded network on the CPU in native code; use it through universeg_rt.runners.native.";
   m.def("available", &universeg::available_kernels, "Names of the kernels that run on this processor, the fastest first.");
@@ -123,4 +125,5 @@ PYBIND11_MODULE(_native, m) {
            py::arg("threads"))
       .def("run", &run, py::arg("supports"), py::arg("query"))
       .def_property_readonly("instructions", [](const Network& n) { return std::string(n.kernels->name); });
+  add_training(m);
 }

@@ -59,6 +59,25 @@ def test_values_and_gradients_equal_the_reference(name, queries, entries):
             assert torch.allclose(f.grad, p.grad, rtol=1e-8, atol=1e-14), key
 
 
+@pytest.mark.parametrize("spec", [
+    NetworkSpec("none", (32,) * 4, (32,) * 3, "max_pool"), NetworkSpec("none", (32, 64, 32), (64, 32), "bilinear"),
+    NetworkSpec("leaky_relu", (32, 32), (32,), "max_pool"), NetworkSpec("none", (32, 12), (32,), "max_pool")])
+def test_float32_equals_the_reference_in_float64(spec):
+    """float32 on a CPU goes through the native kernels, where they are built and the channels allow."""
+    plain, folded = pair(spec)
+    given = folded.float()
+    query, images, labels, weights = inputs(2, 2, 3, 32)
+    expected = plain(query.flatten(0, 1), *(x.repeat_interleave(2, 0) for x in (images, labels, weights))).unflatten(0, (2, 2))
+    logits = given(*(x.float() for x in (query, images, labels, weights)))
+    assert (logits - expected).abs().max() < 1e-4 * expected.abs().max()
+    target = torch.rand_like(expected)
+    for out in (expected, logits):
+        ((torch.sigmoid(10 * out) - target) ** 2).mean().backward()
+    for (key, p), (_, f) in zip(plain.named_parameters(), given.named_parameters()):
+        if p.grad is not None and p.grad.any():
+            assert (f.grad - p.grad).abs().max() < 1e-3 * p.grad.abs().max(), key
+
+
 @pytest.mark.parametrize("name", SPECS)
 def test_the_reference_s_own_call_works_too(name):
     plain, folded = pair(SPECS[name], 1)
