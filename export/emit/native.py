@@ -55,33 +55,35 @@ def emit_native(network: FoldedNetwork, quantisation: Quantisation | None = None
 def _in_int8(network: FoldedNetwork, quantisation: Quantisation, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The arrays that differ from those of float32."""
     blocks, last = network.blocks, len(network.blocks) - 1
-    out: list[np.ndarray | None] = [None] * last  # scales of each block's entries, None: in float
-    term = [quantisation.channels.get(f"{block.label}/support") for block in blocks[:last]]
+    # Scales of each block's entries and of their cross convolution's result; None: in float.
+    out: list[np.ndarray | None] = [None] * len(blocks)
+    term = [quantisation.channels.get(f"{block.label}/support") for block in blocks]
     for i in range(1, last):
         read = quantisation.channels.get(f"{blocks[i].label}/support_term")
         for source, scales in zip(_sources(network, i), _split(network, i, read)):
-            out[source] = scales  # a skip connection's are those before pooling: they come later and stay
-    changed = {"int8": np.array([[s is not None for s in pair] for pair in zip(out, term)], np.int8)}
+            out[source] = scales  # of a skip connection those before pooling, which come later, stay
+    changed = {"int8": np.array([[s is not None for s in pair] for pair in zip(out[:last], term)], np.int8)}
 
-    def ones(i: int, scales: np.ndarray | None) -> np.ndarray:
-        return np.ones(blocks[i].features, np.float32) if scales is None else scales
+    one = np.ones(1, np.float32)
+
+    def units(i: int, scales: list[np.ndarray | None]) -> np.ndarray:
+        return np.ones(blocks[i].features, np.float32) if scales[i] is None else scales[i]
 
     for i in range(last + 1):
-        given, between = ones(i, out[i] if i < last else None), ones(i, term[i] if i < last else None)
-        read = [ones(source, out[source]) for source in _sources(network, i)]
-        columns = np.concatenate([np.ones_like(s) for s in read] + read) if i else np.ones(arrays["0.cross.weight"].shape[1], np.float32)
-        for part, rows, reads in (("cross", between, columns), ("support", given, between), ("target", ones(i, None), between)):
+        entries, between, read = units(i, out), units(i, term), [units(source, out) for source in _sources(network, i)]
+        columns = np.concatenate([np.ones_like(s) for s in read] + read) if i else one  # the query's inputs, then the entries'
+        for part, rows, reads in (("cross", between, columns), ("support", entries, between), ("target", one, between)):
             name = f"{i}.{part}"
             if f"{name}.weight" not in arrays:
                 continue
-            weight = arrays[f"{name}.weight"] * (reads / rows[:, None])[:, :, None, None]
+            weight = arrays[f"{name}.weight"] * np.reshape(reads, (-1, 1, 1)) / np.reshape(rows, (-1, 1, 1, 1))
             changed[f"{name}.bias"] = arrays[f"{name}.bias"] / rows
             if 0 < i < last:
                 parts = np.split(weight, 2 if part == "cross" else 1, axis=1)
                 integers, scales = zip(*(quantise_weight(each, limit=MAP_LIMIT) for each in parts))
                 weight, changed[f"{name}.scale"] = np.concatenate(integers, axis=1), np.stack(scales, axis=1)
             changed[f"{name}.weight"] = weight
-    changed["first"] = arrays["first"] / ones(0, out[0])
+    changed["first"] = arrays["first"] / units(0, out)
     return changed
 
 

@@ -40,8 +40,7 @@ inline vec load(const signed char* p) { return _mm256_cvtepi32_ps(_mm256_cvtepi8
 inline steps whole(vec x) {
   const __m256i numbers = _mm256_cvtps_epi32(x);
   const __m128i pairs = _mm_packs_epi32(_mm256_castsi256_si128(numbers), _mm256_extracti128_si256(numbers, 1));
-  const auto bytes = (long long __attribute__((vector_size(16))))_mm_packs_epi16(pairs, pairs);
-  return (steps)bytes[0];
+  return (steps)_mm_cvtsi128_si64(_mm_packs_epi16(pairs, pairs));
 }
 #else
 inline vec larger(vec a, vec b) { return a > b ? a : b; }
