@@ -29,7 +29,11 @@ KERNELS = os.environ.get("UNIVERSEG_BUILD_KERNELS") == "1"  # off: installing ne
 NATIVE = os.environ.get("UNIVERSEG_NATIVE") != "0"
 
 CPU = "kernels/cpu/"
-CPU_SOURCES = {"module.cpp": [], "network.cpp": [], "weights.cpp": [], "memory.cpp": [], "training.cpp": [], "training_module.cpp": [], "kernels_plain.cpp": []}
+CPU_SOURCES = dict.fromkeys(  # source: options of its own
+    ("module.cpp", "network.cpp", "prepare.cpp", "workspace.cpp", "weights.cpp", "memory.cpp", "instructions.cpp", "training.cpp",
+     "training_module.cpp", "kernels_plain.cpp"), [])
+CPU_HEADERS = ("kernels.h", "kernels_impl.h", "vectors_impl.h", "winograd_impl.h", "first_block_impl.h", "rows_impl.h", "gradient_impl.h",
+               "memory.h", "weights.h", "workspace.h", "pool.h", "network.h", "training.h")
 if platform.machine() in ("x86_64", "AMD64"):
     CPU_SOURCES |= {"kernels_avx2.cpp": ["-mavx2", "-mfma"], "kernels_avx512.cpp": ["-mavx512f"]}
 FLAGS = ["-std=c++17", "-O3", "-fvisibility=hidden", "-Wno-psabi", "-pthread"]
@@ -75,8 +79,7 @@ class NativeDistribution(Distribution):
 
 
 native = Extension(
-    "universeg_rt._native", [CPU + name for name in CPU_SOURCES], depends=[
-        CPU + name for name in (
-            "kernels.h", "kernels_impl.h", "gradient_impl.h", "memory.h", "network.h", "pool.h", "training.h", "weights.h")], extra_compile_args=FLAGS, extra_link_args=["-pthread"], language="c++", optional=True)
+    "universeg_rt._native", [CPU + name for name in CPU_SOURCES], depends=[CPU + name for name in CPU_HEADERS],
+    extra_compile_args=FLAGS, extra_link_args=["-pthread"], language="c++", optional=True)
 setup(packages=packages, package_dir=TOP_LEVEL, ext_modules=[native] if NATIVE else [],
       cmdclass={"build_py": BuildPy, "build_ext": BuildExt}, distclass=NativeDistribution)

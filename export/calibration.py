@@ -19,13 +19,14 @@ from universeg_rt.errors import InputError
 
 from .emit import emit_whole
 from .folded import FoldedNetwork
-from .quantise import MAP_LIMIT, Quantisation, quantised_convolutions
+from .quantise import MAP_LIMIT, Quantisation, entry_convolutions, quantised_convolutions
 
 EPISODES = 24
 ENTRIES = 8
 SAMPLE = 20_000  # values of a map and episode
 CUTS = np.linspace(0.2, 1.0, 81)  # candidates for the largest value kept, as shares of the largest seen
-METHOD = "symmetric int8, zero point 0; maps by smallest mean squared error, weights by each output channel's largest value"
+METHOD = ("symmetric int8, zero point 0; maps by smallest mean squared error (for the native runner of each channel), weights by each "
+          "output channel's largest value")
 
 
 @dataclass(frozen=True)
@@ -129,16 +130,28 @@ def calibrate(network: FoldedNetwork, data: CalibrationData, progress: Callable[
     names, ends = quantised_convolutions(network)
     session, tensors = _instrumented(network, names)
     values: dict[str, list[np.ndarray]] = {name: [] for name in sorted(set(tensors.values()))}
+    of_channels: dict[str, list[np.ndarray]] = {tensors[name, "input"]: [] for name in entry_convolutions(network)}
     for episode in progress(data.episodes):
         feed = {"query": episode.query, "weights": episode.weights,
                 "support_images": np.ascontiguousarray(episode.support[:, :, :1]),
                 "support_labels": np.ascontiguousarray(episode.support[:, :, 1:])}
         for name, array in zip(values, session.run(list(values), feed)):
-            flat = np.abs(array.ravel())
-            values[name].append(np.append(flat[:: max(1, flat.size // SAMPLE) | 1], flat.max()))
+            values[name].append(_sample(np.abs(array.ravel()), SAMPLE))
+            if name in of_channels:
+                channels = np.abs(array.swapaxes(0, 1).reshape(array.shape[1], -1))
+                of_channels[name].append(_sample(channels, SAMPLE // len(channels)))
     scales = {name: best_scale(np.concatenate(parts), name) for name, parts in values.items()}
+    fine = {name: np.array([best_scale(channel, name) for channel in np.concatenate(parts, axis=1)], np.float32)
+            for name, parts in of_channels.items()}
     return Quantisation({name: scales[tensors[name, "input"]] for name in names},
-                        {name: scales[tensors[name, "output"]] for name in ends})
+                        {name: scales[tensors[name, "output"]] for name in ends},
+                        channels={name: fine[tensors[name, "input"]] for name in entry_convolutions(network)})
+
+
+def _sample(values: np.ndarray, count: int) -> np.ndarray:
+    """About `count` values evenly along the last axis, and the largest."""
+    some = values[..., :: max(1, values.shape[-1] // count) | 1]
+    return np.concatenate([some, values.max(axis=-1, keepdims=True)], axis=-1)
 
 
 def best_scale(values: np.ndarray, name: str) -> float:

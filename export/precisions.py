@@ -49,10 +49,10 @@ def write_models(folder: Path, network: FoldedNetwork, precision: Precision, met
         file = f"{prefix}stages/{position:02}_{stage.name}.onnx"
         _write(folder / file, stage.model)
         stages.append((stage.name, file))
-    native = emit_native(network) if precision.name == "fp32" else None
+    native = None if precision.name == "fp16" else emit_native(network, precision.quantisation)
     if native is not None:
-        (folder / NATIVE).write_bytes(native)
-    return Models(prefix + WHOLE, tuple(stages), prefix + PREPARE, prefix + PREDICT, None if native is None else NATIVE)
+        (folder / (prefix + NATIVE)).write_bytes(native)
+    return Models(prefix + WHOLE, tuple(stages), prefix + PREPARE, prefix + PREDICT, None if native is None else prefix + NATIVE)
 
 
 def open_models(folder: Path, models: Models, spec: NetworkSpec) -> dict[str, Model]:

@@ -10,6 +10,9 @@ and would saturate, and so every processor gives the same result.
 What stays in float: sums, means and activations; the first block's convolutions of images and labels (two channels in:
 nothing to gain); and the query's path through the first and the last block, next to the logits, where it is run once a query
 and its errors flip pixels (benchmarks/NOTES.md has the figures).
+
+The native CPU runner computes in float32 and holds maps and weights in int8 (emit/native.py). Its maps have a scale for each
+channel, which costs it nothing, and its weights take all of [-127, 127]: no integers are multiplied there.
 """
 
 from __future__ import annotations
@@ -33,12 +36,14 @@ class Quantisation:
     else than a quantised convolution. cpu_kernels: whether such outputs are rounded to int8 too, biases to int32, and maps
     held as uint8 with zero point 128, which are the same numbers; ONNX Runtime's CPU kernels fuse a convolution only then,
     while TensorRT takes neither that zero point nor such biases. OpenVINO 2026.4 needs it too: behind a Concat it gets signed
-    maps wrong.
+    maps wrong. channels: for the native runner, a scale (C,) for each channel of the maps that `entry_convolutions` read; a map
+    without stays in float there.
     """
 
     inputs: Mapping[str, float]
     outputs: Mapping[str, float] = field(default_factory=dict)
     cpu_kernels: bool = False
+    channels: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def for_cpu_kernels(self) -> "Quantisation":
         return replace(self, cpu_kernels=True)
@@ -64,15 +69,21 @@ def quantised_convolutions(network: FoldedNetwork) -> tuple[tuple[str, ...], tup
     return tuple(names), tuple(ends)
 
 
-def quantise_weight(weight: np.ndarray, bias: np.ndarray | None = None, scale: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
-    """(C,...) -> int8 of the same shape and float32 scales (C,).
+def entry_convolutions(network: FoldedNetwork) -> tuple[str, ...]:
+    """Names of the quantised convolutions that read maps of the support entries."""
+    return tuple(name for name in quantised_convolutions(network)[0] if name.endswith(("/support_term", "/support")))
+
+
+def quantise_weight(weight: np.ndarray, bias: np.ndarray | None = None, scale: float = 1.0,
+                    limit: int = WEIGHT_LIMIT) -> tuple[np.ndarray, np.ndarray]:
+    """(C,...) -> int8 in [-limit, limit] of the same shape and float32 scales (C,).
 
     A bias (C,) is held in int32 in steps of `scale` (of the input map) times a channel's scale: a channel whose weights are
     so small that its bias would not fit gets the smallest scale with which it does.
     """
     largest = np.abs(weight).reshape(len(weight), -1).max(axis=1).astype(np.float64)
     least = 0.0 if bias is None else np.abs(bias.astype(np.float64)) / (scale * 2.0**30)
-    scales = np.maximum(largest / WEIGHT_LIMIT, least)
+    scales = np.maximum(largest / limit, least)
     scales = np.where(scales > 0, scales, 1.0).astype(np.float32)
     steps = np.round(weight / scales.reshape(-1, *[1] * (weight.ndim - 1)))
-    return np.clip(steps, -WEIGHT_LIMIT, WEIGHT_LIMIT).astype(np.int8), scales
+    return np.clip(steps, -limit, limit).astype(np.int8), scales

@@ -63,7 +63,7 @@ class Bundle:
         models = self._models(precision)
         name = {"whole": models.whole, "prepare": models.prepare, "predict": models.predict, "native": models.native}[part]
         if name is None:
-            old = "it was exported by an older version: export it again with universeg-export"
+            old = f"it was exported by an older version: export it again with universeg-export --precision {precision}"
             if part == "native" and self.manifest.spec.cross_activation != "none":
                 old = "this network has an activation in the cross convolution, which the native runner does not do"
             raise BundleError(f"{self.path} holds no {part} model of {precision}; {old}")

@@ -95,13 +95,16 @@ class Segmenter:
             raise InputError(f"support is a {type(support).__name__}; make a SupportSet, for example with from_arrays")
         ensemble = Ensemble() if ensemble is None else ensemble
         drawn = ensemble.draw(len(support))
-        entries = support.on_grid(self.grid, aspect)
         largest = max(len(indices) for indices, _ in drawn)
-        sets = np.zeros((len(drawn), largest, *entries.shape[1:]), np.float32)
+        sets = np.zeros((len(drawn), largest, 2, *self.grid), np.float32)
         weights = np.zeros((len(drawn), largest), np.float32)
+        places: dict[int, list[tuple[int, int]]] = {}  # of each entry: it is made once, and only where it is read
         for k, (indices, row) in enumerate(drawn):
-            sets[k, : len(indices)] = entries[indices]
             weights[k, : len(indices)] = row
+            for place, index in enumerate(indices):
+                places.setdefault(int(index), []).append((k, place))
+        for index, found in places.items():
+            sets[tuple(zip(*found))] = support.entry_on_grid(index, self.grid, aspect)
         return Task(self, support, ensemble, aspect, self.runner.prepare(sets, weights))
 
     def estimate(self, support_size: int, members: int = 1) -> Estimate:

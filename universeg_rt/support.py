@@ -132,8 +132,12 @@ class SupportSet:
     def on_grid(self, grid: tuple[int, int], aspect: str) -> np.ndarray:
         """(N,2,H,W) float32 as the network reads it: normalised images and labels on the grid."""
         out = np.empty((len(self), 2, *grid), np.float32)
-        for i, (image, label) in enumerate(zip(self.images, self.labels)):
-            placement = Placement.of(image.shape, grid, aspect)
-            out[i, 0] = placement.image_to_grid(image, grid)
-            out[i, 1] = placement.label_to_grid(label, grid)
+        for i in range(len(self)):
+            out[i] = self.entry_on_grid(i, grid, aspect)
         return out
+
+    def entry_on_grid(self, index: int, grid: tuple[int, int], aspect: str) -> np.ndarray:
+        """(2,H,W) float32 of one entry, as `on_grid`."""
+        image, label = self.images[index], self.labels[index]
+        placement = Placement.of(image.shape, grid, aspect)
+        return np.stack([placement.image_to_grid(image, grid), placement.label_to_grid(label, grid)]).astype(np.float32, copy=False)

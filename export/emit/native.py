@@ -4,6 +4,16 @@ Block i, in the order in which they run: `i.cross`, `i.support` (but for the las
 (out,in,3,3) and `.bias` (out,); `first` (9,2,5,5,out), the first block's composed kernels for the nine positions of a pixel,
 (top, middle, bottom) x (left, middle, right), where taps that fall outside the image are zero; `head.weight` (in,), `head.bias`
 (1,). All float32.
+
+In int8 the runner holds maps of the support entries in 8 bits and computes in float32. `int8` (blocks - 1, 2) says which: a block's
+entries, and the result of their cross convolution. A held map x is s * round(x / s) with a scale s for each channel, and the
+scales are in the weights around it, so that the runner has only to round:
+
+    LeakyReLU(W x + b) / s = LeakyReLU((W / s) x + b / s)    rows of what gives the map, and of what is added to it
+    W x = (W s) (x / s)                                      columns of what reads it, or the mean of it
+
+The weights of the inner blocks are int8 then, with a float32 `.scale` (out, parts) beside: a scale for each output and each of
+`parts` equal parts of the inputs (the query's and the support's in `cross`).
 """
 
 from __future__ import annotations
@@ -15,13 +25,14 @@ from collections.abc import Mapping
 import numpy as np
 
 from ..folded import FoldedBlock, FoldedNetwork
+from ..quantise import MAP_LIMIT, Quantisation, quantise_weight
 
 _POSITIONS = (("top_left", "top", "top_right"), ("left", None, "right"), ("bottom_left", "bottom", "bottom_right"))
 _INSIDE = (slice(2, 5), slice(0, 5), slice(0, 3))  # taps of a first, a middle and a last row or column
 
 
-def emit_native(network: FoldedNetwork) -> bytes | None:
-    """The file's bytes, the same for the same network; None where the native runner cannot run it: its order of work needs
+def emit_native(network: FoldedNetwork, quantisation: Quantisation | None = None) -> bytes | None:
+    """The file's bytes, the same for the same arguments; None where the native runner cannot run it: its order of work needs
     the folds compose and mean before convolution, and 2x2 max pooling."""
     spec = network.spec
     if network.blocks[0].border_kernels is None or spec.downsample != "max_pool" \
@@ -35,7 +46,61 @@ def emit_native(network: FoldedNetwork) -> bytes | None:
             arrays[f"{i}.support.weight"], arrays[f"{i}.support.bias"] = block.support_weight, block.support_bias
     arrays["first"] = _first_block(network.blocks[0])
     arrays["head.weight"], arrays["head.bias"] = network.head_weight.reshape(-1), network.head_bias
-    return _npz({name: np.ascontiguousarray(value, np.float32) for name, value in arrays.items()})
+    arrays = {name: np.ascontiguousarray(value, np.float32) for name, value in arrays.items()}
+    if quantisation is not None:
+        arrays |= _in_int8(network, quantisation, arrays)
+    return _npz(arrays)
+
+
+def _in_int8(network: FoldedNetwork, quantisation: Quantisation, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The arrays that differ from those of float32."""
+    blocks, last = network.blocks, len(network.blocks) - 1
+    # Scales of each block's entries and of their cross convolution's result; None: in float.
+    out: list[np.ndarray | None] = [None] * len(blocks)
+    term = [quantisation.channels.get(f"{block.label}/support") for block in blocks]
+    for i in range(1, last):
+        read = quantisation.channels.get(f"{blocks[i].label}/support_term")
+        for source, scales in zip(_sources(network, i), _split(network, i, read)):
+            out[source] = scales  # of a skip connection those before pooling, which come later, stay
+    changed = {"int8": np.array([[s is not None for s in pair] for pair in zip(out[:last], term)], np.int8)}
+
+    one = np.ones(1, np.float32)
+
+    def units(i: int, scales: list[np.ndarray | None]) -> np.ndarray:
+        return np.ones(blocks[i].features, np.float32) if scales[i] is None else scales[i]
+
+    for i in range(last + 1):
+        entries, between, read = units(i, out), units(i, term), [units(source, out) for source in _sources(network, i)]
+        columns = np.concatenate([np.ones_like(s) for s in read] + read) if i else one  # the query's inputs, then the entries'
+        for part, rows, reads in (("cross", between, columns), ("support", entries, between), ("target", one, between)):
+            name = f"{i}.{part}"
+            if f"{name}.weight" not in arrays:
+                continue
+            weight = arrays[f"{name}.weight"] * np.reshape(reads, (-1, 1, 1)) / np.reshape(rows, (-1, 1, 1, 1))
+            changed[f"{name}.bias"] = arrays[f"{name}.bias"] / rows
+            if 0 < i < last:
+                parts = np.split(weight, 2 if part == "cross" else 1, axis=1)
+                integers, scales = zip(*(quantise_weight(each, limit=MAP_LIMIT) for each in parts))
+                weight, changed[f"{name}.scale"] = np.concatenate(integers, axis=1), np.stack(scales, axis=1)
+            changed[f"{name}.weight"] = weight
+    changed["first"] = arrays["first"] / units(0, out)
+    return changed
+
+
+def _sources(network: FoldedNetwork, i: int) -> tuple[int, ...]:
+    """The blocks whose outputs block i reads, in the order of its input channels."""
+    block = network.blocks[i]
+    if i == 0:
+        return ()
+    return (i - 1, block.spec.level) if block.spec.is_decoder else (i - 1,)
+
+
+def _split(network: FoldedNetwork, i: int, scales: np.ndarray | None) -> list[np.ndarray | None]:
+    """Of the input channels of block i by source."""
+    sources = _sources(network, i)
+    if scales is None:
+        return [None] * len(sources)
+    return np.split(scales, np.cumsum([network.blocks[s].features for s in sources])[:-1])
 
 
 def _first_block(block: FoldedBlock) -> np.ndarray:

@@ -1,9 +1,11 @@
 // What training needs beside the convolution, for one vector size: the weights' gradient of a Winograd convolution and the first
-// block. Part of kernels_impl.h.
+// block. Included by kernels_impl.h.
 //
 // With y = A'[(G w G') (B' x B)]A a tile, the gradient of u = G w G' is the sum over tiles of (B' x B)(A dy A'), for each of the
 // 36 products an (inputs x tiles) times (tiles x outputs) product. The caller takes G' . G of it.
 #pragma once
+
+#include "winograd_impl.h"
 
 namespace universeg {
 namespace {
@@ -74,7 +76,6 @@ void gradient_rows(const GradientRow* rows, int count, int inputs, int source_pi
   const int outputs = shape.channels, tiles = (shape.width + 3) / 4, groups = (inputs + TILE_ROWS - 1) / TILE_ROWS;
   const long v_product = (long)GRADIENT_TILES * inputs + PAD, z_product = (long)GRADIENT_TILES * outputs + PAD;
   float *v = scratch, *z = scratch + 36 * v_product;
-  const Source source{nullptr, 0, inputs, source_pitch};
   int held = 0;
   auto multiply = [&] {
     for (int p = 0; p < 36; ++p)
@@ -89,7 +90,8 @@ void gradient_rows(const GradientRow* rows, int count, int inputs, int source_pi
   for (int i = 0; i < count; ++i)
     for (int first = 0, some; first < tiles; first += some) {
       some = tiles - first < GRADIENT_TILES - held ? tiles - first : GRADIENT_TILES - held;
-      transform_source(source, rows[i].input, 0, first, some, inputs, v_product, v + (long)held * inputs);
+      const Source source{rows[i].input, 0, inputs, source_pitch, false};
+      transform_source<float>(source, 0, 0, first, some, inputs, v_product, v + (long)held * inputs);
       for (int t = 0; t < some; ++t) {
         const int x = 4 * (first + t);
         transform_gradient(rows[i].gradient + (long)x * outputs, (long)shape.pitch * outputs, rows[i].rows, shape.width - x, outputs,

@@ -1,15 +1,18 @@
 // The arithmetic of the native CPU runner, one table of functions for each instruction set. Plain interfaces: no standard
 // library type crosses them, so that nothing compiled for one instruction set can be taken for another.
 //
-// A map is height x width x channels float32, channels innermost, inside a ring of zeros: pixel (y, x) starts at
+// A map is height x width x channels values, channels innermost, inside a ring of zeros: pixel (y, x) starts at
 // ((y + 1) * pitch + x + 1) * channels. Channels are padded to a multiple of Kernels::block; all pointers are aligned to
-// 64 bytes. Pitch and rows have room for whole 4x4 tiles; what lies outside the image is zero and stays so.
+// 64 bytes. Pitch and rows have room for whole 4x4 tiles; what lies outside the image is zero and stays so. Values are float32,
+// or int8 where `bytes` is set: then the weights around the map are such that its values are of steps of 1 (export/emit/native.py),
+// and all that the kernels do is to round them, within -127 to 127. Arithmetic is float32 throughout.
 #pragma once
 
 namespace universeg {
 
 struct Shape {
   int height, width, channels, pitch;  // pitch: pixels in a padded row
+  bool bytes;
 };
 
 // A 3x3 convolution by Winograd's F(4x4,3x3): weights transformed to 36 products of (inputs x outputs) each, packed as
@@ -21,9 +24,10 @@ struct Winograd {
 
 // Where a convolution reads: for entry e the map at data + e * stride; sources are concatenated in order.
 struct Source {
-  const float* data;
+  const void* data;
   long stride;
   int channels, pitch;
+  bool bytes;
 };
 
 // What becomes of a convolution's sums x[entry]: add (a map shared by all entries) and bias (a value a channel) are added,
@@ -34,11 +38,13 @@ struct Epilogue {
   const float* bias;
   int activate;
   float slope;
-  float* out;
+  void* out;
   long out_stride;
-  float* pooled;
+  bool out_bytes;
+  void* pooled;
   long pooled_stride;
   int pooled_pitch;
+  bool pooled_bytes;
   float* mean;
   float* pooled_mean;
   const float* entry_weights;
@@ -107,11 +113,11 @@ struct Kernels {
   // A 3x3 convolution of few planar inputs (inputs, height + 2, width + 2) to a map, row y; weights [inputs][9][outputs].
   void (*small_row)(const float* weights, const float* planar, int inputs, const Shape&, int y, const float* bias, float* out);
 
-  // Row y of a map twice the size of `in` by bilinear interpolation with aligned corners.
-  void (*upsample_row)(const float* in, const Shape& in_shape, int y, float* out, const Shape& out_shape);
+  // Row y of a map twice the size of `in` and of its type by bilinear interpolation with aligned corners.
+  void (*upsample_row)(const void* in, const Shape& in_shape, int y, void* out, const Shape& out_shape);
 
-  // Row y of the 2x2 maximum of `in`.
-  void (*pool_row)(const float* in, const Shape& in_shape, int y, float* out, const Shape& out_shape);
+  // Row y of the 2x2 maximum of `in`, of its type.
+  void (*pool_row)(const void* in, const Shape& in_shape, int y, void* out, const Shape& out_shape);
 
   // Row y of the 1x1 convolution to one value a pixel, written densely.
   void (*head_row)(const float* weights, float bias, const float* in, const Shape&, int y, float* out);

@@ -24,7 +24,8 @@ Array array(const py::dict& arrays, const std::string& name, std::vector<py::ssi
 }
 
 // arrays: for block i `i.cross`, `i.target`, `i.support` with `.weight` (out,in,3,3) and `.bias` (out,), `first` (9,2,5,5,out) and
-// `head.weight` (in,), `head.bias` (1,).
+// `head.weight` (in,), `head.bias` (1,). `int8` (blocks - 1, 2), which may be left out: which maps are held in int8, a block's
+// (out_bytes, term_bytes) not zero.
 std::unique_ptr<Network> make(const py::dict& arrays, const std::vector<int>& encoder, const std::vector<int>& decoder, float slope,
                               const std::string& instructions, int threads) {
   const int n = (int)encoder.size();
@@ -38,6 +39,7 @@ std::unique_ptr<Network> make(const py::dict& arrays, const std::vector<int>& en
   if (!kernels) throw py::value_error("no kernels " + instructions + " for this processor");
   std::vector<Array> keep;
   std::vector<Block> blocks;
+  const Array bytes = arrays.contains("int8") ? array(arrays, "int8", {2 * n - 2, 2}) : Array();
   auto conv = [&](const std::string& name, int outputs, int inputs) {
     keep.push_back(array(arrays, name + ".weight", {outputs, inputs, 3, 3}));
     const float* weight = keep.back().data();
@@ -53,7 +55,10 @@ std::unique_ptr<Network> make(const py::dict& arrays, const std::vector<int>& en
     block.query_channels = query;
     block.cross = conv(name + ".cross", features, query + support);
     block.target = conv(name + ".target", features, features);
-    if (i < 2 * n - 2) block.support = conv(name + ".support", features, features);
+    if (i < 2 * n - 2) {
+      block.support = conv(name + ".support", features, features);
+      if (bytes.ndim() == 2) block.out_bytes = bytes.at(i, 0) != 0, block.term_bytes = bytes.at(i, 1) != 0;
+    }
     if (i == 0) {
       keep.push_back(array(arrays, "first", {9, 2, 5, 5, features}));
       block.first = keep.back().data();

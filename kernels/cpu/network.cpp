@@ -10,46 +10,11 @@
 #include <mutex>
 
 #include "pool.h"
+#include "workspace.h"
 
 namespace universeg {
 
-namespace {
-
-constexpr long CHUNK_BYTES = 4L << 20;  // of an entry's largest map, for the entries that go through a pair together
-
-// What a label is in a 6x6 window: 0 or 1 all over, or MIXED.
-unsigned char window_of(const float* corner, int pitch) {
-  const float first = *corner;
-  if (first != 0.f && first != 1.f) return MIXED;
-  for (int y = 0; y < 6; ++y)
-    for (int x = 0; x < 6; ++x)
-      if (corner[y * pitch + x] != first) return MIXED;
-  return (unsigned char)first;
-}
-
-}  // namespace
-
 struct Network::Impl {
-  struct Layer {
-    Packed query, mean, support, target;  // parts of the cross convolution that read the query and the support
-    bool is_encoder, pools, has_entries;
-    int level, features;
-    std::vector<int> groups;  // channels of each input map
-  };
-
-  // What a run needs, kept for the next one.
-  struct Workspace {
-    int height = 0, width = 0, entries = 0;
-    std::vector<int> chunk;  // entries that go through a block together
-    std::vector<Map> q, z;  // an encoder block shares its own with the decoder block of its level: never needed at once
-    std::vector<Map> r, u, u_down, mean, mean_down, up_query, up_mean;
-    // Of the entries: kept for the skip connections and the next pair; of one chunk: from a pair's first block to its second,
-    // the cross convolution's result, and what was upsampled or pooled to be read.
-    std::vector<Map> kept, passed, term, resized;
-    Floats query_planar, mixed_planar;
-    std::vector<Floats> scratch;
-  };
-
   std::vector<Layer> layers;
   Floats first, label_sum, first_query, first_mixed, head;
   float head_bias, slope;
@@ -71,6 +36,7 @@ struct Network::Impl {
       layer.features = b.cross.outputs;
       layer.pools = i < encoders - 1;
       layer.has_entries = b.support.weight != nullptr;
+      layer.out_bytes = b.out_bytes, layer.term_bytes = b.term_bytes;
       if (i > 0) {
         layer.groups = {layers[i - 1].features};
         if (!layer.is_encoder) layer.groups.push_back(layers[layer.level].features);
@@ -100,55 +66,11 @@ struct Network::Impl {
 
   int channels(int i) const { return rounded(layers[i].features, k->block); }
 
-  // The encoder block whose temporary maps a block uses.
-  int twin(int i) const { return channels(layers[i].level) == channels(i) ? layers[i].level : i; }
-
-  // ---- memory
-
   void reserve(int entries, int height, int width) {
     if (height == w.height && width == w.width && entries <= w.entries) return;
-    w = Workspace();
-    const int n = (int)layers.size();
-    for (auto* maps : {&w.q, &w.z, &w.r, &w.u, &w.u_down, &w.mean, &w.mean_down, &w.up_query, &w.up_mean, &w.kept, &w.passed,
-                       &w.term, &w.resized})
-      maps->resize(n);
-    w.chunk.resize(n);
-    long scratch = 0;
-    for (int i = 0; i < n; ++i) {
-      const Layer& layer = layers[i];
-      const int h = height >> layer.level, wd = width >> layer.level, c = channels(i);
-      const int even = i - i % 2;  // the pair's chunk follows from its larger maps
-      int largest = encoders;
-      for (int j = even; j < std::min(even + 2, n); ++j) largest = std::min(largest, std::max(layers[j].level, 1));
-      const long bytes = (long)(height >> largest) * (width >> largest) * c * 4;
-      const int chunk = w.chunk[i] = (int)std::max(1L, std::min<long>(entries, CHUNK_BYTES / bytes));
-      if (twin(i) == i) w.q[i] = Map(h, wd, c), w.z[i] = Map(h, wd, c);
-      w.u[i] = Map(h, wd, c);
-      if (layer.pools) w.u_down[i] = Map(h / 2, wd / 2, c);
-      if (!layer.is_encoder) {
-        w.up_query[i] = Map(h, wd, channels(i - 1));
-        w.up_mean[i] = Map(h, wd, channels(i - 1));
-      }
-      if (layer.has_entries) {
-        w.r[i] = Map(h, wd, c);
-        w.mean[i] = Map(h, wd, c);
-        if (layer.pools) w.mean_down[i] = Map(h / 2, wd / 2, c);
-        if (i > 0) w.term[i] = Map(h, wd, c, chunk);
-        const bool is_first = i % 2 == 0, is_last = i == n - 2, is_skipped = layer.pools && i > 0;
-        if (is_skipped || (!is_first && !is_last)) w.kept[i] = Map(h, wd, c, entries);
-        if (is_first) w.passed[i] = layer.pools ? Map(h / 2, wd / 2, c, chunk) : Map(h, wd, c, chunk);
-        if (i > 0 && (!layer.is_encoder || is_first)) w.resized[i] = Map(h, wd, channels(i - 1), chunk);
-      }
-      const int inputs = std::max(layer.query.conv.inputs, c);
-      scratch = std::max(scratch, k->scratch_floats(inputs, c));
-    }
-    w.query_planar = Floats((size_t)(height + 2) * (width + 2));
-    w.mixed_planar = Floats(3 * (size_t)(height + 2) * (width + 2));
-    for (int i = 0; i < pool.threads(); ++i) w.scratch.emplace_back(scratch);
-    w.height = height, w.width = width, w.entries = entries;
+    w = Workspace();  // the old one's memory is free before the new one's is taken
+    w = Workspace(layers, encoders, k, pool.threads(), entries, height, width);
   }
-
-  // ---- steps
 
   void convolve(const Packed& conv, const std::vector<Source>& sources, const Shape& shape, int entries, const Epilogue& e) {
     pool.each((shape.height + 3) / 4, [&](int row, int thread) {
@@ -156,13 +78,21 @@ struct Network::Impl {
     });
   }
 
+  static void write_out(Epilogue& e, const Map& to, int from = 0) {
+    e.out = to.at(from), e.out_stride = to.stride, e.out_bytes = to.shape.bytes;
+  }
+  static void write_pooled(Epilogue& e, const Map& to) {
+    e.pooled = to.at(0), e.pooled_stride = to.stride, e.pooled_pitch = to.shape.pitch, e.pooled_bytes = to.shape.bytes;
+  }
+
   Epilogue plain(const float* bias, const float* add, const Map& out) {
     Epilogue e{};
-    e.bias = bias, e.add = add, e.out = out.at(0), e.out_stride = out.stride, e.slope = slope;
+    e.bias = bias, e.add = add, e.slope = slope;
+    write_out(e, out);
     return e;
   }
 
-  using ResizeRow = void (*)(const float*, const Shape&, int, float*, const Shape&);
+  using ResizeRow = void (*)(const void*, const Shape&, int, void*, const Shape&);
 
   // `count` maps of `from`, the first at `at`, to as many of `to`.
   void resize(ResizeRow row, const Map& from, int at, Map& to, int count) {
@@ -177,48 +107,48 @@ struct Network::Impl {
   // The query's inputs of block i, as sources.
   std::vector<Source> query_sources(int i) {
     if (layers[i].is_encoder) return {w.u_down[i - 1].source()};
-    upsample(w.u[i - 1], 0, w.up_query[i], 1);
-    return {w.up_query[i].source(), w.u[layers[i].level].source()};
+    upsample(w.u[i - 1], 0, w.up[i], 1);
+    return {w.up[i].source(), w.u[layers[i].level].source()};
   }
 
   std::vector<Source> mean_sources(int i) {
     if (layers[i].is_encoder) return {w.mean_down[i - 1].source()};
-    upsample(w.mean[i - 1], 0, w.up_mean[i], 1);
-    return {w.up_mean[i].source(), w.mean[layers[i].level].source()};
+    upsample(w.mean[i - 1], 0, w.up[i], 1);
+    return {w.up[i].source(), w.mean[layers[i].level].source()};
   }
 
   // q = Wu * u + b, and r = Ws * q + bs which every entry receives.
   void query_terms(int i) {
     const Layer& layer = layers[i];
-    if (i > 0) convolve(layer.query, query_sources(i), w.q[twin(i)].shape, 1, plain(layer.query.bias.get(), nullptr, w.q[twin(i)]));
+    if (i > 0) convolve(layer.query, query_sources(i), w.q[i].shape, 1, plain(layer.query.bias.get(), nullptr, w.q[i]));
     if (layer.has_entries)
-      convolve(layer.support, {w.q[twin(i)].source()}, w.r[i].shape, 1, plain(layer.support.bias.get(), nullptr, w.r[i]));
+      convolve(layer.support, {w.q[i].source()}, w.r[i].shape, 1, plain(layer.support.bias.get(), nullptr, w.r[i]));
   }
 
   // u' = LeakyReLU(Wt * (Wv * mean + q) + bt); for the first block z is there already.
   void query_out(int i) {
     const Layer& layer = layers[i];
-    if (i > 0) convolve(layer.mean, mean_sources(i), w.z[twin(i)].shape, 1, plain(nullptr, w.q[twin(i)].at(0), w.z[twin(i)]));
+    if (i > 0) convolve(layer.mean, mean_sources(i), w.z[i].shape, 1, plain(nullptr, w.q[i].floats(), w.z[i]));
     Epilogue e = plain(layer.target.bias.get(), nullptr, w.u[i]);
     e.activate = 1;
-    if (layer.pools) e.pooled = w.u_down[i].at(0), e.pooled_pitch = w.u_down[i].shape.pitch;
-    convolve(layer.target, {w.z[twin(i)].source()}, w.u[i].shape, 1, e);
+    if (layer.pools) write_pooled(e, w.u_down[i]);
+    convolve(layer.target, {w.z[i].source()}, w.u[i].shape, 1, e);
   }
 
   // Block i on the entries from..from+count-1, a chunk.
   void entries(int i, const Prepared& support, int from, int count) {
     const Layer& layer = layers[i];
     Epilogue e{};
-    e.add = w.r[i].at(0), e.activate = 1, e.slope = slope, e.first = from == 0;
-    e.mean = w.mean[i].at(0), e.entry_weights = support.weights.get() + from;
+    e.add = w.r[i].floats(), e.activate = 1, e.slope = slope, e.first = from == 0;
+    e.mean = w.mean[i].floats(), e.entry_weights = support.weights.get() + from;
     const bool is_first = i % 2 == 0;
     if (layer.pools) {
-      e.pooled_mean = w.mean_down[i].at(0), e.pooled_pitch = w.mean_down[i].shape.pitch;
-      if (is_first) e.pooled = w.passed[i].at(0), e.pooled_stride = w.passed[i].stride;
+      e.pooled_mean = w.mean_down[i].floats(), e.pooled_pitch = w.mean_down[i].shape.pitch;
+      if (is_first) write_pooled(e, w.passed[i]);
     } else if (is_first) {
-      e.out = w.passed[i].at(0), e.out_stride = w.passed[i].stride;
+      write_out(e, w.passed[i]);
     }
-    if (w.kept[i].stride) e.out = w.kept[i].at(from), e.out_stride = w.kept[i].stride;
+    if (w.kept[i].stride) write_out(e, w.kept[i], from);
     if (i == 0) {
       const FirstBlock block{first.get(), label_sum.get(), channels(0)};
       const long stride = 2L * w.height * w.width, labels = (long)w.height / 2 * (w.width / 2);
@@ -249,7 +179,7 @@ struct Network::Impl {
     std::copy_n(w.query_planar.get(), plane, w.mixed_planar.get());
     std::copy_n(support.mean.get(), 2 * plane, w.mixed_planar.get() + plane);
     pool.each(w.height, [&](int y, int) {
-      k->small_row(first_mixed.get(), w.mixed_planar.get(), 3, w.z[0].shape, y, layers[0].query.bias.get(), w.z[0].at(0));
+      k->small_row(first_mixed.get(), w.mixed_planar.get(), 3, w.z[0].shape, y, layers[0].query.bias.get(), w.z[0].floats());
     });
     for (int i = 0; i + 1 < n; i += 2) {
       if (i > 0) query_terms(i);
@@ -264,7 +194,7 @@ struct Network::Impl {
     }
     query_terms(n - 1);
     query_out(n - 1);
-    pool.each(w.height, [&](int y, int) { k->head_row(head.get(), head_bias, w.u[n - 1].at(0), w.u[n - 1].shape, y, logits); });
+    pool.each(w.height, [&](int y, int) { k->head_row(head.get(), head_bias, w.u[n - 1].floats(), w.u[n - 1].shape, y, logits); });
   }
 
   void run(const std::vector<const Prepared*>& supports, const float* query, float* logits) {
@@ -275,7 +205,7 @@ struct Network::Impl {
     reserve(most, height, width);
     for (int y = 0; y < height; ++y) std::copy_n(query + y * width, width, w.query_planar.get() + (y + 1) * (width + 2) + 1);
     pool.each(height, [&](int y, int) {
-      k->small_row(first_query.get(), w.query_planar.get(), 1, w.q[0].shape, y, layers[0].query.bias.get(), w.q[0].at(0));
+      k->small_row(first_query.get(), w.query_planar.get(), 1, w.q[0].shape, y, layers[0].query.bias.get(), w.q[0].floats());
     });
     query_terms(0);
     for (size_t i = 0; i < supports.size(); ++i) one(*supports[i], logits + i * (size_t)height * width);
@@ -290,65 +220,6 @@ Network::~Network() = default;
 
 void Network::run(const std::vector<const Prepared*>& supports, const float* query, float* logits) {
   impl_->run(supports, query, logits);
-}
-
-Network::Prepared Network::prepare(const float* entries, const float* weights, int count, int height, int width) {
-  Prepared out;
-  out.entries = entries, out.count = count, out.height = height, out.width = width;
-  const size_t plane = (size_t)height * width, mean_plane = (size_t)(height + 2) * (width + 2);
-  out.mean = Floats(2 * mean_plane);
-  out.weights = Floats(count);
-  std::copy_n(weights, count, out.weights.get());
-  for (int i = 0; i < 2 * count; ++i)
-    for (int y = 0; y < height; ++y) {
-      const float* from = entries + i * plane + (size_t)y * width;
-      float* mean = out.mean.get() + i % 2 * mean_plane + (size_t)(y + 1) * (width + 2) + 1;
-      for (int x = 0; x < width; ++x) mean[x] += weights[i / 2] * from[x];
-    }
-  out.labels.resize((size_t)count * (height / 2) * (width / 2), MIXED);
-  for (int i = 0; i < count; ++i) {
-    const float* label = entries + (2 * i + 1) * plane;
-    unsigned char* to = out.labels.data() + (size_t)i * (height / 2) * (width / 2);
-    for (int y = 2; y + 3 < height; y += 2)
-      for (int x = 2; x + 3 < width; x += 2)
-        to[(size_t)(y / 2) * (width / 2) + x / 2] = window_of(label + (size_t)(y - 2) * width + x - 2, width);
-  }
-  return out;
-}
-
-namespace {
-
-bool runs_here([[maybe_unused]] const Kernels* kernels) {
-#if defined(__x86_64__) && !defined(UNIVERSEG_ALL_KERNELS)  // a test compiles them all for the processor at hand
-  const std::string name = kernels->name;
-  if (name == "avx2") return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-  if (name == "avx512") return __builtin_cpu_supports("avx512f");
-#endif
-  return true;
-}
-
-const std::vector<const Kernels*>& all_kernels() {
-#if defined(__x86_64__)
-  static const std::vector<const Kernels*> all = {avx512_kernels(), avx2_kernels(), plain_kernels()};
-#else
-  static const std::vector<const Kernels*> all = {plain_kernels()};
-#endif
-  return all;
-}
-
-}  // namespace
-
-const Kernels* choose_kernels(const std::string& name) {
-  for (const Kernels* kernels : all_kernels())
-    if (runs_here(kernels) && (name == "auto" || name == kernels->name)) return kernels;
-  return nullptr;
-}
-
-std::vector<std::string> available_kernels() {
-  std::vector<std::string> out;
-  for (const Kernels* kernels : all_kernels())
-    if (runs_here(kernels)) out.push_back(kernels->name);
-  return out;
 }
 
 }  // namespace universeg

@@ -10,11 +10,13 @@
 namespace universeg {
 
 // One CrossBlock. The last block has no support convolution (null weight). first: of the first block, its composed kernels
-// (9, 2, 5, 5, outputs).
+// (9, 2, 5, 5, outputs). out_bytes, term_bytes: whether the entries that it gives and their cross convolution's result are held in
+// int8; the first block has no such result, the last but one gives no entries.
 struct Block {
   Conv cross, target, support;
   int query_channels;
   const float* first;
+  bool out_bytes, term_bytes;
 };
 
 struct Network {

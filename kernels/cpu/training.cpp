@@ -88,13 +88,13 @@ void convolve(const Kernels& k, Pool& pool, const Maps& x, const float* weights,
   Floats aligned_bias(outputs);
   if (bias) std::copy_n(bias, outputs, aligned_bias.get());
   const Winograd conv{weights, x.channels, outputs};
-  const Shape shape{x.height, x.width, outputs, x.width};
+  const Shape shape{x.height, x.width, outputs, x.width, false};
   pool.each(groups * rows, [&](int item, int thread) {
     const int row = item % rows, first = item / rows * together, count = std::min(together, x.count - first);
     float* ring_of = scratch[thread].get();
     for (int i = 0; i < count; ++i) copy_rows(x, first + i, row, ring_of + i * ring);
     // Both sides are told of rings that are not there: the input's rows above this one, the output's ring.
-    const Source source{ring_of - 4L * row * pitch_of(x) * x.channels, ring, x.channels, pitch_of(x)};
+    const Source source{ring_of - 4L * row * pitch_of(x) * x.channels, ring, x.channels, pitch_of(x), false};
     Epilogue e{};
     e.bias = aligned_bias.get();
     e.out = out + first * stride - ((long)x.width + 1) * outputs;
@@ -108,7 +108,7 @@ void convolve_gradient(const Kernels& k, Pool& pool, const Maps& x, const Maps& 
   const int together = std::max(1, 32 / tiles(x.width)), batches = (x.count * rows + together - 1) / together;
   const long ring = ring_floats(x), size = 36L * x.channels * gradient.channels;
   const long row_of = (long)x.width * gradient.channels;
-  const Shape shape{x.height, x.width, gradient.channels, x.width};
+  const Shape shape{x.height, x.width, gradient.channels, x.width, false};
   std::vector<Floats> partial(shares);
   pool.each(shares, [&](int share, int) {
     partial[share] = Floats(size);

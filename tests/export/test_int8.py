@@ -14,13 +14,15 @@ from universeg_rt.errors import InputError
 from universeg_rt.export.calibration import (
     CalibrationData, Episode, best_scale, calibrate, support_episodes, synthetic_episodes)
 from universeg_rt.export.emit import emit_predict, emit_prepare, emit_stages, emit_whole
+from universeg_rt.export.emit.native import emit_native
 from universeg_rt.export.folds import fold
 from universeg_rt.runners.streamed import StreamedOnnxRuntime
 from universeg_rt.export.precisions import runner_model, whole_model
-from universeg_rt.export.quantise import WEIGHT_LIMIT, Quantisation, quantise_weight, quantised_convolutions
+from universeg_rt.export.quantise import (
+    WEIGHT_LIMIT, Quantisation, entry_convolutions, quantise_weight, quantised_convolutions)
 from universeg_rt.spec import NetworkSpec
 
-from ..conftest import discs, random_weights
+from ..conftest import SMALL_SPEC, discs, random_weights
 
 pytestmark = pytest.mark.torch
 
@@ -169,12 +171,31 @@ def test_all_forms_compute_the_same_within_the_rounding(tmp_path, small_spec, ne
     assert np.abs(streamed - exact).mean() < 0.1 * np.abs(exact).mean()
 
 
+def test_every_channel_of_the_entries_maps_has_its_scale():
+    weights = random_weights(SMALL_SPEC)
+    weights["enc_blocks.1.support.vmapped.conv.weight"][2] = 0  # a channel that is always zero
+    weights["enc_blocks.1.support.vmapped.conv.bias"][2] = 0
+    network = fold(SMALL_SPEC, weights)
+    plan = calibrate(network, noise_episodes())
+    assert set(plan.channels) == set(entry_convolutions(network)) and plan.channels
+    assert not any(name.endswith(("query_term", "target", "mean_term")) for name in plan.channels)
+    for name, scales in plan.channels.items():
+        assert scales.dtype == np.float32 and (scales > 0).all() and np.isfinite(scales).all()
+        live = scales[scales != 1]
+        assert 0.2 * plan.inputs[name] <= live.max() <= 2 * plan.inputs[name] and live.min() < live.max(), name
+    second = network.blocks[2]
+    assert plan.channels[f"{second.label}/support_term"][2] == 1 and len(plan.channels[f"{second.label}/support_term"]) == 5
+
+
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(network):
     def model(data):
         return emit_whole(network, {}, "0", quantisation=calibrate(network, data)).SerializeToString(deterministic=True)
 
     assert model(noise_episodes()) == model(noise_episodes())
     assert model(noise_episodes()) != model(noise_episodes(seed=5))
+    if emit_native(network) is not None:
+        one, again, other = (emit_native(network, calibrate(network, noise_episodes(seed=seed))) for seed in (0, 0, 5))
+        assert one == again != other
 
 
 def test_synthetic_episodes_are_drawn_from_their_seed():

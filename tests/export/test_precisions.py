@@ -58,8 +58,10 @@ def test_files_and_manifest(bundle):
         assert bundle.model(precision, "prepare").name == "prepare.onnx" and bundle.model(precision, "predict").is_file()
         assert all(path.parent == bundle.path / precision / "stages" for _, path in bundle.stages(precision))
         assert [name for name, _ in bundle.stages(precision)] == [name for name, _ in bundle.stages("fp32")]
+        assert (bundle.manifest.models[precision].native is None) == (precision == "fp16")
         metadata = {p.key: p.value for p in onnx.load(bundle.model(precision)).metadata_props}
         assert metadata["universeg.precision"] == precision
+    assert bundle.model("int8", "native") == bundle.path / "int8" / "native.npz"
     assert Manifest.from_json(manifest.to_json(), "m") == manifest
 
 
@@ -68,7 +70,7 @@ def test_every_precision_has_its_report(bundle):
     assert {p: reports[p]["tolerance"]["kind"] for p in reports} == {
         "fp32": "Tolerance", "fp16": "HalfTolerance", "int8": "MaskTolerance"}
     for precision, report in reports.items():
-        native = {"native"} if precision == "fp32" and NATIVE else set()
+        native = {"native"} if precision != "fp16" and NATIVE else set()
         assert set(report["models"]) == {"whole", "pair", "streamed"} | native
         for figures in report["models"].values():
             assert {"largest_logit_error", "flipped_pixels", "pixels", "smallest_dice"} <= set(figures)
@@ -76,6 +78,7 @@ def test_every_precision_has_its_report(bundle):
     errors = [reports[p]["models"]["whole"]["largest_logit_error"] for p in ("fp32", "fp16", "int8")]
     assert errors == sorted(errors) and errors[0] < 1e-4
     held_out = reports["int8"]["held_out"]
+    assert set(held_out["models"]) == set(reports["int8"]["models"])
     assert held_out["tasks"] == 2 and set(held_out["models"]["streamed"]) >= {"dice", "dice_float32", "mean_dice_loss", "flipped"}
     calibration = bundle.manifest.provenance["calibration"]
     assert calibration["seed"] == 3 and len(calibration["data_sha256"]) == 64 and calibration["method"] and calibration["entries"] == [3]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -76,11 +79,39 @@ def test_where_it_is_not_built_another_runs(small_bundle, monkeypatch):
     assert runner.name != "native" and "native (not built here)" in runner.reason
 
 
-def test_only_float32(native, typed_bundle):
-    with pytest.raises(RunnerError, match="fp32 only, not int8"):
-        open_runner(Bundle.open(typed_bundle), "native", "int8")
-    runner = open_runner(Bundle.open(typed_bundle), precision="int8")
-    assert runner.precision == "int8" and "native" in runner.reason
+def test_int8_is_its_own_where_the_bundle_has_the_weights(native, typed_bundle, monkeypatch):
+    images, labels = discs(5)
+    support, probabilities = SupportSet.from_arrays(images[:4], labels[:4]), {}
+    for precision in ("auto", "fp32", "int8"):
+        segmenter = Segmenter.open(typed_bundle, runner="native", precision=precision)
+        assert segmenter.runner.precision == ("int8" if precision == "int8" else "fp32")
+        probabilities[precision] = segmenter.prepare(support).predict(images[4]).probability
+    assert np.array_equal(probabilities["auto"], probabilities["fp32"])
+    assert 0 < np.abs(probabilities["int8"] - probabilities["fp32"]).max() < 0.1
+    chosen = open_runner(Bundle.open(typed_bundle), precision="int8")
+    assert (chosen.name, chosen.precision) == ("native", "int8")
+    monkeypatch.setenv("UNIVERSEG_INSTRUCTIONS", "plain")
+    plain = Segmenter.open(typed_bundle, runner="native", precision="int8")
+    assert plain.runner.device == "CPU, plain"
+    assert np.abs(plain.prepare(support).predict(images[4]).probability - probabilities["int8"]).max() < 0.02
+
+
+def test_a_bundle_from_before_its_int8(native, typed_bundle, tmp_path):
+    folder = shutil.copytree(typed_bundle, tmp_path / "older")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    del manifest["files"][manifest["models"]["int8"].pop("native")]
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(RunnerError, match="no native model of int8; .*universeg-export --precision int8, or use runner='onnxruntime'"):
+        open_runner(Bundle.open(folder), "native", "int8")
+    runner = open_runner(Bundle.open(folder), precision="int8")
+    assert (runner.name, runner.precision) == ("onnxruntime", "int8")
+    assert "native (the bundle has no int8 weights for it)" in runner.reason
+    assert open_runner(Bundle.open(folder)).name == "native"
+
+
+def test_fp16_is_not_for_it(native, typed_bundle):
+    with pytest.raises(RunnerError, match="runs fp32 and int8, not fp16; use runner='onnxruntime'"):
+        open_runner(Bundle.open(typed_bundle), "native", "fp16")
 
 
 def test_sizes(native, small_bundle):
@@ -116,3 +147,39 @@ def test_a_network_it_cannot_run_has_no_weights_for_it():
 def test_the_memory_estimate_grows_with_the_support(native, small_bundle):
     runner = open_runner(Bundle.open(small_bundle), "native")
     assert runner.peak_bytes(64, 1, 128, 128) > runner.peak_bytes(1, 1, 128, 128) > 1e7
+
+
+def test_int8_takes_far_less_memory_and_says_so(native, tmp_path):
+    """In a process of its own, for a network whose maps are most of it."""
+    pytest.importorskip("torch", reason="the folds need torch's reference: pip install 'universeg_rt[export]'")
+    if not Path("/proc/self/status").exists():
+        pytest.skip("this system does not say how much memory a process has taken")
+    from universeg_rt.export.emit.native import emit_native
+    from universeg_rt.export.folds import fold
+    from universeg_rt.export.quantise import Quantisation, entry_convolutions
+
+    from ..conftest import random_weights
+
+    spec = NetworkSpec("none", (64,) * 3, (64,) * 2, "max_pool")
+    network, code = fold(spec, random_weights(spec)), """
+import sys, numpy as np
+from universeg_rt.runners.native import NativeRunner
+from universeg_rt.spec import NetworkSpec
+runner = NativeRunner(sys.argv[1], NetworkSpec.from_json(sys.argv[2]), 2)
+support = np.zeros((1, 150, 2, 128, 128), np.float32)
+support[:, :, :, ::2] = 1
+runner.run(runner.prepare(support, np.full((1, 150), 1 / 150, np.float32)), np.zeros((1, 1, 128, 128), np.float32))
+peak = next(int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith("VmHWM"))
+print(runner.precision, peak, runner.peak_bytes(150, 1, 128, 128))
+"""
+    scales = {name: np.full(128 if name.startswith("dec") and name.endswith("term") else 64, 0.05, np.float32)
+              for name in entry_convolutions(network)}
+    took = {}
+    for quantisation in (None, Quantisation({}, channels=scales)):
+        (tmp_path / "native.npz").write_bytes(emit_native(network, quantisation))
+        done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "native.npz"), spec.to_json()], check=True,
+                              capture_output=True, text=True)
+        precision, peak, said = done.stdout.split()
+        took[precision] = int(peak)
+        assert 0.75 < int(peak) / int(said) < 1.1, done.stdout
+    assert took["int8"] < 0.65 * took["fp32"]

@@ -15,10 +15,12 @@ from .base import Runner
 from .threads import cores
 
 INSTRUCTIONS = ("avx512", "avx2", "plain")
+PRECISIONS = ("fp32", "int8")
 
 
 class NativeRunner(Runner):
-    """float32 on the CPU, of the networks that `export/emit/native.py` writes; results do not depend on the number of threads.
+    """float32 arithmetic on the CPU, of the networks that `export/emit/native.py` writes; results do not depend on the number of
+    threads. In int8 the weights come, and the maps of the support entries are held, in 8 bits: half of the memory at large S.
 
     The environment variable UNIVERSEG_INSTRUCTIONS forces one of INSTRUCTIONS; else the best that the processor has is taken.
     """
@@ -46,19 +48,25 @@ class NativeRunner(Runner):
         self._native, self._spec = _native, spec
         try:
             with np.load(weights, allow_pickle=False) as file:
-                arrays = dict(file)
+                arrays = _in_float(dict(file))
             self._network = _native.Network(arrays, list(spec.encoder_features), list(spec.decoder_features),
                                             spec.negative_slope, instructions, self.threads)
         except (OSError, ValueError, KeyError, BadZipFile) as error:
             raise BundleError(f"{weights} cannot be used ({error}); export the bundle again, or copy it again") from None
-        self.model_bytes = os.path.getsize(weights)
+        self.precision = "int8" if "int8" in arrays else "fp32"
+        self._weight_bytes = sum(array.nbytes for array in arrays.values())
         self.device = f"CPU, {self._network.instructions}"
 
     @classmethod
     def open(cls, bundle: Bundle, precision: str, threads: int | None) -> NativeRunner:
-        if precision not in ("auto", "fp32"):
-            raise RunnerError(f"the native runner computes in fp32 only, not {precision}; use runner='onnxruntime' for that")
-        return cls(bundle.model("fp32", "native"), bundle.manifest.spec, threads, os.environ.get("UNIVERSEG_INSTRUCTIONS", "auto"))
+        precision = "fp32" if precision == "auto" else precision
+        if precision not in PRECISIONS:
+            raise RunnerError(f"the native runner runs {' and '.join(PRECISIONS)}, not {precision}; use runner='onnxruntime' for that")
+        try:
+            weights = bundle.model(precision, "native")
+        except BundleError as error:  # others run such a bundle
+            raise RunnerError(f"{error}, or use runner='onnxruntime'", short=f"the bundle has no {precision} weights for it") from None
+        return cls(weights, bundle.manifest.spec, threads, os.environ.get("UNIVERSEG_INSTRUCTIONS", "auto"))
 
     def _prepare(self, support: np.ndarray, weights: np.ndarray) -> list:
         self._check_size(support.shape[3:])
@@ -78,14 +86,25 @@ class NativeRunner(Runner):
             raise RunnerError("not enough memory for this support; take fewer entries or smaller images") from None
 
     def peak_bytes(self, support_size: int, members: int, height: int, width: int) -> int:
-        # Counted from kernels/cpu/network.cpp: the process with its libraries; weights as they come and transformed (36/9 of
-        # them); the support, ours and the caller's; maps of the query and of one chunk; what is kept of each entry.
+        # Counted from kernels/cpu/workspace.cpp: the process with its libraries; weights as they come and transformed (36/9 of
+        # them); the support, ours and the caller's; maps of the query; of one chunk, and what is kept of each entry.
         pixels = height * width
         full_map = max(self._spec.encoder_features + self._spec.decoder_features) * pixels * 4
-        return int(6.5e7 + 5 * self.model_bytes + 2 * members * support_size * 2 * pixels * 4
-                   + 13 * full_map + 0.39 * full_map * support_size)
+        of_entries = (5.2 * full_map + 0.363 * full_map * support_size) / (4 if self.precision == "int8" else 1)
+        return int(4.5e7 + 5 * self._weight_bytes + 1.6 * members * support_size * 2 * pixels * 4 + 9.6 * full_map + of_entries)
 
     def _check_size(self, size: tuple[int, int]) -> None:
         multiple = self._spec.size_multiple
         if any(side < max(8, multiple) or side % multiple for side in size):
             raise InputError(f"images are {size[0]}x{size[1]}; height and width must be multiples of {multiple}, at least 8")
+
+
+def _in_float(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Weights of int8 times their scales (out, parts), each of its equal part of the inputs; ValueError where they do not fit."""
+    for name in [name for name, value in arrays.items() if name.endswith(".weight") and value.dtype == np.int8]:
+        weight, scale = arrays[name], arrays.pop(f"{name.removesuffix('.weight')}.scale")
+        if scale.ndim != 2 or scale.shape[0] != weight.shape[0] or weight.shape[1] % scale.shape[1]:
+            raise ValueError(f"the scales {scale.shape} of array {name} do not fit its {weight.shape}")
+        parts = weight.reshape(*scale.shape, -1).astype(np.float32) * scale[..., None]
+        arrays[name] = parts.reshape(weight.shape)
+    return arrays
