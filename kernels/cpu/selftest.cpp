@@ -12,6 +12,8 @@
 
 using namespace universeg;
 
+int check_training();  // selftest_training.cpp
+
 namespace {
 
 struct Weights {
@@ -92,6 +94,7 @@ int main() {
         if (!ok) ++bad, std::printf("%s, height %d, int8 %d: threads change the result\n", name.c_str(), height, bytes);
     }
   }
+  bad += check_training();
   for (const std::string& name : available_kernels()) std::printf("%s ", name.c_str());
   std::printf(bad ? "failed\n" : "OK\n");
   return bad != 0;
