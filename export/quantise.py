@@ -45,6 +45,16 @@ class Quantisation:
     cpu_kernels: bool = False
     channels: Mapping[str, np.ndarray] = field(default_factory=dict)
 
+    @property
+    def blocks(self) -> tuple[str, ...]:
+        """Labels of the blocks with quantised convolutions, in order."""
+        return tuple(dict.fromkeys(name.split("/")[0] for name in self.inputs))
+
+    def without(self, block: str) -> "Quantisation":
+        """The same with one block in float."""
+        kept = [{n: v for n, v in part.items() if n.split("/")[0] != block} for part in (self.inputs, self.outputs, self.channels)]
+        return replace(self, inputs=kept[0], outputs=kept[1], channels=kept[2])
+
     def for_cpu_kernels(self) -> "Quantisation":
         return replace(self, cpu_kernels=True)
 

@@ -1,0 +1,54 @@
+"""Which blocks bear int8: those that do not stay in float, found on the calibration's own episodes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+
+from .calibration import CalibrationData
+from .emit import emit_whole
+from .folded import FoldedNetwork
+from .quantise import Quantisation
+
+EPISODES = 8  # of the calibration's, at most
+FLIPPED = 0.004  # share of pixels whose mask may differ from float32's; the export's gate accepts 0.005 on other tasks
+
+
+def spare_blocks(
+    network: FoldedNetwork, quantisation: Quantisation, data: CalibrationData, limit: float = FLIPPED,
+    progress: Callable[[Sequence], Iterator] = iter,
+) -> tuple[Quantisation, tuple[str, ...]]:
+    """The quantisation with as few blocks left in float as keep the masks, and these blocks' labels.
+
+    One block after the other goes back to float, each time the one without which the fewest pixels flip, until a share of at
+    most `limit` does.
+    """
+    episodes = data.episodes[:EPISODES]
+    expected = _masks(network, None, episodes)
+
+    def flipped(plan: Quantisation) -> float:
+        return float(np.mean([(a != b).mean() for a, b in zip(_masks(network, plan, episodes), expected)]))
+
+    spared: tuple[str, ...] = ()
+    share = flipped(quantisation)
+    while share > limit:
+        plans = {label: quantisation.without(label) for label in progress(quantisation.blocks)}
+        shares = {label: flipped(plan) for label, plan in plans.items()}
+        label = min(shares, key=shares.__getitem__)
+        quantisation, share, spared = plans[label], shares[label], (*spared, label)
+        if not quantisation.inputs:
+            break
+    return quantisation, spared
+
+
+def _masks(network: FoldedNetwork, quantisation: Quantisation | None, episodes) -> list[np.ndarray]:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    model = emit_whole(network, {}, "0", np.float32, quantisation)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return [session.run(["logits"], {
+        "query": e.query, "weights": e.weights, "support_images": np.ascontiguousarray(e.support[:, :, :1]),
+        "support_labels": np.ascontiguousarray(e.support[:, :, 1:])})[0] > 0 for e in episodes]
