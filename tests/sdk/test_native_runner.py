@@ -175,7 +175,8 @@ print(runner.precision, peak, runner.peak_bytes(150, 1, 128, 128))
     scales = {name: np.full(128 if name.startswith("dec") and name.endswith("term") else 64, 0.05, np.float32)
               for name in entry_convolutions(network)}
     took = {}
-    for quantisation in (None, Quantisation({}, channels=scales)):
+    whole = Quantisation({}, channels=scales)
+    for quantisation in (None, whole.without("dec0"), whole):
         (tmp_path / "native.npz").write_bytes(emit_native(network, quantisation))
         done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "native.npz"), spec.to_json()], check=True,
                               capture_output=True, text=True)

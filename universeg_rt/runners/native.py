@@ -54,6 +54,7 @@ class NativeRunner(Runner):
         except (OSError, ValueError, KeyError, BadZipFile) as error:
             raise BundleError(f"{weights} cannot be used ({error}); export the bundle again, or copy it again") from None
         self.precision = "int8" if "int8" in arrays else "fp32"
+        self._share_in_int8 = _share_in_int8(arrays, len(spec.encoder_features))
         self._weight_bytes = sum(array.nbytes for array in arrays.values())
         self.device = f"CPU, {self._network.instructions}"
 
@@ -90,13 +91,22 @@ class NativeRunner(Runner):
         # them); the support, ours and the caller's; maps of the query; of one chunk, and what is kept of each entry.
         pixels = height * width
         full_map = max(self._spec.encoder_features + self._spec.decoder_features) * pixels * 4
-        of_entries = (5.2 * full_map + 0.363 * full_map * support_size) / (4 if self.precision == "int8" else 1)
+        of_entries = (5.2 * full_map + 0.363 * full_map * support_size) * (1 - 0.75 * self._share_in_int8)
         return int(4.5e7 + 5 * self._weight_bytes + 1.6 * members * support_size * 2 * pixels * 4 + 9.6 * full_map + of_entries)
 
     def _check_size(self, size: tuple[int, int]) -> None:
         multiple = self._spec.size_multiple
         if any(side < max(8, multiple) or side % multiple for side in size):
             raise InputError(f"images are {size[0]}x{size[1]}; height and width must be multiples of {multiple}, at least 8")
+
+
+def _share_in_int8(arrays: dict[str, np.ndarray], encoders: int) -> float:
+    """Of the bytes that are kept of each entry (the encoder blocks' outputs, but for the first), in float32, those held in int8."""
+    held = arrays.get("int8")
+    if held is None:
+        return 0.0
+    pixels = 0.25 ** np.arange(1, encoders)
+    return float((pixels * held[1:encoders, 0]).sum() / pixels.sum())
 
 
 def _in_float(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
