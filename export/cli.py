@@ -91,6 +91,9 @@ def _main(args: argparse.Namespace) -> int:
     size = sum(f.bytes for f in bundle.manifest.files.values()) / 1e6
     for precision, report in reports.items():
         print(f"{precision}\n{report.table()}")
+    spared = bundle.manifest.provenance.get("calibration", {}).get("blocks_in_float")
+    if spared:
+        print(f"int8 leaves in float: {', '.join(spared)}, without which too many pixels flipped on the calibration's tasks")
     held_out = bundle.manifest.parity.get("int8", {}).get("held_out", {})
     for form, figures in held_out.get("models", {}).items():
         print(f"int8 {form} on {held_out['tasks']} held-out tasks: Dice {figures['dice']:.4f}, float32 "

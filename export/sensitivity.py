@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
-from .calibration import CalibrationData
+from .calibration import CalibrationData, Episode
 from .emit import emit_whole
 from .folded import FoldedNetwork
 from .quantise import Quantisation
@@ -16,13 +16,12 @@ FLIPPED = 0.004  # share of pixels whose mask may differ from float32's; the exp
 
 
 def spare_blocks(
-    network: FoldedNetwork, quantisation: Quantisation, data: CalibrationData, limit: float = FLIPPED,
-    progress: Callable[[Sequence], Iterator] = iter,
+    network: FoldedNetwork, quantisation: Quantisation, data: CalibrationData, limit: float = FLIPPED
 ) -> tuple[Quantisation, tuple[str, ...]]:
     """The quantisation with as few blocks left in float as keep the masks, and these blocks' labels.
 
     One block after the other goes back to float, each time the one without which the fewest pixels flip, until a share of at
-    most `limit` does.
+    most `limit` does. Costs a run of the network an episode and block each time.
     """
     episodes = data.episodes[:EPISODES]
     expected = _masks(network, None, episodes)
@@ -33,7 +32,7 @@ def spare_blocks(
     spared: tuple[str, ...] = ()
     share = flipped(quantisation)
     while share > limit:
-        plans = {label: quantisation.without(label) for label in progress(quantisation.blocks)}
+        plans = {label: quantisation.without(label) for label in quantisation.blocks}
         shares = {label: flipped(plan) for label, plan in plans.items()}
         label = min(shares, key=shares.__getitem__)
         quantisation, share, spared = plans[label], shares[label], (*spared, label)
@@ -42,7 +41,7 @@ def spare_blocks(
     return quantisation, spared
 
 
-def _masks(network: FoldedNetwork, quantisation: Quantisation | None, episodes) -> list[np.ndarray]:
+def _masks(network: FoldedNetwork, quantisation: Quantisation | None, episodes: Sequence[Episode]) -> list[np.ndarray]:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
