@@ -22,7 +22,7 @@ from .folds import fold
 from .held_out import HeldOutTolerance, check_held_out
 from .parity import AnyTolerance, HalfTolerance, MaskTolerance, ParityReport, Reference, Tolerance, check_parity
 from .precisions import Precision, open_models, write_models
-from .sensitivity import spare_blocks
+from .sensitivity import MARGIN, spare_blocks
 
 HELD_OUT = 500_000  # number of the first held-out task: far from those that are calibrated on
 HELD_OUT_TASKS = 12
@@ -67,7 +67,8 @@ def build_bundle(
             quantisation = None
             if precision == "int8":
                 calibration = synthetic_episodes(grid, 0) if calibration is None else calibration
-                quantisation, spared = spare_blocks(network, calibrate(network, calibration, progress), calibration)
+                quantisation, spared = spare_blocks(
+                    network, calibrate(network, calibration, progress), calibration, MARGIN * held_out_tolerance.flipped)
                 provenance["calibration"] = {**calibration.provenance(), "blocks_in_float": list(spared)}
             dtype = np.float16 if precision == "fp16" else np.float32
             models[precision] = write_models(folder, network, Precision(precision, dtype, quantisation), metadata, version)
