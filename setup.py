@@ -33,7 +33,7 @@ CPU_SOURCES = dict.fromkeys(  # source: options of its own
     ("module.cpp", "network.cpp", "prepare.cpp", "workspace.cpp", "weights.cpp", "memory.cpp", "instructions.cpp", "training.cpp",
      "training_module.cpp", "kernels_plain.cpp"), [])
 CPU_HEADERS = ("kernels.h", "kernels_impl.h", "vectors_impl.h", "winograd_impl.h", "first_block_impl.h", "rows_impl.h", "gradient_impl.h",
-               "memory.h", "weights.h", "workspace.h", "pool.h", "network.h", "training.h")
+               "first_training_impl.h", "memory.h", "weights.h", "workspace.h", "pool.h", "network.h", "training.h")
 if platform.machine() in ("x86_64", "AMD64"):
     CPU_SOURCES |= {"kernels_avx2.cpp": ["-mavx2", "-mfma"], "kernels_avx512.cpp": ["-mavx512f"]}
 FLAGS = ["-std=c++17", "-O3", "-fvisibility=hidden", "-Wno-psabi", "-pthread"]

@@ -20,8 +20,6 @@ from universeg_rt.benchmarks.machine import environment, matrix_rate
 from universeg_rt.cli.common import run_command
 from universeg_rt.errors import InputError
 
-SIDES = ("reference", "folded", "native")
-
 
 def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(prog="python -m universeg_rt.benchmarks.train_step", description=__doc__,

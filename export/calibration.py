@@ -19,6 +19,7 @@ from universeg_rt.errors import InputError
 
 from .emit import emit_whole
 from .folded import FoldedNetwork
+from .precisions import open_session, support_feed
 from .quantise import MAP_LIMIT, Quantisation, entry_convolutions, quantised_convolutions
 
 EPISODES = 24
@@ -132,9 +133,7 @@ def calibrate(network: FoldedNetwork, data: CalibrationData, progress: Callable[
     values: dict[str, list[np.ndarray]] = {name: [] for name in sorted(set(tensors.values()))}
     of_channels: dict[str, list[np.ndarray]] = {tensors[name, "input"]: [] for name in entry_convolutions(network)}
     for episode in progress(data.episodes):
-        feed = {"query": episode.query, "weights": episode.weights,
-                "support_images": np.ascontiguousarray(episode.support[:, :, :1]),
-                "support_labels": np.ascontiguousarray(episode.support[:, :, 1:])}
+        feed = {"query": episode.query, **support_feed(episode.support, episode.weights)}
         for name, array in zip(values, session.run(list(values), feed)):
             values[name].append(_sample(np.abs(array.ravel()), SAMPLE))
             if name in of_channels:
@@ -171,7 +170,6 @@ def best_scale(values: np.ndarray, name: str) -> float:
 
 def _instrumented(network: FoldedNetwork, names: Sequence[str]):
     """The float32 whole model with the maps around the named convolutions as outputs; and which tensor each one is."""
-    import onnxruntime
     from onnx import TensorProto, helper
 
     model = emit_whole(network, {}, "0")
@@ -181,6 +179,4 @@ def _instrumented(network: FoldedNetwork, names: Sequence[str]):
             tensors[node.name, "input"], tensors[node.name, "output"] = node.input[0], node.output[0]
     model.graph.output.extend(
         helper.make_tensor_value_info(t, TensorProto.FLOAT, None) for t in sorted(set(tensors.values())))
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"]), tensors
+    return open_session(model.SerializeToString()), tensors

@@ -68,19 +68,19 @@ def open_models(folder: Path, models: Models, spec: NetworkSpec) -> dict[str, Mo
     return opened
 
 
-def whole_model(path: Path) -> Model:
-    """A whole model on ONNX Runtime, as the parity gate calls it."""
-    session = _session(path)
-    return lambda support, weights, query: session.run(["logits"], {"query": query, **_support_feed(support, weights)})[0]
+def whole_model(model: Path | bytes) -> Model:
+    """A whole model, its file or its bytes, on ONNX Runtime, as the parity gate calls it."""
+    session = open_session(model)
+    return lambda support, weights, query: session.run(["logits"], {"query": query, **support_feed(support, weights)})[0]
 
 
 def pair_model(prepare: Path, predict: Path) -> Model:
     """The two halves of a network on ONNX Runtime, as the parity gate calls them."""
-    first, second = _session(prepare), _session(predict)
+    first, second = open_session(prepare), open_session(predict)
     between = [output.name for output in first.get_outputs()]
 
     def run(support: np.ndarray, weights: np.ndarray, query: np.ndarray) -> np.ndarray:
-        prepared = dict(zip(between, first.run(between, _support_feed(support, weights))))
+        prepared = dict(zip(between, first.run(between, support_feed(support, weights))))
         return second.run(["logits"], {"query": query, **prepared})[0]
 
     return run
@@ -91,17 +91,19 @@ def runner_model(runner: Runner) -> Model:
     return lambda support, weights, query: runner.run(runner.prepare(support, weights), query)
 
 
-def _session(path: Path):
+def open_session(model: Path | bytes):
+    """An ONNX Runtime session of a model's file or bytes on the CPU."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     # Gigabytes at S = 64, K = 3: given back after each run, since several models are open at once.
     options.enable_cpu_mem_arena = False
-    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(str(model) if isinstance(model, Path) else model, options, providers=["CPUExecutionProvider"])
 
 
-def _support_feed(support: np.ndarray, weights: np.ndarray) -> dict[str, np.ndarray]:
+def support_feed(support: np.ndarray, weights: np.ndarray) -> dict[str, np.ndarray]:
+    """Support (K,S,2,H,W) and weights (K,S) by the models' names of their inputs."""
     return {"support_images": np.ascontiguousarray(support[:, :, :1]),
             "support_labels": np.ascontiguousarray(support[:, :, 1:]), "weights": weights}
 

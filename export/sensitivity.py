@@ -9,6 +9,7 @@ import numpy as np
 from .calibration import CalibrationData, Episode
 from .emit import emit_whole
 from .folded import FoldedNetwork
+from .precisions import whole_model
 from .quantise import Quantisation
 
 EPISODES = 8  # of the calibration's, at most
@@ -42,12 +43,5 @@ def spare_blocks(
 
 
 def _masks(network: FoldedNetwork, quantisation: Quantisation | None, episodes: Sequence[Episode]) -> list[np.ndarray]:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    model = emit_whole(network, {}, "0", np.float32, quantisation)
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    return [session.run(["logits"], {
-        "query": e.query, "weights": e.weights, "support_images": np.ascontiguousarray(e.support[:, :, :1]),
-        "support_labels": np.ascontiguousarray(e.support[:, :, 1:])})[0] > 0 for e in episodes]
+    model = whole_model(emit_whole(network, {}, "0", np.float32, quantisation).SerializeToString())
+    return [model(e.support, e.weights, e.query) > 0 for e in episodes]

@@ -6,9 +6,12 @@
 namespace universeg {
 namespace {
 
+// 0, 1 or 2: the first, a middle or the last of `size` rows (columns); 3 * row's + column's is a pixel's kernel.
+inline int position_of(int at, int size) { return at == 0 ? 0 : at == size - 1 ? 2 : 1; }
+
 // All outputs of one pixel with the kernel of its position and zeros outside; for the outermost squares.
 void border_pixel(const FirstBlock& block, const float* image, int y, int x, const Shape& shape, float* out) {
-  const int position = (y == 0 ? 0 : y == shape.height - 1 ? 2 : 1) * 3 + (x == 0 ? 0 : x == shape.width - 1 ? 2 : 1);
+  const int position = 3 * position_of(y, shape.height) + position_of(x, shape.width);
   const float* weights = block.weights + (long)position * 50 * block.outputs;
   for (int c = 0; c < block.outputs; c += L) store(out + c, vec{});
   for (int tap = 0; tap < 50; ++tap) {
@@ -20,11 +23,14 @@ void border_pixel(const FirstBlock& block, const float* image, int y, int x, con
   }
 }
 
-// Adds to BLOCK outputs of a 2x2 square inside the image what CHANNELS of its inputs give: the image, or image and label.
-template <int CHANNELS>
-inline void inner_square(const float* weights, int outputs, const float* corner, long plane, long pitch, vec start0, vec start1,
-                         vec out[4][2]) {
-  vec a[4][2] = {{start0, start1}, {start0, start1}, {start0, start1}, {start0, start1}};
+// BLOCK outputs of PIXELS pixels that share a kernel, PER_ROW of them side by side: start, and what CHANNELS of the inputs give (the
+// image, or image and label). corner: of the first pixel's 5x5 window.
+template <int CHANNELS, int PIXELS, int PER_ROW>
+inline void add_taps(const float* weights, int outputs, const float* corner, long plane, long pitch, vec start0, vec start1,
+                     vec out[PIXELS][2]) {
+  vec a[PIXELS][2];
+#pragma GCC unroll 4
+  for (int i = 0; i < PIXELS; ++i) a[i][0] = start0, a[i][1] = start1;
   for (int channel = 0; channel < CHANNELS; ++channel)
     for (int dy = 0; dy < 5; ++dy) {
       const float* p = corner + channel * plane + dy * pitch;
@@ -33,15 +39,15 @@ inline void inner_square(const float* weights, int outputs, const float* corner,
       for (int dx = 0; dx < 5; ++dx, w += outputs) {
         const vec w0 = load(w), w1 = load(w + L);
 #pragma GCC unroll 4
-        for (int i = 0; i < 4; ++i) {
-          const vec v = splat(p[(i >> 1) * pitch + (i & 1) + dx]);
+        for (int i = 0; i < PIXELS; ++i) {
+          const vec v = splat(p[i / PER_ROW * pitch + i % PER_ROW + dx]);
           a[i][0] += v * w0;
           a[i][1] += v * w1;
         }
       }
     }
 #pragma GCC unroll 4
-  for (int i = 0; i < 4; ++i) out[i][0] = a[i][0], out[i][1] = a[i][1];
+  for (int i = 0; i < PIXELS; ++i) out[i][0] = a[i][0], out[i][1] = a[i][1];
 }
 
 void first_block_rows(const FirstBlock& block, const Images& images, const Shape& shape, int pair, int entries,
@@ -79,10 +85,10 @@ void first_block_rows(const FirstBlock& block, const Images& images, const Shape
         vec a[4][2];
         const float* corner = image + (y - 2) * pitch + x - 2;
         if (labels[x / 2] == MIXED) {
-          inner_square<2>(weights, outputs, corner, plane, pitch, vec{}, vec{}, a);
+          add_taps<2, 4, 2>(weights, outputs, corner, plane, pitch, vec{}, vec{}, a);
         } else {  // most squares: masks are piecewise constant
           const vec label = splat(labels[x / 2]);
-          inner_square<1>(weights, outputs, corner, plane, pitch, label * load(block.label_sum + c), label * load(block.label_sum + c + L), a);
+          add_taps<1, 4, 2>(weights, outputs, corner, plane, pitch, label * load(block.label_sum + c), label * load(block.label_sum + c + L), a);
         }
         finish(a, x, c);
       }

@@ -27,10 +27,14 @@ universeg::Pool& pool_of(int threads) {
   return *training_pool;
 }
 
+void check_aligned(const Array& x) {
+  if (reinterpret_cast<uintptr_t>(x.data()) % 64) throw py::value_error("maps are aligned to 64 bytes");
+}
+
 universeg::Maps maps(const Array& x, int block) {
   if (x.ndim() != 4 || x.shape(3) < block || x.shape(3) % block || !x.size())
     throw py::value_error("maps are (N,H,W,C), C a multiple of " + std::to_string(block));
-  if (reinterpret_cast<uintptr_t>(x.data()) % 64) throw py::value_error("maps are aligned to 64 bytes");
+  check_aligned(x);
   return {x.data(), (int)x.shape(0), (int)x.shape(1), (int)x.shape(2), (int)x.shape(3)};
 }
 
@@ -71,8 +75,7 @@ void each_query(const Array& images, const Array& weights, const Array& add, con
                    weights.shape(3) == add.shape(4);
   if (!fit || add.shape(4) % kernels->block || add.shape(2) % 2 || add.shape(3) % 2 || add.shape(2) < 4 || add.shape(3) < 4)
     throw py::value_error("images are (T,S,2,H,W), weights (9,2,25,O), add (T,Q,H,W,O), entry_weights (T,Q,S), H and W even");
-  for (const Array* x : {&weights, &add})
-    if (reinterpret_cast<uintptr_t>(x->data()) % 64) throw py::value_error("maps are aligned to 64 bytes");
+  check_aligned(weights), check_aligned(add);
   const long queries = add.shape(1), entries = images.shape(1), size = add.shape(2) * add.shape(3), outputs = add.shape(4);
   for (long i = 0; i < add.shape(0) * queries; ++i)
     body(*kernels, universeg::FirstMaps{weights.data(), images.data() + i / queries * entries * 2 * size, add.data() + i * size * outputs,
@@ -81,7 +84,8 @@ void each_query(const Array& images, const Array& weights, const Array& add, con
 }
 
 void check_first(const Array& x, long size) {
-  if (x.size() != size || reinterpret_cast<uintptr_t>(x.data()) % 64) throw py::value_error("a map has another size, or is not aligned to 64 bytes");
+  if (x.size() != size) throw py::value_error("a map has another size");
+  check_aligned(x);
 }
 
 using Out = py::array_t<float, py::array::c_style>;

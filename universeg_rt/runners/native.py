@@ -20,7 +20,8 @@ PRECISIONS = ("fp32", "int8")
 
 class NativeRunner(Runner):
     """float32 arithmetic on the CPU, of the networks that `export/emit/native.py` writes; results do not depend on the number of
-    threads. In int8 the weights come, and the maps of the support entries are held, in 8 bits: half of the memory at large S.
+    threads. In int8 the weights come, and the maps of the support entries are held, in 8 bits, but for those of blocks that the
+    export left in float.
 
     The environment variable UNIVERSEG_INSTRUCTIONS forces one of INSTRUCTIONS; else the best that the processor has is taken.
     """
