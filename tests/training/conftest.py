@@ -25,6 +25,14 @@ def data_folder():
     return folder
 
 
+@pytest.fixture
+def without_onednn(monkeypatch):
+    """torch's own convolutions: oneDNN's in bfloat16 have crashed the process on a processor with instructions for it."""
+    import torch
+
+    monkeypatch.setattr(torch.backends.mkldnn, "enabled", False)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def one_thread():
     """Small tensors: more threads would only wait for each other, badly so on a busy machine."""
