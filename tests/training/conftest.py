@@ -27,7 +27,7 @@ def data_folder():
 
 @pytest.fixture
 def without_onednn(monkeypatch):
-    """torch's own convolutions: oneDNN's in bfloat16 have crashed the process on a processor with instructions for it."""
+    """torch's own convolutions, the same on every processor: with oneDNN's a bfloat16 test once ended in a segmentation fault."""
     import torch
 
     monkeypatch.setattr(torch.backends.mkldnn, "enabled", False)
