@@ -165,9 +165,9 @@ def _folded_onnxruntime(files: Files, case: Case) -> Side:
 
 
 def _folded_openvino(files: Files, case: Case) -> Side:
-    import openvino
+    from universeg_rt.runners.openvino import shared_core
 
-    core = openvino.Core()
+    core = shared_core()
     model = core.read_model(str(files.inlined))
     shape = [1, case.support_size, 1, case.size, case.size]
     sizes = {"query": [1, 1, case.size, case.size], "support_images": shape, "support_labels": shape}

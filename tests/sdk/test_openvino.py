@@ -132,3 +132,21 @@ def test_neither_onnx_nor_torch_is_needed(small_bundle):
             f"print(Segmenter.open({str(small_bundle)!r}, runner='openvino').runner.name)")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.strip() == "openvino", done.stderr
+
+
+def test_signals_come_through_after_runners_are_gone(small_bundle):
+    """Dropped in the order in which they were opened, which leaves OpenVINO's own signal stacks without memory."""
+    code = f"""
+import gc, os, signal
+from universeg_rt import Segmenter
+
+first, second = (Segmenter.open({str(small_bundle)!r}, runner="openvino") for _ in range(2))
+del first
+gc.collect()
+del second
+gc.collect()
+signal.signal(signal.SIGUSR1, lambda *_: print("alive"))
+os.kill(os.getpid(), signal.SIGUSR1)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "alive\n"), done.stderr

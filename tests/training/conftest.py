@@ -25,14 +25,6 @@ def data_folder():
     return folder
 
 
-@pytest.fixture
-def without_onednn(monkeypatch):
-    """torch's own convolutions, the same on every processor: with oneDNN's a bfloat16 test once ended in a segmentation fault."""
-    import torch
-
-    monkeypatch.setattr(torch.backends.mkldnn, "enabled", False)
-
-
 @pytest.fixture(scope="session", autouse=True)
 def one_thread():
     """Small tensors: more threads would only wait for each other, badly so on a busy machine."""

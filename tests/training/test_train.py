@@ -245,7 +245,7 @@ def test_a_log_is_cut_back_to_the_state_that_is_gone_on_from(kit, tmp_path):
     assert [int(r["step"]) for r in rows] == list(range(1, 13)) and all(float(r["loss"]) < 2 for r in rows)
 
 
-def test_reduced_precision_trains_too(kit, tmp_path, without_onednn):
+def test_reduced_precision_trains_too(kit, tmp_path):
     trainer = kit.trained(kit.tiny(autocast="bfloat16", channels_last=True, workers=1), tmp_path)
     losses = [float(row["loss"]) for row in csv.DictReader(open(tmp_path / "log.csv"))]
     assert trainer.samples == 48 and all(0 < x < 1 for x in losses)

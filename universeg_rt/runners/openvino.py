@@ -7,7 +7,9 @@ version wrote is neither used nor touched. `Runner.notes` says where the cache w
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -19,6 +21,32 @@ from ..errors import RunnerError
 from .stages import StagedRunner, StageSession
 
 CONVERSION = 1  # counts up when openvino_ops.py changes what it builds
+
+
+_creating = threading.Lock()
+
+
+def shared_core():
+    """The one openvino.Core of this process, with our operators, kept until the process ends.
+
+    The CPU plugin of each Core gives the thread a stack for signals and puts the one before it back when it goes. Of two that go in
+    the order in which they came, the thread keeps the first one's, whose memory is gone, and the next signal that Python handles
+    (of a child that ended, Ctrl-C) ends the process (seen with OpenVINO 2026.4).
+    """
+    with _creating:
+        return _new_core()
+
+
+@functools.cache
+def _new_core():
+    import openvino
+
+    from .openvino_ops import extensions
+
+    core = openvino.Core()
+    for extension in extensions():
+        core.add_extension(extension)
+    return core
 
 
 class StreamedOpenVino(StagedRunner):
@@ -48,12 +76,8 @@ class StreamedOpenVino(StagedRunner):
         try:
             import openvino
 
-            from .openvino_ops import extensions
-
             self._ov = openvino
-            self._core = openvino.Core()
-            for extension in extensions():
-                self._core.add_extension(extension)
+            self._core = shared_core()
             device = [str(self._core.get_property("CPU", name)) for name in ("FULL_DEVICE_NAME", "OPTIMIZATION_CAPABILITIES")]
         except ImportError as error:
             raise RunnerError(f"the openvino runner cannot start ({error}); pip install 'universeg_rt[openvino]'") from None
