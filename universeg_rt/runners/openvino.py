@@ -21,8 +21,6 @@ from ..errors import RunnerError
 from .stages import StagedRunner, StageSession
 
 CONVERSION = 1  # counts up when openvino_ops.py changes what it builds
-
-
 _creating = threading.Lock()
 
 
