@@ -32,13 +32,11 @@ def spare_blocks(
 
     spared: tuple[str, ...] = ()
     share = flipped(quantisation)
-    while share > limit:
+    while share > limit and quantisation.inputs:
         plans = {label: quantisation.without(label) for label in quantisation.blocks}
         shares = {label: flipped(plan) for label, plan in plans.items()}
         label = min(shares, key=shares.__getitem__)
         quantisation, share, spared = plans[label], shares[label], (*spared, label)
-        if not quantisation.inputs:
-            break
     return quantisation, spared
 
 
