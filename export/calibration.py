@@ -71,17 +71,17 @@ class CalibrationData:
 
 def synthetic_episodes(grid: tuple[int, int], seed: int, episodes: int = EPISODES, entries: int = ENTRIES,
                        first: int = 0) -> CalibrationData:
-    """Tasks of the training's generator, counted from `first`; the same arguments give the same values.
+    """Tasks of the training's generator that training never draws, counted from `first`; the same arguments give the same values.
 
     Raises InputError for a seed below 0.
     """
-    from universeg_rt.training.synthetic import synthetic_subjects
+    from universeg_rt.training.synthetic import TRAINING_TASKS, synthetic_subjects
 
     _check_seed(seed)
     height, width = grid
     made = []
     for number in range(first, first + episodes):
-        images, labels = synthetic_subjects(seed * 1_000_003 + number, entries + 1, max(grid))
+        images, labels = synthetic_subjects(TRAINING_TASKS + seed * 1_000_003 + number, entries + 1, max(grid))
         pair = np.concatenate([images.numpy(), labels.numpy()], axis=1)[:, :, :height, :width].astype(np.float32)
         low, high = (f(pair[:, :1], axis=(2, 3), keepdims=True) for f in (np.min, np.max))
         pair[:, :1] = (pair[:, :1] - low) / np.maximum(high - low, 1e-6)

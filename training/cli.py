@@ -23,6 +23,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--weights", type=Path, help="safetensors to begin a new run from; a run with a state goes on from that")
     parser.add_argument("--threads", type=int, help="CPU threads of this process")
     parser.add_argument("--stop-after", type=int, metavar="SAMPLES", help="stop after so many more samples, to go on later")
+    parser.add_argument("--finish", type=int, metavar="SAMPLES", help="bring the learning rate to zero over so many more samples and "
+                        "write finished.safetensors; the run itself stays where it is and can go on")
     parser.add_argument("--no-progress", action="store_true", help="no progress bar, for logs")
     options = parser.parse_args(arguments)
     try:
@@ -78,7 +80,8 @@ def train(options: argparse.Namespace) -> None:
                 file.write(yaml.safe_dump(to_dict(config), sort_keys=False).encode())
             print(f"{'going on' if resumed else 'beginning'} at {trainer.samples} samples; {len(tasks)} real tasks",
                   flush=True)
-        trainer.run(progress=False if options.no_progress else None, stop_after_samples=options.stop_after)
+        trainer.run(progress=False if options.no_progress else None, stop_after_samples=options.stop_after,
+                    finish_samples=options.finish)
     finally:
         if parallel:
             dist.destroy_process_group()

@@ -12,7 +12,7 @@ from pathlib import Path
 from universeg_rt.errors import InputError
 from universeg_rt.spec import NetworkSpec
 from universeg_rt.training.augment import AugmentConfig
-from universeg_rt.training.synthetic import SyntheticConfig
+from universeg_rt.training.synthetic import TRAINING_TASKS, SyntheticConfig
 from universeg_rt.training.tasks import SPLITS
 
 LOSSES = ("dice", "dice_ce")
@@ -62,26 +62,32 @@ class DataConfig:
 
     datasets: YAML files of data sets (see datasets.py), whose files lie under data_root. leave_out: names of tasks never
     to train on. splits: of the subjects trained on (the paper's two). real_probability: that an episode is of a real
-    task, its data set drawn uniformly first. crop_probability: of cutting a real task's images to windows, so that small
-    structures are seen large. synthetic_tasks: how many there are; each is a seed.
+    task; its data set is drawn first, by the square root of its number of subjects. crop_probability: of cutting an episode's
+    images to windows of `crop_window` (smallest and largest side, 1 is the whole image), so that small structures are seen
+    large. crop_alike: of a window at one place in all images; else each image's window lies near its own target.
+    synthetic_tasks: how many there are; each is a seed.
     """
 
     datasets: tuple[str, ...] = ()
     data_root: str = ""
     leave_out: tuple[str, ...] = ()
-    splits: tuple[str, ...] = ("support", "dev")
+    splits: tuple[str, ...] = ("support", "dev", "test")
     real_probability: float = 0.4
     crop_probability: float = 0.5
-    synthetic_tasks: int = 1_000_000
+    crop_window: tuple[float, float] = (0.35, 1.0)
+    crop_alike: float = 0.3
+    synthetic_tasks: int = TRAINING_TASKS
     synthetic: SyntheticConfig = SyntheticConfig()
     augment: AugmentConfig = AugmentConfig()
 
     def __post_init__(self) -> None:
-        for name in ("real_probability", "crop_probability"):
+        for name in ("real_probability", "crop_probability", "crop_alike"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise InputError(f"{name} is {getattr(self, name)}; it must lie in [0, 1]")
-        if self.synthetic_tasks < 1:
-            raise InputError(f"synthetic_tasks is {self.synthetic_tasks}; at least 1 is needed")
+        if not 0.0 < self.crop_window[0] <= self.crop_window[1] <= 1.0:
+            raise InputError(f"crop_window {list(self.crop_window)}; it goes from low to high in (0, 1]")
+        if not 1 <= self.synthetic_tasks <= TRAINING_TASKS:
+            raise InputError(f"synthetic_tasks is {self.synthetic_tasks}; accepted: 1 to {TRAINING_TASKS}")
         if not self.splits or not set(self.splits) <= set(SPLITS):
             raise InputError(f"splits {list(self.splits)}; accepted: {', '.join(SPLITS)}")
 
@@ -108,7 +114,8 @@ class TrainConfig:
     validation: ValidationConfig = ValidationConfig()
     seed: int = 0
     loss: str = "dice"              # dice, or dice_ce: soft Dice plus binary cross-entropy
-    warmup_samples: int = 500
+    static_weight: float = 0.0      # of the static network's loss, each query the other's proxy; the rest is the exact one's
+    warmup_steps: int = 100
     clip_norm: float = 1.0
     autocast: str = "none"          # none, bfloat16 or float16
     compile: bool = False
@@ -121,13 +128,18 @@ class TrainConfig:
             raise InputError(f"autocast {self.autocast!r}; accepted: none, bfloat16, float16")
         if self.loss not in LOSSES:
             raise InputError(f"loss {self.loss!r}; accepted: {', '.join(LOSSES)}")
-        if self.clip_norm <= 0.0 or min(self.workers, self.warmup_samples) < 0:
-            raise InputError(f"clip_norm {self.clip_norm}, workers {self.workers}, warmup_samples {self.warmup_samples}; "
+        if self.clip_norm <= 0.0 or min(self.workers, self.warmup_steps) < 0:
+            raise InputError(f"clip_norm {self.clip_norm}, workers {self.workers}, warmup_steps {self.warmup_steps}; "
                              "clip_norm lies above 0, the counts are not negative")
         if self.checkpoint_samples < 1 or self.validation.every_samples < 1:
             raise InputError("checkpoint_samples and validation.every_samples must be at least 1")
         if not self.stages:
             raise InputError("a training run needs at least one stage")
+        if not 0.0 <= self.static_weight < 1.0:
+            raise InputError(f"static_weight is {self.static_weight}; it lies in [0, 1)")
+        if self.static_weight and (self.network.spec().cross_activation != "none" or any(s.queries < 2 for s in self.stages)):
+            raise InputError("static_weight needs 2 queries or more in every stage and a network without an activation in the "
+                             f"cross convolution; {self.network.spec().cross_activation} and {[s.queries for s in self.stages]} are given")
         multiple = self.network.spec().size_multiple
         for stage in self.stages:
             low, high = stage.entries
@@ -152,12 +164,16 @@ def read_yaml(path: Path, what: str = ""):
 
 
 def load_config(path: str | os.PathLike) -> TrainConfig:
-    """Read a YAML file; data-set paths in it are relative to it. Raises InputError naming the field at fault."""
+    """Read a YAML file; data-set paths in it are relative to it, and a folder is all YAML files in it.
+
+    Raises InputError naming the field at fault.
+    """
     path = Path(path)
     config = from_dict(TrainConfig, read_yaml(path) or {}, str(path))
 
     def resolved(names: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(str((path.parent / name).resolve()) for name in names)
+        places = [(path.parent / name).resolve() for name in names]
+        return tuple(str(file) for place in places for file in (sorted(place.glob("*.yaml")) if place.is_dir() else [place]))
 
     return dataclasses.replace(
         config, data=dataclasses.replace(config.data, datasets=resolved(config.data.datasets)),

@@ -12,7 +12,7 @@ from torch import Tensor
 from universeg_rt.errors import InputError
 from universeg_rt.training.augment import augment_episode, warp_pair
 from universeg_rt.training.config import DataConfig, Stage
-from universeg_rt.training.fields import Draw, affine_grid
+from universeg_rt.training.fields import Draw, affine_grid, min_max
 from universeg_rt.training.synthetic import synthetic_subjects
 from universeg_rt.training.tasks import Task
 
@@ -49,6 +49,8 @@ class EpisodeSource:
         self.by_dataset: dict[str, list[int]] = {}
         for index, task in enumerate(self.tasks):
             self.by_dataset.setdefault(task.dataset or task.name, []).append(index)
+        self.subjects = {name: len(np.unique(np.concatenate([self.tasks[i].subjects for i in indices])))
+                         for name, indices in self.by_dataset.items()}
         self.arrays = [
             (torch.from_numpy(t.images).to(self.device), torch.from_numpy(t.labels).to(self.device)) for t in self.tasks]
 
@@ -75,21 +77,21 @@ class EpisodeSource:
         """Images and labels (Q+S,1,H,W) of one task, the queries first."""
         draw = Draw(seed + 0x5EED, self.device)
         if draw.chance(self.config.real_probability):
-            images, labels = self._real(draw, size, queries, entries)
+            images, labels = self._real(draw, queries, entries)
         else:
             task = draw.integer(0, self.config.synthetic_tasks - 1)
             images, labels = synthetic_subjects(
                 task, queries + entries, size, self.config.synthetic, self.device, subject_seed=seed)
+        images, labels = self._resized(draw, images, labels, size)
         return augment_episode(draw, images, labels, self.config.augment)
 
-    def _real(self, draw: Draw, size: int, queries: int, entries: int) -> tuple[Tensor, Tensor]:
-        index = draw.choice(self.by_dataset[draw.choice(sorted(self.by_dataset))])
+    def _real(self, draw: Draw, queries: int, entries: int) -> tuple[Tensor, Tensor]:
+        names = sorted(self.by_dataset)
+        index = draw.choice(self.by_dataset[draw.choice(names, [math.sqrt(self.subjects[name]) for name in names])])
         task, (images, labels) = self.tasks[index], self.arrays[index]
         chosen = self._entries(draw, task, queries, entries)
         images, labels = images[chosen][:, None].float() / 255.0, labels[chosen][:, None].float()
-        low, high = images.amin((2, 3), keepdim=True), images.amax((2, 3), keepdim=True)
-        images = (images - low) / (high - low).clamp_min(1e-6)
-        return self._resized(draw, images, labels, size)
+        return min_max(images), labels
 
     @staticmethod
     def _entries(draw: Draw, task: Task, queries: int, entries: int) -> Tensor:
@@ -106,21 +108,32 @@ class EpisodeSource:
         return torch.from_numpy(np.concatenate(chosen))
 
     def _resized(self, draw: Draw, images: Tensor, labels: Tensor, size: int) -> tuple[Tensor, Tensor]:
-        """Whole images shrunk to `size`, or windows of them, each image's near a pixel of its target."""
+        """Whole images brought to `size`, or windows of them: one place in all images, or near a pixel of each one's target."""
         count, source, device = len(images), images.shape[-1], images.device
+        cropped = draw.chance(self.config.crop_probability)
+        if not cropped and source == size:
+            return images, labels
         window = 1.0
         centre = torch.zeros(count, 2, device=device)
-        if draw.chance(self.config.crop_probability):
-            window = draw.scalar(min(1.0, max(0.35, size / source)), 1.0)
+        if cropped:
+            window = draw.scalar(*self.config.crop_window)
             flat = labels.flatten(1) + 1e-6
             pixel = torch.multinomial(flat, 1, generator=draw.generator)[:, 0]
             aim = torch.stack([pixel % source, pixel // source], 1).float() / source * 2.0 - 1.0
-            aim = aim + draw.uniform(-0.5, 0.5, count, 2) * window
-            centre = aim.clamp(window - 1.0, 1.0 - window)
+            alike = draw.chance(self.config.crop_alike)
+            jitter = draw.uniform(-0.5, 0.5, count, 2) * window
+            centre = (aim + jitter).clamp(window - 1.0, 1.0 - window)
+            if alike and _within(aim[1:], centre[:1], window).any():  # some other image must show the target
+                centre = centre[:1].expand(count, 2)
         shrink = source * window / size
         if shrink >= 1.5:  # averages, so that nothing is skipped when sampling
             steps = 2 ** int(math.log2(shrink / 1.5) + 1)
             images, labels = (torch.nn.functional.avg_pool2d(x, steps) for x in (images, labels))
         one = torch.ones(count, device=device)
-        grid = affine_grid(size, one * 0.0, one * window, centre)
-        return warp_pair(images, labels, grid)
+        images, labels = warp_pair(images, labels, affine_grid(size, one * 0.0, one * window, centre))
+        return (min_max(images), labels) if cropped else (images, labels)
+
+
+def _within(points: Tensor, centre: Tensor, window: float) -> Tensor:
+    """(N,) bool: which points (N,2) lie in the window (side 2·window, as all in [-1, 1]) round centre (1,2)."""
+    return ((points - centre).abs() < window).all(1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Iterator
 
+from universeg_rt.errors import InputError
 from universeg_rt.training.config import Stage, TrainConfig
 
 
@@ -26,17 +27,25 @@ class Step:
 
 
 def steps(
-    config: TrainConfig, step: int, samples: int, rank: int = 0, world: int = 1, together: bool = False
+    config: TrainConfig, step: int, samples: int, rank: int = 0, world: int = 1, together: bool = False,
+    finish: tuple[int, int] | None = None,
 ) -> Iterator[Step]:
     """The steps that follow `step` steps and `samples` samples, to the end of the last stage.
 
     `together`: all of a process's episodes go through the network at once, as a GPU likes it; else one by one, as a
-    CPU's caches like it, each with its own support size.
+    CPU's caches like it, each with its own support size. finish: (first, count) brings the learning rate linearly from what
+    it is to zero over `count` samples after `first`, where the steps then end. Raises InputError where the episodes of a stage
+    are not divisible among `world` processes.
     """
     ends, end = [], 0
     for stage in config.stages:
         end += stage.samples
         ends.append(end)
+    for stage in config.stages:
+        if stage.episodes % world:
+            raise InputError(f"{stage.episodes} episodes a step are not divisible among {world} processes; give a multiple of {world}")
+    if finish is not None:
+        end = min(end, sum(finish))
     while samples < end:
         index = next(i for i, e in enumerate(ends) if samples < e)
         stage = config.stages[index]
@@ -44,10 +53,12 @@ def steps(
         if stage.final_learning_rate is not None:
             done = (samples - (ends[index] - stage.samples)) / stage.samples
             rate += (stage.final_learning_rate - rate) * done
-        rate *= min(1.0, (samples + 1) / max(1, config.warmup_samples))
+        rate *= min(1.0, (step + 1) / max(1, config.warmup_steps))
+        if finish is not None:
+            rate *= 1.0 - (samples - finish[0]) / finish[1]
         # Every episode of a run has its own seed, and the same one however many processes share the work.
         first = (config.seed * 1_000_003 + step) * 4096 + rank
-        seeds = [first + world * i for i in range(max(1, stage.episodes // world))]
+        seeds = [first + world * i for i in range(stage.episodes // world)]
         groups = (tuple(seeds),) if together else tuple((seed,) for seed in seeds)
         yield Step(step, samples, index, stage, rate, groups)
         step += 1

@@ -14,7 +14,7 @@ from universeg_rt.spec import NetworkSpec
 from universeg_rt.training.checkpoint import save_checkpoint
 from universeg_rt.training.config import TrainConfig, to_dict
 
-KEYS = {"model", "average", "optimiser", "scaler", "step", "samples", "best", "spec", "config"}
+KEYS = {"model", "average", "optimiser", "scaler", "step", "samples", "best", "begun_from_weights", "spec", "config"}
 
 
 def write_state(path: Path, state: dict) -> None:

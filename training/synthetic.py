@@ -17,6 +17,7 @@ from universeg_rt.training import shapes
 from universeg_rt.training.appearance import Appearance, subject_images
 from universeg_rt.training.fields import Draw, affine_grid, displacement
 
+TRAINING_TASKS = 1_000_000  # seeds from 0 that training may draw; tasks for anything else have larger ones
 SMALLEST_TARGET = 0.002  # of the image, on average over subjects
 
 

@@ -40,10 +40,12 @@ class Task:
         return Task(self.name, self.images[chosen], self.labels[chosen], self.subjects[chosen], self.dataset)
 
     def split(self, *names: str) -> "Task":
-        """The entries of the subjects of one split or more: `support`, `dev`, `test`."""
+        """The entries of the subjects of one split or more: `support`, `dev`, `test`; all three are the whole task."""
         unknown = [name for name in names if name not in SPLITS]
         if unknown or not names:
             raise InputError(f"splits {unknown or names}; accepted: {', '.join(SPLITS)}")
+        if set(names) == set(SPLITS):
+            return self
         parts = split_subjects(self.subjects, self.dataset or self.name)
         wanted = np.concatenate([parts[name] for name in names])
         return self.select(np.flatnonzero(np.isin(self.subjects, wanted)))

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
-from universeg_rt.errors import TrainingError
+from universeg_rt.errors import InputError, TrainingError
 from universeg_rt.training.checkpoint import load_checkpoint
 from universeg_rt.training.config import Stage, TrainConfig, to_dict
 from universeg_rt.training.episodes import Batch, EpisodeSource
@@ -29,15 +29,23 @@ from universeg_rt.training.state import read_state, write_best, write_state
 from universeg_rt.training.tasks import Task
 from universeg_rt.training.validate import task_dice
 
-STATE, LATEST, BEST = "state.pt", "latest.safetensors", "best.safetensors"
+STATE, LATEST, BEST, FINISHED = "state.pt", "latest.safetensors", "best.safetensors", "finished.safetensors"
+SMOOTHING = 1e-3  # of soft Dice, in pixels
+ABSENT = 5e-3  # of the pixels, in place of that where there is no target
+DEAD_NORM, DEAD_STEPS = 1e-5, 50  # a gradient so small for so many steps: the network has collapsed
 
 
 def soft_dice_loss(logits: Tensor, target: Tensor) -> Tensor:
-    """1 - 2 Σ p y / (Σ p² + Σ y²) of each sample (V-Net's form), averaged; logits and target (...,1,H,W)."""
+    """1 - 2 Σ p y / (Σ p² + Σ y²) of each sample (V-Net's form), averaged; logits and target (...,1,H,W).
+
+    Without a target it is Σ p² / (Σ p² + ABSENT of the pixels), whose gradient does not vanish where much is predicted.
+    """
     probability, target = torch.sigmoid(logits.float()).flatten(-3), target.float().flatten(-3)
     overlap = (probability * target).sum(-1)
     total = probability.square().sum(-1) + target.square().sum(-1)
-    return (1.0 - (2.0 * overlap + 1.0) / (total + 1.0)).mean()
+    # A smoothing of 1 would forgive an empty mask a fifth of the loss on a target of four pixels.
+    smoothing = torch.where(target.any(-1), SMOOTHING, ABSENT * target.shape[-1])
+    return (1.0 - (2.0 * overlap + smoothing) / (total + smoothing)).mean()
 
 
 def segmentation_loss(logits: Tensor, target: Tensor, kind: str = "dice") -> Tensor:
@@ -84,6 +92,8 @@ class Trainer:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.autocast == "float16")
         self.step = self.samples = 0
         self.best = {"dice": -1.0, "stage": -1}
+        self.begun_from_weights = False
+        self.dead_steps = 0
         self.stop_asked = False
 
     # ---- where the run stands
@@ -99,6 +109,7 @@ class Trainer:
         self.optimiser.load_state_dict(state["optimiser"])
         self.scaler.load_state_dict(state["scaler"])
         self.step, self.samples, self.best = state["step"], state["samples"], state["best"]
+        self.begun_from_weights = state["begun_from_weights"]
         return True
 
     def begin_from(self, path: Path) -> None:
@@ -107,15 +118,20 @@ class Trainer:
         state = {key: torch.from_numpy(value).to(self.device) for key, value in weights.items()}
         self.model.load_state_dict(state)
         self.average = {key: value.clone() for key, value in state.items()}
+        self.begun_from_weights = True
 
     def save(self) -> None:
-        """Write the state and the averaged weights, each whole or not at all; only the first process writes."""
-        if self.rank:
+        """Write the state and the averaged weights, each whole or not at all; only the first process writes.
+
+        While the gradient is dead nothing is written, so that what is on disk is from before.
+        """
+        if self.rank or self.dead_steps:
             return
         self.output.mkdir(parents=True, exist_ok=True)
         write_state(self.output / STATE, {
             "model": self.model.state_dict(), "average": self.average, "optimiser": self.optimiser.state_dict(),
             "scaler": self.scaler.state_dict(), "step": self.step, "samples": self.samples, "best": self.best,
+            "begun_from_weights": self.begun_from_weights,
             "spec": self.config.network.spec().to_json(), "config": json.dumps(to_dict(self.config))})
         self.write_weights(self.output / LATEST)
 
@@ -153,8 +169,9 @@ class Trainer:
         self.step += 1
         seen = step.stage.queries * len(step.seeds) * self.world
         self.samples += seen
-        # At first the average would be the initial weights; it forgets them faster.
-        decay = min(math.exp(-seen / step.stage.average_samples), (1 + self.step) / (10 + self.step))
+        decay = math.exp(-seen / step.stage.average_samples)
+        if not self.begun_from_weights:  # at first the average would be the random weights; it forgets them faster
+            decay = min(decay, (1 + self.step) / (10 + self.step))
         with torch.no_grad():
             for key, value in self.model.state_dict().items():
                 self.average[key].lerp_(value, 1.0 - decay)
@@ -162,9 +179,21 @@ class Trainer:
 
     def loss(self, batch: Batch) -> Tensor:
         dtype = {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(self.config.autocast)
+        weight = self.config.static_weight
         with torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None):
-            logits = self.forward(batch.query, batch.support_images, batch.support_labels)
-        return segmentation_loss(logits, batch.target, self.config.loss)
+            out = self.forward(batch.query, batch.support_images, batch.support_labels, static=weight > 0)
+        if not weight:
+            return segmentation_loss(out, batch.target, self.config.loss)
+        exact, static = (segmentation_loss(logits, batch.target, self.config.loss) for logits in out)
+        return (1.0 - weight) * exact + weight * static
+
+    def watch_gradient(self, norm: float) -> None:
+        """Count steps without a gradient; TrainingError where the network has collapsed."""
+        self.dead_steps = self.dead_steps + 1 if norm < DEAD_NORM else 0
+        if self.dead_steps == DEAD_STEPS:
+            raise TrainingError(
+                f"the gradient has been under {DEAD_NORM:g} for {DEAD_STEPS} steps up to step {self.step}: the network has "
+                f"collapsed; {self.output / STATE} holds the last state before: lower the learning rate and run again")
 
     def not_finite(self, what: str, value: float, seeds: list[int]) -> None:
         raise TrainingError(
@@ -174,27 +203,40 @@ class Trainer:
 
     # ---- the whole run
 
-    def run(self, progress: bool | None = None, stop_after_samples: int | None = None) -> None:
-        """Train until the stages are done, or `stop_after_samples` more, or SIGTERM or SIGINT; each saves the state."""
-        config = self.config
+    def run(
+        self, progress: bool | None = None, stop_after_samples: int | None = None, finish_samples: int | None = None
+    ) -> None:
+        """Train until the stages are done, or `stop_after_samples` more, or SIGTERM or SIGINT; each saves the state.
+
+        finish_samples: bring the learning rate to zero over so many more samples and write the averaged weights to
+        FINISHED. The state stays as it was, so the run can go on from there as if it had not been finished.
+        """
+        config, finish = self.config, None
+        if finish_samples is not None:
+            if finish_samples < 1:
+                raise InputError(f"finish_samples is {finish_samples}; at least 1 is needed")
+            finish = (self.samples, finish_samples)
         previous = {s: signal.signal(s, self._ask_to_stop) for s in (signal.SIGTERM, signal.SIGINT)}
         end = sum(stage.samples for stage in config.stages)
         last = min(end, self.samples + stop_after_samples) if stop_after_samples else end
         log = RunLog(self.output, self.step) if self.rank == 0 else None
         bar = tqdm(total=end, initial=self.samples, unit="sample", disable=True if self.rank else
                    (None if progress is None else not progress))
-        plan = steps(config, self.step, self.samples, self.rank, self.world, together=self.device.type == "cuda")
+        plan = steps(config, self.step, self.samples, self.rank, self.world, self.device.type == "cuda", finish)
         plan = takewhile(lambda step: step.samples < last, plan)
         saved = validated = self.samples
+        in_step = False
         try:
             for step, batches in feed(self.source, plan, config.workers):
-                started = time.process_time()
+                started, in_step = time.process_time(), True
                 loss, norm = self.train_step(step, batches)
+                in_step = False
                 bar.update(self.samples - step.samples)
                 if log:
                     log.row(step=self.step, samples=self.samples, stage=step.stage_index, loss=loss, gradient_norm=norm,
                             learning_rate=step.learning_rate, cpu_seconds=time.process_time() - started)
-                if self.samples - saved >= config.checkpoint_samples:
+                self.watch_gradient(norm)
+                if self.samples - saved >= config.checkpoint_samples and not finish:
                     self.save()
                     saved = self.samples
                 if self.held_out and self.samples - validated >= config.validation.every_samples:
@@ -202,9 +244,16 @@ class Trainer:
                     validated = self.samples
                 if self.agreed_to_stop():
                     break
-            self.save()
+            if not finish:
+                self.save()
+            elif not self.stop_asked and self.rank == 0:
+                self.write_weights(self.output / FINISHED)
             if self.held_out and self.samples >= end and validated != self.samples:
                 self.validate(len(config.stages) - 1, config.stages[-1], log)
+        except Exception:
+            if not in_step and not finish:  # a worker that died, a full disk: what was learnt until then is whole
+                self.save()
+            raise
         finally:
             bar.close()
             if log:

@@ -55,7 +55,7 @@ def kit():
     def tiny(**changes):
         values = dict(
             network=NetworkConfig("v1", 4), stages=(Stage(samples=48, size=16, entries=(1, 3), queries=2, episodes=2),),
-            data=DataConfig(real_probability=0.0), warmup_samples=4, checkpoint_samples=16)
+            data=DataConfig(real_probability=0.0), warmup_steps=4, checkpoint_samples=16)
         return TrainConfig(**{**values, **changes})
 
     def real_task(count=12, size=32, name="squares", dataset=""):

@@ -46,7 +46,7 @@ def test_the_defaults_come_back():
     ("data: {augment: {task: {gamma: {probability: 0.5, range: [2, 1]}}}}", "from low to high"),
     ("data: {real_probability: -1}", "real_probability is -1"),
     ("data: {splits: [train]}", "accepted: support, dev, test"),
-    ("data: {synthetic_tasks: 0}", "at least 1"),
+    ("data: {synthetic_tasks: 0}", "accepted: 1 to 1000000"),
     ("clip_norm: 0", "clip_norm lies above 0"),
     ("stages: [{samples: 10, average_samples: 0}]", "at least 1"),
     ("checkpoint_samples: 0", "at least 1"),

@@ -91,6 +91,44 @@ def test_state_dict_is_the_reference_s():
     assert list(folded.state_dict()) == list(plain.state_dict())
 
 
+@pytest.mark.parametrize("name", ["v1", "uneven"])
+def test_static_takes_the_other_queries_support_terms(name):
+    """Against hooks on the reference: m is the cross convolution's mean less what it makes of the query alone."""
+    plain, folded = pair(SPECS[name])
+    query, images, labels, weights = inputs(1, 3, 4, 16)
+    support = [x.repeat_interleave(3, 0) for x in (images, labels, weights)]
+    terms = []
+
+    def keep(block, given, _):
+        u, v, w = given
+        zero = torch.cat([torch.zeros_like(u)[:, None].expand(-1, v.shape[1], -1, -1, -1), v], 2)
+        z = block.cross.cross_conv(zero.flatten(0, 1)) - block.cross.cross_conv.bias[:, None, None]
+        terms.append((w[:, :, None, None, None] * z.unflatten(0, v.shape[:2])).sum(1))
+
+    hooks = [block.register_forward_hook(keep) for block in (*plain.enc_blocks, *plain.dec_blocks)]
+    exact = plain(query[0], *support)
+    for hook in hooks:
+        hook.remove()
+    given, static = folded(query, images, labels, weights, static=True)
+    assert (given[0] - exact).abs().max() < 1e-12
+    others = [torch.stack([m[[j for j in range(3) if j != i]].mean(0) for i in range(3)]) for m in terms]
+    assert (static[0] - folded.static_logits(query[0], others)).abs().max() < 1e-12
+    assert (folded.static_logits(query[0], terms) - exact).abs().max() < 1e-12
+    static.sum().backward()
+    assert all(p.grad is not None for key, p in folded.named_parameters() if "dec_blocks.%d.support" % (len(folded.dec_blocks) - 1) not in key)
+
+
+def test_static_is_refused_where_it_cannot_be():
+    _, folded = pair(SPECS["v1"])
+    query, images, labels, _ = inputs(1, 1, 2, 16)
+    with pytest.raises(InputError, match="2 queries a support set"):
+        folded(query, images, labels, static=True)
+    _, folded = pair(SPECS["shallow"])
+    query, images, labels, _ = inputs(1, 2, 2, 16)
+    with pytest.raises(InputError, match="leaky_relu"):
+        folded(query, images, labels, static=True)
+
+
 def test_wrong_shapes_are_refused():
     _, folded = pair(SPECS["v1"])
     query, images, labels, weights = inputs(2, 2, 3, 16)

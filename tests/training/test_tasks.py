@@ -201,12 +201,15 @@ def test_bad_data_set_files_are_refused(tmp_path, text, message):
 def test_our_descriptions_read_and_none_trains_on_what_is_for_evaluation(training_folder):
     folder = training_folder / "data_sets"
     names = {kind: {e.name for p in (folder / kind).glob("*.yaml") for e in read_dataset(p).tasks}
-             for kind in ("open", "held_out")}
-    assert len(names["open"]) == 12 and not names["open"] & names["held_out"]
-    assert not any(n.startswith("wbc1") for n in names["open"])
+             for kind in ("train", "tune", "report")}
+    everything = [name for group in names.values() for name in group]
+    assert len(names["train"]) == 65 and len(everything) == len(set(everything))
+    assert {"wbc1_cell", "shenzhen_cxr_lung", "hfh_hippocampus"} <= names["report"]
 
 
 def test_our_descriptions_fit_the_material(training_folder, data_folder):
-    for path in sorted((training_folder / "data_sets" / "open").glob("*.yaml")):
+    for path in sorted((training_folder / "data_sets").glob("*/*.yaml")):
         for task in load_dataset(path, data_folder):
-            assert task.images.shape[1:] == (128, 128) and len(task.split("support")) >= 3
+            assert task.images.shape[1:] == (128, 128) and task.split("support", "dev", "test") is task
+            if path.parent.name != "train":  # training uses whole tasks
+                assert len(task.split("support")) >= 2

@@ -35,8 +35,22 @@ def test_soft_dice_is_0_for_a_perfect_and_1_for_a_disjoint_prediction():
     assert float(soft_dice_loss((0.5 - target) * 200, target)) == pytest.approx(1.0, abs=0.02)
     logits = torch.randn(2, 1, 8, 8, dtype=torch.float64)
     p = torch.sigmoid(logits.float()).double()
-    expected = [1 - (2 * (p[i] * target[i]).sum() + 1) / ((p[i] ** 2).sum() + (target[i] ** 2).sum() + 1) for i in (0, 1)]
+    expected = [1 - (2 * (p[i] * target[i]).sum() + 1e-3) / ((p[i] ** 2).sum() + (target[i] ** 2).sum() + 1e-3) for i in (0, 1)]
     assert float(soft_dice_loss(logits, target)) == pytest.approx(float(sum(expected) / 2), abs=1e-6)
+
+
+def test_an_empty_mask_is_no_answer_to_a_tiny_target_and_the_right_one_to_an_absent_one():
+    tiny = torch.zeros(1, 1, 128, 128)
+    tiny[..., :2, :2] = 1.0
+    assert float(soft_dice_loss(torch.full_like(tiny, -50.0), tiny)) > 0.99
+    absent = torch.zeros_like(tiny)
+    assert float(soft_dice_loss(torch.full_like(tiny, -50.0), absent)) < 1e-3
+    much = torch.full_like(tiny, 2.0).requires_grad_()
+    loss = soft_dice_loss(much, absent)
+    loss.backward()
+    few = torch.full_like(tiny, -8.0)
+    few[..., :8, :8] = 2.0  # 64 wrong pixels
+    assert float(loss) > 0.98 and float(much.grad.min()) > 0 and 0.3 < float(soft_dice_loss(few, absent)) < 0.6
 
 
 def test_cross_entropy_moves_a_missed_thin_target_where_dice_hardly_does(kit):
@@ -58,6 +72,18 @@ def test_dice_counts_overlap():
     assert float(dice(a, b)) == 1.0
     a[:2], b[1:3] = True, True
     assert float(dice(a, b)) == 0.5 and float(dice(a, a)) == 1.0
+
+
+def test_the_dual_loss_trains_exact_and_static_at_once(kit, tmp_path):
+    config = kit.tiny(static_weight=0.5)
+    trainer = kit.trained(config, tmp_path, stop_after_samples=8)
+    step = next(iter(steps(config, 0, 0)))
+    batch = trainer.source.batch(list(step.seeds), step.stage)
+    exact, static = trainer.model(batch.query, batch.support_images, batch.support_labels, static=True)
+    parts = [float(segmentation_loss(logits, batch.target)) for logits in (exact, static)]
+    assert float(trainer.loss(batch)) == pytest.approx(sum(parts) / 2, abs=1e-6) and parts[0] != parts[1]
+    with pytest.raises(InputError, match="static_weight needs 2 queries"):
+        kit.tiny(static_weight=0.5, stages=(Stage(samples=8, size=16, queries=1),))
 
 
 def test_the_loss_falls_on_an_easy_task(kit, tmp_path):
@@ -90,7 +116,7 @@ def test_an_interrupted_run_ends_with_the_same_weights_as_one_in_one_piece(kit, 
 def test_stages_follow_each_other_and_weights_carry_their_config(kit, tmp_path):
     stages = (Stage(samples=8, size=16, entries=(1, 1), episodes=2, learning_rate=1e-3),
               Stage(samples=16, size=32, entries=(2, 2), episodes=2, learning_rate=1e-3, final_learning_rate=0.0))
-    config = kit.tiny(stages=stages)
+    config = kit.tiny(stages=stages, warmup_steps=2)
     kit.trained(config, tmp_path)
     rows = list(csv.DictReader(open(tmp_path / "log.csv")))
     assert [r["stage"] for r in rows] == ["0"] * 2 + ["1"] * 4
