@@ -49,12 +49,14 @@ class Bundle:
         if not path.is_dir():
             raise BundleError(f"no bundle at {path}: {'it is not a folder' if path.exists() else 'nothing is there'}; {cure}")
         manifest, text = read_manifest(path, cure)
-        said = {file: {**manifest.metadata, "universeg.precision": precision, "universeg.kind": kind}
-                for precision, models in manifest.models.items() for file, kind in models.kinds.items()}
+        network, said = manifest.metadata, {}
+        for precision, models in manifest.models.items():
+            for file, kind in models.kinds:
+                said.setdefault(file, []).append({**network, "universeg.precision": precision, "universeg.kind": kind})
         for name, entry in manifest.files.items():
             data = _read_checked(path, name, entry, cure)
-            if name in said:
-                _check_metadata(path / name, data, said[name], cure)
+            for expected in said.get(name, ()):
+                _check_metadata(path / name, data, expected, cure)
         return cls(path, manifest, hashlib.sha256(text).hexdigest())
 
     def read(self, name: str) -> bytes:
@@ -136,7 +138,7 @@ def _read(folder: Path, name: str, limit: int, cure: str, size: int | None = Non
     try:
         handle = _open(folder, parts)
     except FileNotFoundError:
-        raise BundleError(f"{folder / name} is missing; {cure}") from None
+        raise BundleError(f"{folder / name} {'cannot be read (nothing is there)' if size is None else 'is missing'}; {cure}") from None
     except (OSError, ValueError) as error:  # ValueError: a name that the file system cannot hold
         raise BundleError(f"{folder / name} cannot be read ({getattr(error, 'strerror', None) or error}); {cure}") from None
     try:

@@ -41,8 +41,7 @@ class Models:
     @property
     def listed(self) -> tuple[str, ...]:
         """Every file of this precision."""
-        files = (self.whole, self.prepare, self.predict, self.native, *(file for _, file in self.stages))
-        return tuple(file for file in files if file is not None)
+        return tuple(file for file, _ in self.kinds)
 
     @property
     def on_device(self) -> tuple[str, ...]:
@@ -50,10 +49,11 @@ class Models:
         return ("prepare", "predict") if self.prepare is not None and self.predict is not None else ("whole",)
 
     @property
-    def kinds(self) -> dict[str, str]:
-        """Of every file what it says of itself as `universeg.kind`."""
-        parts = {"whole": self.whole, "prepare": self.prepare, "predict": self.predict, "native": self.native}
-        return {file: kind for kind, file in parts.items() if file is not None} | {file: f"stage:{name}" for name, file in self.stages}
+    def kinds(self) -> tuple[tuple[str, str], ...]:
+        """Every file with what it says of itself as `universeg.kind`."""
+        parts = ((self.whole, "whole"), (self.prepare, "prepare"), (self.predict, "predict"), (self.native, "native"))
+        stages = ((file, f"stage:{name}") for name, file in self.stages)
+        return (*((file, kind) for file, kind in parts if file is not None), *stages)
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ class Manifest:
 
     def models_sha256(self, precision: str) -> str:
         """Of all models of a precision together: what its parity report was measured on."""
-        return _sha256({name: self.files[name].sha256 for name in self.models[precision].listed})
+        return _sha256([[kind, self.files[file].sha256] for file, kind in self.models[precision].kinds])
 
     def with_parity(self, parity: Mapping[str, Mapping]) -> Manifest:
         """The same with these parity reports, each tied to the models that it was measured on."""
@@ -177,7 +177,7 @@ class Manifest:
         listed = [file for m in self.models.values() for file in m.listed] + [file for e in self.engines for file in e.files]
         unknown = sorted(set(listed) - set(self.files))
         if unknown or not self.models:
-            raise ValueError(f"it lists models or engines without their files: {', '.join(unknown) or 'none at all'}")
+            raise ValueError(f"it lists models or engines without their files ({', '.join(unknown) or 'none at all'})")
         for precision, report in self.parity.items():
             if precision not in self.models:
                 raise ValueError(f"it has a parity report of {precision} and no such models")
@@ -196,7 +196,7 @@ def _check_sha256(values: dict) -> None:
         raise ValueError("its sha256 is not that of its body: a value was changed after it was written")
 
 
-def _sha256(values: Mapping) -> str:
+def _sha256(values: object) -> str:
     """Of plain values, however their text is spaced and ordered."""
     return hashlib.sha256(json.dumps(values, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()).hexdigest()
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from universeg_rt.errors import BundleError, InputError, RunnerError
+from universeg_rt.model_bytes import ModelBytes
 from universeg_rt.runners import onnxruntime_cuda, open_runner
 from universeg_rt.runners.onnxruntime_cuda import OnnxRuntimeCuda
 
@@ -21,8 +22,8 @@ CPU = "CPUExecutionProvider"
 
 def on_cpu(bundle, pair: bool = True, **options) -> OnnxRuntimeCuda:
     if not pair:
-        return OnnxRuntimeCuda(bundle.model("fp32", "whole"), None, provider=CPU, **options)
-    return OnnxRuntimeCuda(bundle.model("fp32", "predict"), bundle.model("fp32", "prepare"), provider=CPU, **options)
+        return OnnxRuntimeCuda(bundle.load("fp32", "whole"), None, provider=CPU, **options)
+    return OnnxRuntimeCuda(bundle.load("fp32", "predict"), bundle.load("fp32", "prepare"), provider=CPU, **options)
 
 
 @pytest.mark.parametrize("pair", [True, False])
@@ -59,7 +60,7 @@ def test_many_queries_run_in_parts_that_bound_memory(plain_bundle, expected, mon
     given = support(2, 3)
     prepared = runner.prepare(*given)
     assert np.abs(runner.run(prepared, queries(5)) - expected(given, queries(5))).max() < 1e-4
-    assert sorted(shape[0] for shape in prepared.bound) == [1, 2]
+    assert sorted(shape[0] for shape in prepared.value.bound) == [1, 2]
 
 
 def test_few_shapes_are_kept(plain_bundle):
@@ -67,7 +68,7 @@ def test_few_shapes_are_kept(plain_bundle):
     prepared = runner.prepare(*support(1, 1))
     for n in range(1, 12):
         runner.run(prepared, queries(n))
-    assert len(prepared.bound) == onnxruntime_cuda.SHAPES
+    assert len(prepared.value.bound) == onnxruntime_cuda.SHAPES
 
 
 @pytest.fixture
@@ -150,7 +151,7 @@ def test_errors_of_the_library_are_typed(plain_bundle, tmp_path):
     assert str(runner._failed(RuntimeError("CUDA error 700\nmore"))) == "ONNX Runtime failed on CPU: CUDA error 700"
     (tmp_path / "broken.onnx").write_bytes(b"no model")
     with pytest.raises(RunnerError, match="cannot load broken.onnx"):
-        OnnxRuntimeCuda(tmp_path / "broken.onnx", None, provider=CPU)
+        OnnxRuntimeCuda(ModelBytes.of_file(tmp_path / "broken.onnx"), None, provider=CPU)
 
 
 def test_a_prepared_support_is_freed_with_its_last_holder(plain_bundle):
@@ -159,7 +160,7 @@ def test_a_prepared_support_is_freed_with_its_last_holder(plain_bundle):
     runner.run(prepared, queries(1))
     import weakref
 
-    value = weakref.ref(next(iter(prepared.tensors.values())))
+    value = weakref.ref(next(iter(prepared.value.tensors.values())))
     del prepared
     gc.collect()
     assert value() is None

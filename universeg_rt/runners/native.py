@@ -66,10 +66,10 @@ class NativeRunner(Runner):
         if precision not in PRECISIONS:
             raise RunnerError(f"the native runner runs {' and '.join(PRECISIONS)}, not {precision}; use runner='onnxruntime' for that")
         try:
-            weights = bundle.load(precision, "native")
+            bundle.model(precision, "native")
         except BundleError as error:  # others run such a bundle
             raise RunnerError(f"{error}, or use runner='onnxruntime'", short=f"the bundle has no {precision} weights for it") from None
-        return cls(weights, bundle.manifest.spec, threads, os.environ.get("UNIVERSEG_INSTRUCTIONS", "auto"))
+        return cls(bundle.load(precision, "native"), bundle.manifest.spec, threads, os.environ.get("UNIVERSEG_INSTRUCTIONS", "auto"))
 
     def _prepare(self, support: np.ndarray, weights: np.ndarray) -> list:
         self._check_size(support.shape[3:])
