@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import importlib.util
 import threading
 from dataclasses import replace
 
@@ -11,7 +12,7 @@ import pytest
 
 from universeg_rt.errors import BundleError, InputError, RunnerError
 from universeg_rt.model_bytes import ModelBytes
-from universeg_rt.runners import onnxruntime_cuda, open_runner
+from universeg_rt.runners import libraries, onnxruntime_cuda, open_runner
 from universeg_rt.runners.onnxruntime_cuda import OnnxRuntimeCuda
 
 from .conftest import queries, support
@@ -184,9 +185,28 @@ def test_without_the_provider_the_package_is_named(plain_bundle):
     assert caught.value.short == "onnxruntime-gpu is not installed"
 
 
+def test_what_cannot_run_is_not_even_imported(plain_bundle, monkeypatch, tmp_path):
+    """An onnxruntime that comes with the provider, on a machine without the driver."""
+    monkeypatch.setattr(onnxruntime_cuda, "import_onnxruntime", lambda: pytest.fail("imported"))
+    monkeypatch.setattr(onnxruntime_cuda, "has_driver", lambda: False)
+    (tmp_path / "onnxruntime" / "capi").mkdir(parents=True)
+    (tmp_path / "onnxruntime" / "__init__.py").write_text("")
+    spec = importlib.util.spec_from_file_location("onnxruntime", tmp_path / "onnxruntime" / "__init__.py", submodule_search_locations=[
+        str(tmp_path / "onnxruntime")])
+    monkeypatch.setattr(libraries, "find_spec", lambda name: spec)
+    for provider, short in ((None, "onnxruntime-gpu is not installed"), ("libonnxruntime_providers_cuda.so", "no NVIDIA driver")):
+        if provider:
+            (tmp_path / "onnxruntime" / "capi" / provider).write_bytes(b"")
+        with pytest.raises(RunnerError) as caught:
+            open_runner(plain_bundle, "onnxruntime-cuda")
+        assert caught.value.short == short
+
+
 def test_a_provider_that_falls_back_to_the_cpu_is_refused(plain_bundle, monkeypatch):
     """As onnxruntime-gpu does where the driver or cuDNN is missing: a warning, and a session on the CPU."""
     monkeypatch.setattr(ort, "get_available_providers", lambda: [onnxruntime_cuda.PROVIDER, CPU])
+    monkeypatch.setattr(onnxruntime_cuda, "has_cuda_provider", lambda: True)
+    monkeypatch.setattr(onnxruntime_cuda, "has_driver", lambda: True)
     session = ort.InferenceSession
     asked = []
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from ..bundle import Bundle
 from ..errors import RunnerError
+from ..gpu import has_driver
 from ..model_bytes import ModelBytes
 from .base import Runner
 from .device import _ordinal
@@ -233,6 +234,9 @@ def _onnxruntime(provider: str):
         raise RunnerError(f"onnxruntime is not installed; {INSTALL}", short="not installed")
     if provider == PROVIDER and not has_cuda_provider():  # said without importing what will not run
         raise RunnerError(f"the installed onnxruntime has no {provider}; {INSTALL}", short="onnxruntime-gpu is not installed")
+    if provider == PROVIDER and not has_driver():
+        raise RunnerError(f"{provider} wants a GPU of NVIDIA's and its driver, and the driver is not installed",
+                          short="no NVIDIA driver")
     try:
         onnxruntime = import_onnxruntime()
     except Exception as error:  # a build whose libraries are missing raises many types
