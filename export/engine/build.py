@@ -10,7 +10,7 @@ from pathlib import Path
 
 from universeg_rt.bundle import Bundle
 from universeg_rt.engine import BUILDERS, MODELS, EngineEntry, Fingerprint, Profile
-from universeg_rt.errors import EngineError, InputError
+from universeg_rt.errors import InputError
 
 from . import timing
 from .features import LEVELS

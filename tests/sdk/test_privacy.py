@@ -111,7 +111,8 @@ def test_the_command_tells_nobody(small_bundle, tmp_path, watched):
 
 
 def test_the_watch_sees_a_look_up(watched):
-    code = "import socket\ntry: socket.getaddrinfo('universeg-rt.invalid', 80)\nexcept OSError: pass\nopen(__import__('os').path.expanduser('~/x'), 'w')"
+    code = ("import os, socket\ntry: socket.getaddrinfo('universeg-rt.invalid', 80)\nexcept OSError: pass\n"
+            "open(os.path.expanduser('~/x'), 'w')")
     _, files, network = watched(code)
     assert network and files == ["x"]
 
