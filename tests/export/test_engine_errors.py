@@ -11,7 +11,7 @@ import pytest
 onnx = pytest.importorskip("onnx", reason="onnx is not installed: pip install 'universeg_rt[export]'")
 
 from universeg_rt.engine import Profile
-from universeg_rt.errors import BundleError, EngineError, InputError
+from universeg_rt.errors import BundleError, InputError
 from universeg_rt.export.cli import main
 from universeg_rt.export.engine.build import EngineOptions
 from universeg_rt.export.engine.process import memory_needed
