@@ -17,6 +17,7 @@ import numpy as np
 from universeg_rt.bundle import Bundle
 from universeg_rt.errors import RunnerError
 from universeg_rt.runners import RUNNERS
+from universeg_rt.runners.libraries import import_onnxruntime
 
 from .case import Case
 
@@ -140,8 +141,7 @@ def _compiled(files: Files, case: Case) -> Side:
 
 
 def _onnxruntime_session(path: Path, threads: int):
-    import onnxruntime
-
+    onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3

@@ -12,7 +12,7 @@ import universeg_rt
 from universeg_rt.atomic import write_folder
 from universeg_rt.bundle import MANIFEST, Bundle, file_entry
 from universeg_rt.errors import InputError, OutputError
-from universeg_rt.manifest import InputContract, Manifest
+from universeg_rt.manifest import InputContract, Manifest, network_metadata
 from universeg_rt.runners import PRECISIONS
 from universeg_rt.spec import NetworkSpec
 from universeg_rt.training.checkpoint import weights_sha256
@@ -59,7 +59,8 @@ def build_bundle(
     check_output(output)
     network = fold(spec, weights)
     version, digest = universeg_rt.__version__, weights_sha256(dict(weights))
-    metadata = {"universeg.spec": spec.to_json(), "universeg.version": version, "universeg.weights_sha256": digest}
+    given = InputContract(grid[0], grid[1], spec.size_multiple)
+    metadata = network_metadata(spec, digest, given, version)
     provenance = dict(provenance or {})
     with write_folder(output) as folder:
         reference, models, reports, parity = Reference(spec, weights), {}, {}, {}
@@ -83,9 +84,8 @@ def build_bundle(
         files = {str(p.relative_to(folder).as_posix()): file_entry(p) for p in sorted(folder.rglob("*")) if p.is_file()}
         manifest = Manifest(
             name=name, version=version, spec=spec, weights_sha256=digest,
-            input=InputContract(grid[0], grid[1], spec.size_multiple), models=models, files=files, parity=parity,
-            provenance=provenance, licence=dict(licence or {}))
-        (folder / MANIFEST).write_text(manifest.to_json())
+            input=given, models=models, files=files, provenance=provenance, licence=dict(licence or {}))
+        (folder / MANIFEST).write_text(manifest.with_parity(parity).to_json())
     return Bundle.open(output), reports
 
 

@@ -11,6 +11,8 @@ import numpy as np
 
 from universeg_rt.errors import RunnerError
 from universeg_rt.manifest import Models
+from universeg_rt.model_bytes import ModelBytes
+from universeg_rt.runners import libraries
 from universeg_rt.runners.base import Runner
 from universeg_rt.runners.native import NativeRunner
 from universeg_rt.runners.streamed import StreamedOnnxRuntime
@@ -40,7 +42,8 @@ class Precision:
 
 def write_models(folder: Path, network: FoldedNetwork, precision: Precision, metadata: Mapping[str, str], version: str) -> Models:
     """Write every model of a precision below `folder`; the same network gives the same bytes."""
-    given = ({**metadata, "universeg.precision": precision.name}, version, precision.dtype, precision.quantisation)
+    metadata = {**metadata, "universeg.precision": precision.name}
+    given = (metadata, version, precision.dtype, precision.quantisation)
     prefix = precision.prefix
     for file, emit in ((WHOLE, emit_whole), (PREPARE, emit_prepare), (PREDICT, emit_predict)):
         _write(folder / (prefix + file), emit(network, *given))
@@ -49,7 +52,7 @@ def write_models(folder: Path, network: FoldedNetwork, precision: Precision, met
         file = f"{prefix}stages/{position:02}_{stage.name}.onnx"
         _write(folder / file, stage.model)
         stages.append((stage.name, file))
-    native = None if precision.name == "fp16" else emit_native(network, precision.quantisation)
+    native = None if precision.name == "fp16" else emit_native(network, precision.quantisation, metadata)
     if native is not None:
         (folder / (prefix + NATIVE)).write_bytes(native)
     return Models(prefix + WHOLE, tuple(stages), prefix + PREPARE, prefix + PREDICT, None if native is None else prefix + NATIVE)
@@ -60,11 +63,11 @@ def open_models(folder: Path, models: Models, spec: NetworkSpec) -> dict[str, Mo
     opened = {
         "whole": whole_model(folder / models.whole),
         "pair": pair_model(folder / models.prepare, folder / models.predict),
-        "streamed": runner_model(StreamedOnnxRuntime([(name, folder / file) for name, file in models.stages])),
+        "streamed": runner_model(StreamedOnnxRuntime([(name, ModelBytes.of_file(folder / file)) for name, file in models.stages])),
     }
     if models.native is not None:
         with suppress(RunnerError):
-            opened["native"] = runner_model(NativeRunner(folder / models.native, spec))
+            opened["native"] = runner_model(NativeRunner(ModelBytes.of_file(folder / models.native), spec))
     return opened
 
 
@@ -93,8 +96,7 @@ def runner_model(runner: Runner) -> Model:
 
 def open_session(model: Path | bytes):
     """An ONNX Runtime session of a model's file or bytes on the CPU."""
-    import onnxruntime
-
+    onnxruntime = libraries.import_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     # Gigabytes at S = 64, K = 3: given back after each run, since several models are open at once.

@@ -71,10 +71,9 @@ def typed_bundle(small_bundle, tmp_path_factory) -> Path:
     folder = shutil.copytree(small_bundle, tmp_path_factory.mktemp("bundles") / "typed")
     manifest, network = Bundle.open(folder).manifest, fold(SMALL_SPEC, random_weights(SMALL_SPEC))
     quantisation = calibrate(network, synthetic_episodes(SMALL_GRID, 0, episodes=2, entries=2))
-    metadata = {"universeg.spec": SMALL_SPEC.to_json(), "universeg.weights_sha256": manifest.weights_sha256}
     models = dict(manifest.models)
     for precision in (Precision("fp16", np.float16), Precision("int8", np.float32, quantisation)):
-        models[precision.name] = write_models(folder, network, precision, metadata, manifest.version)
+        models[precision.name] = write_models(folder, network, precision, manifest.metadata, manifest.version)
     files = {file: file_entry(folder / file) for m in models.values() for file in m.listed}
     (folder / "manifest.json").write_text(dataclasses.replace(manifest, models=models, files=files).to_json())
     return folder

@@ -58,7 +58,7 @@ def _main(args: argparse.Namespace) -> int:
     image, labels = slices.pop("T1"), slices
     segmenter = Segmenter.open(args.bundle)
     print(f"bundle {segmenter.bundle.manifest.name}; runner {segmenter.runner.name} ({segmenter.runner.reason}), "
-          f"{segmenter.runner.threads} threads")
+          f"{segmenter.runner.place}")
     args.output.mkdir(parents=True, exist_ok=True)
     report, panels = {}, []
     for name, label in labels.items():

@@ -44,6 +44,11 @@ def present_gpu(index: int = 0) -> Gpu | None:
                f"{number.value // 1000}.{number.value % 1000 // 10}")
 
 
+def has_driver() -> bool:
+    """Whether NVIDIA's driver is installed; starts nothing on a GPU."""
+    return _driver() is not None
+
+
 def _driver() -> ctypes.CDLL | None:
     for name in _LIBRARIES:
         try:

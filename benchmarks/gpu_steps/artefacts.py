@@ -17,7 +17,7 @@ from universeg_rt.engine import Profile
 from universeg_rt.errors import UniverSegError
 from universeg_rt.export.cost import network_cost
 from universeg_rt.export.folds import fold
-from universeg_rt.manifest import InputContract, Manifest
+from universeg_rt.manifest import InputContract, Manifest, network_metadata
 from universeg_rt.spec import NetworkSpec
 
 from ..models import random_weights
@@ -89,8 +89,8 @@ def run_bundle(state: dict, entry: dict) -> None:
     folder = state["work"] / "bundle"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    metadata = {"universeg.spec": state["spec"].to_json(), "universeg.version": universeg_rt.__version__,
-                "universeg.weights_sha256": _digest(state["weights"])}
+    digest, given = _digest(state["weights"]), InputContract(*state["grid"], state["spec"].size_multiple)
+    metadata = network_metadata(state["spec"], digest, given, universeg_rt.__version__)
     models, entry["skipped"] = {}, {}
     for name in ("fp32", "fp16", "int8"):
         try:
@@ -111,8 +111,7 @@ def run_bundle(state: dict, entry: dict) -> None:
     files = {name: file_entry(folder / name) for name in sorted({file for m in models.values() for file in m.listed})}
     manifest = Manifest(
         name="benchmark", version=universeg_rt.__version__, spec=state["spec"],
-        weights_sha256=metadata["universeg.weights_sha256"], input=InputContract(*state["grid"], state["spec"].size_multiple), models=models,
-        files=files)
+        weights_sha256=digest, input=given, models=models, files=files)
     (folder / MANIFEST).write_text(manifest.to_json())
     state["bundle"] = Bundle.open(folder)
     entry["precisions"] = list(models)

@@ -9,8 +9,10 @@ import numpy as np
 
 from universeg_rt.bundle import Bundle
 from universeg_rt.errors import RunnerError
+from universeg_rt.model_bytes import ModelBytes
 from universeg_rt.runners import open_runner
 from universeg_rt.runners.base import Runner
+from universeg_rt.runners.libraries import import_onnxruntime
 from universeg_rt.runners.onnxruntime_cuda import PROVIDER, OnnxRuntimeCuda
 
 from . import artefacts, machine
@@ -154,8 +156,7 @@ class PlainOnnx(Contender):
     side = "reference"
 
     def __init__(self, state: dict, tf32: bool) -> None:
-        import onnxruntime
-
+        onnxruntime = import_onnxruntime()
         if not state.get("plain"):
             raise RunnerError("there is no plain export of the reference")
         self.ort, self.files, self.sessions = onnxruntime, state["plain"], {}
@@ -163,7 +164,7 @@ class PlainOnnx(Contender):
         self.gpu = state["device"] == "cuda"
         self.providers = [(PROVIDER, {"use_tf32": str(int(tf32))})] if self.gpu else ["CPUExecutionProvider"]
         if self.gpu:
-            OnnxRuntimeCuda(next(iter(self.files.values())), None, graphs=False)  # refuses where the provider does not start
+            OnnxRuntimeCuda(ModelBytes.of_file(next(iter(self.files.values()))), None, graphs=False)  # refuses where the provider does not start
 
     def prepare(self, support, weights):
         if not np.allclose(weights, 1 / weights.shape[1]):
@@ -238,7 +239,7 @@ def _start_onnxruntime(state: dict, start: Callable) -> None:
     def of(precision: str, **options) -> Contender:
         if bundle is None:
             raise RunnerError("there is no bundle")
-        runner = OnnxRuntimeCuda(bundle.model(precision, "predict"), bundle.model(precision, "prepare"),
+        runner = OnnxRuntimeCuda(bundle.load(precision, "predict"), bundle.load(precision, "prepare"),
                                  **options, **({} if gpu else {"provider": "CPUExecutionProvider"}))
         runner.precision = precision
         return OfRunner(runner, "tf32" if options.get("tf32") else precision)

@@ -3,7 +3,7 @@
 Block i, in the order in which they run: `i.cross`, `i.support` (but for the last block) and `i.target`, each `.weight`
 (out,in,3,3) and `.bias` (out,); `first` (9,2,5,5,out), the first block's composed kernels for the nine positions of a pixel,
 (top, middle, bottom) x (left, middle, right), where taps that fall outside the image are zero; `head.weight` (in,), `head.bias`
-(1,). All float32.
+(1,). All float32. The archive's comment is the metadata of the file, as JSON.
 
 In int8 the runner holds maps of the support entries in 8 bits and computes in float32. `int8` (blocks - 1, 2) says which: a block's
 entries, and the result of their cross convolution. A held map x is s * round(x / s) with a scale s for each channel, and the
@@ -19,6 +19,7 @@ The weights of the inner blocks are int8 then, with a float32 `.scale` (out, par
 from __future__ import annotations
 
 import io
+import json
 import zipfile
 from collections.abc import Mapping
 
@@ -31,7 +32,8 @@ _POSITIONS = (("top_left", "top", "top_right"), ("left", None, "right"), ("botto
 _INSIDE = (slice(2, 5), slice(0, 5), slice(0, 3))  # taps of a first, a middle and a last row or column
 
 
-def emit_native(network: FoldedNetwork, quantisation: Quantisation | None = None) -> bytes | None:
+def emit_native(network: FoldedNetwork, quantisation: Quantisation | None = None,
+                metadata: Mapping[str, str] | None = None) -> bytes | None:
     """The file's bytes, the same for the same arguments; None where the native runner cannot run it: its order of work needs
     the folds compose and mean before convolution, and 2x2 max pooling."""
     spec = network.spec
@@ -49,7 +51,7 @@ def emit_native(network: FoldedNetwork, quantisation: Quantisation | None = None
     arrays = {name: np.ascontiguousarray(value, np.float32) for name, value in arrays.items()}
     if quantisation is not None:
         arrays |= _in_int8(network, quantisation, arrays)
-    return _npz(arrays)
+    return _npz(arrays, json.dumps({**(metadata or {}), "universeg.kind": "native"}, sort_keys=True))
 
 
 def _in_int8(network: FoldedNetwork, quantisation: Quantisation, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -113,10 +115,11 @@ def _first_block(block: FoldedBlock) -> np.ndarray:
     return kernels.reshape(9, features, inputs, 5, 5).transpose(0, 2, 3, 4, 1)
 
 
-def _npz(arrays: Mapping[str, np.ndarray]) -> bytes:
-    """As numpy.savez writes it, but without the time of writing."""
+def _npz(arrays: Mapping[str, np.ndarray], comment: str) -> bytes:
+    """As numpy.savez writes it, but without the time of writing, and with a comment on the archive."""
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
+        archive.comment = comment.encode()
         for name, value in sorted(arrays.items()):
             entry = io.BytesIO()
             np.lib.format.write_array(entry, value, allow_pickle=False)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from universeg_rt.bundle import Bundle
 from universeg_rt.engine import BUILDERS, MODELS, EngineEntry, Fingerprint, Profile
-from universeg_rt.errors import EngineError, InputError
+from universeg_rt.errors import InputError
 
 from . import timing
 from .features import LEVELS
@@ -25,7 +25,7 @@ Progress = Callable[[str], AbstractContextManager[Report]]
 class EngineOptions:
     """What to build, checked when made (InputError).
 
-    builder: of BUILDERS. precisions: of `runners.PRECISIONS`. models: of MODELS; empty: all that the bundle has.
+    builder: of BUILDERS. precisions: of `runners.PRECISIONS`. models: of MODELS; empty: what a runner reads (`Models.on_device`).
     plugin: a plugin library for the support-mean operation; None: native operators. timing_cache: a file to start from
     and to leave the timings in. workspace: bytes; None: all there is. tf32: whether float32 products may be rounded to TF32.
     level: how long the builder searches, 0 to 5. hardware: "none" this GPU, "same" its compute capability, "ampere+".
@@ -111,14 +111,14 @@ def _models(bundle: Bundle, precision: str, options: EngineOptions) -> list[tupl
     missing = [name for name in options.models if name not in there]
     if missing:
         raise InputError(f"{bundle.path} holds no {precision} model {', '.join(missing)}; it has {', '.join(there)}")
-    return [(name, there[name]) for name in options.models or there]
+    return [(name, there[name]) for name in options.models or models[precision].on_device]
 
 
 def _build_one(bundle: Bundle, options: EngineOptions, precision: str, model: str, file: str, report: Report,
                say: Callable[[str], None]) -> Outcome:
     from .model import for_builder, read_model
 
-    source = read_model(bundle.file(file), bundle.manifest.weights_sha256)
+    source = read_model(bundle.load(precision, model))
     copy = for_builder(source, options.profile, options.plugin is not None)
     with Worker(options.builder, str(options.plugin or "")) as worker:
         fingerprint = _fingerprint(options, worker.hello, precision, bundle.manifest.files[file].sha256)
@@ -130,7 +130,7 @@ def _build_one(bundle: Bundle, options: EngineOptions, precision: str, model: st
         given = timing.open_file(options.timing_cache, fingerprint) if options.timing_cache else None
         for why in passed + ([f"{given.path}: {given.set_aside}"] if given and given.set_aside else []):
             say(f"timing cache set aside, {why}")
-        caches = [bundle.file(name).read_bytes() for name in names]
+        caches = [bundle.read(name) for name in names]
         if given and given.content and not given.set_aside:
             caches.append(given.content)
         request = {

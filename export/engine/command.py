@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     g.add_argument("--engine", choices=BUILDERS, help="build with this library, which must be installed")
     g.add_argument("--bundle", metavar="DIR",
                    help="build for this bundle instead of exporting (`shipped`: the package's own, with --output)")
-    g.add_argument("--engine-model", nargs="+", choices=MODELS, default=[], help="which models (all that the bundle has)")
+    g.add_argument("--engine-model", nargs="+", choices=MODELS, default=[], help="which models (prepare and predict, or whole where the bundle has no such pair)")
     g.add_argument("--profile-entries", default="1:64:256", metavar="MIN:OPT:MAX", help="support entries S (1:64:256)")
     g.add_argument("--profile-sets", default="1", metavar="MIN:OPT:MAX", help="support sets K, the ensemble's members (1)")
     g.add_argument("--profile-queries", default="1", metavar="MIN:OPT:MAX", help="queries B at once (1)")

@@ -4,13 +4,13 @@ support-mean operation either inlined (native operators) or bare (for the plugin
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import onnx
 from onnx import inliner, shape_inference
 
 from universeg_rt.engine import Profile
 from universeg_rt.errors import EngineError
+from universeg_rt.model_bytes import ModelBytes
 
 from ..emit.support_mean import DOMAIN
 
@@ -32,20 +32,12 @@ class BuilderModel:
     float32_tensors: tuple[str, ...]
 
 
-def read_model(path: Path, weights_sha256: str) -> onnx.ModelProto:
-    """One of our models; EngineError where the file is another's, or was exported from other weights than the bundle's."""
+def read_model(model: ModelBytes) -> onnx.ModelProto:
+    """One of a bundle's models, all data in it; EngineError where it is no ONNX model."""
     try:
-        model = onnx.load(str(path))
-        metadata = {p.key: p.value for p in model.metadata_props}
+        return onnx.load_model_from_string(model.whole())
     except Exception:  # protobuf raises types of its own
-        raise EngineError(f"{path} is no ONNX file; give a bundle that universeg-export wrote") from None
-    if "universeg.weights_sha256" not in metadata or "universeg.kind" not in metadata:
-        raise EngineError(f"{path} is not a model of ours (its metadata holds no universeg.kind and universeg.weights_sha256); "
-                          "give a bundle that universeg-export wrote")
-    if metadata["universeg.weights_sha256"] != weights_sha256:
-        raise EngineError(f"{path} was exported from other weights (sha256 {metadata['universeg.weights_sha256'][:12]}) than "
-                          f"the bundle says ({weights_sha256[:12]}); export the bundle again")
-    return model
+        raise EngineError(f"{model.name} is no ONNX file; give a bundle that universeg-export wrote") from None
 
 
 def for_builder(model: onnx.ModelProto, profile: Profile, plugin: bool) -> BuilderModel:

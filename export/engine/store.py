@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from universeg_rt.atomic import write_file
-from universeg_rt.bundle import MANIFEST, file_entry
+from universeg_rt.bundle import MANIFEST, file_entry, read_manifest
 from universeg_rt.engine import EngineEntry
 from universeg_rt.errors import BundleError, EngineError, OutputError
 from universeg_rt.manifest import Manifest
@@ -28,7 +28,7 @@ def add_engine(bundle: Path, entry: EngineEntry, plan: bytes, timing_cache: byte
     that the engine was built from, OutputError where nothing can be written; the bundle is then as it was.
     """
     with _locked(bundle):
-        manifest = read_manifest(bundle)
+        manifest, _ = read_manifest(bundle)
         _check_model(bundle, manifest, entry)
         same = [other for other in manifest.engines if other.key == entry.key]
         if same and not replaces:
@@ -61,15 +61,6 @@ def add_engine(bundle: Path, entry: EngineEntry, plan: bytes, timing_cache: byte
         for name in dropped - set(written):
             (bundle / name).unlink(missing_ok=True)
     return entry, True
-
-
-def read_manifest(bundle: Path) -> Manifest:
-    """The manifest as it is now; BundleError where there is none."""
-    path = bundle / MANIFEST
-    try:
-        return Manifest.from_json(path.read_text(), str(path))
-    except (OSError, UnicodeDecodeError) as error:
-        raise BundleError(f"{path} cannot be read ({error}); export the bundle again") from None
 
 
 def _write_manifest(bundle: Path, manifest: Manifest) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ PROFILE = Profile((1, 1, 2), (1, 1, 3), (1, 4, 8), (32, 32))
 FAKE = Path(__file__).with_name("fake_tensorrt.py")
 
 
-def toy_model(precision: str, weights_sha256: str) -> onnx.ModelProto:
+def toy_model(precision: str, metadata: Mapping[str, str]) -> onnx.ModelProto:
     """A toy of our kind, with what matters in types: float16 maps whose mean is taken in float32, or a Q/DQ convolution."""
     info, floats = helper.make_tensor_value_info, TensorProto.FLOAT
     node = helper.make_node
@@ -45,16 +46,16 @@ def toy_model(precision: str, weights_sha256: str) -> onnx.ModelProto:
     graph = helper.make_graph(nodes, "toy", [info("query", floats, ["B", 1, "H", "W"])],
                               [info("mean", floats, ["B", 1, "H", "W"])], constants)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    helper.set_model_props(model, {"universeg.kind": "whole", "universeg.weights_sha256": weights_sha256})
+    helper.set_model_props(model, {**metadata, "universeg.precision": precision, "universeg.kind": "whole"})
     return model
 
 
 def replace_model(folder: Path, name: str, model: onnx.ModelProto | bytes, precision: str | None = None) -> None:
-    """Put a model into a bundle under its manifest; with a precision as the only model of that."""
+    """Put a model into a bundle under its manifest, which then knows no parity; with a precision as the only model of that."""
     (folder / name).write_bytes(model if isinstance(model, bytes) else model.SerializeToString())
     manifest = Manifest.from_json((folder / "manifest.json").read_text(), "m")
     manifest = dataclasses.replace(
-        manifest, files={**manifest.files, name: file_entry(folder / name)},
+        manifest, parity={}, files={**manifest.files, name: file_entry(folder / name)},
         models={**manifest.models, **({precision: Models(name, ())} if precision else {})})
     (folder / "manifest.json").write_text(manifest.to_json())
 
@@ -67,9 +68,9 @@ def bundle(small_bundle, tmp_path) -> Path:
 @pytest.fixture
 def toy_bundle(bundle) -> Path:
     """With toy models of fp16 and int8."""
-    digest = Bundle.open(bundle).manifest.weights_sha256
+    metadata = Bundle.open(bundle).manifest.metadata
     for precision in ("fp16", "int8"):
-        replace_model(bundle, f"{precision}.onnx", toy_model(precision, digest), precision)
+        replace_model(bundle, f"{precision}.onnx", toy_model(precision, metadata), precision)
     return bundle
 
 

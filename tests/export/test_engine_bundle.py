@@ -19,9 +19,10 @@ from universeg_rt.engine import EngineEntry, Fingerprint, Profile
 from universeg_rt.errors import BundleError, OutputError
 from universeg_rt.export.cli import main
 from universeg_rt.export.engine import store
+from universeg_rt.runners.trt_choose import _needed, _plans
 
 from ..conftest import SMALL_SPEC, random_weights
-from .engines import PROFILE, build, bundle, engine_files, fake, hide_libraries, refused, replace_model  # noqa: F401  fixtures
+from .engines import PROFILE, build, bundle, engine_files, fake, hide_libraries, refused, replace_model, toy_bundle  # noqa: F401  fixtures
 
 
 def test_a_bundle_exported_anew_during_the_build(fake, bundle, tmp_path):
@@ -137,8 +138,19 @@ def checkpoint(tmp_path, monkeypatch):
 def test_export_and_engines_in_one_command(fake, checkpoint, tmp_path, capsys):
     fake("10.14.1")
     assert main(checkpoint) == 0
-    assert [e.model for e in Bundle.open(tmp_path / "out").manifest.engines] == ["whole", "prepare", "predict"]
+    assert [e.model for e in Bundle.open(tmp_path / "out").manifest.engines] == ["prepare", "predict"]
     assert "largest logit error" in capsys.readouterr().out
+
+
+def test_only_engines_that_a_runner_reads_are_built_unless_others_are_asked_for(fake, toy_bundle, tmp_path):
+    fake("10.14.1")
+    assert [o.entry.model for o in build(toy_bundle, models=())] == ["prepare", "predict"]
+    assert [o.entry.model for o in build(toy_bundle, models=(), precisions=("fp16",))] == ["whole"], "it has no pair in fp16"
+    assert [o.entry.model for o in build(toy_bundle, models=("whole",))] == ["whole"]
+    bundle = Bundle.open(toy_bundle)
+    by_default = [e for e in bundle.manifest.engines if e.fingerprint.precision == "fp32" and e.model != "whole"]
+    (plan,) = _needed(_plans(by_default))
+    assert [plan.prepare, plan.predict] == by_default
 
 
 def test_a_missing_library_is_said_before_the_export(hide_libraries, checkpoint, tmp_path, capsys):

@@ -105,7 +105,7 @@ def test_optimization_level_where_it_exists(fake, bundle):
 
 def test_the_plugin_gets_its_nodes_bare_and_trimmed(bundle):
     opened = Bundle.open(bundle)
-    source = read_model(opened.file("model.onnx"), opened.manifest.weights_sha256)
+    source = read_model(opened.load("fp32"))
     before = source.SerializeToString()
     copy = onnx.load_from_string(for_builder(source, PROFILE, plugin=True).model)
     nodes = [n for n in copy.graph.node if n.domain == "universeg_rt"]

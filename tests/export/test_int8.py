@@ -16,6 +16,7 @@ from universeg_rt.export.calibration import (
 from universeg_rt.export.emit import emit_predict, emit_prepare, emit_stages, emit_whole
 from universeg_rt.export.emit.native import emit_native
 from universeg_rt.export.folds import fold
+from universeg_rt.model_bytes import ModelBytes
 from universeg_rt.runners.streamed import StreamedOnnxRuntime
 from universeg_rt.export.precisions import runner_model, whole_model
 from universeg_rt.export.quantise import (
@@ -161,7 +162,7 @@ def test_all_forms_compute_the_same_within_the_rounding(tmp_path, small_spec, ne
     stages = []
     for stage in emit_stages(network, {}, "0", quantisation=plan):
         (tmp_path / f"{stage.name}.onnx").write_bytes(stage.model.SerializeToString())
-        stages.append((stage.name, tmp_path / f"{stage.name}.onnx"))
+        stages.append((stage.name, ModelBytes.of_file(tmp_path / f"{stage.name}.onnx")))
     (tmp_path / "float.onnx").write_bytes(emit_whole(network, {}, "0").SerializeToString())
     episode = noise_episodes(seed=9).episodes[0]
     inputs = (episode.support, episode.weights, episode.query)

@@ -18,6 +18,7 @@ from universeg_rt.export.emit.native import emit_native
 from universeg_rt.export.folded import FoldedNetwork
 from universeg_rt.export.folds import fold
 from universeg_rt.export.quantise import Quantisation, entry_convolutions
+from universeg_rt.model_bytes import ModelBytes
 from universeg_rt.runners.native import NativeRunner
 from universeg_rt.spec import NetworkSpec
 
@@ -46,7 +47,7 @@ def files(spec: NetworkSpec, without: str = " ", **options) -> tuple[dict, dict,
 
 def runner(tmp_path, spec: NetworkSpec, arrays: dict, threads: int = 2, instructions: str = "auto") -> NativeRunner:
     np.savez(tmp_path / "native.npz", **arrays)
-    return NativeRunner(tmp_path / "native.npz", spec, threads, instructions)
+    return NativeRunner(ModelBytes.of_file(tmp_path / "native.npz"), spec, threads, instructions)
 
 
 def run(runner: NativeRunner, support, weights, query) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import importlib.util
 import threading
 from dataclasses import replace
 
@@ -10,7 +11,8 @@ import numpy as np
 import pytest
 
 from universeg_rt.errors import BundleError, InputError, RunnerError
-from universeg_rt.runners import onnxruntime_cuda, open_runner
+from universeg_rt.model_bytes import ModelBytes
+from universeg_rt.runners import libraries, onnxruntime_cuda, open_runner
 from universeg_rt.runners.onnxruntime_cuda import OnnxRuntimeCuda
 
 from .conftest import queries, support
@@ -21,8 +23,8 @@ CPU = "CPUExecutionProvider"
 
 def on_cpu(bundle, pair: bool = True, **options) -> OnnxRuntimeCuda:
     if not pair:
-        return OnnxRuntimeCuda(bundle.model("fp32", "whole"), None, provider=CPU, **options)
-    return OnnxRuntimeCuda(bundle.model("fp32", "predict"), bundle.model("fp32", "prepare"), provider=CPU, **options)
+        return OnnxRuntimeCuda(bundle.load("fp32", "whole"), None, provider=CPU, **options)
+    return OnnxRuntimeCuda(bundle.load("fp32", "predict"), bundle.load("fp32", "prepare"), provider=CPU, **options)
 
 
 @pytest.mark.parametrize("pair", [True, False])
@@ -59,7 +61,7 @@ def test_many_queries_run_in_parts_that_bound_memory(plain_bundle, expected, mon
     given = support(2, 3)
     prepared = runner.prepare(*given)
     assert np.abs(runner.run(prepared, queries(5)) - expected(given, queries(5))).max() < 1e-4
-    assert sorted(shape[0] for shape in prepared.bound) == [1, 2]
+    assert sorted(shape[0] for shape in prepared.value.bound) == [1, 2]
 
 
 def test_few_shapes_are_kept(plain_bundle):
@@ -67,7 +69,7 @@ def test_few_shapes_are_kept(plain_bundle):
     prepared = runner.prepare(*support(1, 1))
     for n in range(1, 12):
         runner.run(prepared, queries(n))
-    assert len(prepared.bound) == onnxruntime_cuda.SHAPES
+    assert len(prepared.value.bound) == onnxruntime_cuda.SHAPES
 
 
 @pytest.fixture
@@ -150,7 +152,7 @@ def test_errors_of_the_library_are_typed(plain_bundle, tmp_path):
     assert str(runner._failed(RuntimeError("CUDA error 700\nmore"))) == "ONNX Runtime failed on CPU: CUDA error 700"
     (tmp_path / "broken.onnx").write_bytes(b"no model")
     with pytest.raises(RunnerError, match="cannot load broken.onnx"):
-        OnnxRuntimeCuda(tmp_path / "broken.onnx", None, provider=CPU)
+        OnnxRuntimeCuda(ModelBytes.of_file(tmp_path / "broken.onnx"), None, provider=CPU)
 
 
 def test_a_prepared_support_is_freed_with_its_last_holder(plain_bundle):
@@ -159,7 +161,7 @@ def test_a_prepared_support_is_freed_with_its_last_holder(plain_bundle):
     runner.run(prepared, queries(1))
     import weakref
 
-    value = weakref.ref(next(iter(prepared.tensors.values())))
+    value = weakref.ref(next(iter(prepared.value.tensors.values())))
     del prepared
     gc.collect()
     assert value() is None
@@ -183,9 +185,28 @@ def test_without_the_provider_the_package_is_named(plain_bundle):
     assert caught.value.short == "onnxruntime-gpu is not installed"
 
 
+def test_what_cannot_run_is_not_even_imported(plain_bundle, monkeypatch, tmp_path):
+    """An onnxruntime that comes with the provider, on a machine without the driver."""
+    monkeypatch.setattr(onnxruntime_cuda, "import_onnxruntime", lambda: pytest.fail("imported"))
+    monkeypatch.setattr(onnxruntime_cuda, "has_driver", lambda: False)
+    (tmp_path / "onnxruntime" / "capi").mkdir(parents=True)
+    (tmp_path / "onnxruntime" / "__init__.py").write_text("")
+    spec = importlib.util.spec_from_file_location("onnxruntime", tmp_path / "onnxruntime" / "__init__.py", submodule_search_locations=[
+        str(tmp_path / "onnxruntime")])
+    monkeypatch.setattr(libraries, "find_spec", lambda name: spec)
+    for provider, short in ((None, "onnxruntime-gpu is not installed"), ("libonnxruntime_providers_cuda.so", "no NVIDIA driver")):
+        if provider:
+            (tmp_path / "onnxruntime" / "capi" / provider).write_bytes(b"")
+        with pytest.raises(RunnerError) as caught:
+            open_runner(plain_bundle, "onnxruntime-cuda")
+        assert caught.value.short == short
+
+
 def test_a_provider_that_falls_back_to_the_cpu_is_refused(plain_bundle, monkeypatch):
     """As onnxruntime-gpu does where the driver or cuDNN is missing: a warning, and a session on the CPU."""
     monkeypatch.setattr(ort, "get_available_providers", lambda: [onnxruntime_cuda.PROVIDER, CPU])
+    monkeypatch.setattr(onnxruntime_cuda, "has_cuda_provider", lambda: True)
+    monkeypatch.setattr(onnxruntime_cuda, "has_driver", lambda: True)
     session = ort.InferenceSession
     asked = []
 

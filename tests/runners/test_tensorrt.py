@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import gc
 import re
+import shutil
 import threading
-from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from universeg_rt import Ensemble, Segmenter, SupportSet
-from universeg_rt.bundle import MANIFEST, Bundle
+from universeg_rt.bundle import Bundle
 from universeg_rt.engine import Profile
 from universeg_rt.errors import EngineError, InputError, RunnerError
 from universeg_rt.runners import open_runner, tensorrt_runner
@@ -101,7 +101,7 @@ def test_fewer_entries_than_an_engine_takes_are_filled_up_with_such_of_no_weight
     for entries in (1, 3, 4, 5):
         given = support(2, entries)
         prepared = runner.prepare(*given)
-        assert prepared.entries == max(4, entries)
+        assert prepared.value.entries == max(4, entries)
         assert close(runner.run(prepared, queries(1)), expected(given, queries(1)))
 
 
@@ -119,17 +119,14 @@ def test_an_engine_of_something_else_is_refused_by_the_name_of_the_field(plain_b
         opener(bundle)
 
 
-def test_a_bundle_without_a_fitting_engine_says_so(plain_bundle, opener):
+def test_a_bundle_without_a_fitting_engine_says_so(plain_bundle, typed_bundle, opener, tmp_path):
     with pytest.raises(RunnerError, match="holds no tensorrt engine.*universeg-export --engine tensorrt"):
         opener(plain_bundle)
     with pytest.raises(EngineError, match="prepare and predict are needed"):
         opener(add_engines(plain_bundle, "predict"))
-    with_models = add_engines(plain_bundle, "whole")
-    manifest = with_models.manifest
-    models = {**manifest.models, "int8": manifest.models["fp32"]}
-    (with_models.path / MANIFEST).write_text(replace(manifest, models=models).to_json())
+    with_models = add_engines(Bundle.open(shutil.copytree(typed_bundle, tmp_path / "typed")), "whole")
     with pytest.raises(RunnerError, match="no tensorrt engine of int8 .fp32."):
-        opener(Bundle.open(with_models.path), precision="int8")
+        opener(with_models, precision="int8")
 
 
 def test_a_plan_that_tensorrt_refuses_is_one_line(engine_bundle, opener, monkeypatch):

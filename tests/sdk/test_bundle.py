@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 from universeg_rt import Bundle, BundleError, InputError, RunnerError, Segmenter
+from universeg_rt.manifest import sealed
+from universeg_rt.model_bytes import ModelBytes
 from universeg_rt.runners import RUNNERS, open_runner
 from universeg_rt.runners.streamed import StreamedOnnxRuntime
 
@@ -23,13 +25,13 @@ def edit(bundle, change):
     path = bundle / "manifest.json"
     values = json.loads(path.read_text())
     change(values)
-    path.write_text(json.dumps(values))
+    path.write_text(sealed(values))
 
 
 def test_a_good_bundle_says_what_it_is(small_bundle):
     bundle = Bundle.open(small_bundle)
     manifest = bundle.manifest
-    assert manifest.schema_version == 1 and manifest.precisions == ("fp32",)
+    assert manifest.schema_version == 2 and manifest.precisions == ("fp32",)
     assert set(manifest.files) == {str(p.relative_to(small_bundle)) for p in small_bundle.rglob("*.*") if p.name != "manifest.json"}
     assert manifest.parity["fp32"]["models"]["streamed"]["largest_logit_error"] < 1e-3
     assert manifest.licence == {"weights": "none"} and manifest.provenance == {"made": "for tests"}
@@ -45,7 +47,7 @@ def test_parts_of_a_precision(small_bundle):
 
 
 def test_a_manifest_from_before_the_pair_still_opens(copy):
-    edit(copy, lambda v: [v["models"]["fp32"].pop(part) for part in ("prepare", "predict")])
+    edit(copy, lambda v: [v["parity"].clear(), *(v["models"]["fp32"].pop(part) for part in ("prepare", "predict"))])
     bundle = Bundle.open(copy)
     assert bundle.manifest.models["fp32"].prepare is None and len(bundle.stages("fp32")) > 5
     with pytest.raises(BundleError, match="no predict model of fp32.*export it again"):
@@ -77,8 +79,9 @@ def test_a_model_missing_truncated_or_altered(copy):
 
 
 @pytest.mark.parametrize("text, message", [
-    ("{", "not whole JSON"), ("[]", "not a universeg_rt manifest"), ('{"schema_version": 1}', "incomplete or altered"),
-    ('{"schema_version": 2}', "schema version 2, this installation reads up to 1; upgrade universeg_rt"),
+    ("{", "not whole JSON"), ("[]", "not a universeg_rt manifest"), ('{"schema_version": 2}', "incomplete or altered"),
+    ('{"schema_version": 3}', "schema version 3, this installation reads 2; upgrade universeg_rt"),
+    ('{"schema_version": 1}', "schema version 1, this installation reads 2; export or install the bundle again"),
     (b"\xff\xfe\x00", "not text"),
 ])
 def test_bad_manifests(copy, text, message):
@@ -136,7 +139,7 @@ def test_what_fails_inside_onnx_runtime_is_a_runner_error(small_bundle):
         runner.run(odd, np.zeros((1, 1, 30, 30), np.float32))
     (small := small_bundle.parent / "no.onnx").write_bytes(b"no model")
     with pytest.raises(RunnerError, match="cannot load"):
-        StreamedOnnxRuntime([("x", small)])
+        StreamedOnnxRuntime([("x", ModelBytes.of_file(small))])
 
 
 def test_runner_and_precision(small_bundle):

@@ -27,6 +27,20 @@ def test_the_demo_segments_both_tissues(tmp_path, capsys):
     assert "demo.png" in capsys.readouterr().out
 
 
+def test_a_runner_that_counts_no_threads_runs_it_too(tmp_path, capsys, monkeypatch):
+    """As those on a GPU do."""
+    images = np.random.default_rng(0).random((3, 40, 40))
+    monkeypatch.setattr(demo, "load_slices", lambda: {"T1": images, "grey matter": images > 0.5})
+    monkeypatch.setattr(demo, "SUPPORT_SLICES", (0, 1))
+    monkeypatch.setattr(demo, "QUERY_SLICES", (2, 2))
+    segmenter = demo.Segmenter.open(threads=1)
+    del segmenter.runner.threads
+    segmenter.runner.device = "Some GPU"
+    monkeypatch.setattr(demo.Segmenter, "open", lambda path: segmenter)
+    assert demo.main(["--output", str(tmp_path)]) == 0
+    assert "Some GPU\n" in capsys.readouterr().out
+
+
 def test_support_and_queries_are_different_slices():
     assert not set(demo.SUPPORT_SLICES) & set(demo.QUERY_SLICES)
 

@@ -11,7 +11,7 @@ import pytest
 from universeg_rt import Bundle, BundleError, InputError
 from universeg_rt.engine import EngineEntry, Fingerprint, Profile
 from universeg_rt.errors import EngineError
-from universeg_rt.manifest import Manifest
+from universeg_rt.manifest import Manifest, sealed
 
 BUILT = Fingerprint("tensorrt", "10.14.1", "13.0", "NVIDIA H200", "9.0", "aa", "10.14", "bb", "fp16",
                     (("workspace", "1024"), ("tf32", "off")))
@@ -145,7 +145,7 @@ def test_a_manifest_from_before_engines_still_opens(with_engine):
     _, manifest = with_engine
     values = json.loads(manifest.to_json())
     del values["engines"]
-    assert Manifest.from_json(json.dumps(values), "m").engines == ()
+    assert Manifest.from_json(sealed(values), "m").engines == ()
 
 
 @pytest.mark.parametrize("name", ["engines/a.plan", "engines/a.cache"])
@@ -164,7 +164,7 @@ def test_a_manifest_with_a_broken_engine_is_refused(with_engine, change):
     folder, manifest = with_engine
     values = json.loads(manifest.to_json())
     change(values["engines"][0])
-    (folder / "manifest.json").write_text(json.dumps(values))
+    (folder / "manifest.json").write_text(sealed(values))
     with pytest.raises(BundleError, match="incomplete or altered"):
         Bundle.open(folder)
 
@@ -173,6 +173,6 @@ def test_an_engine_whose_file_is_not_listed_is_refused(with_engine):
     folder, manifest = with_engine
     values = json.loads(manifest.to_json())
     del values["files"]["engines/a.plan"]
-    (folder / "manifest.json").write_text(json.dumps(values))
+    (folder / "manifest.json").write_text(sealed(values))
     with pytest.raises(BundleError, match=r"engines without their files \(engines/a.plan\)"):
         Bundle.open(folder)

@@ -14,6 +14,8 @@ import pytest
 
 from universeg_rt import Bundle, Ensemble, Segmenter, SupportSet
 from universeg_rt.errors import BundleError, InputError, RunnerError
+from universeg_rt.manifest import sealed
+from universeg_rt.model_bytes import ModelBytes
 from universeg_rt.runners import open_runner
 from universeg_rt.runners.native import NativeRunner
 from universeg_rt.spec import NetworkSpec
@@ -100,7 +102,7 @@ def test_a_bundle_from_before_its_int8(native, typed_bundle, tmp_path):
     folder = shutil.copytree(typed_bundle, tmp_path / "older")
     manifest = json.loads((folder / "manifest.json").read_text())
     del manifest["files"][manifest["models"]["int8"].pop("native")]
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    (folder / "manifest.json").write_text(sealed(manifest))
     with pytest.raises(RunnerError, match="no native model of int8; .*universeg-export --precision int8, or use runner='onnxruntime'"):
         open_runner(Bundle.open(folder), "native", "int8")
     runner = open_runner(Bundle.open(folder), precision="int8")
@@ -125,12 +127,12 @@ def test_sizes(native, small_bundle):
 
 def test_damaged_or_foreign_weights(native, small_bundle, tmp_path):
     source = Bundle.open(small_bundle).model("fp32", "native")
-    (tmp_path / "short.npz").write_bytes(source.read_bytes()[:-400])
+    (tmp_path / "short.npz").write_bytes(source.read_bytes()[:-4000])
     with pytest.raises(BundleError, match="short.npz cannot be used"):
-        NativeRunner(tmp_path / "short.npz", SMALL_SPEC)
+        NativeRunner(ModelBytes.of_file(tmp_path / "short.npz"), SMALL_SPEC)
     shutil.copy(source, tmp_path / "other.npz")
     with pytest.raises(BundleError, match="another shape"):
-        NativeRunner(tmp_path / "other.npz", NetworkSpec("none", (6, 5, 8), (4, 6), "max_pool"))
+        NativeRunner(ModelBytes.of_file(tmp_path / "other.npz"), NetworkSpec("none", (6, 5, 8), (4, 6), "max_pool"))
 
 
 def test_a_network_it_cannot_run_has_no_weights_for_it():
@@ -163,9 +165,10 @@ def test_int8_takes_far_less_memory_and_says_so(native, tmp_path):
     spec = NetworkSpec("none", (64,) * 3, (64,) * 2, "max_pool")
     network, code = fold(spec, random_weights(spec)), """
 import sys, numpy as np
+from universeg_rt.model_bytes import ModelBytes
 from universeg_rt.runners.native import NativeRunner
 from universeg_rt.spec import NetworkSpec
-runner = NativeRunner(sys.argv[1], NetworkSpec.from_json(sys.argv[2]), 2)
+runner = NativeRunner(ModelBytes.of_file(sys.argv[1]), NetworkSpec.from_json(sys.argv[2]), 2)
 support = np.zeros((1, 150, 2, 128, 128), np.float32)
 support[:, :, :, ::2] = 1
 runner.run(runner.prepare(support, np.full((1, 150), 1 / 150, np.float32)), np.zeros((1, 1, 128, 128), np.float32))

@@ -12,6 +12,7 @@ pytest.importorskip("openvino", reason="openvino is not installed: pip install '
 
 from universeg_rt import Bundle, Ensemble, RunnerError, Segmenter, SupportSet
 from universeg_rt.cache import VARIABLE
+from universeg_rt.model_bytes import ModelBytes
 from universeg_rt.runners import open_runner
 from universeg_rt.runners.openvino import StreamedOpenVino
 from universeg_rt.runners.streamed import StreamedOnnxRuntime
@@ -43,6 +44,7 @@ def test_every_operation_gives_what_onnx_runtime_gives(spec, tmp_path):
     for position, stage in enumerate(emit_stages(fold(spec, random_weights(spec)), {}, "0")):
         files.append((stage.name, tmp_path / f"{position:02}.onnx"))
         files[-1][1].write_bytes(stage.model.SerializeToString())
+    files = [(name, ModelBytes.of_file(path)) for name, path in files]
     rng = np.random.default_rng(0)
     sizes = [(1, 32, 32), (9, 64, 40), (3, 128, 128)]
     expected, found = StreamedOnnxRuntime(files), StreamedOpenVino(files)
@@ -123,7 +125,7 @@ def test_what_fails_inside_openvino_is_a_runner_error(small_bundle, tmp_path):
         runner.run(odd, np.zeros((1, 1, 30, 30), np.float32))
     (tmp_path / "no.onnx").write_bytes(b"no model")
     with pytest.raises(RunnerError, match="OpenVINO cannot load"):
-        StreamedOpenVino([("x", tmp_path / "no.onnx")])
+        StreamedOpenVino([("x", ModelBytes.of_file(tmp_path / "no.onnx"))])
 
 
 def test_neither_onnx_nor_torch_is_needed(small_bundle):

@@ -25,6 +25,7 @@ from ..images import (
 from ..metrics import dice
 from ..preprocess import ASPECTS, check_label
 from ..runners import PRECISIONS, RUNNERS
+from ..runners.libraries import runtime_versions
 from ..segmenter import Prediction, Segmenter, Task
 from ..support import SupportSet
 from .common import run_command
@@ -148,13 +149,11 @@ def _make_folders(args: argparse.Namespace) -> None:
 
 
 def _write_report(args: argparse.Namespace, segmenter: Segmenter, support: SupportSet, ensemble: Ensemble, rows: list[dict]) -> None:
-    import onnxruntime
-
     from .. import __version__
 
     scores = [row["dice"] for row in rows if "dice" in row]
     report = {
-        "versions": {"universeg_rt": __version__, "onnxruntime": onnxruntime.__version__, "numpy": np.__version__,
+        "versions": {"universeg_rt": __version__, **runtime_versions(), "numpy": np.__version__,
                      "python": platform.python_version()},
         "bundle": {"name": segmenter.bundle.manifest.name, "sha256": segmenter.bundle.sha256,
                    "weights_sha256": segmenter.bundle.manifest.weights_sha256},

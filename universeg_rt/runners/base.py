@@ -3,26 +3,37 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 
 import numpy as np
 
 from ..bundle import Bundle
-from ..errors import InputError
+from ..errors import InputError, RunnerError
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedSupport:
+    """What `prepare` gives and `run` takes: a backend's own value, for `sets` support sets of images of `size` (height, width)."""
+
+    value: object
+    sets: int
+    size: tuple[int, int]
 
 
 class Runner(ABC):
     """Runs one network on one device. Safe to call from several threads at once.
 
     name: as in `Segmenter.open(runner=...)`. precision: the one that runs, of `runners.PRECISIONS`. device: where it runs,
-    in words. reason: why this runner was chosen, in one short line. notes: what is not as was asked or as it could be (a cache
-    that could not be used, a path not taken), and the cure; also part of `reason`. passed: of each faster runner that does not
-    start here, name and the whole reason. support_sizes: the fewest and the most entries of a set that it takes; None: any
-    number.
+    in words. threads: of a CPU runner; None where they are not counted. reason: why this runner was chosen, in one short line.
+    notes: what is not as was asked or as it could be (a cache that could not be used, a path not taken), and the cure; also part
+    of `reason`. passed: of each faster runner that does not start here, name and the whole reason. support_sizes: the fewest
+    and the most entries of a set that it takes; None: any number.
     """
 
     name: str = ""
     precision: str = "fp32"
     device: str = "CPU"
+    threads: int | None = None
     reason: str = ""
     notes: tuple[str, ...] = ()
     passed: dict[str, str] = {}
@@ -34,7 +45,12 @@ class Runner(ABC):
         """Start on a bundle; precision may be `auto`. BundleError where the bundle lacks what is needed, RunnerError where
         the runner cannot start here: it names the package to install or the field of the machine that does not fit."""
 
-    def prepare(self, support: np.ndarray, weights: np.ndarray) -> object:
+    @property
+    def place(self) -> str:
+        """Where it runs, for people: the device, and how many threads where they are counted."""
+        return self.device if self.threads is None else f"{self.device}, {self.threads} thread{'s' * (self.threads != 1)}"
+
+    def prepare(self, support: np.ndarray, weights: np.ndarray) -> PreparedSupport:
         """Do all work that no query is needed for.
 
         support: (K,S,2,H,W) float32, images in [0, 1] and labels in {0, 1}; weights: (K,S) float32 of the means, each
@@ -46,13 +62,31 @@ class Runner(ABC):
             raise InputError(f"weights have shape {weights.shape}; expected {support.shape[:2]}")
         if not (weights >= 0).all() or not np.allclose(weights.sum(axis=1), 1, atol=1e-3):
             raise InputError(f"weights of the sets sum to {weights.sum(axis=1)}; give weights from 0 that sum to 1 in each set")
-        return self._prepare(np.ascontiguousarray(support, np.float32), np.ascontiguousarray(weights, np.float32))
+        value = self._prepare(np.ascontiguousarray(support, np.float32), np.ascontiguousarray(weights, np.float32))
+        return PreparedSupport(value, support.shape[0], support.shape[3:])
 
-    def run(self, prepared: object, queries: np.ndarray) -> np.ndarray:
-        """Logits (B,K,1,H,W) float32 of queries (B,1,H,W) float32 in [0, 1]."""
+    def run(self, prepared: PreparedSupport, queries: np.ndarray) -> np.ndarray:
+        """Logits (B,K,1,H,W) float32 of queries (B,1,H,W) float32 in [0, 1]. Raises InputError where shapes do not fit, RunnerError
+        where the backend fails or gives anything else than finite logits of this shape."""
         if queries.ndim != 4 or queries.shape[1] != 1 or 0 in queries.shape:
             raise InputError(f"queries have shape {queries.shape}; expected (B,1,H,W) with nothing empty")
-        return self._run(prepared, np.ascontiguousarray(queries, np.float32))
+        if queries.shape[2:] != prepared.size:
+            raise InputError(f"queries are {queries.shape[2:]}, the support was prepared at {prepared.size}")
+        logits = self._run(prepared.value, np.ascontiguousarray(queries, np.float32))
+        self._check(logits, (len(queries), prepared.sets, 1, *prepared.size))
+        return logits
+
+    def _check(self, logits: object, expected: tuple[int, ...]) -> None:
+        """RunnerError where logits are no mask's: whatever is not a number would pass for background."""
+        ours = f"the runner {self.name} ({self.precision}, {self.device})"
+        shape, kind = getattr(logits, "shape", None), getattr(logits, "dtype", None)
+        if shape != expected or kind != np.float32:
+            raise RunnerError(f"{ours} gave logits of shape {shape} and type {kind}, expected {expected} of float32; use another "
+                              "runner, or export the bundle again")
+        finite = int(np.isfinite(logits).sum())
+        if finite != logits.size:
+            raise RunnerError(f"{ours} gave {logits.size - finite} logits of {logits.size} that are not finite numbers; use "
+                              "precision='fp32' or another runner; where all do so, the weights are damaged")
 
     @abstractmethod
     def _prepare(self, support: np.ndarray, weights: np.ndarray) -> object: ...

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import os
-from pathlib import Path
 from zipfile import BadZipFile
 
 import numpy as np
 
 from ..bundle import Bundle
 from ..errors import BundleError, InputError, RunnerError
+from ..model_bytes import ModelBytes
 from ..spec import NetworkSpec
 from .base import Runner
 from .threads import cores
@@ -28,8 +29,8 @@ class NativeRunner(Runner):
 
     name = "native"
 
-    def __init__(self, weights: Path, spec: NetworkSpec, threads: int | None = None, instructions: str = "auto") -> None:
-        """weights: a `.npz` of `export/emit/native.py`. threads: default one a core.
+    def __init__(self, weights: ModelBytes, spec: NetworkSpec, threads: int | None = None, instructions: str = "auto") -> None:
+        """weights: a `.npz` file of `export/emit/native.py`. threads: default one a core.
 
         Raises RunnerError where the native part is not built, InputError for instructions that this processor lacks,
         BundleError where the weights cannot be read or do not fit the network.
@@ -48,12 +49,12 @@ class NativeRunner(Runner):
         self.threads = threads or cores()
         self._native, self._spec = _native, spec
         try:
-            with np.load(weights, allow_pickle=False) as file:
+            with np.load(io.BytesIO(weights.data), allow_pickle=False) as file:
                 arrays = _in_float(dict(file))
             self._network = _native.Network(arrays, list(spec.encoder_features), list(spec.decoder_features),
                                             spec.negative_slope, instructions, self.threads)
         except (OSError, ValueError, KeyError, BadZipFile) as error:
-            raise BundleError(f"{weights} cannot be used ({error}); export the bundle again, or copy it again") from None
+            raise BundleError(f"{weights.name} cannot be used ({error}); export the bundle again, or copy it again") from None
         self.precision = "int8" if "int8" in arrays else "fp32"
         self._share_in_int8 = _share_in_int8(arrays, len(spec.encoder_features))
         self._weight_bytes = sum(array.nbytes for array in arrays.values())
@@ -65,10 +66,10 @@ class NativeRunner(Runner):
         if precision not in PRECISIONS:
             raise RunnerError(f"the native runner runs {' and '.join(PRECISIONS)}, not {precision}; use runner='onnxruntime' for that")
         try:
-            weights = bundle.model(precision, "native")
+            bundle.model(precision, "native")
         except BundleError as error:  # others run such a bundle
             raise RunnerError(f"{error}, or use runner='onnxruntime'", short=f"the bundle has no {precision} weights for it") from None
-        return cls(weights, bundle.manifest.spec, threads, os.environ.get("UNIVERSEG_INSTRUCTIONS", "auto"))
+        return cls(bundle.load(precision, "native"), bundle.manifest.spec, threads, os.environ.get("UNIVERSEG_INSTRUCTIONS", "auto"))
 
     def _prepare(self, support: np.ndarray, weights: np.ndarray) -> list:
         self._check_size(support.shape[3:])
@@ -76,12 +77,9 @@ class NativeRunner(Runner):
         for entries, row in zip(support, weights):
             used = row != 0  # entries of no weight pad the array; they change nothing
             sets.append(self._native.prepare(entries if used.all() else np.ascontiguousarray(entries[used]), row[used]))
-        return [support.shape[3:], sets]
+        return sets
 
-    def _run(self, prepared: list, queries: np.ndarray) -> np.ndarray:
-        size, sets = prepared
-        if queries.shape[2:] != size:
-            raise InputError(f"queries are {queries.shape[2:]}, the support was prepared at {size}")
+    def _run(self, sets: list, queries: np.ndarray) -> np.ndarray:
         try:
             return np.stack([self._network.run(sets, query[0]) for query in queries])[:, :, None]
         except MemoryError:

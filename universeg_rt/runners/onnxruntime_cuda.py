@@ -8,15 +8,17 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import count
-from pathlib import Path
 from threading import RLock
 
 import numpy as np
 
 from ..bundle import Bundle
-from ..errors import InputError, RunnerError
+from ..errors import RunnerError
+from ..gpu import has_driver
+from ..model_bytes import ModelBytes
 from .base import Runner
 from .device import _ordinal
+from .libraries import has_cuda_provider, import_onnxruntime, open_session
 
 PROVIDER = "CUDAExecutionProvider"
 TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
@@ -59,7 +61,7 @@ class OnnxRuntimeCuda(Runner):
     name = "onnxruntime-cuda"
     graph_failure = ""
 
-    def __init__(self, predict: Path, prepare: Path | None, *, ordinal: int = 0, tf32: bool = False, graphs: bool = True,
+    def __init__(self, predict: ModelBytes, prepare: ModelBytes | None, *, ordinal: int = 0, tf32: bool = False, graphs: bool = True,
                  nhwc: bool = False, provider: str = PROVIDER) -> None:
         """prepare None: `predict` is the whole model. tf32: float32 products may be rounded to TF32's 10 bits. nhwc: let
         convolutions run with channels last. RunnerError where the provider does not start or refuses a file, naming what to
@@ -69,7 +71,7 @@ class OnnxRuntimeCuda(Runner):
         self._options = {"use_tf32": str(int(tf32)), **({"prefer_nhwc": "1"} if nhwc else {})}
         self._place = ("cuda", ordinal) if provider == PROVIDER else ("cpu", 0)
         self.device = f"GPU {ordinal} (CUDA)" if provider == PROVIDER else "CPU"
-        self.model_bytes = sum(os.path.getsize(path) for path in (predict, prepare) if path is not None)
+        self.model_bytes = sum(model.bytes_in_all for model in (predict, prepare) if model is not None)
         self.graph_failure = "" if graphs else NOT_WANTED
         self._lock, self._annotations = RLock(), count(1)
         self._prepare_session = None if prepare is None else self._session(prepare, graphs=False)
@@ -84,9 +86,8 @@ class OnnxRuntimeCuda(Runner):
         have = bundle.manifest.models
         if precision == "auto":
             precision = next((p for p in AUTO if p in have), "fp32")
-        pair = precision in have and have[precision].prepare is not None and have[precision].predict is not None
-        predict = bundle.model(precision, "predict" if pair else "whole")
-        runner = cls(predict, bundle.model(precision, "prepare") if pair else None, ordinal=_ordinal(None),
+        *prepare, predict = have[precision].on_device if precision in have else ("whole",)
+        runner = cls(bundle.load(precision, predict), bundle.load(precision, *prepare) if prepare else None, ordinal=_ordinal(None),
                      tf32=os.environ.get(TF32, "0") == "1")
         runner.precision = precision
         return runner
@@ -115,8 +116,6 @@ class OnnxRuntimeCuda(Runner):
             return _Prepared(dict(zip(names, binding.get_outputs())), *support.shape[:2], support.shape[3:])
 
     def _run(self, prepared: _Prepared, queries: np.ndarray) -> np.ndarray:
-        if queries.shape[2:] != prepared.size:
-            raise InputError(f"queries are {queries.shape[2:]}, the support was prepared at {prepared.size}")
         part = max(1, MAPS // (prepared.sets * prepared.entries))
         out = np.empty((len(queries), prepared.sets, 1, *prepared.size), np.float32)
         for start in range(0, len(queries), part):
@@ -200,15 +199,15 @@ class OnnxRuntimeCuda(Runner):
 
     # Starting -----------------------------------------------------------------------------------------------------
 
-    def _with_graphs(self, path: Path):
+    def _with_graphs(self, model: ModelBytes):
         """A session that can keep CUDA graphs; a plain one, with the reason kept, where it refuses."""
         try:
-            return self._session(path, graphs=True)
+            return self._session(model, graphs=True)
         except RunnerError as error:
             self.graph_failure = str(error)
-            return self._session(path, graphs=False)
+            return self._session(model, graphs=False)
 
-    def _session(self, path: Path, graphs: bool):
+    def _session(self, model: ModelBytes, graphs: bool):
         ort = self._ort
         options = ort.SessionOptions()
         options.log_severity_level = 3
@@ -218,10 +217,10 @@ class OnnxRuntimeCuda(Runner):
                 "device_id": str(self._ordinal), "enable_cuda_graph": str(int(graphs)), "cudnn_conv_algo_search": "EXHAUSTIVE",
                 **self._options})]
         try:
-            session = ort.InferenceSession(str(path), options, providers=providers)
+            session = open_session(ort, model, options, providers)
         except Exception as error:
             raise RunnerError(
-                f"ONNX Runtime cannot load {path.name} with {self._provider}: {str(error).splitlines()[0]}") from None
+                f"ONNX Runtime cannot load {model.name} with {self._provider}: {str(error).splitlines()[0]}") from None
         if session.get_providers()[0] != self._provider:  # it falls back to the CPU with a warning only
             raise RunnerError(f"ONNX Runtime did not start {self._provider}: it wants the NVIDIA driver, CUDA and cuDNN of the "
                               f"versions that it was built for; {INSTALL}, with its CUDA and cuDNN: pip install "
@@ -233,8 +232,13 @@ def _onnxruntime(provider: str):
     """The module, its CUDA libraries loaded; RunnerError with the package to install where it has no such provider."""
     if importlib.util.find_spec("onnxruntime") is None:
         raise RunnerError(f"onnxruntime is not installed; {INSTALL}", short="not installed")
+    if provider == PROVIDER and not has_cuda_provider():  # said without importing what will not run
+        raise RunnerError(f"the installed onnxruntime has no {provider}; {INSTALL}", short="onnxruntime-gpu is not installed")
+    if provider == PROVIDER and not has_driver():
+        raise RunnerError(f"{provider} wants a GPU of NVIDIA's and its driver, and the driver is not installed",
+                          short="no NVIDIA driver")
     try:
-        import onnxruntime
+        onnxruntime = import_onnxruntime()
     except Exception as error:  # a build whose libraries are missing raises many types
         raise RunnerError(f"onnxruntime cannot be loaded ({error}); {INSTALL}", short="cannot be loaded") from None
     if provider not in onnxruntime.get_available_providers():

@@ -11,13 +11,15 @@ import functools
 import hashlib
 import threading
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
 from ..bundle import Bundle
 from ..cache import CachedFiles, cache_folder
 from ..errors import RunnerError
+from ..model_bytes import ModelBytes
+from .libraries import import_openvino
 from .stages import StagedRunner, StageSession
 
 CONVERSION = 1  # counts up when openvino_ops.py changes what it builds
@@ -37,7 +39,7 @@ def shared_core():
 
 @functools.cache
 def _new_core():
-    import openvino
+    openvino = import_openvino()
 
     from .openvino_ops import extensions
 
@@ -54,7 +56,7 @@ class StreamedOpenVino(StagedRunner):
     engine = "OpenVINO"
     process_bytes, chunk_maps, query_maps = 1.35e8, 8.2, 31.5  # each stage keeps its own working memory
 
-    def __init__(self, stages: Sequence[tuple[str, Path]], threads: int | None = None, cache: Path | None = None) -> None:
+    def __init__(self, stages: Sequence[tuple[str, ModelBytes]], threads: int | None = None, cache: Path | None = None) -> None:
         """cache: a folder for these stages alone, under which a folder for this version is made (None: no cache)."""
         self._cache_root = cache
         self._cache: CachedFiles | None = None
@@ -65,16 +67,13 @@ class StreamedOpenVino(StagedRunner):
     @classmethod
     def open(cls, bundle: Bundle, precision: str, threads: int | None) -> StreamedOpenVino:
         precision = "fp32" if precision == "auto" else precision
-        files = bundle.stages(precision)
-        runner = cls(files, threads, cache_folder() / "openvino" / f"{bundle.sha256[:32]}-{precision}")
+        runner = cls(bundle.load_stages(precision), threads, cache_folder() / "openvino" / f"{bundle.sha256[:32]}-{precision}")
         runner.precision = precision
         return runner
 
     def _start(self) -> None:
         try:
-            import openvino
-
-            self._ov = openvino
+            self._ov = openvino = import_openvino()
             self._core = shared_core()
             device = [str(self._core.get_property("CPU", name)) for name in ("FULL_DEVICE_NAME", "OPTIMIZATION_CAPABILITIES")]
         except ImportError as error:
@@ -97,8 +96,8 @@ class StreamedOpenVino(StagedRunner):
             self.notes += (f"the cache in {self._cache_root} is of OpenVINO {', '.join(others)}: left as it is, compiled "
                            f"again for {version}",)
 
-    def _session(self, path: Path) -> StageSession:
-        name = f"{path.stem}.blob"
+    def _session(self, model: ModelBytes) -> StageSession:
+        name = f"{PurePosixPath(model.name).stem}.blob"
         blob = self._cache.read(name) if self._cache is not None else None
         if blob is not None:
             try:
@@ -106,12 +105,12 @@ class StreamedOpenVino(StagedRunner):
                 return _Session(compiled, _names(compiled))
             except Exception as error:  # OpenVINO raises plain RuntimeErrors; the model itself is still at hand
                 self.notes += (f"OpenVINO refused {name} of its cache ({str(error).strip().splitlines()[-1]}): compiled again",)
-        model = self._core.read_model(str(path))
-        compiled = self._core.compile_model(model, "CPU", self._config)
+        read = self._core.read_model(model.whole())
+        compiled = self._core.compile_model(read, "CPU", self._config)
         if self._cache is not None:
             exported = compiled.export_model()
             self._cache.write(name, exported.getvalue() if hasattr(exported, "getvalue") else bytes(exported))
-        return _Session(compiled, _names(model))
+        return _Session(compiled, _names(read))
 
     def _value(self, array: np.ndarray) -> object:
         return self._ov.Tensor(np.ascontiguousarray(array), shared_memory=True)

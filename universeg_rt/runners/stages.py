@@ -1,22 +1,21 @@
 """Streams a support through a bundle's stages, whatever engine runs them: full-resolution maps exist for one chunk at a time.
 
-What stages are is written in `universeg_rt.export.emit.stages`. A backend gives a session for a file and values for arrays
+What stages are is written in `universeg_rt.export.emit.stages`. A backend gives a session for a model and values for arrays
 (`StagedRunner._session`, `_value`, `_array`); the order of work, the chunks and the sums of the means are here, once.
 """
 
 from __future__ import annotations
 
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 
 from ..bundle import Bundle
-from ..errors import InputError, RunnerError
+from ..errors import BundleError, RunnerError
+from ..model_bytes import ModelBytes
 from .base import Runner
 from .threads import cores
 
@@ -55,14 +54,6 @@ class _Stage:
         return any(name in self.per_entry for name in self.session.inputs)
 
 
-@dataclass(frozen=True)
-class _Prepared:
-    """Of each support set, the tensors that depend on the support alone; and the image size."""
-
-    sets: tuple[dict, ...]
-    size: tuple[int, int]
-
-
 class StagedRunner(Runner):
     """A runner whose engine is given by a subclass; `engine` is its name in messages.
 
@@ -75,13 +66,13 @@ class StagedRunner(Runner):
     chunk_maps: ClassVar[float]
     query_maps: ClassVar[float]
 
-    def __init__(self, stages: Sequence[tuple[str, Path]], threads: int | None = None) -> None:
-        """stages: names and files in order. threads: of each operator (default: one a core).
+    def __init__(self, stages: Sequence[tuple[str, ModelBytes]], threads: int | None = None) -> None:
+        """stages: names and models in order. threads: of each operator (default: one a core).
 
-        Raises RunnerError where the engine is missing or refuses a file.
+        Raises RunnerError where the engine is missing or refuses a model.
         """
         self.threads = threads or cores()
-        self.model_bytes = sum(os.path.getsize(path) for _, path in stages)
+        self.model_bytes = sum(model.bytes_in_all for _, model in stages)
         self._start()
         self._stages = self._load(stages)
         shapes = [shape for stage in self._stages for shape in stage.session.inputs.values()]
@@ -90,7 +81,7 @@ class StagedRunner(Runner):
     @classmethod
     def open(cls, bundle: Bundle, precision: str, threads: int | None) -> StagedRunner:
         precision = "fp32" if precision == "auto" else precision
-        runner = cls(bundle.stages(precision), threads)
+        runner = cls(bundle.load_stages(precision), threads)
         runner.precision = precision
         return runner
 
@@ -110,7 +101,7 @@ class StagedRunner(Runner):
         """Import the engine, or raise RunnerError with the cure; `threads` is set."""
 
     @abstractmethod
-    def _session(self, path: Path) -> StageSession:
+    def _session(self, model: ModelBytes) -> StageSession:
         """Load one stage; what it raises is the engine's own."""
 
     @abstractmethod
@@ -123,7 +114,7 @@ class StagedRunner(Runner):
 
     # The contract -------------------------------------------------------------------------------------------------
 
-    def _prepare(self, support: np.ndarray, weights: np.ndarray) -> _Prepared:
+    def _prepare(self, support: np.ndarray, weights: np.ndarray) -> list[dict]:
         chunk = max(1, CHUNK_PIXELS // (support.shape[3] * support.shape[4]))
         sets = []
         for entries, row in zip(support, weights):
@@ -135,16 +126,14 @@ class StagedRunner(Runner):
             }
             self._go(tensors, {SUPPORT}, keep=True)
             sets.append(tensors)
-        return _Prepared(tuple(sets), support.shape[3:])
+        return sets
 
-    def _run(self, prepared: _Prepared, queries: np.ndarray) -> np.ndarray:
-        if queries.shape[2:] != prepared.size:
-            raise InputError(f"queries are {queries.shape[2:]}, the support was prepared at {prepared.size}")
-        out = np.empty((len(queries), len(prepared.sets), 1, *prepared.size), np.float32)
+    def _run(self, sets: list[dict], queries: np.ndarray) -> np.ndarray:
+        out = np.empty((len(queries), len(sets), 1, *queries.shape[2:]), np.float32)
         for b, query in enumerate(queries):
             of_query = {QUERY: self._value(query[None])}
             self._go(of_query, {QUERY}, keep=True)
-            for k, of_support in enumerate(prepared.sets):
+            for k, of_support in enumerate(sets):
                 tensors = {**of_support, **of_query}
                 self._go(tensors, {SUPPORT, QUERY}, keep=False)
                 out[b, k] = self._array(tensors["logits"])[0]
@@ -199,15 +188,15 @@ class StagedRunner(Runner):
 
     # Loading --------------------------------------------------------------------------------------------------------
 
-    def _load(self, files: Sequence[tuple[str, Path]]) -> list[_Stage]:
+    def _load(self, models: Sequence[tuple[str, ModelBytes]]) -> list[_Stage]:
         sessions = []
-        for name, path in files:
+        for name, model in models:
             try:
-                sessions.append((name, self._session(path)))
-            except RunnerError:
+                sessions.append((name, self._session(model)))
+            except (RunnerError, BundleError):
                 raise
             except Exception as error:  # engines raise many types of their own
-                raise RunnerError(f"{self.engine} cannot load {path}: {_first_line(error)}") from None
+                raise RunnerError(f"{self.engine} cannot load {model.name}: {_first_line(error)}") from None
         # What is not per entry has 1 in front; engines do not all say what a free dimension is called.
         per_entry = {name for _, session in sessions for name, shape in session.inputs.items() if shape[:1] == (None,)}
         depends = {SUPPORT: {SUPPORT}, "weights": {SUPPORT}, QUERY: {QUERY}}

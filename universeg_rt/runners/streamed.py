@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from threading import Lock
 
 import numpy as np
 
 from ..errors import RunnerError
+from ..model_bytes import ModelBytes
+from .libraries import import_onnxruntime, open_session
 from .stages import StagedRunner, StageSession
 
 
@@ -21,12 +22,11 @@ class StreamedOnnxRuntime(StagedRunner):
 
     def _start(self) -> None:
         try:
-            import onnxruntime
+            self._ort = import_onnxruntime()
         except ImportError as error:
             raise RunnerError(f"the onnxruntime runner cannot start ({error}); pip install onnxruntime") from None
-        self._ort = onnxruntime
 
-    def _session(self, path: Path) -> StageSession:
+    def _session(self, model: ModelBytes) -> StageSession:
         ort = self._ort
         options = ort.SessionOptions()
         options.intra_op_num_threads = self.threads
@@ -35,7 +35,7 @@ class StreamedOnnxRuntime(StagedRunner):
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         if _share_memory(ort):
             options.add_session_config_entry("session.use_env_allocators", "1")
-        return _Session(ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"]), ort.RunOptions())
+        return _Session(open_session(ort, model, options, ["CPUExecutionProvider"]), ort.RunOptions())
 
     def _value(self, array: np.ndarray) -> object:
         return self._ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array))

@@ -76,7 +76,7 @@ class TensorRT(Runner):
         """A runner of these engines of the bundle, warm. EngineError or RunnerError where one cannot be loaded or run."""
 
         def engine(entry: EngineEntry | None) -> Engine | None:
-            return None if entry is None else Engine(trt, device, bundle.file(entry.file).read_bytes(), entry.file)
+            return None if entry is None else Engine(trt, device, bundle.read(entry.file), entry.file)
 
         networks = [Network(engine(p.prepare), engine(p.predict), p.profile) for p in plans]
         runner = cls(device, networks, precision, graphs=graphs)
@@ -129,8 +129,6 @@ class TensorRT(Runner):
                          + "; ".join(str(n.profile) for n in self._networks))
 
     def _run(self, prepared: Prepared, queries: np.ndarray) -> np.ndarray:
-        if queries.shape[2:] != prepared.size:
-            raise InputError(f"queries are {queries.shape[2:]}, the support was prepared at {prepared.size}")
         smallest, _, largest = prepared.network.profile.queries
         worker = self._worker()
         out = np.empty((len(queries), prepared.sets, 1, *prepared.size), np.float32)
