@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
 from collections.abc import Iterator
@@ -47,6 +48,15 @@ def regular_file(path: str | os.PathLike, error: type[UniverSegError] = InputErr
         kind = "a folder" if stat.S_ISDIR(mode) else "a pipe or a device"
         raise error(f"{path} is {kind}; give a regular file")
     return Path(path)
+
+
+def sha256_of(path: str | os.PathLike, error: type[UniverSegError] = InputError) -> str:
+    """sha256 of a regular file, in hexadecimal, a piece at a time."""
+    digest = hashlib.sha256()
+    with reading("a file", path, error), open(path, "rb") as file:
+        while piece := file.read(2**20):
+            digest.update(piece)
+    return digest.hexdigest()
 
 
 def path_of(path: object, error: type[UniverSegError] = InputError) -> Path:

@@ -32,7 +32,8 @@ def guarded(program: str, body: Callable[[], int]) -> int:
             try:
                 return body()
             finally:
-                sys.stdout.flush()  # here, where a closed pipe can be handled, not when the interpreter ends
+                if sys.stdout is not None:
+                    sys.stdout.flush()  # here, where a closed pipe can be handled, not when the interpreter ends
     except BrokenPipeError:
         _drop_output()
         return CLOSED
