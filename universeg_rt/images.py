@@ -64,9 +64,10 @@ def _opened(path: Path, notes: list[str]) -> Iterator:
     """A picture of one frame, loaded and upright; what goes wrong in the block is an InputError that names the file."""
     from PIL import Image, ImageOps
 
-    with reading("an image", path, cure=f"accepted: {', '.join(SUFFIXES)}"):
+    # By a file of ours, not by its name: Pillow maps a named file into memory, and garbles an uncompressed TIFF on its side so.
+    with reading("an image", path, cure=f"accepted: {', '.join(SUFFIXES)}"), open(path, "rb") as file:
         try:
-            picture = Image.open(path, formats=sorted(set(FORMATS.values())))
+            picture = Image.open(file, formats=sorted(set(FORMATS.values())))
         except Image.DecompressionBombError as error:
             raise InputError(f"{path} is too large ({reason(error)}); accepted: at most {MAX_PIXELS:,} pixels; make it smaller first") from None
         with picture:
@@ -78,6 +79,8 @@ def _opened(path: Path, notes: list[str]) -> Iterator:
             if _is_cut_to_eight_bits(picture):
                 raise InputError(f"{path} is colour or has transparency in 16 bits, which would be cut to 8; save it as 16-bit grey, or "
                                  "in 8 bits")
+            if _is_misread_bitmap(picture):
+                raise InputError(f"{path} is a bitmap of 8 bits with a palette of black and white, which Pillow misreads; save it as PNG")
             turned = _orientation(picture) in range(2, 9)
             picture.load()
             if turned:
@@ -99,6 +102,14 @@ def _is_cut_to_eight_bits(picture) -> bool:
         return False
     modes = [tile[3] if isinstance(tile[3], str) else str(tile[3][0]) for tile in picture.tile]
     return any(";16" in mode for mode in modes)
+
+
+def _is_misread_bitmap(picture) -> bool:
+    """Whether Pillow takes the bytes of a BMP for single bits: it looks at the number of colours, not at the bits of a pixel."""
+    if picture.format != "BMP" or picture.mode != "1" or not picture.tile or not isinstance(picture.tile[0][3], tuple):
+        return False
+    row_of_bits = (picture.width + 31) // 32 * 4
+    return picture.tile[0][3][1] != row_of_bits
 
 
 def _is_transparent(picture) -> bool:

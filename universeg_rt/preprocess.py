@@ -11,6 +11,7 @@ from .reading import reason
 
 ASPECTS = ("stretch", "pad")
 MAX_PIXELS = 2**27  # of an image: what is made of it on the way takes up to 2 GB
+SEEN = 1e-6  # contrast on the grid, of 1 in the image, below which only rounding is left
 EXACT = 2**53  # integers up to here are exact in float64
 
 
@@ -36,13 +37,6 @@ def check_pixels(shape: tuple[int, int], name: str) -> None:
     if shape[0] * shape[1] > MAX_PIXELS:
         raise InputError(f"{name} is {shape[0]}x{shape[1]}; accepted: at most {MAX_PIXELS:,} pixels; make it smaller or cut it first, "
                          "the network reads a small grid")
-
-
-def check_seen(on_grid: np.ndarray, name: str) -> None:
-    """Raise InputError where nothing is left of an image (H,W) on the network's grid."""
-    if on_grid.min() == on_grid.max():
-        raise InputError(f"{name} is constant on the network's grid of {on_grid.shape[0]}x{on_grid.shape[1]}, its detail is finer than "
-                         "that; cut out a part of it")
 
 
 def count_of(values: object, name: str) -> int:
@@ -141,9 +135,12 @@ class Placement:
         """(H,W) -> grid, float32 in [0, 1]: antialiased bilinear, then min-max, zeros around it."""
         return self.normalised_to_grid(normalise(image), grid)
 
-    def normalised_to_grid(self, image: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
-        """As `image_to_grid`, of an image (H,W) that `normalise` made."""
+    def normalised_to_grid(self, image: np.ndarray, grid: tuple[int, int], name: str = "image") -> np.ndarray:
+        """As `image_to_grid`, of an image (H,W) that `normalise` made; InputError where its detail is too fine for the grid."""
         small = resize(image, (self.grid_height, self.grid_width))
+        if small.max() - small.min() < SEEN:
+            raise InputError(f"{name} is constant on the network's grid of {grid[0]}x{grid[1]}: its detail is finer than that; cut out a "
+                             "part of it")
         return self._pad(normalise(small), grid)
 
     def label_to_grid(self, label: np.ndarray, grid: tuple[int, int]) -> np.ndarray:

@@ -14,7 +14,7 @@ from .bundle import Bundle
 from .ensemble import Ensemble, distinct
 from .errors import InputError
 from .notes import fingerprint, mask_note, range_note
-from .preprocess import Placement, check_image, check_seen, count_of, normalise
+from .preprocess import Placement, check_image, count_of, normalise
 from .runners import Runner, open_runner
 from .runners.shared import sets_in_group
 from .support import Drawn, SupportSet
@@ -199,8 +199,7 @@ class Task:
         start = time.perf_counter()
         placement = Placement.of(image.shape, self.segmenter.grid, self.aspect)
         normalised = normalise(image)
-        out[:] = placement.normalised_to_grid(normalised, self.segmenter.grid)
-        check_seen(out, name)
+        out[:] = placement.normalised_to_grid(normalised, self.segmenter.grid, name)
         notes = [range_note(normalised, name)]
         if (entry := self._entries.get(fingerprint(out))) is not None:
             notes.append(f"{name} is in the support, as entry {entry}; a score on it says nothing of images that are not")

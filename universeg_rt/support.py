@@ -15,7 +15,7 @@ from .atomic import write_file
 from .errors import InputError
 from .images import named_images, read_image, read_label
 from .notes import fingerprint, label_notes, range_note
-from .preprocess import Placement, check_image, check_label, check_seen, count_of, normalise
+from .preprocess import Placement, check_image, check_label, count_of, normalise
 from .reading import is_folder, path_of
 
 
@@ -152,9 +152,8 @@ class SupportSet:
         """`entry_on_grid`, and the normalised image (H,W) at its own size."""
         image, label = normalise(self.images[index]), self.labels[index]
         placement = Placement.of(image.shape, grid, aspect)
-        entry = np.stack([placement.normalised_to_grid(image, grid), placement.label_to_grid(label, grid)])
-        check_seen(entry[0], f"support image {self.names[index]}")
-        return entry, image
+        on_grid = placement.normalised_to_grid(image, grid, f"support image {self.names[index]}")
+        return np.stack([on_grid, placement.label_to_grid(label, grid)]), image
 
 
 @dataclass(frozen=True, eq=False)

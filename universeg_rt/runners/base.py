@@ -48,8 +48,7 @@ class Runner(ABC):
             raise InputError(f"support has shape {support.shape}; expected (K,S,2,H,W) with nothing empty")
         if weights.shape != support.shape[:2]:
             raise InputError(f"weights have shape {weights.shape}; expected {support.shape[:2]}")
-        if not (weights >= 0).all() or not np.allclose(weights.sum(axis=1), 1, atol=1e-3):
-            raise InputError(f"weights of the sets sum to {weights.sum(axis=1)}; give weights from 0 that sum to 1 in each set")
+        shared.check_weights(weights)
         return self._prepare(np.ascontiguousarray(support, np.float32), np.ascontiguousarray(weights, np.float32))
 
     def run(self, prepared: object, queries: np.ndarray) -> np.ndarray:

@@ -34,11 +34,18 @@ def prepare(runner: Runner, entries: np.ndarray, weights: np.ndarray) -> object:
     """What `runner.prepare` gives for the sets written out, where they are small; else SharedEntries."""
     if entries.ndim != 4 or 0 in entries.shape or weights.ndim != 2 or weights.shape[1] != len(entries) or not len(weights):
         raise InputError(f"entries have shape {entries.shape} and weights {weights.shape}; expected (N,2,H,W) and (K,N)")
+    check_weights(weights)
     size = sets_in_group(largest_set(weights), entries[0].nbytes)
     if size >= len(weights):
         return runner.prepare(*written_out(entries, weights))
     runner.prepare(*written_out(entries, weights[:size]))  # what the runner refuses, it refuses now
     return SharedEntries(np.ascontiguousarray(entries, np.float32), weights)
+
+
+def check_weights(weights: np.ndarray) -> None:
+    """Raise InputError where weights (K, entries) are negative or do not sum to 1 in each set."""
+    if not (weights >= 0).all() or not np.allclose(weights.sum(axis=1), 1, atol=1e-3):
+        raise InputError(f"weights of the sets sum to {weights.sum(axis=1)}; give weights from 0 that sum to 1 in each set")
 
 
 def sets_in_group(entries: int, entry_bytes: int) -> int:
