@@ -15,7 +15,7 @@ from .reading import reading
 
 # An archive may unpack to this many bytes, or to this many times its own size where that is more: data of any size can be read,
 # and a small file cannot fill the memory.
-FREE_BYTES = 512 * 2**20
+FREE_BYTES = 256 * 2**20
 MAX_RATIO = 64
 METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # those that NumPy writes
 

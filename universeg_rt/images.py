@@ -125,13 +125,14 @@ def _is_transparent(picture) -> bool:
 def _indices(path: Path, picture) -> np.ndarray:
     """(H,W) indices into the palette; InputError where index 0 looks like the mark rather than the background."""
     indices = np.array(picture)
-    colours = picture.convert("RGBA")
-    grey, alpha = np.array(colours.convert("RGB").convert("L")), np.array(colours.getchannel("A"))
-    used, first = np.unique(indices, return_index=True)
-    looks = [(int(alpha.flat[i]), int(grey.flat[i])) for i in first]
-    for index, (opacity, brightness) in zip(used[1:], looks[1:]):
-        zero = looks[0]
-        if used[0] == 0 and (opacity < zero[0] or opacity == zero[0] and brightness < zero[1]):
+    looks = {}  # opacity and brightness of each index that is there, by one pixel of it: the whole picture in colour takes much memory
+    for index in np.flatnonzero(picture.histogram()[:256]):
+        y, x = divmod(int((indices == index).argmax()), picture.width)
+        pixel = picture.crop((x, y, x + 1, y + 1)).convert("RGBA")
+        looks[int(index)] = pixel.getpixel((0, 0))[3], pixel.convert("RGB").convert("L").getpixel((0, 0))
+    opacity, brightness = looks.get(0, (0, 0))
+    for index, (other_opacity, other_brightness) in looks.items():
+        if other_opacity < opacity or other_opacity == opacity and other_brightness < brightness:
             raise InputError(f"{path} is a label with a palette in which index 0, the background, looks brighter or less transparent than "
                              f"index {index}; which one marks is not clear: save it as grey, 0 for background and 255 for what is marked")
     return indices

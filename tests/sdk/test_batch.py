@@ -8,12 +8,13 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from universeg_rt.cli import entry, segment
+from universeg_rt.cli import commands, segment
 from universeg_rt.cli.segment import main
 
 from ..conftest import discs
@@ -207,9 +208,9 @@ def test_an_interruption_during_the_imports_is_one_line():
             "    def find_spec(self, name, path=None, target=None):\n"
             "        if name == 'numpy': print('importing', flush=True); time.sleep(30)\n"
             "sys.meta_path.insert(0, Slow())\n"
-            "from universeg_rt.cli import entry\n"
+            "from universeg_rt.cli import commands\n"
             "sys.argv = ['universeg-segment']\n"
-            "sys.exit(entry.segment())")
+            "sys.exit(commands.segment())")
     process = start(code)
     assert process.stdout.readline() == "importing\n"
     time.sleep(0.1)
@@ -219,8 +220,8 @@ def test_an_interruption_during_the_imports_is_one_line():
 
 
 def test_every_installed_command_has_its_entry_point():
-    pyproject = (__import__("pathlib").Path(__file__).parents[2] / "pyproject.toml").read_text()
-    names = [line.split(":")[1].strip('" ') for line in pyproject.splitlines() if "universeg_rt.cli.entry:" in line]
-    assert len(names) == 5 and all(callable(getattr(entry, name)) for name in names)
+    pyproject = (Path(__file__).parents[2] / "pyproject.toml").read_text()
+    names = [line.split(":")[1].strip('" ') for line in pyproject.splitlines() if "universeg_rt.cli.commands:" in line]
+    assert len(names) == 5 and all(callable(getattr(commands, name)) for name in names)
 
 

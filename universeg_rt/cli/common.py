@@ -40,11 +40,16 @@ def guarded(program: str, body: Callable[[], int]) -> int:
     except UniverSegError as error:
         return _fail(program, str(error), 1)
     except ModuleNotFoundError as error:
-        if (error.name or "").startswith("universeg_rt"):
-            raise
-        return _fail(program, f"the package {error.name} is missing; {_cure(program)}", 1)
+        return report_missing(program, error)
     except KeyboardInterrupt:
         return _fail(program, "interrupted", INTERRUPTED)
+
+
+def report_missing(program: str, error: ModuleNotFoundError) -> int:
+    """Print the package that a command misses with the cure, and give the exit status; raises where the project's own part is missing."""
+    if (error.name or "").startswith("universeg_rt"):
+        raise error
+    return _fail(program, f"the package {error.name} is missing; {_cure(program)}", 1)
 
 
 def say(text: str) -> None:
