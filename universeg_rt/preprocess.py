@@ -71,13 +71,15 @@ def check_label(label: np.ndarray, shape: tuple[int, int], name: str = "label") 
 
 
 def _as_array(value: object, name: str) -> np.ndarray:
-    if np.ma.is_masked(value):
-        raise InputError(f"{name} is a masked array with {np.ma.count_masked(value)} masked values, which would be read as they are; "
-                         "give values for them, for example by .filled(0)")
     try:
-        return np.asarray(value)
+        masked = int(np.ma.count_masked(value)) if isinstance(value, np.ma.MaskedArray) else 0
+        array = np.asarray(value)
     except Exception as error:  # a ragged list, an object whose own conversion fails, a tensor on another device
         raise InputError(f"{name} is no array ({reason(error)}); give a NumPy array (H,W)") from None
+    if masked:
+        raise InputError(f"{name} is a masked array with {masked} masked values, which would be read as they are; give values for them, "
+                         "for example by .filled(0)")
+    return array
 
 
 def normalise(image: np.ndarray) -> np.ndarray:
