@@ -6,7 +6,7 @@ import math
 import os
 import zipfile
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 import numpy as np
 
@@ -66,7 +66,7 @@ def _checked_bytes(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> int:
     return size
 
 
-def _header(file: BinaryIO) -> tuple[np.dtype, tuple[int, ...]]:
+def _header(file: IO[bytes]) -> tuple[np.dtype, tuple[int, ...]]:
     version = np.lib.format.read_magic(file)
     readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     if version not in readers:

@@ -56,7 +56,8 @@ class Ensemble:
 def distinct(drawn: list[tuple[np.ndarray, np.ndarray]]) -> tuple[list[tuple[np.ndarray, np.ndarray]], np.ndarray]:
     """The members that differ, and for each member as drawn the index (K,) of its equal among them."""
     found: dict[bytes, int] = {}
-    members, places = [], []
+    members: list[tuple[np.ndarray, np.ndarray]] = []
+    places: list[int] = []
     for indices, weights in drawn:
         key = indices.tobytes() + weights.tobytes()
         if key not in found:

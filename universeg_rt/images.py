@@ -126,10 +126,10 @@ def _indices(path: Path, picture) -> np.ndarray:
     """(H,W) indices into the palette; InputError where index 0 looks like the mark rather than the background."""
     indices = np.array(picture)
     looks = {}  # opacity and brightness of each index that is there, by one pixel of it: the whole picture in colour takes much memory
-    for index in np.flatnonzero(picture.histogram()[:256]):
+    for index in (index for index, count in enumerate(picture.histogram()[:256]) if count):
         y, x = divmod(int((indices == index).argmax()), picture.width)
         pixel = picture.crop((x, y, x + 1, y + 1)).convert("RGBA")
-        looks[int(index)] = pixel.getpixel((0, 0))[3], pixel.convert("RGB").convert("L").getpixel((0, 0))
+        looks[index] = pixel.getpixel((0, 0))[3], pixel.convert("RGB").convert("L").getpixel((0, 0))
     opacity, brightness = looks.get(0, (0, 0))
     for index, (other_opacity, other_brightness) in looks.items():
         if other_opacity < opacity or other_opacity == opacity and other_brightness < brightness:

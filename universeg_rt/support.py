@@ -79,9 +79,10 @@ class SupportSet:
         """An .npz with `images` and `labels` (N,H,W), or one that `save` wrote; never unpickles."""
         path = path_of(path)
         data = read_npz(path)
-        names = data.get("names")
-        if names is not None and (names.ndim != 1 or names.dtype.kind != "U"):
-            raise InputError(f"{path}: names are {names.dtype} of shape {names.shape}; expected texts, one for each entry")
+        found = data.get("names")
+        if found is not None and (found.ndim != 1 or found.dtype.kind != "U"):
+            raise InputError(f"{path}: names are {found.dtype} of shape {found.shape}; expected texts, one for each entry")
+        names = None if found is None else [str(name) for name in found]
         if "images" in data and "labels" in data:
             return cls.from_arrays(data["images"], data["labels"], names)
         count = sum(key.startswith("image_") for key in data)

@@ -16,7 +16,8 @@ from .mutate import ODD_VALUES
 
 DTYPES = ("u1", "i1", "<u2", ">i2", "i4", "i8", ">u8", "f2", "f4", ">f8", "g", "c8", "?", "S3", "U2", "O", "M8[s]", "m8[s]", "V4",
           [("a", "f4"), ("b", "u1")])
-SHAPES = ((20, 20), (2, 20, 20), (2, 20, 15), (1, 20, 20), (0, 20, 20), (2, 0, 20), (20,), (), (2, 20, 20, 1), (3, 20, 20), (2, 1, 1), (2, 2, 3), (1, 2, 20, 20))
+SHAPES = ((20, 20), (2, 20, 20), (2, 20, 15), (1, 20, 20), (0, 20, 20), (2, 0, 20), (20,), (), (2, 20, 20, 1), (3, 20, 20),
+          (2, 1, 1), (2, 2, 3), (1, 2, 20, 20))
 SPECIAL = (0, 1, -1, 255, 2**31, 2**62, -(2**63), 2**63 - 1, float("nan"), float("inf"), -float("inf"), 5e-324, 1e-310, 1.7e308, -1.7e308)
 
 
@@ -120,7 +121,8 @@ def odd_value(rng: random.Random, role: str) -> tuple[str, object]:
     if kind == "plain":
         value = rng.choice(ODD_VALUES)
         return f"{value!r:.40}", value
-    value = rng.choice((Stubborn(), [Stubborn()] * 4, range(4), {1, 2, 3, 4}, (i for i in range(4)), memoryview(b"abcd"), [[1, 2], [3]], [[[1, 2], [3]]] * 4,
+    value = rng.choice((Stubborn(), [Stubborn()] * 4, range(4), {1, 2, 3, 4}, (i for i in range(4)), memoryview(b"abcd"), [[1, 2], [3]],
+                        [[[1, 2], [3]]] * 4,
                         np.broadcast_to(np.uint8(1), (60_000, 60_000)), np.broadcast_to(np.float64(1), (4, 60_000, 60_000)), len, Ellipsis))
     return f"object {type(value).__name__}", value
 

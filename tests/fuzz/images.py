@@ -47,12 +47,14 @@ def _read(path: Path, data: bytes, read: Callable) -> None:
 def _header(rng: random.Random) -> tuple[str, bytes]:
     """(its fields, a PNG whose header is whole and says what it likes)."""
     sides = (0, 1, 7, 40, 3000, 11_586, 60_000, 2**31 - 1, 2**32 - 1)
-    fields = rng.choice(sides), rng.choice(sides), rng.choice((1, 2, 4, 8, 16, 3)), rng.choice((0, 2, 3, 4, 6, 5)), 0, rng.choice((0, 0, 9)), rng.choice((0, 0, 1))
+    fields = (rng.choice(sides), rng.choice(sides), rng.choice((1, 2, 4, 8, 16, 3)), rng.choice((0, 2, 3, 4, 6, 5)), 0,
+              rng.choice((0, 0, 9)), rng.choice((0, 0, 1)))
     rows = zlib.compress(bytes(rng.choice((0, 100, 10_000))))
     chunks = [(b"IHDR", struct.pack(">IIBBBBB", *fields)), (b"IDAT", rows), (b"IEND", b"")]
     if rng.random() < 0.5:
         extra = ((b"PLTE", bytes(range(6))), (b"PLTE", b""), (b"tRNS", b"\0"), (b"tRNS", b"\0\7"), (b"acTL", struct.pack(">II", 2**31, 0)),
-                 (b"acTL", struct.pack(">II", 3, 0)), (b"eXIf", b"II*\0\xff\xff\xff\xff"), (b"iCCP", b"x\0\0" + rows), (b"zTXt", b"x\0\0" + zlib.compress(bytes(2**22))))
+                 (b"acTL", struct.pack(">II", 3, 0)), (b"eXIf", b"II*\0\xff\xff\xff\xff"), (b"iCCP", b"x\0\0" + rows),
+                 (b"zTXt", b"x\0\0" + zlib.compress(bytes(2**22))))
         chunks[1:1] = rng.sample(extra, 2)
     packed = (struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks)
     return f"{fields} {[kind.decode() for kind, _ in chunks]}", b"\x89PNG\r\n\x1a\n" + b"".join(packed)
@@ -68,7 +70,8 @@ def _bases() -> list[tuple[str, bytes]]:
     palette.putpalette([0, 0, 0, 128, 0, 0])
     deep, frames = Image.fromarray(grey.astype(np.uint16) * 200), [Image.fromarray(grey), Image.fromarray(grey[::-1].copy())]
     made = [
-        ("png grey", picture, {}), ("png 16 bits", deep, {}), ("png colour", picture.convert("RGB"), {}), ("png palette", palette, {}),
+        ("png grey", picture, {}), ("png 16 bits", deep, {}), ("png colour", picture.convert("RGB"), {}),
+        ("png palette", palette, {}),
         ("png clear palette", palette, {"transparency": 0}), ("png bits", Image.fromarray(mark), {}), ("png alpha", picture.convert("LA"), {}),
         ("png exif", picture, {"exif": exif}), ("png mask", Image.fromarray(mark * np.uint8(255)), {}), ("png grey clear", picture, {"transparency": 7}),
         ("png frames", frames[0], {"save_all": True, "append_images": frames[1:]}),

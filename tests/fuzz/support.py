@@ -20,10 +20,13 @@ from .mutate import damaged
 
 GRID = (16, 16)
 HEADERS = (
-    "{'descr': '<f8', 'fortran_order': False, 'shape': (99999999, 999, 9), }", "{'descr': '|u1', 'fortran_order': False, 'shape': (-1, 20, 20), }",
-    "{'descr': '|O', 'fortran_order': False, 'shape': (2, 20, 20), }", "{'descr': '|S0', 'fortran_order': False, 'shape': (9999999, 9999999), }",
+    "{'descr': '<f8', 'fortran_order': False, 'shape': (99999999, 999, 9), }",
+    "{'descr': '|u1', 'fortran_order': False, 'shape': (-1, 20, 20), }",
+    "{'descr': '|O', 'fortran_order': False, 'shape': (2, 20, 20), }",
+    "{'descr': '|S0', 'fortran_order': False, 'shape': (9999999, 9999999), }",
     "{'descr': '|V1', 'fortran_order': True, 'shape': (2, 20, 20), }", "{'descr': '<M8[ns]', 'fortran_order': False, 'shape': (100,), }",
-    "{'descr': [('a', '<f4'), ('b', '|u1', (2, 2))], 'fortran_order': False, 'shape': (10,), }", "{'descr': '|u1', 'fortran_order': False, 'shape': ()}",
+    "{'descr': [('a', '<f4'), ('b', '|u1', (2, 2))], 'fortran_order': False, 'shape': (10,), }",
+    "{'descr': '|u1', 'fortran_order': False, 'shape': ()}",
     "{'descr': '|u1', 'fortran_order': False, 'shape': (True, 20, 20)}", "{'descr': '|u1', 'fortran_order': 3, 'shape': (2, 20, 20)}",
     "{'descr': '|u1', 'fortran_order': False, 'shape': (2.0, 20, 20)}", "{'shape': (2,)}", "[" * 500, "{'descr': 5, 'fortran_order': False, 'shape': (2,)}",
     "{'descr': '|b1', 'fortran_order': False, 'shape': (2, 20, 20)}", "{'descr': '<c8', 'fortran_order': False, 'shape': (1, 10, 10)}", "\0\xff" * 20)

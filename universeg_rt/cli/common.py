@@ -93,5 +93,6 @@ def _terminated_like_interrupted() -> Iterator[None]:
 
 
 def _cure(program: str) -> str:
-    extra = {"universeg-bench": "[bench]", "universeg-export": "[export]", "universeg-train": "[train]", "universeg-evaluate": "[train]"}.get(program, "")
+    extras = {"universeg-bench": "[bench]", "universeg-export": "[export]", "universeg-train": "[train]", "universeg-evaluate": "[train]"}
+    extra = extras.get(program, "")
     return f"pip install 'universeg_rt{extra}'"
