@@ -28,7 +28,8 @@ HEADERS = (
     "{'descr': [('a', '<f4'), ('b', '|u1', (2, 2))], 'fortran_order': False, 'shape': (10,), }",
     "{'descr': '|u1', 'fortran_order': False, 'shape': ()}",
     "{'descr': '|u1', 'fortran_order': False, 'shape': (True, 20, 20)}", "{'descr': '|u1', 'fortran_order': 3, 'shape': (2, 20, 20)}",
-    "{'descr': '|u1', 'fortran_order': False, 'shape': (2.0, 20, 20)}", "{'shape': (2,)}", "[" * 500, "{'descr': 5, 'fortran_order': False, 'shape': (2,)}",
+    "{'descr': '|u1', 'fortran_order': False, 'shape': (2.0, 20, 20)}", "{'shape': (2,)}", "[" * 500,
+    "{'descr': 5, 'fortran_order': False, 'shape': (2,)}",
     "{'descr': '|b1', 'fortran_order': False, 'shape': (2, 20, 20)}", "{'descr': '<c8', 'fortran_order': False, 'shape': (1, 10, 10)}", "\0\xff" * 20)
 
 
