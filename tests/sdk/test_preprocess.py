@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from universeg_rt.errors import InputError
-from universeg_rt.preprocess import Placement, check_image, check_label, normalise
+from universeg_rt.preprocess import MAX_PIXELS, Placement, check_image, check_label, normalise
 
 IMAGE = np.arange(12.0).reshape(3, 4)
 
@@ -107,3 +107,53 @@ def test_labels_stay_binary_and_keep_their_share():
 def test_unknown_aspect_is_refused():
     with pytest.raises(InputError, match="accepted: stretch, pad"):
         Placement.of((8, 8), (8, 8), "crop")
+
+
+@pytest.mark.parametrize("offset, dtype", [(2**62, np.int64), (-(2**63), np.int64), (2**64 - 20, np.uint64), (2**62, ">i8"), (1, np.longdouble)])
+def test_values_that_float64_would_merge_keep_their_contrast(offset, dtype):
+    steps = np.arange(12).reshape(3, 4)
+    if np.dtype(dtype).kind == "f":
+        if np.finfo(np.longdouble).eps == np.finfo(np.float64).eps:
+            pytest.skip("long doubles are doubles here")
+        image = np.longdouble(1) + steps.astype(np.longdouble) * np.finfo(np.longdouble).eps
+    else:
+        image = np.array([offset + int(s) for s in steps.flat], dtype=dtype).reshape(3, 4)
+    assert np.abs(normalise(check_image(image)) - steps / 11).max() < 1e-6
+
+
+def test_the_whole_range_of_integers_is_kept():
+    image = np.array([[-(2**63), 2**63 - 1], [0, 2**62]], np.int64)
+    assert np.abs(normalise(image) - [[0, 1], [0.5, 0.75]]).max() < 1e-6
+
+
+@pytest.mark.parametrize("values, cure", [((-1, 0), "label == -1"), ((-1, 0, 2), "label == 2"), ((-1.0, 0.0), "label == -1.0")])
+def test_the_cure_never_marks_the_background(values, cure):
+    label = np.resize(np.array(values), (3, 4))
+    with pytest.raises(InputError, match=f"{cure} to mark"):
+        check_label(label, (3, 4))
+
+
+def test_masked_arrays_are_refused_where_they_mask_something():
+    masked = np.ma.array(IMAGE, mask=IMAGE == 3)
+    for check in (check_image, lambda m: check_label(m, (3, 4))):
+        with pytest.raises(InputError, match=r"masked array with 1 masked values.*\.filled\(0\)"):
+            check(masked)
+    assert np.array_equal(check_image(np.ma.array(IMAGE)), IMAGE)
+
+
+class Stubborn:
+    def __array__(self, *_, **__):
+        raise RuntimeError("I will not")
+
+
+@pytest.mark.parametrize("value", [[[1, 2], [3]], Stubborn(), None, "text", {"a": 1}, 1 + 2j, object()])
+def test_whatever_is_no_array_is_an_input_error(value):
+    for check in (check_image, lambda v: check_label(v, (3, 4))):
+        with pytest.raises(InputError):
+            check(value)
+
+
+def test_huge_arrays_are_refused_with_the_limit():
+    huge = np.broadcast_to(np.uint8(0), (60_000, 60_000))  # one byte
+    with pytest.raises(InputError, match=f"image is 60000x60000; accepted: at most {MAX_PIXELS:,} pixels; make it smaller"):
+        check_image(huge)

@@ -129,3 +129,20 @@ def test_estimates_grow_with_support_and_members(segmenter):
     assert members.seconds == pytest.approx(5 * large.seconds)
     with pytest.raises(InputError, match="support_size is 0"):
         segmenter.estimate(0)
+
+
+@pytest.mark.parametrize("call, message", [
+    (lambda s, t: s.prepare(t.support, {"members": 3}), "ensemble is a dict; give an Ensemble"),
+    (lambda s, t: s.prepare(t.support, aspect=["pad"]), "aspect is"),
+    (lambda s, t: s.estimate(None), "support_size is None"),
+    (lambda s, t: t.predict_batch(image for image in ()), "images is a generator; give an array"),
+    (lambda s, t: t.predict_batch(7), "images is a int"),
+    (lambda s, t: t.support.subset([True, False]), "index True is no integer; .* numpy.flatnonzero"),
+    (lambda s, t: t.support.subset(["a"]), "index 'a' is no integer"),
+    (lambda s, t: SupportSet.from_arrays(None, None), "images is a NoneType"),
+    (lambda s, t: SupportSet.from_arrays(*discs(2), names=5), "names is a int"),
+    (lambda s, t: SupportSet.load(5), "the path is a int"),
+])
+def test_values_of_a_wrong_kind_are_input_errors(segmenter, support, call, message):
+    with pytest.raises(InputError, match=message):
+        call(segmenter, segmenter.prepare(support))

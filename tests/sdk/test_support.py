@@ -110,7 +110,7 @@ def test_a_pickle_is_never_run(tmp_path):
     np.savez(tmp_path / "evil.npz", images=np.array([Evil()], dtype=object), labels=np.zeros(1))
     (tmp_path / "evil2.npz").write_bytes(pickle.dumps(Evil()))
     for name in ("evil.npz", "evil2.npz"):
-        with pytest.raises(InputError, match="not a whole .npz"):
+        with pytest.raises(InputError, match="cannot be read as a whole .npz of plain arrays"):
             SupportSet.from_npz(tmp_path / name)
     assert not (tmp_path / "ran").exists()
 
@@ -184,3 +184,11 @@ def test_ensemble_values_out_of_range(values, message):
 def test_more_entries_than_there_are():
     with pytest.raises(InputError, match="support_size is 9, but the support set has 4 entries; draw with replacement"):
         Ensemble(support_size=9).draw(4)
+
+
+@pytest.mark.parametrize("names", [np.array("a"), np.array([1, 2]), np.array([["a"], ["b"]])])
+def test_odd_names_in_a_file_are_refused(tmp_path, names):
+    images, labels = discs(2)
+    np.savez(tmp_path / "s.npz", images=images, labels=labels, names=names)
+    with pytest.raises(InputError, match="expected texts, one for each entry"):
+        SupportSet.from_npz(tmp_path / "s.npz")

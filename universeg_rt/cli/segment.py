@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import json
+import os
 import platform
 import sys
 from pathlib import Path
@@ -13,28 +13,22 @@ import numpy as np
 from ..atomic import write_file
 from ..ensemble import Ensemble
 from ..errors import InputError, OutputError, UniverSegError
-from ..images import (
-    check_distinct_stems,
-    image_files,
-    read_image,
-    read_label,
-    write_array,
-    write_mask,
-    write_overlay,
-)
+from ..images import add_named, named_images, read_image, read_label, write_array, write_mask, write_overlay
 from ..metrics import dice
 from ..preprocess import ASPECTS, check_label
+from ..reading import is_folder, reason, sha256_of
 from ..runners import PRECISIONS, RUNNERS
 from ..runners.libraries import runtime_versions
 from ..segmenter import Prediction, Segmenter, Task
 from ..support import SupportSet
-from .common import run_command
+from .common import run_command, say
+from .report import REPORT, Report
+
+OUTPUTS = ("mask", "probability", "spread", "overlay")  # keys of a row that name files
 
 EXAMPLE = """example:
   universeg-segment --support examples/ --input scans/ --output results/ --members 5 --support-size 16 --overlays
-where examples/ holds images/ and labels/ with the same file names, and scans/ holds grey images."""
-
-REPORT = "report.json"
+where examples/ holds images/ and labels/ with the same file names, and scans/ holds grey images; subfolders are read too."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -56,6 +50,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--probabilities", action="store_true", help="also write probabilities/NAME.npy and spread/NAME.npy, float32 (H,W)")
     p.add_argument("--overlays", action="store_true", help="also write overlays/NAME.png")
     p.add_argument("--truth", type=Path, help="folder of true masks by the same names: reports Dice")
+    p.add_argument("--resume", action="store_true", help=f"go on where a run with the same options stood, by its {REPORT}")
     return p
 
 
@@ -69,31 +64,59 @@ def _main(args: argparse.Namespace) -> int:
     # Everything is read and checked before anything is written.
     support = SupportSet.load(args.support)
     ensemble = Ensemble(args.members, args.support_size, args.replacement, args.seed)
-    queries = _queries(args.input)
-    truths = {p.stem: p for p in image_files(args.truth)} if args.truth else {}
+    queries = _queries(args.input, args.output)
+    truths = named_images(args.truth) if args.truth else {}
     segmenter = Segmenter.open(args.bundle, runner=args.runner, precision=args.precision, threads=args.threads)
     task = segmenter.prepare(support, ensemble, aspect=args.aspect)
+    report = Report(args.output, _settings(args, task), _facts(task), list(queries))
+    earlier = report.earlier_rows() if args.resume else {}
     _make_folders(args)
+    report.start()
 
-    rows = []
-    for path in tqdm(queries, desc="segmenting", unit="image"):
-        try:
-            rows.append(_segment(task, path, truths.get(path.stem), args))
-        except OutputError:
-            raise
-        except UniverSegError as error:
-            rows.append({"input": str(path), "error": str(error)})
-    failed = [row for row in rows if "error" in row]
-    _write_report(args, segmenter, support, ensemble, rows)
+    complete = False
+    try:
+        for name, path in tqdm(queries.items(), desc="segmenting", unit="image"):
+            report.add(name, _row(task, name, path, truths.get(name), earlier.get(name), args))
+        complete = True
+    finally:  # an interruption too leaves a report of what is there
+        report.write(complete)
+    rows = list(report.rows.values())
     _print_summary(rows, args.output)
-    for row in failed:
-        print(f"universeg-segment: skipped {row['input']}: {row['error']}", file=sys.stderr)
-    return 1 if failed else 0
+    for note in task.notes:
+        say(f"universeg-segment: note on the support: {note}")
+    for row in rows:
+        if "error" in row:
+            say(f"universeg-segment: skipped {row['input']}: {row['error']}")
+        for note in row.get("notes", ()):
+            say(f"universeg-segment: note on {row['input']}: {note}")
+    return 1 if any("error" in row for row in rows) else 0
 
 
-def _segment(task: Task, path: Path, truth_path: Path | None, args: argparse.Namespace) -> dict:
-    """Segment one file and write its results; what the report says of it."""
-    image = read_image(path)
+def _row(task: Task, name: str, path: Path, truth_path: Path | None, earlier: dict | None, args: argparse.Namespace) -> dict:
+    """Segment one file, unless its row of an earlier run still holds; what the report says of it, an error included."""
+    try:
+        hashes = {"sha256": sha256_of(path)}
+        if truth_path is not None:
+            hashes["truth_sha256"] = sha256_of(truth_path)
+        if earlier is not None and _holds(earlier, hashes, args.output):
+            return earlier
+        return {"input": str(path), **hashes, **_segment(task, name, path, truth_path, args)}
+    except UniverSegError as error:
+        return {"input": str(path), "error": str(error)}
+    except Exception as error:  # whatever it is, the other images are still to be segmented
+        return {"input": str(path), "error": f"{path} cannot be segmented ({type(error).__name__}: {reason(error)})"}
+
+
+def _holds(row: dict, hashes: dict[str, str], output: Path) -> bool:
+    """Whether the row is of files with these hashes, has no error, and what it names is there."""
+    same = {key: row.get(key) for key in ("sha256", "truth_sha256") if key in row} == hashes
+    return same and "error" not in row and all((output / row[key]).is_file() for key in OUTPUTS if key in row)
+
+
+def _segment(task: Task, name: str, path: Path, truth_path: Path | None, args: argparse.Namespace) -> dict:
+    """Segment one file and write its results; its files, figures and notes."""
+    notes: list[str] = []
+    image = read_image(path, notes)
     truth = None
     if truth_path is not None:
         truth = check_label(read_label(truth_path), image.shape[:2], f"true mask {truth_path}")
@@ -101,16 +124,23 @@ def _segment(task: Task, path: Path, truth_path: Path | None, args: argparse.Nam
         prediction = task.predict(image)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
-    files = {"mask": f"masks/{path.stem}.png"}
+    files = {"mask": _target(args.output, "masks", name, ".png")}
     write_mask(args.output / files["mask"], prediction.mask)
     if args.probabilities:
-        files.update(probability=f"probabilities/{path.stem}.npy", spread=f"spread/{path.stem}.npy")
-        write_array(args.output / files["probability"], prediction.probability)
-        write_array(args.output / files["spread"], prediction.spread)
+        for key, folder in (("probability", "probabilities"), ("spread", "spread")):
+            files[key] = _target(args.output, folder, name, ".npy")
+            write_array(args.output / files[key], getattr(prediction, key))
     if args.overlays:
-        files["overlay"] = f"overlays/{path.stem}.png"
+        files["overlay"] = _target(args.output, "overlays", name, ".png")
         write_overlay(args.output / files["overlay"], image, prediction.mask, truth)
-    return {"input": str(path), **files, **_figures(prediction, truth)}
+    notes += [note for note in prediction.notes if note not in task.notes]
+    return {**files, **_figures(prediction, truth), "notes": notes}
+
+
+def _target(output: Path, folder: str, name: str, ending: str) -> str:
+    """Where a result goes, relative to `output`, once its folder is there."""
+    _make_folder((output / folder / name).parent)
+    return f"{folder}/{name}{ending}"
 
 
 def _figures(prediction: Prediction, truth: np.ndarray | None) -> dict:
@@ -118,6 +148,7 @@ def _figures(prediction: Prediction, truth: np.ndarray | None) -> dict:
     figures = {
         "size": list(prediction.mask.shape),
         "foreground_pixels": int(prediction.mask.sum()),
+        "foreground_share": float(prediction.mask.mean()),
         "mean_spread": float(prediction.spread.mean()),
         "seconds": {"preprocess": timing.preprocess, "network": timing.network, "postprocess": timing.postprocess},
     }
@@ -126,47 +157,72 @@ def _figures(prediction: Prediction, truth: np.ndarray | None) -> dict:
     return figures
 
 
-def _queries(inputs: list[Path]) -> list[Path]:
-    files: list[Path] = []
+def _queries(inputs: list[Path], output: Path) -> dict[str, Path]:
+    """All query files by the name of their results: the path in their own --input folder, or of single files the file name.
+
+    Where two would have the same name, all are named by their paths from the folder that they have in common.
+    """
+    given: list[tuple[str, Path]] = []
     for path in inputs:
-        if not path.exists():
+        if not os.path.exists(path):
             raise InputError(f"--input {path} does not exist")
-        files += image_files(path) if path.is_dir() else [path]
-    check_distinct_stems(files)
+        given += named_images(path, without=output).items() if is_folder(path) else [(path.stem, path)]
+    given = list({path.resolve(): (name, path) for name, path in given}.values())  # each file once
+    if len({name for name, _ in given}) < len(given):
+        given = [(_from_common(path, [path for _, path in given]), path) for _, path in given]
+    files: dict[str, Path] = {}
+    for name, path in given:
+        add_named(files, name, path)
     return files
 
 
+def _from_common(path: Path, paths: list[Path]) -> str:
+    try:
+        common = os.path.commonpath([p.absolute().parent for p in paths])
+    except ValueError:
+        raise InputError("inputs of several drives have the same name; segment each drive's in a run of its own") from None
+    return path.absolute().relative_to(common).with_suffix("").as_posix()
+
+
 def _make_folders(args: argparse.Namespace) -> None:
-    folders = ["masks"] + ["probabilities", "spread"] * args.probabilities + ["overlays"] * args.overlays
-    for folder in folders:
-        try:
-            (args.output / folder).mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputError(f"cannot write to {args.output}: {error.strerror or error}; choose another --output") from None
-    with write_file(args.output / ".probe"):  # finds out now rather than after the first image
-        pass
-    (args.output / ".probe").unlink()
+    for folder in _outputs(args):
+        _make_folder(args.output / folder)
+        with write_file(args.output / folder / ".probe"):  # finds out now rather than after the first image
+            pass
+        (args.output / folder / ".probe").unlink()
 
 
-def _write_report(args: argparse.Namespace, segmenter: Segmenter, support: SupportSet, ensemble: Ensemble, rows: list[dict]) -> None:
-    from .. import __version__
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot write to {folder}: {reason(error)}; choose another --output") from None
 
-    scores = [row["dice"] for row in rows if "dice" in row]
-    report = {
-        "versions": {"universeg_rt": __version__, **runtime_versions(), "numpy": np.__version__,
-                     "python": platform.python_version()},
-        "bundle": {"name": segmenter.bundle.manifest.name, "sha256": segmenter.bundle.sha256,
-                   "weights_sha256": segmenter.bundle.manifest.weights_sha256},
-        "runner": {"name": segmenter.runner.name, "reason": segmenter.runner.reason},
-        "support": {"entries": len(support), "sha256": support.sha256},
-        "ensemble": {"members": ensemble.members, "support_size": ensemble.support_size or len(support),
+
+def _outputs(args: argparse.Namespace) -> list[str]:
+    return ["masks"] + ["probabilities", "spread"] * args.probabilities + ["overlays"] * args.overlays
+
+
+def _settings(args: argparse.Namespace, task: Task) -> dict:
+    """What the results depend on, but for the queries."""
+    manifest, runner, ensemble = task.segmenter.bundle.manifest, task.segmenter.runner, task.ensemble
+    return {
+        "bundle": {"name": manifest.name, "sha256": task.segmenter.bundle.sha256, "weights_sha256": manifest.weights_sha256},
+        "runner": {"name": runner.name, "precision": runner.precision},
+        "support": {"entries": len(task.support), "sha256": task.support.sha256},
+        "ensemble": {"members": ensemble.members, "support_size": ensemble.support_size or len(task.support),
                      "replacement": ensemble.replacement, "seed": ensemble.seed},
         "aspect": args.aspect,
-        "mean_dice": float(np.mean(scores)) if scores else None,
-        "images": rows,
+        "outputs": _outputs(args),
     }
-    with write_file(args.output / REPORT) as file:
-        file.write((json.dumps(report, indent=2) + "\n").encode())
+
+
+def _facts(task: Task) -> dict:
+    from .. import __version__
+
+    versions = {"universeg_rt": __version__, **runtime_versions(), "numpy": np.__version__,
+                "python": platform.python_version()}
+    return {"versions": versions, "runner_reason": task.segmenter.runner.reason, "notes": task.notes}
 
 
 def _print_summary(rows: list[dict], output: Path) -> None:

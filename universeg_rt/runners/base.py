@@ -9,6 +9,7 @@ import numpy as np
 
 from ..bundle import Bundle
 from ..errors import InputError, RunnerError
+from . import shared
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,26 +51,30 @@ class Runner(ABC):
         """Where it runs, for people: the device, and how many threads where they are counted."""
         return self.device if self.threads is None else f"{self.device}, {self.threads} thread{'s' * (self.threads != 1)}"
 
-    def prepare(self, support: np.ndarray, weights: np.ndarray) -> PreparedSupport:
+    def prepare(self, support: np.ndarray, weights: np.ndarray) -> PreparedSupport | shared.SharedEntries:
         """Do all work that no query is needed for.
 
         support: (K,S,2,H,W) float32, images in [0, 1] and labels in {0, 1}; weights: (K,S) float32 of the means, each
-        row summing to 1, zero for padding. Returns a value for `run`; raises InputError where shapes do not fit.
+        row summing to 1, zero for padding. Or the entries that K sets share, (N,2,H,W), with weights (K,N), zero for those that
+        are not in a set. Returns a value for `run`; raises InputError where shapes do not fit.
         """
+        if support.ndim == 4:
+            return shared.prepare(self, support, weights)
         if support.ndim != 5 or support.shape[2] != 2 or 0 in support.shape:
             raise InputError(f"support has shape {support.shape}; expected (K,S,2,H,W) with nothing empty")
         if weights.shape != support.shape[:2]:
             raise InputError(f"weights have shape {weights.shape}; expected {support.shape[:2]}")
-        if not (weights >= 0).all() or not np.allclose(weights.sum(axis=1), 1, atol=1e-3):
-            raise InputError(f"weights of the sets sum to {weights.sum(axis=1)}; give weights from 0 that sum to 1 in each set")
+        shared.check_weights(weights)
         value = self._prepare(np.ascontiguousarray(support, np.float32), np.ascontiguousarray(weights, np.float32))
         return PreparedSupport(value, support.shape[0], support.shape[3:])
 
-    def run(self, prepared: PreparedSupport, queries: np.ndarray) -> np.ndarray:
+    def run(self, prepared: PreparedSupport | shared.SharedEntries, queries: np.ndarray) -> np.ndarray:
         """Logits (B,K,1,H,W) float32 of queries (B,1,H,W) float32 in [0, 1]. Raises InputError where shapes do not fit, RunnerError
         where the backend fails or gives anything else than finite logits of this shape."""
         if queries.ndim != 4 or queries.shape[1] != 1 or 0 in queries.shape:
             raise InputError(f"queries have shape {queries.shape}; expected (B,1,H,W) with nothing empty")
+        if isinstance(prepared, shared.SharedEntries):
+            return prepared.run(self, queries)
         if queries.shape[2:] != prepared.size:
             raise InputError(f"queries are {queries.shape[2:]}, the support was prepared at {prepared.size}")
         logits = self._run(prepared.value, np.ascontiguousarray(queries, np.float32))

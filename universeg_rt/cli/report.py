@@ -1,0 +1,71 @@
+"""`report.json` of a batch: written whole again and again as the batch goes, so that a run that ends early can be gone on with."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ..atomic import write_file
+from ..errors import InputError, OutputError
+from ..reading import reading, reason
+
+REPORT = "report.json"
+PAUSE = 1.0  # seconds between two writings, at least
+SHARE = 20  # and this many times what the last one took
+
+
+class Report:
+    """What a batch was made with and a row for each image by its name, in the order of `names`.
+
+    settings: what the results depend on; a report of other settings is not gone on with. facts: what else is said of the run.
+    """
+
+    def __init__(self, folder: Path, settings: dict, facts: dict, names: Sequence[str]) -> None:
+        self.path = folder / REPORT
+        self.rows: dict[str, dict] = {}
+        self._settings, self._facts, self._names = json.loads(json.dumps(settings)), facts, names
+        self._due = 0.0
+
+    def start(self) -> None:
+        """Remove the report of an earlier run: from here on it would stand beside masks of this one. Raises OutputError."""
+        try:
+            self.path.unlink(missing_ok=True)
+        except OSError as error:
+            raise OutputError(f"cannot remove {self.path}: {reason(error)}; choose another --output") from None
+
+    def earlier_rows(self) -> dict[str, dict]:
+        """Rows of the report that lies there, by name; none where there is none.
+
+        Raises InputError where it is damaged or of other settings.
+        """
+        if not self.path.exists():
+            return {}
+        with reading("a report", self.path, cure="leave --resume out to start anew"):
+            earlier = json.loads(self.path.read_bytes())
+            rows = {row["name"]: row for row in earlier["images"]}
+        differs = [key for key, value in self._settings.items() if earlier.get(key) != value]
+        if differs:
+            shown = "; ".join(f"{key} was {json.dumps(earlier.get(key))}, is {json.dumps(self._settings[key])}" for key in differs)
+            raise InputError(f"{self.path} is of another run ({shown}); give what it was made with, or leave --resume out to start anew")
+        return rows
+
+    def add(self, name: str, row: dict) -> None:
+        """Take in an image's row, and write the report if it has not been for a moment."""
+        self.rows[name] = {"name": name, **row}
+        if time.monotonic() >= self._due:
+            self.write(complete=False)
+
+    def write(self, complete: bool) -> None:
+        """Write all rows so far, whole or not at all; complete: whether the batch came to its end. Raises OutputError."""
+        start = time.monotonic()
+        rows = [self.rows[name] for name in self._names if name in self.rows]
+        scores = [row["dice"] for row in rows if "dice" in row]
+        report = {**self._facts, **self._settings, "complete": complete, "mean_dice": float(np.mean(scores)) if scores else None, "images": rows}
+        with write_file(self.path) as file:
+            file.write((json.dumps(report, indent=2) + "\n").encode())
+        end = time.monotonic()
+        self._due = end + max(PAUSE, SHARE * (end - start))
