@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
+from universeg_rt.arrays import read_npz
 from universeg_rt.errors import InputError
-from universeg_rt.images import read_npz
 
 SPLITS = {"support": 0.6, "dev": 0.2, "test": 0.2}
 

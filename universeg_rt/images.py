@@ -40,18 +40,6 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
         raise InputError(f"{path} cannot be read as an image ({error}); accepted: {', '.join(SUFFIXES)}") from None
 
 
-def read_npz(path: str | os.PathLike) -> dict[str, np.ndarray]:
-    """All arrays of an .npz by name, never unpickling; InputError where it is missing or not whole."""
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"{path} does not exist")
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            return {key: archive[key] for key in archive.files}
-    except Exception as error:  # whatever zipfile, zlib or numpy trips over in a damaged archive
-        raise InputError(f"{path} is not a whole .npz of plain arrays ({error}); write it again") from None
-
-
 def read_label(path: str | os.PathLike) -> np.ndarray:
     """A mask as (H,W): palette images by their indices, all else as `read_image`."""
     path = Path(path)

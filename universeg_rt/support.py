@@ -11,9 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
+from .arrays import read_npz
 from .atomic import write_file
 from .errors import InputError
-from .images import image_files, read_image, read_label, read_npz
+from .images import image_files, read_image, read_label
 from .preprocess import Placement, check_image, check_label
 
 

@@ -1,0 +1,64 @@
+"""Reads what others wrote: one wrapper turns whatever a foreign reader trips over into a typed error with the file and the cure."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from .errors import InputError, UniverSegError
+
+MAX_REASON = 200  # characters: some readers quote the file
+
+
+@contextmanager
+def reading(what: str, path: str | os.PathLike, error: type[UniverSegError] = InputError, *,
+            cure: str = "write or copy it again") -> Iterator[None]:
+    """Raise `error` for anything that goes wrong in the block, which reads the file at `path`; also a decorator.
+
+    what: what the file should be, with its article ("an image"). cure: what to do about a file that cannot be read.
+    Raises at once where `path` is not a regular file (a folder, a FIFO, a device). Our own errors, a missing package and an
+    interruption pass unchanged.
+    """
+    regular_file(path, error)
+    try:
+        yield
+    except (UniverSegError, ModuleNotFoundError, KeyboardInterrupt, SystemExit, GeneratorExit):
+        raise
+    except FileNotFoundError:
+        raise error(f"{path} does not exist") from None
+    except MemoryError:
+        raise error(f"{path} cannot be read as {what} (there is not enough memory for it); give a smaller one") from None
+    except BaseException as caught:  # panics of readers in Rust do not derive from Exception
+        raise error(f"{path} cannot be read as {what} ({reason(caught)}); {cure}") from None
+
+
+def regular_file(path: str | os.PathLike, error: type[UniverSegError] = InputError) -> Path:
+    """The path, where a regular file lies there (or a link to one); else raise `error`, without opening anything."""
+    try:
+        mode = os.stat(path).st_mode
+    except FileNotFoundError:
+        raise error(f"{path} does not exist") from None
+    except (OSError, ValueError) as caught:
+        raise error(f"{_shown(str(path))} cannot be read ({reason(caught)}); give the path of a regular file") from None
+    if not stat.S_ISREG(mode):
+        kind = "a folder" if stat.S_ISDIR(mode) else "a pipe or a device"
+        raise error(f"{path} is {kind}; give a regular file")
+    return Path(path)
+
+
+def reason(caught: BaseException) -> str:
+    """An exception in one short line: its message, or its type where it has none."""
+    if isinstance(caught, OSError) and caught.strerror:
+        return caught.strerror
+    lines = str(caught).strip().splitlines()
+    if isinstance(caught, KeyError) or not lines:  # a KeyError's message is the bare key
+        return " ".join([type(caught).__name__, *(lines[:1])])
+    return _shown(lines[0])
+
+
+def _shown(text: str) -> str:
+    text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+    return text if len(text) <= MAX_REASON else f"{text[: MAX_REASON - 3]}..."
