@@ -60,10 +60,10 @@ def test_missing_and_damaged_npz_are_refused(tmp_path):
     data = path.read_bytes()
     for cut in (0, 10, len(data) // 2, len(data) - 30):
         path.write_bytes(data[:cut])
-        with pytest.raises(InputError, match="not a whole .npz"):
+        with pytest.raises(InputError, match="cannot be read as a whole .npz"):
             load_npz(path)
     np.savez(path, images=np.array([{}], dtype=object), labels=np.zeros(1), ids=np.zeros(1))
-    with pytest.raises(InputError, match="not a whole .npz"):
+    with pytest.raises(InputError, match="cannot be read as a whole .npz"):
         load_npz(path)
 
 
