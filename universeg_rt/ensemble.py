@@ -17,7 +17,7 @@ class Ensemble:
     """members: how many support sets (K). support_size: entries of each (S), None for as many as there are.
 
     replacement: whether an entry may be drawn twice into the same set (the paper draws so). seed: of the drawing.
-    Raises InputError where a value is out of range.
+    Members that draw the same set are computed once. Raises InputError where a value is out of range.
     """
 
     members: int = 1
@@ -51,6 +51,19 @@ class Ensemble:
             indices, counts = np.unique(drawn, return_counts=True)
             out.append((indices, counts.astype(np.float64) / size))
         return out
+
+
+def distinct(drawn: list[tuple[np.ndarray, np.ndarray]]) -> tuple[list[tuple[np.ndarray, np.ndarray]], np.ndarray]:
+    """The members that differ, and for each member as drawn the index (K,) of its equal among them."""
+    found: dict[bytes, int] = {}
+    members, places = [], []
+    for indices, weights in drawn:
+        key = indices.tobytes() + weights.tobytes()
+        if key not in found:
+            found[key] = len(members)
+            members.append((indices, weights))
+        places.append(found[key])
+    return members, np.array(places)
 
 
 def _integer(name: str, value: object, low: int, high: int) -> None:

@@ -4,76 +4,159 @@ from __future__ import annotations
 
 import io
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
+from .arrays import read_npy
 from .atomic import write_file
 from .errors import InputError
+from .preprocess import MAX_PIXELS, check_pixels
+from .reading import path_of, reading, reason
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".npy")
+# Only these are ever handed a file: Pillow knows formats whose reader starts another program.
+FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".tif": "TIFF", ".tiff": "TIFF", ".bmp": "BMP"}
+SUFFIXES = (*FORMATS, ".npy")
+COLOUR = ("RGB", "RGBA", "CMYK", "YCbCr", "LA", "PA", "P", "HSV", "LAB")
 
 
-def read_image(path: str | os.PathLike) -> np.ndarray:
-    """A picture as (H,W): grey as it is (8 or 16 bits), colour as luminance; .npy arrays unchanged.
+def read_image(path: str | os.PathLike, notes: list[str] | None = None) -> np.ndarray:
+    """A picture as (H,W), upright as its EXIF orientation says: grey as it is (8 or 16 bits), colour as luminance.
 
-    Raises InputError naming a file that is missing, broken, or of another kind.
+    A .npy array comes unchanged. notes: what was done to the picture is appended. Raises InputError naming a file that is
+    missing, broken or of another kind, holds several frames, has more than `MAX_PIXELS`, or is colour of 16 bits.
     """
-    path = Path(path)
+    path = path_of(path)
     if path.suffix.lower() == ".npy":
-        try:
-            return np.load(path, allow_pickle=False)
-        except Exception as error:  # whatever numpy trips over in a damaged header
-            raise InputError(f"{path} is not a whole .npy array ({error}); write it again") from None
-    from PIL import Image, UnidentifiedImageError
+        return read_npy(path, MAX_PIXELS)
+    notes = [] if notes is None else notes
+    with _opened(path, notes) as picture:
+        if _is_transparent(picture):
+            notes.append("its transparency was not used")
+        if picture.mode == "P" and "transparency" not in picture.info:
+            picture = picture.convert("RGB")
+        return np.array(picture.convert("L") if picture.mode in COLOUR else picture)
 
+
+def read_label(path: str | os.PathLike, notes: list[str] | None = None) -> np.ndarray:
+    """A mask as (H,W), upright as its EXIF orientation says: pictures with a palette by their indices, all else as `read_image`.
+
+    Index 0 is the background. Raises InputError as `read_image` does; where a palette shows index 0 brighter or less transparent than
+    another index in the picture, so that it may be the mark; and where a picture without a palette has transparent pixels.
+    """
+    path = path_of(path)
+    if path.suffix.lower() == ".npy":
+        return read_npy(path, MAX_PIXELS)
+    notes = [] if notes is None else notes
+    with _opened(path, notes) as picture:
+        if picture.mode == "P":
+            return _indices(path, picture)
+        if _is_transparent(picture):
+            raise InputError(f"{path} is a label with transparent pixels, whose value is not clear; save it as grey without transparency, "
+                             "0 for background and 255 for what is marked")
+        return np.array(picture.convert("L") if picture.mode in COLOUR else picture)
+
+
+@contextmanager
+def _opened(path: Path, notes: list[str]) -> Iterator:
+    """A picture of one frame, loaded and upright; what goes wrong in the block is an InputError that names the file."""
+    from PIL import Image, ImageOps
+
+    with reading("an image", path, cure=f"accepted: {', '.join(SUFFIXES)}"):
+        try:
+            picture = Image.open(path, formats=sorted(set(FORMATS.values())))
+        except Image.DecompressionBombError as error:
+            raise InputError(f"{path} is too large ({reason(error)}); accepted: at most {MAX_PIXELS:,} pixels; make it smaller first") from None
+        with picture:
+            check_pixels(picture.size[::-1], str(path))
+            # An MPO is a JPEG whose further pictures are previews or depths of the first.
+            if (frames := getattr(picture, "n_frames", 1)) > 1 and picture.format != "MPO":
+                raise InputError(f"{path} holds {frames} frames, and one image is read from a file; save each frame that is wanted as a "
+                                 "file of its own")
+            if _is_cut_to_eight_bits(picture):
+                raise InputError(f"{path} is colour or has transparency in 16 bits, which would be cut to 8; save it as 16-bit grey, or "
+                                 "in 8 bits")
+            turned = _orientation(picture) in range(2, 9)
+            picture.load()
+            if turned:
+                notes.append("it was turned upright as its EXIF orientation says")
+                ImageOps.exif_transpose(picture, in_place=True)  # does nothing where loading has done it (TIFF)
+            yield picture
+
+
+def _orientation(picture) -> int:
     try:
-        with Image.open(path) as picture:
-            if picture.mode == "P" and picture.getbands() == ("P",) and "transparency" not in picture.info:
-                picture = picture.convert("RGB")
-            if picture.mode in ("RGB", "RGBA", "CMYK", "YCbCr", "LA", "PA", "P", "HSV", "LAB"):
-                picture = picture.convert("L")
-            return np.array(picture)
-    except FileNotFoundError:
-        raise InputError(f"{path} does not exist") from None
-    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError, EOFError) as error:
-        raise InputError(f"{path} cannot be read as an image ({error}); accepted: {', '.join(SUFFIXES)}") from None
+        return picture.getexif().get(0x0112, 1)
+    except Exception:  # a damaged EXIF block beside a good picture
+        return 1
 
 
-def read_label(path: str | os.PathLike) -> np.ndarray:
-    """A mask as (H,W): palette images by their indices, all else as `read_image`."""
-    path = Path(path)
-    if path.suffix.lower() == ".png":
-        from PIL import Image, UnidentifiedImageError
-
-        try:
-            with Image.open(path) as picture:
-                if picture.mode == "P":
-                    return np.array(picture)
-        except (UnidentifiedImageError, OSError, SyntaxError, ValueError):
-            pass  # read_image says what is wrong
-    return read_image(path)
+def _is_cut_to_eight_bits(picture) -> bool:
+    """Whether the file holds 16 bits of several channels, of which Pillow keeps the upper 8."""
+    if picture.format not in ("PNG", "TIFF") or picture.mode.startswith("I"):
+        return False
+    modes = [tile[3] if isinstance(tile[3], str) else str(tile[3][0]) for tile in picture.tile]
+    return any(";16" in mode for mode in modes)
 
 
-def image_files(folder: str | os.PathLike) -> list[Path]:
-    """All image files of a folder, sorted by name; InputError where there is none, or two share a stem."""
-    folder = Path(folder)
+def _is_transparent(picture) -> bool:
+    if "A" in picture.getbands():
+        return picture.getchannel("A").getextrema()[0] < 255
+    if "transparency" not in picture.info:
+        return False
+    if picture.mode.startswith("I"):  # one grey value stands for nothing
+        return bool((np.array(picture) == picture.info["transparency"]).any())
+    return picture.convert("RGBA").getchannel("A").getextrema()[0] < 255
+
+
+def _indices(path: Path, picture) -> np.ndarray:
+    """(H,W) indices into the palette; InputError where index 0 looks like the mark rather than the background."""
+    indices = np.array(picture)
+    colours = picture.convert("RGBA")
+    grey, alpha = np.array(colours.convert("RGB").convert("L")), np.array(colours.getchannel("A"))
+    used, first = np.unique(indices, return_index=True)
+    looks = [(int(alpha.flat[i]), int(grey.flat[i])) for i in first]
+    for index, (opacity, brightness) in zip(used[1:], looks[1:]):
+        zero = looks[0]
+        if used[0] == 0 and (opacity < zero[0] or opacity == zero[0] and brightness < zero[1]):
+            raise InputError(f"{path} is a label with a palette in which index 0, the background, looks brighter or less transparent than "
+                             f"index {index}; which one marks is not clear: save it as grey, 0 for background and 255 for what is marked")
+    return indices
+
+
+def named_images(folder: str | os.PathLike, without: Path | None = None) -> dict[str, Path]:
+    """All image files in a folder and its subfolders, by their path in it without the ending (`p1/001`), sorted by it.
+
+    without: a folder that is left out. Hidden files and folders are left out too. InputError where there is none, where two differ
+    by their ending alone, or a folder cannot be read.
+    """
+    folder = path_of(folder)
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder")
-    files = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
+    files: dict[str, Path] = {}
+    for file in sorted(_walk(folder, without)):
+        add_named(files, file.relative_to(folder).with_suffix("").as_posix(), file)
     if not files:
         raise InputError(f"{folder} holds no images; accepted: {', '.join(SUFFIXES)}")
-    check_distinct_stems(files)
-    return files
+    return dict(sorted(files.items()))
 
 
-def check_distinct_stems(files: list[Path]) -> None:
-    """Raise InputError where two files would be written under the same name."""
-    seen: dict[str, Path] = {}
-    for file in files:
-        if file.stem in seen:
-            raise InputError(f"{seen[file.stem]} and {file} have the same name but for the ending; rename one")
-        seen[file.stem] = file
+def add_named(files: dict[str, Path], name: str, file: Path) -> None:
+    """Add a file under a name; InputError where another file has it."""
+    if name in files:
+        raise InputError(f"{files[name]} and {file} have the same name but for the ending; rename one")
+    files[name] = file
+
+
+def _walk(folder: Path, without: Path | None) -> Iterator[Path]:
+    def refuse(error: OSError) -> None:
+        raise InputError(f"{error.filename} cannot be read ({reason(error)}); give a folder that can be") from None
+
+    for root, folders, names in os.walk(folder, onerror=refuse):
+        folders[:] = [f for f in folders if not f.startswith(".") and (without is None or (Path(root) / f).resolve() != without.resolve())]
+        yield from (Path(root) / n for n in names if not n.startswith(".") and Path(n).suffix.lower() in SUFFIXES)
 
 
 def write_mask(path: str | os.PathLike, mask: np.ndarray) -> None:

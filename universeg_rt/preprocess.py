@@ -7,16 +7,20 @@ from dataclasses import dataclass
 import numpy as np
 
 from .errors import InputError
+from .reading import reason
 
 ASPECTS = ("stretch", "pad")
+MAX_PIXELS = 2**27  # of an image: what is made of it on the way takes up to 2 GB
+EXACT = 2**53  # integers up to here are exact in float64
 
 
 def check_image(image: np.ndarray, name: str = "image") -> np.ndarray:
     """Return an image as an array (H,W) of real, finite numbers that are not all equal, or raise InputError."""
-    array = np.asarray(image)
+    array = _as_array(image, name)
     if array.ndim != 2 or 0 in array.shape:
         hint = "; convert colour to grey first, give one channel" if array.ndim == 3 else ""
         raise InputError(f"{name} has shape {array.shape}; expected one grey image (H,W){hint}")
+    check_pixels(array.shape, name)
     if array.dtype.kind not in "biuf":
         raise InputError(f"{name} has type {array.dtype}; expected real numbers (integers or floats)")
     if array.dtype.kind == "f" and not np.isfinite(array).all():
@@ -27,14 +31,38 @@ def check_image(image: np.ndarray, name: str = "image") -> np.ndarray:
     return array
 
 
+def check_pixels(shape: tuple[int, int], name: str) -> None:
+    """Raise InputError where an image of this shape (H,W) has more than MAX_PIXELS."""
+    if shape[0] * shape[1] > MAX_PIXELS:
+        raise InputError(f"{name} is {shape[0]}x{shape[1]}; accepted: at most {MAX_PIXELS:,} pixels; make it smaller or cut it first, "
+                         "the network reads a small grid")
+
+
+def check_seen(on_grid: np.ndarray, name: str) -> None:
+    """Raise InputError where nothing is left of an image (H,W) on the network's grid."""
+    if on_grid.min() == on_grid.max():
+        raise InputError(f"{name} is constant on the network's grid of {on_grid.shape[0]}x{on_grid.shape[1]}, its detail is finer than "
+                         "that; cut out a part of it")
+
+
+def count_of(values: object, name: str) -> int:
+    """How many there are, or InputError where that cannot be told (a single number, a generator, None)."""
+    try:
+        return len(values)
+    except TypeError:
+        raise InputError(f"{name} is a {type(values).__name__}; give an array (N,H,W) or a list of arrays (H,W)") from None
+
+
 def check_label(label: np.ndarray, shape: tuple[int, int], name: str = "label") -> np.ndarray:
     """Return a label as bool (H,W); accepts bool, {0, 1}, or {0, 255} as masks are stored in PNG. May be empty.
 
     Raises InputError where it is not binary or has another size than its image.
     """
-    array = np.asarray(label)
+    array = _as_array(label, name)
     if array.shape != tuple(shape):
-        raise InputError(f"{name} has shape {array.shape}, its image {tuple(shape)}; they must be the same")
+        turned = array.shape == tuple(shape)[::-1]
+        hint = "; one of the two is turned on its side: a picture is turned as its own EXIF orientation says, save both upright" if turned else ""
+        raise InputError(f"{name} has shape {array.shape}, its image {tuple(shape)}; they must be the same{hint}")
     if array.dtype.kind not in "biuf":
         raise InputError(f"{name} has type {array.dtype}; expected bool or the numbers 0 and 1")
     if array.dtype.kind == "b":
@@ -43,18 +71,47 @@ def check_label(label: np.ndarray, shape: tuple[int, int], name: str = "label") 
     if np.isin(values, (0, 1)).all() or np.isin(values, (0, 255)).all():
         return array != 0
     shown = ", ".join(str(v) for v in values[:6]) + (", ..." if len(values) > 6 else "")
-    raise InputError(f"{name} is not binary: it holds {shown}; give 0 and 1, for example label == {values[-1]}")
+    marks = values[(values != 0) & np.isfinite(values)]
+    cure = f"for example label == {marks[-1]} to mark what holds {marks[-1]}" if len(marks) else "0 for background and 1 for what is marked"
+    raise InputError(f"{name} is not binary: it holds {shown}; give 0 and 1, {cure}")
+
+
+def _as_array(value: object, name: str) -> np.ndarray:
+    if np.ma.is_masked(value):
+        raise InputError(f"{name} is a masked array with {np.ma.count_masked(value)} masked values, which would be read as they are; "
+                         "give values for them, for example by .filled(0)")
+    try:
+        return np.asarray(value)
+    except Exception as error:  # a ragged list, an object whose own conversion fails, a tensor on another device
+        raise InputError(f"{name} is no array ({reason(error)}); give a NumPy array (H,W)") from None
 
 
 def normalise(image: np.ndarray) -> np.ndarray:
     """Per-image min-max to [0, 1], float32; the minimum is subtracted in float64. All-equal pixels become 0."""
-    wide = image.astype(np.float64)
+    wide = _to_float64(image)
     low, high = wide.min(), wide.max()
     if high <= low:
         return np.zeros(image.shape, np.float32)
     # Scaled down first: the difference of two huge values may overflow.
     scale = max(abs(low), abs(high))
-    return ((wide / scale - low / scale) / (high / scale - low / scale)).astype(np.float32)
+    wide /= scale
+    wide -= low / scale
+    wide /= high / scale - low / scale
+    return wide.astype(np.float32)
+
+
+def _to_float64(image: np.ndarray) -> np.ndarray:
+    """A copy in float64; where that type would make different values equal, their distance from the minimum, which is exact."""
+    if image.dtype.kind in "iu" and image.dtype.itemsize == 8:
+        low, high = int(image.min()), int(image.max())
+        if max(-low, high) > EXACT:
+            native = image.astype(image.dtype.newbyteorder("="), copy=False)
+            return (native.astype(np.uint64) - np.uint64(low % 2**64)).astype(np.float64)  # modulo 2**64, so it never overflows
+    if image.dtype.kind == "f" and image.dtype.itemsize > 8:
+        low, high = image.min() / 2, image.max() / 2  # halved: their difference does not overflow
+        if np.any(image.astype(np.float64) != image) and high > low:
+            return ((image / 2 - low) / (high - low)).astype(np.float64)
+    return image.astype(np.float64)
 
 
 @dataclass(frozen=True)
@@ -71,7 +128,7 @@ class Placement:
     @classmethod
     def of(cls, shape: tuple[int, int], grid: tuple[int, int], aspect: str) -> "Placement":
         """aspect `stretch` fills the grid; `pad` keeps the aspect ratio, centred, with zeros around it."""
-        if aspect not in ASPECTS:
+        if not isinstance(aspect, str) or aspect not in ASPECTS:
             raise InputError(f"aspect is {aspect!r}; accepted: {', '.join(ASPECTS)}")
         if aspect == "stretch":
             return cls(*shape, 0, 0, *grid)
@@ -82,7 +139,11 @@ class Placement:
 
     def image_to_grid(self, image: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
         """(H,W) -> grid, float32 in [0, 1]: antialiased bilinear, then min-max, zeros around it."""
-        small = resize(normalise(image), (self.grid_height, self.grid_width))
+        return self.normalised_to_grid(normalise(image), grid)
+
+    def normalised_to_grid(self, image: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
+        """As `image_to_grid`, of an image (H,W) that `normalise` made."""
+        small = resize(image, (self.grid_height, self.grid_width))
         return self._pad(normalise(small), grid)
 
     def label_to_grid(self, label: np.ndarray, grid: tuple[int, int]) -> np.ndarray:

@@ -49,6 +49,22 @@ def regular_file(path: str | os.PathLike, error: type[UniverSegError] = InputErr
     return Path(path)
 
 
+def path_of(path: object, error: type[UniverSegError] = InputError) -> Path:
+    """A path given as text or as a path object; `error` for anything else."""
+    try:
+        return Path(os.fsdecode(path))
+    except TypeError:
+        raise error(f"the path is a {type(path).__name__}; give text or a pathlib.Path") from None
+
+
+def is_folder(path: Path) -> bool:
+    """Whether a folder lies there; False where that cannot be found out, which opening it says better."""
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):
+        return False
+
+
 def reason(caught: BaseException) -> str:
     """An exception in one short line: its message, or its type where it has none."""
     if isinstance(caught, OSError) and caught.strerror:

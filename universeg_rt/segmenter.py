@@ -11,11 +11,13 @@ from threading import Lock
 import numpy as np
 
 from .bundle import Bundle
-from .ensemble import Ensemble
+from .ensemble import Ensemble, distinct
 from .errors import InputError
-from .preprocess import Placement, check_image
+from .notes import fingerprint, mask_note, range_note
+from .preprocess import Placement, check_image, check_seen, count_of, normalise
 from .runners import Runner, open_runner
-from .support import SupportSet
+from .runners.shared import sets_in_group
+from .support import Drawn, SupportSet
 
 
 @dataclass(frozen=True)
@@ -42,13 +44,15 @@ class Prediction:
     """All maps have the input image's own size (H,W).
 
     mask: bool, probability >= 0.5. probability: float32, mean over the ensemble's members. spread: float32, standard
-    deviation over the members (zero for one member).
+    deviation over the members (zero for one member). notes: what is allowed but rarely meant, of this image and of the task's
+    support (`Task.notes`), each with the cure.
     """
 
     mask: np.ndarray
     probability: np.ndarray
     spread: np.ndarray
     timing: Timing
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -93,19 +97,21 @@ class Segmenter:
         """
         if not isinstance(support, SupportSet):
             raise InputError(f"support is a {type(support).__name__}; make a SupportSet, for example with from_arrays")
+        if not isinstance(ensemble, Ensemble | None):
+            raise InputError(f"ensemble is a {type(ensemble).__name__}; give an Ensemble, for example Ensemble(members=5, support_size=16)")
         ensemble = Ensemble() if ensemble is None else ensemble
-        drawn = ensemble.draw(len(support))
-        largest = max(len(indices) for indices, _ in drawn)
-        sets = np.zeros((len(drawn), largest, 2, *self.grid), np.float32)
-        weights = np.zeros((len(drawn), largest), np.float32)
-        places: dict[int, list[tuple[int, int]]] = {}  # of each entry: it is made once, and only where it is read
-        for k, (indices, row) in enumerate(drawn):
-            weights[k, : len(indices)] = row
-            for place, index in enumerate(indices):
-                places.setdefault(int(index), []).append((k, place))
-        for index, found in places.items():
-            sets[tuple(zip(*found))] = support.entry_on_grid(index, self.grid, aspect)
-        return Task(self, support, ensemble, aspect, self.runner.prepare(sets, weights))
+        members, places = distinct(ensemble.draw(len(support)))
+        used = np.unique(np.concatenate([indices for indices, _ in members]))
+        drawn = Drawn.of(support, used, self.grid, aspect)
+        notes = drawn.notes()
+        if len(members) == 1 < ensemble.members:
+            notes.append(f"all {ensemble.members} members are the same set of {len(members[0][0])} entries, computed once; for members that "
+                         "differ give a support_size below the number of entries, or replacement=True")
+        weights = np.zeros((len(members), len(used)), np.float32)
+        for k, (indices, row) in enumerate(members):
+            weights[k, np.searchsorted(used, indices)] = row
+        prepared = self.runner.prepare(drawn.on_grid, weights)
+        return Task(self, support, ensemble, aspect, prepared, places, drawn, tuple(notes))
 
     def estimate(self, support_size: int, members: int = 1) -> Estimate:
         """Time and memory of one prediction with `members` sets of `support_size` distinct entries, beforehand.
@@ -113,12 +119,14 @@ class Segmenter:
         The time is measured once on this machine with two small supports (about a second) and extended linearly.
         """
         Ensemble(members, support_size)  # checks the range
+        if support_size is None:
+            raise InputError("support_size is None; give the number of distinct entries of a set")
         with self._lock:
             if self._seconds is None:
                 self._seconds = self._calibrate()
         fixed, each = self._seconds
-        return Estimate(members * (fixed + each * support_size),
-                        self.runner.peak_bytes(support_size, members, *self.grid))
+        at_once = min(members, sets_in_group(support_size, 2 * 4 * self.grid[0] * self.grid[1]))
+        return Estimate(members * (fixed + each * support_size), self.runner.peak_bytes(support_size, at_once, *self.grid))
 
     def _calibrate(self, small: int = 4, large: int = 20, repeats: int = 3) -> tuple[float, float]:
         """Seconds a query and a support set take whatever the support's size, and seconds an entry."""
@@ -147,12 +155,18 @@ class Segmenter:
 class Task:
     """A prepared support set, ready for queries; made by `Segmenter.prepare`. Safe to use from several threads."""
 
-    def __init__(self, segmenter: Segmenter, support: SupportSet, ensemble: Ensemble, aspect: str, prepared: object) -> None:
+    def __init__(self, segmenter: Segmenter, support: SupportSet, ensemble: Ensemble, aspect: str, prepared: object,
+                 places: np.ndarray, drawn: Drawn, notes: tuple[str, ...]) -> None:
+        """places: (K,) for each member the index of the prepared set. notes: what is allowed but rarely meant in the support."""
         self.segmenter = segmenter
         self.support = support
         self.ensemble = ensemble
         self.aspect = aspect
+        self.notes = notes
         self._prepared = prepared
+        self._places = places
+        self._foreground = drawn.foreground
+        self._entries = drawn.fingerprints()
 
     def predict(self, image: np.ndarray) -> Prediction:
         """Segment one grey image (H,W) of any size and real type. Raises InputError where it breaks the input contract."""
@@ -162,42 +176,59 @@ class Task:
         """Segment images (N,H,W), or a sequence of (H,W) of any sizes; all are checked before any is run."""
         if isinstance(images, np.ndarray) and images.ndim != 3:
             raise InputError(f"images have shape {images.shape}; expected (N,H,W), or a sequence of (H,W)")
-        checked = [check_image(image, f"image {i}" if len(images) > 1 else "image") for i, image in enumerate(images)]
+        count = count_of(images, "images")
+        checked = [check_image(image, f"image {i}" if count > 1 else "image") for i, image in enumerate(images)]
         if not checked:
             return []
-        grid = self.segmenter.grid
-        placements, queries, before = [], np.empty((len(checked), 1, *grid), np.float32), []
-        for i, image in enumerate(checked):
-            start = time.perf_counter()
-            placements.append(Placement.of(image.shape, grid, self.aspect))
-            queries[i, 0] = placements[-1].image_to_grid(image, grid)
-            before.append(time.perf_counter() - start)
+        queries = np.empty((count, 1, *self.segmenter.grid), np.float32)
+        placed = [self._place(image, f"image {i}" if count > 1 else "image", queries[i, 0]) for i, image in enumerate(checked)]
         start = time.perf_counter()
-        logits = self.segmenter.runner.run(self._prepared, queries)
-        network = (time.perf_counter() - start) / len(checked)
-        return [self._finish(*values, network) for values in zip(logits, placements, before)]
+        logits = self.segmenter.runner.run(self._prepared, queries)[:, self._places]
+        network = (time.perf_counter() - start) / count
+        return [self._finish(*values, network) for values in zip(logits, placed)]
 
     def member_probabilities(self, image: np.ndarray) -> np.ndarray:
         """Probabilities (K,H,W) float32 of each member of the ensemble, for studying it; raises as `predict` does."""
-        image = check_image(image)
-        placement = Placement.of(image.shape, self.segmenter.grid, self.aspect)
-        query = placement.image_to_grid(image, self.segmenter.grid)
-        logits = self.segmenter.runner.run(self._prepared, query[None, None])[0]
-        return np.stack([placement.back(member) for member in _sigmoid(logits[:, 0])])
+        query = np.empty((1, 1, *self.segmenter.grid), np.float32)
+        placed = self._place(check_image(image), "image", query[0, 0])
+        logits = self.segmenter.runner.run(self._prepared, query)[0, self._places]
+        return np.stack([placed.placement.back(member) for member in _sigmoid(logits[:, 0])])
 
-    def _finish(self, logits: np.ndarray, placement: Placement, preprocess: float, network: float) -> Prediction:
+    def _place(self, image: np.ndarray, name: str, out: np.ndarray) -> _Placed:
+        """Write a checked image to `out`, on the grid."""
+        start = time.perf_counter()
+        placement = Placement.of(image.shape, self.segmenter.grid, self.aspect)
+        normalised = normalise(image)
+        out[:] = placement.normalised_to_grid(normalised, self.segmenter.grid)
+        check_seen(out, name)
+        notes = [range_note(normalised, name)]
+        if (entry := self._entries.get(fingerprint(out))) is not None:
+            notes.append(f"{name} is in the support, as entry {entry}; a score on it says nothing of images that are not")
+        return _Placed(placement, tuple(note for note in notes if note), time.perf_counter() - start)
+
+    def _finish(self, logits: np.ndarray, placed: _Placed, network: float) -> Prediction:
         """(K,1,H,W) logits on the grid -> maps at the image's size."""
         start = time.perf_counter()
         members = _sigmoid(logits[:, 0])
-        probability = placement.back(members.mean(axis=0))
+        probability = placed.placement.back(members.mean(axis=0))
         if len(members) > 1:
-            spread = placement.back(members.std(axis=0))
+            spread = placed.placement.back(members.std(axis=0))
         else:
             spread = np.zeros_like(probability)
         mask = probability >= 0.5
+        note = mask_note(float(mask.mean()), self._foreground)
         runner = self.segmenter.runner
-        timing = Timing(preprocess, network, time.perf_counter() - start, runner.name, runner.precision, runner.notes)
-        return Prediction(mask, probability, spread, timing)
+        timing = Timing(placed.seconds, network, time.perf_counter() - start, runner.name, runner.precision, runner.notes)
+        return Prediction(mask, probability, spread, timing, (*placed.notes, *([note] if note else []), *self.notes))
+
+
+@dataclass(frozen=True)
+class _Placed:
+    """Of a query on the grid: where it lies there, notes on it, and the seconds that it took."""
+
+    placement: Placement
+    notes: tuple[str, ...]
+    seconds: float
 
 
 def _sigmoid(logits: np.ndarray) -> np.ndarray:

@@ -7,15 +7,16 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 
 from .arrays import read_npz
 from .atomic import write_file
 from .errors import InputError
-from .images import image_files, read_image, read_label
-from .preprocess import Placement, check_image, check_label
+from .images import named_images, read_image, read_label
+from .notes import fingerprint, label_notes, range_note
+from .preprocess import Placement, check_image, check_label, check_seen, count_of, normalise
+from .reading import is_folder, path_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,13 +40,14 @@ class SupportSet:
         """images and labels: arrays (N,H,W), or sequences of (H,W). labels: bool, {0, 1} or {0, 255}."""
         if isinstance(images, np.ndarray) and images.ndim == 2 or isinstance(labels, np.ndarray) and labels.ndim == 2:
             raise InputError("images and labels are single arrays (H,W); give (N,H,W), for one entry image[None]")
-        if len(images) != len(labels):
-            raise InputError(f"{len(images)} images but {len(labels)} labels; each image needs its label")
-        if len(images) == 0:
+        count = count_of(images, "images")
+        if count != count_of(labels, "labels"):
+            raise InputError(f"{count} images but {len(labels)} labels; each image needs its label")
+        if count == 0:
             raise InputError("the support set has no entries; give at least one image with its label")
-        names = tuple(names) if names is not None else tuple(str(i) for i in range(len(images)))
-        if len(names) != len(images):
-            raise InputError(f"{len(images)} images but {len(names)} names")
+        if names is not None and count_of(names, "names") != count:
+            raise InputError(f"{count} images but {len(names)} names")
+        names = tuple(str(name) for name in (range(count) if names is None else names))
         checked_images, checked_labels = [], []
         for name, image, label in zip(names, images, labels):
             image = check_image(image, f"support image {name}").copy()
@@ -59,26 +61,27 @@ class SupportSet:
 
     @classmethod
     def from_folder(cls, path: str | os.PathLike) -> "SupportSet":
-        """A folder with `images/` and `labels/`, paired by file name (the ending may differ)."""
-        path = Path(path)
+        """A folder with `images/` and `labels/`, paired by file name (the ending may differ), subfolders included (`p1/001`)."""
+        path = path_of(path)
         for part in ("images", "labels"):
             if not (path / part).is_dir():
                 raise InputError(f"{path} has no folder {part}/; a support folder holds images/ and labels/")
-        images = {p.stem: p for p in image_files(path / "images")}
-        labels = {p.stem: p for p in image_files(path / "labels")}
+        images, labels = named_images(path / "images"), named_images(path / "labels")
         lonely = sorted(set(images) ^ set(labels))
         if lonely:
             kind = "label" if lonely[0] in images else "image"
             raise InputError(f"{path}: {len(lonely)} files have no partner, first {lonely[0]} (no {kind} of that name)")
-        stems = sorted(images)
-        return cls.from_arrays([read_image(images[s]) for s in stems], [read_label(labels[s]) for s in stems], stems)
+        names = sorted(images)
+        return cls.from_arrays([read_image(images[n]) for n in names], [read_label(labels[n]) for n in names], names)
 
     @classmethod
     def from_npz(cls, path: str | os.PathLike) -> "SupportSet":
         """An .npz with `images` and `labels` (N,H,W), or one that `save` wrote; never unpickles."""
-        path = Path(path)
+        path = path_of(path)
         data = read_npz(path)
-        names = [str(n) for n in data["names"]] if "names" in data else None
+        names = data.get("names")
+        if names is not None and (names.ndim != 1 or names.dtype.kind != "U"):
+            raise InputError(f"{path}: names are {names.dtype} of shape {names.shape}; expected texts, one for each entry")
         if "images" in data and "labels" in data:
             return cls.from_arrays(data["images"], data["labels"], names)
         count = sum(key.startswith("image_") for key in data)
@@ -94,7 +97,8 @@ class SupportSet:
     @classmethod
     def load(cls, path: str | os.PathLike) -> "SupportSet":
         """`from_folder` for a folder, `from_npz` for a file."""
-        return cls.from_folder(path) if Path(path).is_dir() else cls.from_npz(path)
+        path = path_of(path)
+        return cls.from_folder(path) if is_folder(path) else cls.from_npz(path)
 
     def save(self, path: str | os.PathLike) -> None:
         """Write everything to one .npz, whole or not at all; `from_npz` reads it back with the same sha256."""
@@ -124,7 +128,10 @@ class SupportSet:
 
     def subset(self, indices: Sequence[int]) -> "SupportSet":
         """The entries at these indices, in this order; InputError where one is out of range or all labels are empty."""
+        count_of(indices, "indices")
         for i in indices:
+            if isinstance(i, (bool, np.bool_)) or not isinstance(i, (int, np.integer)):
+                raise InputError(f"index {i!r} is no integer; for a mask give numpy.flatnonzero(mask)")
             if not -len(self) <= i < len(self):
                 raise InputError(f"index {i} is out of range, the support set has {len(self)} entries")
         return SupportSet.from_arrays(
@@ -139,6 +146,64 @@ class SupportSet:
 
     def entry_on_grid(self, index: int, grid: tuple[int, int], aspect: str) -> np.ndarray:
         """(2,H,W) float32 of one entry, as `on_grid`."""
-        image, label = self.images[index], self.labels[index]
+        return self._on_grid(index, grid, aspect)[0]
+
+    def _on_grid(self, index: int, grid: tuple[int, int], aspect: str) -> tuple[np.ndarray, np.ndarray]:
+        """`entry_on_grid`, and the normalised image (H,W) at its own size."""
+        image, label = normalise(self.images[index]), self.labels[index]
         placement = Placement.of(image.shape, grid, aspect)
-        return np.stack([placement.image_to_grid(image, grid), placement.label_to_grid(label, grid)]).astype(np.float32, copy=False)
+        entry = np.stack([placement.normalised_to_grid(image, grid), placement.label_to_grid(label, grid)])
+        check_seen(entry[0], f"support image {self.names[index]}")
+        return entry, image
+
+
+@dataclass(frozen=True, eq=False)
+class Drawn:
+    """The entries of a support that an ensemble draws, on the grid, and what there is to say of them.
+
+    on_grid: (N,2,H,W) float32. labels, names: of these entries, as given. ranges: their notes on the range of intensities.
+    """
+
+    on_grid: np.ndarray
+    labels: tuple[np.ndarray, ...]
+    names: tuple[str, ...]
+    ranges: tuple[str, ...]
+
+    @classmethod
+    def of(cls, support: SupportSet, indices: np.ndarray, grid: tuple[int, int], aspect: str) -> "Drawn":
+        """Raises InputError where no label that marks something is left on the grid, or an image is constant there."""
+        on_grid, ranges = np.empty((len(indices), 2, *grid), np.float32), []
+        for place, index in enumerate(indices):
+            on_grid[place], normalised = support._on_grid(index, grid, aspect)
+            if note := range_note(normalised, f"support image {support.names[index]}"):
+                ranges.append(note)
+        labels, names = (tuple(values[i] for i in indices) for values in (support.labels, support.names))
+        drawn = cls(on_grid, labels, names, tuple(ranges))
+        marked = sum(bool(label.any()) for label in labels)
+        if marked and len(drawn._vanished()) == marked:
+            raise InputError(f"what the support labels mark is too small: on the network's grid of {grid[0]}x{grid[1]} nothing is left of it "
+                             "in any entry; cut support images and queries to the region around it")
+        return drawn
+
+    @property
+    def foreground(self) -> float:
+        """Mean share of the pixels that the labels mark."""
+        return float(np.mean([label.mean() for label in self.labels]))
+
+    def notes(self) -> list[str]:
+        """What is allowed but rarely meant."""
+        notes = label_notes(self.labels, self.names)
+        if vanished := self._vanished():
+            notes.append(f"what {len(vanished)} of {len(self.names)} support labels mark is lost on the network's grid, first "
+                         f"{vanished[0]}; cut support images and queries to the region around it")
+        if self.ranges:
+            notes.append(self.ranges[0] + (f" ({len(self.ranges)} of {len(self.names)} support images)" if len(self.ranges) > 1 else ""))
+        return notes
+
+    def fingerprints(self) -> dict[str, str]:
+        """The name of each entry by its image's fingerprint."""
+        return {fingerprint(entry[0]): name for entry, name in zip(self.on_grid, self.names)}
+
+    def _vanished(self) -> list[str]:
+        """Names of the entries whose label marks something, and nothing on the grid."""
+        return [name for name, label, entry in zip(self.names, self.labels, self.on_grid) if label.any() and not entry[1].any()]

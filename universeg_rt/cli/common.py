@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 import threading
@@ -11,27 +12,62 @@ from contextlib import contextmanager
 
 from ..errors import UniverSegError
 
+INTERRUPTED = 128 + signal.SIGINT
+CLOSED = 141  # what a shell gives for a program that SIGPIPE ended: 128 + 13, by number as Windows has no such signal
+
 
 def run_command(body: Callable[[argparse.Namespace], int], parser: argparse.ArgumentParser, arguments: list[str] | None) -> int:
-    """Parse and run; a UniverSegError or a missing package is printed without a stack trace and gives 1, Ctrl-C 130.
+    """Parse and run `body`, as `guarded` does."""
+    return guarded(parser.prog, lambda: body(parser.parse_args(arguments)))
 
-    SIGTERM ends a command as Ctrl-C does, so that what was half written is removed.
+
+def guarded(program: str, body: Callable[[], int]) -> int:
+    """Run and give the exit status; a UniverSegError or a missing package is printed without a stack trace and gives 1, Ctrl-C 130.
+
+    SIGTERM ends a command as Ctrl-C does, so that what was half written is removed. A reader that closes our output early
+    (`| head`) ends it quietly with 141.
     """
-    args = parser.parse_args(arguments)
     try:
         with _terminated_like_interrupted():
-            return body(args)
+            try:
+                return body()
+            finally:
+                sys.stdout.flush()  # here, where a closed pipe can be handled, not when the interpreter ends
+    except BrokenPipeError:
+        _drop_output()
+        return CLOSED
     except UniverSegError as error:
-        print(f"{parser.prog}: {error}", file=sys.stderr)
-        return 1
+        return _fail(program, str(error), 1)
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("universeg_rt"):
             raise
-        print(f"{parser.prog}: the package {error.name} is missing; {_cure(parser.prog)}", file=sys.stderr)
-        return 1
+        return _fail(program, f"the package {error.name} is missing; {_cure(program)}", 1)
     except KeyboardInterrupt:
-        print(f"{parser.prog}: interrupted", file=sys.stderr)
-        return 130
+        return _fail(program, "interrupted", INTERRUPTED)
+
+
+def say(text: str) -> None:
+    """Print a line to stderr, whose reader may be gone."""
+    try:
+        print(text, file=sys.stderr, flush=True)
+    except OSError:
+        pass
+
+
+def _fail(program: str, message: str, status: int) -> int:
+    say(f"{program}: {' '.join(message.splitlines())}")
+    return status
+
+
+def _drop_output() -> None:
+    """Point what is left in the buffers of closed streams to nowhere, or the interpreter complains of them as it ends."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except BrokenPipeError:
+            os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
 
 
 @contextmanager

@@ -8,6 +8,7 @@ import numpy as np
 
 from ..bundle import Bundle
 from ..errors import InputError
+from . import shared
 
 
 class Runner(ABC):
@@ -38,8 +39,11 @@ class Runner(ABC):
         """Do all work that no query is needed for.
 
         support: (K,S,2,H,W) float32, images in [0, 1] and labels in {0, 1}; weights: (K,S) float32 of the means, each
-        row summing to 1, zero for padding. Returns a value for `run`; raises InputError where shapes do not fit.
+        row summing to 1, zero for padding. Or the entries that K sets share, (N,2,H,W), with weights (K,N), zero for those that
+        are not in a set. Returns a value for `run`; raises InputError where shapes do not fit.
         """
+        if support.ndim == 4:
+            return shared.prepare(self, support, weights)
         if support.ndim != 5 or support.shape[2] != 2 or 0 in support.shape:
             raise InputError(f"support has shape {support.shape}; expected (K,S,2,H,W) with nothing empty")
         if weights.shape != support.shape[:2]:
@@ -52,6 +56,8 @@ class Runner(ABC):
         """Logits (B,K,1,H,W) float32 of queries (B,1,H,W) float32 in [0, 1]."""
         if queries.ndim != 4 or queries.shape[1] != 1 or 0 in queries.shape:
             raise InputError(f"queries have shape {queries.shape}; expected (B,1,H,W) with nothing empty")
+        if isinstance(prepared, shared.SharedEntries):
+            return prepared.run(self, queries)
         return self._run(prepared, np.ascontiguousarray(queries, np.float32))
 
     @abstractmethod

@@ -1,0 +1,60 @@
+"""What is allowed but rarely meant: sentences for `Prediction.notes` and `Task.notes`, each with its figure and the cure."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+
+FEW = 1000  # one pixel in so many
+MOST = 0.9  # a share of foreground above this is most of the image
+BINS = 255
+
+
+def range_note(normalised: np.ndarray, name: str) -> str | None:
+    """Where under 0.1 % of the pixels at one end, or at both, take more than half of the range: hot pixels, burnt-in marks.
+
+    normalised: (H,W) float32 as `normalise` gives it. None for images of fewer than 1000 pixels.
+    """
+    few = normalised.size // FEW
+    if not few:
+        return None
+    below = np.bincount((normalised.reshape(-1) * BINS).astype(np.uint8), minlength=BINS + 1).cumsum()
+    # The bins that hold the pixel of rank `few` from either end: all but those few pixels lie between them.
+    low, high = np.searchsorted(below, few, side="right"), np.searchsorted(below, normalised.size - few, side="left")
+    if (width := (high - low + 1) / (BINS + 1)) >= 0.5:
+        return None
+    return (f"under 0.1 % of the pixels of {name} set its intensity range: all others lie within {width:.0%} of it; if they are hot "
+            "pixels or burnt-in marks, clip them, for example numpy.clip(image, *numpy.percentile(image, (0.1, 99.9)))")
+
+
+def label_notes(labels: Sequence[np.ndarray], names: Sequence[str]) -> list[str]:
+    """Of the labels (H,W) bool of a support: mostly empty, mostly foreground, or some perhaps inverted."""
+    shares = np.array([label.mean() for label in labels])
+    notes, empty = [], int((shares == 0).sum())
+    if 2 * empty > len(shares):
+        notes.append(f"{empty} of {len(shares)} support labels are empty; the more of them mark the target, the better it is found")
+    typical = float(np.median(shares[shares > 0])) if empty < len(shares) else 0.0
+    if typical > 0.5:
+        notes.append(f"the support labels mark {typical:.0%} of an image (median); if they are inverted, give their complement")
+    else:
+        odd = [name for name, share in zip(names, shares) if share > 0.5 and share > 1 - 2 * typical]
+        if odd:
+            notes.append(f"{len(odd)} of {len(shares)} support labels mark more than half of the image where the median is {typical:.0%}, "
+                         f"first {odd[0]}; they may be inverted")
+    return notes
+
+
+def mask_note(share: float, support_share: float) -> str | None:
+    """Of a mask with this share of foreground, where it is empty or nearly all; support_share: the mean of the support's labels."""
+    if share == 0:
+        return f"the mask is empty (the support labels mark {support_share:.1%} on average)"
+    if share > MOST and support_share <= MOST:
+        return f"the mask marks {share:.0%} of the image (the support labels {support_share:.1%} on average)"
+    return None
+
+
+def fingerprint(on_grid: np.ndarray) -> str:
+    """sha256 of an image (H,W) float32 as the network reads it: equal for images that differ in type, scale or file only."""
+    return hashlib.sha256(np.ascontiguousarray(on_grid)).hexdigest()

@@ -1,0 +1,62 @@
+"""Support sets that share their entries: held once, written out set by set, in groups that bound the memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..errors import InputError
+
+if TYPE_CHECKING:
+    from .base import Runner
+
+# Sets that take no more than this written out are prepared once and kept; more are prepared group by group in each run.
+GROUP_BYTES = 512 * 2**20
+
+
+@dataclass(frozen=True, eq=False)
+class SharedEntries:
+    """Entries (N,2,H,W) and weights (K,N) of sets too large to be held written out; each run prepares them anew, in groups."""
+
+    entries: np.ndarray
+    weights: np.ndarray
+
+    def run(self, runner: Runner, queries: np.ndarray) -> np.ndarray:
+        """Logits (B,K,1,H,W), as `Runner.run`."""
+        size = sets_in_group(largest_set(self.weights), self.entries[0].nbytes)
+        groups = [self.weights[i : i + size] for i in range(0, len(self.weights), size)]
+        return np.concatenate([runner.run(runner.prepare(*written_out(self.entries, group)), queries) for group in groups], axis=1)
+
+
+def prepare(runner: Runner, entries: np.ndarray, weights: np.ndarray) -> object:
+    """What `runner.prepare` gives for the sets written out, where they are small; else SharedEntries."""
+    if entries.ndim != 4 or 0 in entries.shape or weights.ndim != 2 or weights.shape[1] != len(entries) or not len(weights):
+        raise InputError(f"entries have shape {entries.shape} and weights {weights.shape}; expected (N,2,H,W) and (K,N)")
+    size = sets_in_group(largest_set(weights), entries[0].nbytes)
+    if size >= len(weights):
+        return runner.prepare(*written_out(entries, weights))
+    runner.prepare(*written_out(entries, weights[:size]))  # what the runner refuses, it refuses now
+    return SharedEntries(np.ascontiguousarray(entries, np.float32), weights)
+
+
+def sets_in_group(entries: int, entry_bytes: int) -> int:
+    """How many sets of so many entries are held written out at a time."""
+    return max(1, GROUP_BYTES // max(1, entries * entry_bytes))
+
+
+def largest_set(weights: np.ndarray) -> int:
+    """Entries of the largest set; weights: (K,N)."""
+    return int((weights != 0).sum(axis=1).max())
+
+
+def written_out(entries: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Support (K,S,2,H,W) and weights (K,S) float32 of sets that share entries, padded with zeros to the largest set."""
+    largest = largest_set(weights)
+    support = np.zeros((len(weights), largest, *entries.shape[1:]), np.float32)
+    rows = np.zeros((len(weights), largest), np.float32)
+    for k, row in enumerate(weights):
+        used = np.flatnonzero(row)
+        support[k, : len(used)], rows[k, : len(used)] = entries[used], row[used]
+    return support, rows
