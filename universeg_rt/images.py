@@ -32,7 +32,7 @@ def read_image(path: str | os.PathLike, notes: list[str] | None = None) -> np.nd
     if path.suffix.lower() == ".npy":
         return read_npy(path, MAX_PIXELS)
     notes = [] if notes is None else notes
-    with _opened(path, notes) as picture:
+    with opened(path, notes) as picture:
         if _is_transparent(picture):
             notes.append("its transparency was not used")
         if picture.mode == "P" and "transparency" not in picture.info:
@@ -50,7 +50,7 @@ def read_label(path: str | os.PathLike, notes: list[str] | None = None) -> np.nd
     if path.suffix.lower() == ".npy":
         return read_npy(path, MAX_PIXELS)
     notes = [] if notes is None else notes
-    with _opened(path, notes) as picture:
+    with opened(path, notes) as picture:
         if picture.mode == "P":
             return _indices(path, picture)
         if _is_transparent(picture):
@@ -60,7 +60,7 @@ def read_label(path: str | os.PathLike, notes: list[str] | None = None) -> np.nd
 
 
 @contextmanager
-def _opened(path: Path, notes: list[str]) -> Iterator:
+def opened(path: Path, notes: list[str]) -> Iterator:
     """A picture of one frame, loaded and upright; what goes wrong in the block is an InputError that names the file."""
     from PIL import Image, ImageOps
 
