@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import asdict, dataclass, fields
 
 from .errors import SpecError, shown
+from .reading import reading, reason
 
 CROSS_ACTIVATIONS = ("none", "leaky_relu")
 DOWNSAMPLINGS = ("max_pool", "bilinear")
 UPSAMPLINGS = ("bilinear",)
 MAX_STAGES, MAX_FEATURES = 12, 1024  # far above any network of this kind; a mistyped one would take all memory
+MAX_JSON = 1 << 16  # bytes of a file, of which a specification takes some hundred
 
 
 @dataclass(frozen=True)
@@ -111,12 +114,19 @@ class NetworkSpec:
         return cls(**values)
 
     @classmethod
-    def from_json(cls, text: str) -> "NetworkSpec":
+    def from_json(cls, text: str | bytes) -> "NetworkSpec":
         try:
             values = json.loads(text)
         except (ValueError, TypeError, RecursionError) as error:
-            raise SpecError(f"network specification is not JSON: {error}") from None
+            raise SpecError(f"network specification is not JSON: {reason(error)}") from None
         return cls.from_dict(values)
+
+    @classmethod
+    def read(cls, path: str | os.PathLike) -> "NetworkSpec":
+        """From a JSON file; SpecError where it cannot be read or says no network."""
+        with reading("a network specification", path, SpecError):
+            with open(path, "rb") as file:
+                return cls.from_json(file.read(MAX_JSON))
 
     @classmethod
     def preset(cls, name: str) -> "NetworkSpec":
