@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import os
 import sys
 from functools import partial
 from pathlib import Path
 
 from universeg_rt.cli.common import run_command
-from universeg_rt.errors import InputError
+from universeg_rt.errors import InputError, shown
 from universeg_rt.runners import PRECISIONS
 from universeg_rt.spec import PRESETS, NetworkSpec
 
@@ -129,10 +130,9 @@ def _read_spec(value: str | None) -> NetworkSpec | None:
         return None
     if value in PRESETS:
         return NetworkSpec.preset(value)
-    path = Path(value)
-    if not path.is_file():
-        raise InputError(f"--spec {value} is neither one of {', '.join(PRESETS)} nor a file")
-    return NetworkSpec.from_json(path.read_text())
+    if not os.path.isfile(value):
+        raise InputError(f"--spec {shown(value)} is neither one of {', '.join(PRESETS)} nor a file")
+    return NetworkSpec.read(value)
 
 
 def _versions() -> dict[str, str]:

@@ -13,7 +13,10 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from universeg_rt.errors import InputError, UniverSegError
+from universeg_rt.atomic import make_folder, write_file, writing
+from universeg_rt.cli.common import run_command
+from universeg_rt.errors import InputError
+from universeg_rt.reading import reading
 
 NEVER_RANKED = "reported"  # the group that the mean leaves out
 
@@ -37,7 +40,7 @@ class Study:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Train one small network a variant and seed; print and write their Dice on held-out tasks; status 2 for an error."""
+    """Train one small network a variant and seed; print and write their Dice on held-out tasks; status 1 for an error."""
     parser = argparse.ArgumentParser(prog="python -m universeg_rt.training.ablation", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("config", type=Path, help="a run's YAML file, from which every variant begins")
@@ -46,13 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--data-root", default=os.environ.get("UNIVERSEG_DATA", ""))
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--threads", type=int, default=1)
-    options = parser.parse_args(arguments)
-    try:
-        run(options)
-    except UniverSegError as error:
-        print(f"ablation: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return run_command(run, parser, arguments)
 
 
 def read_study(path: Path) -> Study:
@@ -65,8 +62,11 @@ def read_study(path: Path) -> Study:
     return study
 
 
-def run(options: argparse.Namespace) -> None:
-    """A row (variant, seed, Dice of each task, mean over kinds) a run; rows already in the table are not done again."""
+def run(options: argparse.Namespace) -> int:
+    """A row (variant, seed, Dice of each task, mean over kinds) a run; rows already in the table are not done again.
+
+    Gives the exit status 0.
+    """
     import dataclasses
 
     import torch
@@ -76,6 +76,8 @@ def run(options: argparse.Namespace) -> None:
     from universeg_rt.training.train import Trainer
     from universeg_rt.training.validate import task_dice
 
+    if not (1 <= options.threads <= 1024 and 1 <= options.seeds <= 1024):
+        raise InputError(f"--threads {options.threads}, --seeds {options.seeds}; accepted are 1 to 1024 of each")
     torch.set_num_threads(options.threads)
     study, config = read_study(options.study), load_config(options.config)
     base = override(config, study.base, f"{options.study}: base")
@@ -83,12 +85,12 @@ def run(options: argparse.Namespace) -> None:
                for name, changes in study.variants.items()}  # all of them first: an error shows before the first run
     tasks = [t.split(*base.data.splits) for p in base.data.datasets for t in load_dataset(p, options.data_root)
              if t.name not in base.data.leave_out]
-    kinds = {kind: [t for p in files for t in load_dataset((options.study.parent / p).resolve(), options.data_root)]
+    kinds = {kind: [t for p in files for t in load_dataset(options.study.parent / p, options.data_root)]
              for kind, files in study.held_out.items()}
     shared = {t.name for t in tasks} & {t.name for ts in kinds.values() for t in ts}
     if shared:
         raise InputError(f"tasks {sorted(shared)} are both trained on and held out; put them in leave_out")
-    options.output.mkdir(parents=True, exist_ok=True)
+    make_folder(options.output)
     path = options.output / "ablation.csv"
     done = {(r["variant"], r["seed"]) for r in _rows(path)}
     for seed in range(options.seeds):
@@ -100,7 +102,7 @@ def run(options: argparse.Namespace) -> None:
             trainer.resume()
             trainer.run(progress=False)
             if trainer.stop_asked:  # the run's state is saved; it goes on when asked again
-                return
+                return 0
             trainer.model.load_state_dict(trainer.average)
             scores = {kind: {t.name: float(task_dice(trainer.model, t, config.stages[-1].size, study.evaluation.entries,
                                                      study.evaluation.queries, "test").mean()) for t in ts}
@@ -112,18 +114,19 @@ def run(options: argparse.Namespace) -> None:
             _write_table(options.output / "ablation.md", _rows(path), list(means))
             print(f"{name}, seed {seed}: mean {sum(ranked) / len(ranked):.3f}; "
                   + ", ".join(f"{k} {v:.3f}" for k, v in means.items()), flush=True)
+    return 0
 
 
 def _rows(path: Path) -> list[dict]:
     if not path.exists():
         return []
-    with open(path, newline="") as file:
+    with reading("the table of a study", path, cure="remove it to begin anew"), open(path, newline="") as file:
         return list(csv.DictReader(file))
 
 
 def _append(path: Path, row: dict) -> None:
     new = not path.exists()
-    with open(path, "a", newline="") as file:
+    with writing(path), open(path, "a", newline="") as file:
         writer = csv.DictWriter(file, list(row))
         if new:
             writer.writeheader()
@@ -147,8 +150,6 @@ def markdown(rows: list[dict], kinds: list[str]) -> str:
 
 
 def _write_table(path: Path, rows: list[dict], kinds: list[str]) -> None:
-    from universeg_rt.atomic import write_file
-
     with write_file(path) as file:
         file.write(markdown(rows, kinds).encode())
 

@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import struct
+import zipfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from universeg_rt.atomic import write_file
-from universeg_rt.errors import CheckpointError, SpecError
+from universeg_rt.errors import CheckpointError, SpecError, shown
+from universeg_rt.reading import reading, reason, regular_file
 from universeg_rt.spec import NetworkSpec
 
+if TYPE_CHECKING:
+    import torch
+
 SPEC_KEY = "universeg_spec"
+MAX_BYTES = 1 << 32  # of a file; the widest network of a specification stays below
+FLOATS = {"F64", "F32", "F16"}  # of safetensors, as NumPy has them
 
 
 def load_checkpoint(
@@ -27,9 +37,7 @@ def load_checkpoint(
     pickle that would run code. Raises CheckpointError where the file is missing, is no checkpoint, contradicts `spec`,
     or lacks keys, has unknown ones, or holds misshapen or non-finite values (all are listed).
     """
-    path = Path(path)
-    if not path.is_file():
-        raise CheckpointError(f"no checkpoint at {path}; give a .safetensors or .pt file")
+    path = regular_file(path, CheckpointError)
     if path.suffix == ".safetensors":
         weights, metadata = _read_safetensors(path)
     elif path.suffix in (".pt", ".pth"):
@@ -49,7 +57,7 @@ def load_checkpoint(
         raise CheckpointError(
             f"{path} does not say which network it holds; give the specification (--spec v1 for the published weights)")
     check_weights(spec, weights, str(path))
-    return spec, weights, metadata
+    return spec, {key: value.astype(np.float32) for key, value in weights.items()}, metadata
 
 
 def save_checkpoint(
@@ -69,21 +77,23 @@ def save_checkpoint(
 
 
 def check_weights(spec: NetworkSpec, weights: dict[str, np.ndarray], source: str) -> None:
-    """Raise CheckpointError listing every missing, unexpected, misshapen and non-finite key."""
+    """Raise CheckpointError listing every missing, unexpected, misshapen and non-finite key (as float32)."""
     shapes = spec.weight_shapes()
     problems = []
     missing, unexpected = sorted(set(shapes) - set(weights)), sorted(set(weights) - set(shapes))
     if missing:
         problems.append(f"missing keys: {', '.join(missing)}")
     if unexpected:
-        problems.append(f"unexpected keys: {', '.join(unexpected)}")
+        problems.append(f"unexpected keys: {_few(unexpected)}")
     misshapen = [
         f"{key} is {tuple(weights[key].shape)}, expected {shape}"
         for key, shape in shapes.items() if key in weights and tuple(weights[key].shape) != shape
     ]
     if misshapen:
         problems.append(f"misshapen: {'; '.join(misshapen)}")
-    non_finite = [key for key in shapes if key in weights and not np.isfinite(weights[key]).all()]
+    with np.errstate(over="ignore"):  # of float64: what overflows is not finite
+        non_finite = [key for key, shape in shapes.items() if key in weights and tuple(weights[key].shape) == shape
+                      and not np.isfinite(weights[key].astype(np.float32, copy=False)).all()]
     if non_finite:
         problems.append(f"not finite: {', '.join(non_finite)}")
     if problems:
@@ -100,36 +110,73 @@ def weights_sha256(weights: dict[str, np.ndarray]) -> str:
     return digest.hexdigest()
 
 
-def _read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    from safetensors import SafetensorError
-    from safetensors.numpy import load
+def read_torch(path: Path, what: str, device: str | torch.device = "cpu") -> object:
+    """What torch.save wrote as `what` (with its article): tensors and plain values, never anything that runs code.
 
-    data = path.read_bytes()
-    try:
-        weights = load(data)
-        (header_size,) = struct.unpack("<Q", data[:8])
-        metadata = json.loads(data[8 : 8 + header_size]).get("__metadata__", {})
-    except (SafetensorError, ValueError, struct.error, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{path} is not a whole safetensors file ({error}); fetch or write it again") from None
-    return {key: value.astype(np.float32) for key, value in weights.items()}, metadata
-
-
-def _read_torch(path: Path) -> dict[str, np.ndarray]:
+    Raises CheckpointError where the file is none, is not whole, or would unpack to more than itself.
+    """
     import pickle
 
     import torch
 
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        reason = str(error).splitlines()[0]
-        raise CheckpointError(
-            f"{path} is not a plain state dict: loading it would run code or fail ({reason}); "
-            "save it again with torch.save(model.state_dict(), ...)") from None
-    except Exception as error:  # whatever zipfile or torch trips over in a damaged file
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise CheckpointError(f"{path} is not a whole PyTorch file ({reason}); fetch or write it again") from None
-    if not isinstance(state, dict) or not state or not all(
-            isinstance(k, str) and isinstance(v, torch.Tensor) for k, v in state.items()):
-        raise CheckpointError(f"{path} holds no state dict (names with tensors); save model.state_dict() alone")
-    return {key: value.detach().to(torch.float32).numpy() for key, value in state.items()}
+    with reading(what, path, CheckpointError, cure="fetch or write it again"):
+        data = _bytes(path)
+        if not zipfile.is_zipfile(io.BytesIO(data)):
+            raise CheckpointError(f"{path} cannot be read as {what}: it is not a whole archive as PyTorch 1.6 and later write; "
+                                  "fetch it again, or load it with PyTorch and save it anew")
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            entries = archive.infolist()
+        if any(e.compress_type != zipfile.ZIP_STORED for e in entries) or sum(e.file_size for e in entries) > len(data):
+            raise CheckpointError(f"{path} cannot be read as {what}: its parts are packed, which PyTorch does not do; save it again")
+        try:
+            return torch.load(io.BytesIO(data), map_location=device, weights_only=True)
+        except pickle.UnpicklingError as error:
+            raise CheckpointError(
+                f"{path} cannot be read as {what}: loading it would run code or fail ({reason(error)}); "
+                "save it again with torch.save(model.state_dict(), ...)") from None
+
+
+def plain_arrays(tensors: object, source: str) -> dict[str, np.ndarray]:
+    """A state dict's tensors as arrays, not copied; CheckpointError where it is none, or one is not of floating point and dense."""
+    import torch
+
+    if not isinstance(tensors, Mapping) or not tensors or not all(
+            isinstance(k, str) and isinstance(v, torch.Tensor) for k, v in tensors.items()):
+        raise CheckpointError(f"{source} holds no state dict (names with tensors); save model.state_dict() alone")
+    odd = [key for key, v in tensors.items() if v.layout != torch.strided or v.is_meta or v.is_quantized or not v.is_floating_point()
+           or v.numel() * v.element_size() > v.untyped_storage().nbytes()]
+    if odd:
+        raise CheckpointError(f"{source}: {_few(odd)} are not dense arrays of floating-point numbers; save them as such")
+    tensors = {key: value.detach().cpu() for key, value in tensors.items()}
+    return {key: (v.float() if v.dtype not in (torch.float64, torch.float32, torch.float16) else v).numpy() for key, v in tensors.items()}
+
+
+def _few(keys: list[str]) -> str:
+    """Names of a file in a message: printable, and not more than can be read."""
+    return ", ".join(shown(key)[1:-1] for key in keys[:20]) + (f" and {len(keys) - 20} more" if len(keys) > 20 else "")
+
+
+def _bytes(path: Path) -> bytes:
+    with open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > MAX_BYTES:
+            raise CheckpointError(f"{path} has {size} bytes; accepted: weights of one network, at most {MAX_BYTES}")
+        return file.read(size)
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    from safetensors.numpy import load
+
+    with reading("a whole safetensors file", path, CheckpointError, cure="fetch or write it again"):
+        data = _bytes(path)
+        (size,) = struct.unpack("<Q", data[:8])
+        header = json.loads(data[8 : 8 + size])
+        metadata = header.pop("__metadata__", None) or {}
+        odd = [key for key, entry in header.items() if entry["dtype"] not in FLOATS]
+        if odd:
+            raise CheckpointError(f"{path}: {_few(odd)} are of another type than {', '.join(sorted(FLOATS))}; save them as float32")
+        return load(data), metadata
+
+
+def _read_torch(path: Path) -> dict[str, np.ndarray]:
+    return plain_arrays(read_torch(path, "a PyTorch file of weights"), str(path))

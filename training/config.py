@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import types
 import typing
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from universeg_rt.errors import InputError
+from universeg_rt.errors import InputError, shown
+from universeg_rt.reading import reading
 from universeg_rt.spec import NetworkSpec
 from universeg_rt.training.augment import AugmentConfig
+from universeg_rt.training.bounds import check_numbers
 from universeg_rt.training.synthetic import TRAINING_TASKS, SyntheticConfig
 from universeg_rt.training.tasks import SPLITS
 
 LOSSES = ("dice", "dice_ce")
+MAX_YAML = 1 << 17  # bytes, and values with aliases written out
 
 
 @dataclass(frozen=True)
@@ -81,15 +85,9 @@ class DataConfig:
     augment: AugmentConfig = AugmentConfig()
 
     def __post_init__(self) -> None:
-        for name in ("real_probability", "crop_probability", "crop_alike"):
-            if not 0.0 <= getattr(self, name) <= 1.0:
-                raise InputError(f"{name} is {getattr(self, name)}; it must lie in [0, 1]")
-        if not 0.0 < self.crop_window[0] <= self.crop_window[1] <= 1.0:
-            raise InputError(f"crop_window {list(self.crop_window)}; it goes from low to high in (0, 1]")
-        if not 1 <= self.synthetic_tasks <= TRAINING_TASKS:
-            raise InputError(f"synthetic_tasks is {self.synthetic_tasks}; accepted: 1 to {TRAINING_TASKS}")
+        check_numbers(self, "data.")
         if not self.splits or not set(self.splits) <= set(SPLITS):
-            raise InputError(f"splits {list(self.splits)}; accepted: {', '.join(SPLITS)}")
+            raise InputError(f"splits {shown(list(self.splits))}; accepted: {', '.join(SPLITS)}")
 
 
 @dataclass(frozen=True)
@@ -125,42 +123,58 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         if self.autocast not in ("none", "bfloat16", "float16"):
-            raise InputError(f"autocast {self.autocast!r}; accepted: none, bfloat16, float16")
+            raise InputError(f"autocast {shown(self.autocast)}; accepted: none, bfloat16, float16")
         if self.loss not in LOSSES:
-            raise InputError(f"loss {self.loss!r}; accepted: {', '.join(LOSSES)}")
-        if self.clip_norm <= 0.0 or min(self.workers, self.warmup_steps) < 0:
-            raise InputError(f"clip_norm {self.clip_norm}, workers {self.workers}, warmup_steps {self.warmup_steps}; "
-                             "clip_norm lies above 0, the counts are not negative")
-        if self.checkpoint_samples < 1 or self.validation.every_samples < 1:
-            raise InputError("checkpoint_samples and validation.every_samples must be at least 1")
+            raise InputError(f"loss {shown(self.loss)}; accepted: {', '.join(LOSSES)}")
+        check_numbers(self)
+        if self.validation.split not in SPLITS:
+            raise InputError(f"validation.split {shown(self.validation.split)}; accepted: {', '.join(SPLITS)}")
         if not self.stages:
             raise InputError("a training run needs at least one stage")
-        if not 0.0 <= self.static_weight < 1.0:
-            raise InputError(f"static_weight is {self.static_weight}; it lies in [0, 1)")
         if self.static_weight and (self.network.spec().cross_activation != "none" or any(s.queries < 2 for s in self.stages)):
             raise InputError("static_weight needs 2 queries or more in every stage and a network without an activation in the "
                              f"cross convolution; {self.network.spec().cross_activation} and {[s.queries for s in self.stages]} are given")
         multiple = self.network.spec().size_multiple
         for stage in self.stages:
-            low, high = stage.entries
-            if not 0.0 <= stage.target_share[0] < stage.target_share[1]:
+            if stage.target_share[0] == stage.target_share[1]:
                 raise InputError(f"stage target_share {list(stage.target_share)}; it goes from low to high in [0, 1]")
-            if stage.size % multiple or stage.size < multiple:
+            if stage.size % multiple:
                 raise InputError(f"stage size {stage.size}; it must be a multiple of {multiple}")
-            if not 1 <= low <= high or min(stage.queries, stage.episodes, stage.samples, stage.average_samples) < 1:
-                raise InputError(f"{stage}: entries must be 1 <= low <= high, and the counts at least 1")
 
 
-def read_yaml(path: Path, what: str = ""):
-    """The plain values of a YAML file; InputError where it cannot be read (`what` it is, for the message) or is not YAML."""
+def read_yaml(path: Path, what: str = "a YAML file"):
+    """The plain values of a YAML file; InputError where it cannot be read as `what` it is, or is too large with its aliases."""
     import yaml
 
-    try:
-        return yaml.safe_load(path.read_text())
-    except OSError as error:
-        raise InputError(f"cannot read {what}{path}: {error.strerror}") from None
-    except yaml.YAMLError as error:
-        raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    with reading(what, path, cure="correct it, or write it again"):
+        with open(path, "rb") as file:
+            text = file.read(MAX_YAML + 1)
+        if len(text) > MAX_YAML:
+            raise InputError(f"{path} has more than {MAX_YAML} bytes; {what} is a text of a few pages")
+        try:
+            loader = yaml.SafeLoader(text)
+            root = loader.get_single_node()
+            if root is None:
+                return None
+            if _nodes(root) > MAX_YAML:
+                raise InputError(f"{path} has aliases that make more than {MAX_YAML} values of it; write them out")
+            return loader.construct_document(root)
+        except yaml.YAMLError as error:
+            raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+
+
+def _nodes(root) -> int:
+    """How many nodes a YAML document has with its aliases written out; infinite where one holds itself."""
+    known: dict[int, float] = {}
+
+    def count(node) -> float:
+        if id(node) not in known:
+            known[id(node)] = math.inf  # until it is counted: whoever asks before lies inside it
+            inside = node.value if isinstance(node.value, list) else ()
+            known[id(node)] = 1 + sum(count(n) for item in inside for n in (item if isinstance(item, tuple) else (item,)))
+        return known[id(node)]
+
+    return count(root)
 
 
 def load_config(path: str | os.PathLike) -> TrainConfig:
@@ -169,11 +183,13 @@ def load_config(path: str | os.PathLike) -> TrainConfig:
     Raises InputError naming the field at fault.
     """
     path = Path(path)
-    config = from_dict(TrainConfig, read_yaml(path) or {}, str(path))
+    values = read_yaml(path)
+    config = from_dict(TrainConfig, {} if values is None else values, str(path))
 
     def resolved(names: tuple[str, ...]) -> tuple[str, ...]:
-        places = [(path.parent / name).resolve() for name in names]
-        return tuple(str(file) for place in places for file in (sorted(place.glob("*.yaml")) if place.is_dir() else [place]))
+        with reading("a training configuration", path, cure="correct the names of its data sets"):
+            places = [(path.parent / name).resolve() for name in names]
+            return tuple(str(file) for place in places for file in (sorted(place.glob("*.yaml")) if place.is_dir() else [place]))
 
     return dataclasses.replace(
         config, data=dataclasses.replace(config.data, datasets=resolved(config.data.datasets)),
@@ -196,7 +212,7 @@ def override(config, values: dict, where: str):
     """
     hints = typing.get_type_hints(type(config))
     if not isinstance(values, dict) or not set(values) <= set(hints):
-        raise InputError(f"{where}: {values!r}; expected some of the fields {', '.join(hints)}")
+        raise InputError(f"{where}: {shown(values)}; expected some of the fields {', '.join(hints)}")
     changes = {}
     for name, value in values.items():
         before, inside = getattr(config, name), f"{where}: {name}"
@@ -208,11 +224,11 @@ def override(config, values: dict, where: str):
 def from_dict(kind, values, where: str):
     """A dataclass from nested plain values; InputError for unknown fields and wrong types, saying where."""
     if not isinstance(values, dict):
-        raise InputError(f"{where}: expected a mapping of fields for {kind.__name__}, not {values!r}")
+        raise InputError(f"{where}: expected a mapping of fields for {kind.__name__}, not {shown(values)}")
     hints = typing.get_type_hints(kind)
-    unknown = sorted(set(values) - set(hints))
+    unknown = sorted(shown(name).strip("'") for name in set(values) - set(hints))
     if unknown:
-        raise InputError(f"{where}: unknown fields {', '.join(map(str, unknown))}; accepted: {', '.join(hints)}")
+        raise InputError(f"{where}: unknown fields {', '.join(unknown[:5])}; accepted: {', '.join(hints)}")
     try:
         return kind(**{name: _value(hints[name], value, f"{where}: {name}") for name, value in values.items()})
     except TypeError as error:
@@ -230,21 +246,19 @@ def _value(hint, value, where: str):
         return from_dict(hint, value, where)
     if origin is tuple:
         if not isinstance(value, (list, tuple)) or (arguments[-1] is not ... and len(value) != len(arguments)):
-            raise InputError(f"{where} is {value!r}; expected a list" + (
+            raise InputError(f"{where} is {shown(value)}; expected a list" + (
                 "" if arguments[-1] is ... else f" of {len(arguments)}"))
         kinds = [arguments[0]] * len(value) if arguments[-1] is ... else arguments
         return tuple(_value(k, v, f"{where}[{i}]") for i, (k, v) in enumerate(zip(kinds, value)))
     if origin is dict:
         if not isinstance(value, dict):
-            raise InputError(f"{where} is {value!r}; expected a mapping")
-        return {str(k): _value(arguments[1], v, f"{where}.{k}") for k, v in value.items()}
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if hint is float and isinstance(value, str):  # YAML reads 1e-3 as text
+            raise InputError(f"{where} is {shown(value)}; expected a mapping")
+        return {str(k): _value(arguments[1], v, f"{where}.{str(k)[:40]}") for k, v in value.items()}
+    if hint is float and isinstance(value, (int, str)) and not isinstance(value, bool):  # YAML reads 1e-3 as text
         try:
-            return float(value)
-        except ValueError:
+            value = float(value)
+        except (ValueError, OverflowError):
             pass
     if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
-        raise InputError(f"{where} is {value!r}; expected {hint.__name__}")
+        raise InputError(f"{where} is {shown(value)}; expected {hint.__name__}")
     return value

@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from universeg_rt.errors import InputError
+from universeg_rt.errors import InputError, shown
 from universeg_rt.training.config import from_dict, read_yaml
 from universeg_rt.training.readers import load_folder, load_nifti
 from universeg_rt.training.tasks import Task, load_npz
@@ -43,7 +43,7 @@ class DataSet:
 
     def __post_init__(self) -> None:
         if self.format not in FORMATS:
-            raise InputError(f"data set {self.name}: format {self.format!r}; accepted: {', '.join(FORMATS)}")
+            raise InputError(f"data set {self.name}: format {shown(self.format)}; accepted: {', '.join(FORMATS)}")
         if self.format == "nifti" and not (self.modalities and self.segmentation and self.labels):
             raise InputError(f"data set {self.name}: nifti needs modalities, segmentation and labels")
         wanted = {"npz": ("file",), "folder": ("images", "labels")}.get(self.format, ())
@@ -69,4 +69,4 @@ def load_dataset(path: str | os.PathLike, root: str | os.PathLike) -> list[Task]
 def read_dataset(path: str | os.PathLike) -> DataSet:
     """The description alone; InputError where it cannot be read or is not one."""
     path = Path(path)
-    return from_dict(DataSet, read_yaml(path, "the data set "), str(path))
+    return from_dict(DataSet, read_yaml(path, "the YAML file of a data set"), str(path))

@@ -8,11 +8,14 @@ from pathlib import Path
 
 import numpy as np
 
-from universeg_rt.errors import InputError
+from universeg_rt.errors import InputError, shown
+from universeg_rt.images import FORMATS, opened
+from universeg_rt.reading import is_folder, reading
 from universeg_rt.training.tasks import Task, subjects_of
 
 SIZE = 128
-IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"}
+MAX_VOXELS = 1 << 29   # of a volume; a CT of a whole body has half of that
+MAX_PACKED = 1032      # bytes that deflate makes of one at most
 
 
 def load_folder(
@@ -21,12 +24,11 @@ def load_folder(
 ) -> Task:
     """A task from two folders whose files are paired by their name without suffix; (size,size) uint8 grey.
 
+    Colour is read as luminance, images of more than 8 bits are scaled over their own range; masks with a palette by index.
     A mask's label is where it equals `value` (None: where it is not 0). Aspect is kept, zeros fill the square. Entries
     whose label is empty at this size are left out. Raises InputError for folders that are missing or do not pair, and
     for files that are no image or whose image and mask differ in size.
     """
-    from PIL import Image, UnidentifiedImageError
-
     found = [_image_files(Path(folder), name) for folder in (images, labels)]
     alone = sorted(set(found[0]) ^ set(found[1]))
     if alone:
@@ -34,11 +36,12 @@ def load_folder(
                          "an image and its mask have the same name")
     grey, masks, stems = [], [], []
     for stem in sorted(found[0]):
-        try:
-            with Image.open(found[0][stem]) as image, Image.open(found[1][stem]) as mask:
-                pixels, marks = np.asarray(image.convert("L"), np.float32), np.asarray(mask)
-        except (UnidentifiedImageError, OSError, SyntaxError) as error:
-            raise InputError(f"task {name}: {stem} cannot be read as an image ({error}); write it again") from None
+        with opened(found[0][stem], []) as image, opened(found[1][stem], []) as mask:
+            pixels, marks, bands = _grey(image), np.array(mask), mask.getbands()
+        if bands[-1] == "A":
+            if marks[..., -1].min() < 255:
+                raise InputError(f"task {name}: the mask {stem} has transparent pixels, whose value is not clear; save it without")
+            marks = marks[..., :-1]
         if marks.ndim == 3:
             marks = marks.max(axis=2)
         if pixels.shape != marks.shape:
@@ -118,26 +121,45 @@ def squared(
     return out, out_mask
 
 
+def _grey(picture) -> np.ndarray:
+    """(H,W) float32 in 0..255 of an open picture."""
+    from PIL import Image
+
+    if Image.getmodetype(picture.mode) == "L" and picture.mode not in ("1", "L", "P"):  # 16 or 32 bits
+        return _to_uint8(np.array(picture, np.float32)).astype(np.float32)
+    return np.array(picture.convert("L"), np.float32)
+
+
 def _to_uint8(image: np.ndarray) -> np.ndarray:
     low, high = float(image.min()), float(image.max())
     return ((image - low) / max(high - low, 1e-12) * 255.0).round().astype(np.uint8)
 
 
 def _image_files(folder: Path, name: str) -> dict[str, Path]:
-    if not folder.is_dir():
+    if not is_folder(folder):
         raise InputError(f"task {name}: no folder at {folder}")
-    files = {p.stem: p for p in sorted(folder.iterdir()) if p.suffix.lower() in IMAGE_SUFFIXES}
+    try:
+        files = {p.stem: p for p in sorted(folder.iterdir()) if p.suffix.lower() in FORMATS}
+    except OSError as error:
+        raise InputError(f"task {name}: {folder} cannot be listed ({error.strerror})") from None
     if not files:
-        raise InputError(f"task {name}: {folder} holds no image ({', '.join(sorted(IMAGE_SUFFIXES))})")
+        raise InputError(f"task {name}: {folder} holds no image ({', '.join(FORMATS)})")
     return files
 
 
 def _subjects(root: Path, pattern: str) -> list[str]:
     if pattern.count("{subject}") < 1:
-        raise InputError(f"path {pattern!r} does not say where the subject stands; write {{subject}} in it")
+        raise InputError(f"path {shown(pattern)} does not say where the subject stands; write {{subject}} in it")
+    parts = Path(pattern).parts
+    if Path(pattern).is_absolute() or ".." in parts or any("**" in part for part in parts) or "\0" in pattern:
+        raise InputError(f"path {shown(pattern)} is not one below the data folder; write it relative to that, without .. and **")
     expression = re.escape(pattern).replace(re.escape("{subject}"), "(?P<subject>[^/]+)", 1)
     expression = expression.replace(re.escape("{subject}"), "(?P=subject)")
-    found = (re.fullmatch(expression, p.relative_to(root).as_posix()) for p in root.glob(pattern.replace("{subject}", "*")))
+    try:
+        files = list(root.glob(pattern.replace("{subject}", "*")))
+    except (OSError, ValueError) as error:
+        raise InputError(f"path {shown(pattern)} cannot be looked for under {root} ({error})") from None
+    found = (re.fullmatch(expression, p.relative_to(root).as_posix()) for p in files)
     return sorted(m["subject"] for m in found if m)
 
 
@@ -147,12 +169,18 @@ def _volume(path: Path, dataset: str) -> tuple[np.ndarray, np.ndarray]:
         import nibabel
     except ImportError:
         raise InputError("NIfTI volumes need nibabel: pip install nibabel") from None
-    try:
-        image = nibabel.as_closest_canonical(nibabel.load(path))
-        values = np.asarray(image.dataobj, np.float32)
-    except Exception as error:  # nibabel raises many kinds for a damaged file
-        reason = " ".join(str(error).split())
-        raise InputError(f"data set {dataset}: {path} is not a whole NIfTI volume ({reason})") from None
-    if values.ndim != 3 or not np.isfinite(values).all():
-        raise InputError(f"data set {dataset}: {path} has shape {values.shape}; expected three axes and finite values")
-    return values, np.array(image.header.get_zooms()[:3], float)
+    with reading(f"a whole NIfTI volume of data set {dataset}", path, cure="fetch or write it again"):
+        image = nibabel.load(path)
+        room = MAX_PACKED * path.stat().st_size
+        if not isinstance(image, nibabel.Nifti1Pair) or image.ndim != 3 or 0 in image.shape:
+            raise InputError(f"data set {dataset}: {path} is {type(image).__name__} of shape {image.shape}; expected NIfTI with three axes")
+        if not np.prod(image.shape, dtype=float) <= min(MAX_VOXELS, room):
+            raise InputError(f"data set {dataset}: {path} says its shape is {image.shape}; accepted: at most {MAX_VOXELS} voxels, and as "
+                             "many as the file may hold")
+        image = nibabel.as_closest_canonical(image)
+        values, spacing = np.asarray(image.dataobj, np.float32), np.array(image.header.get_zooms()[:3], float)
+        if not np.isfinite(values).all():
+            raise InputError(f"data set {dataset}: {path} holds values that are not finite")
+        if not (np.isfinite(spacing).all() and spacing.min() > 0 and spacing.max() <= 1000 * spacing.min()):
+            raise InputError(f"data set {dataset}: {path} says its voxels are {spacing} mm; expected lengths above 0 that fit together")
+    return values, spacing

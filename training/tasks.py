@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import re
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from universeg_rt.arrays import read_npz
-from universeg_rt.errors import InputError
+from universeg_rt.errors import InputError, shown
+from universeg_rt.reading import reason
 
+# Of a regular expression: its characters, the product of its counts as in \d{5}, the seconds of its searches in all names of a task.
+PATTERN_LENGTH, PATTERN_REPEATS, PATTERN_SECONDS = 200, 10_000, 2.0
 SPLITS = {"support": 0.6, "dev": 0.2, "test": 0.2}
 
 
@@ -103,22 +108,40 @@ def load_npz(
         raise InputError(f"{path}: labels are {labels.dtype}; expected integers 0 and 1")
     if labels.size and labels.min() < 0:
         raise InputError(f"{path}: labels hold negative values; expected 0 and 1")
+    if ids.ndim != 1:
+        raise InputError(f"{path}: ids have the shape {ids.shape}; expected one name an image, (N,)")
     labels = np.minimum(labels, 255).astype(np.uint8)
     return Task(name or path.stem, images, labels, subjects_of(ids, subject_pattern), dataset)
 
 
 def subjects_of(ids, pattern: str | None) -> np.ndarray:
-    """Subject names (N,) of ids: the first group of `pattern` where it is found, else the whole id."""
+    """Subject names (N,) of ids: the first group of `pattern` where it is found, else the whole id.
+
+    Raises InputError for a pattern that is none, has no group, or takes longer than PATTERN_SECONDS in all.
+    """
+    names = [str(i) for i in ids]
     if pattern is None:
-        return np.array([str(i) for i in ids])
+        return np.array(names)
+    import regex
+
+    if len(pattern) > PATTERN_LENGTH:
+        raise InputError(f"subject pattern {shown(pattern)} has {len(pattern)} characters; accepted: at most {PATTERN_LENGTH}")
+    counts = [max(map(int, re.findall(r"\d+", count))) for count in re.findall(r"\{[\d,]*\d[\d,]*\}", pattern)]
+    if math.prod(counts) > PATTERN_REPEATS:  # they are written out when it is compiled
+        raise InputError(f"subject pattern {shown(pattern)} repeats a part more than {PATTERN_REPEATS} times; accepted: fewer")
     try:
-        compiled = re.compile(pattern)
-    except re.error as error:
-        raise InputError(f"subject pattern {pattern!r} is no regular expression: {error}") from None
+        compiled = regex.compile(pattern)
+    except Exception as error:  # regex raises other kinds than its own for some patterns
+        raise InputError(f"subject pattern {shown(pattern)} is no regular expression: {reason(error)}") from None
     if compiled.groups < 1:
-        raise InputError(f"subject pattern {pattern!r} has no group; put the subject's part in parentheses")
-    found = [compiled.search(str(i)) for i in ids]
-    return np.array([m.group(1) if m else str(i) for m, i in zip(found, ids)])
+        raise InputError(f"subject pattern {shown(pattern)} has no group; put the subject's part in parentheses")
+    end = time.monotonic() + PATTERN_SECONDS
+    try:
+        found = [compiled.search(name, timeout=max(1e-3, end - time.monotonic())) for name in names]
+    except TimeoutError:
+        raise InputError(f"subject pattern {shown(pattern)} takes longer than {PATTERN_SECONDS:g} seconds; repeats inside repeats, "
+                         "as in (a+)+, do: write it more simply") from None
+    return np.array([name if m is None or m.group(1) is None else m.group(1) for m, name in zip(found, names)])
 
 
 def _few(names: np.ndarray) -> str:

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import argparse
 import hashlib
+import os
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from universeg_rt.cli.common import run_command
+from universeg_rt.errors import InputError
 from universeg_rt.training.fields import harden
 from universeg_rt.training.reference import UniverSeg
 from universeg_rt.training.tasks import Task
+
+MOST = 4096  # of each count that the command is given
 
 
 @torch.inference_mode()
@@ -59,18 +66,9 @@ def resize(task: Task, size: int, device: torch.device | str = "cpu") -> tuple[T
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Print one row a task: Dice, its standard error over the queries, and how many there were; status 2 for an error."""
-    import argparse
-    import os
-    import sys
-
-    from universeg_rt.errors import UniverSegError
-    from universeg_rt.training.checkpoint import load_checkpoint
-    from universeg_rt.training.datasets import load_dataset
-    from universeg_rt.training.folded_forward import FoldedUniverSeg
-
+    """Print one row a task: Dice, its standard error over the queries, and how many there were; status 1 for an error."""
     parser = argparse.ArgumentParser(prog="python -m universeg_rt.training.validate", description=main.__doc__)
-    parser.add_argument("weights", help="a .safetensors file")
+    parser.add_argument("weights", type=Path, help="a .safetensors file")
     parser.add_argument("datasets", nargs="+", help="YAML files of data sets")
     parser.add_argument("--data-root", default=os.environ.get("UNIVERSEG_DATA", ""))
     parser.add_argument("--tasks", nargs="+", help="names of tasks; all where not given")
@@ -80,26 +78,33 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--ensemble", type=int, default=1, help="supports a query, probabilities averaged")
     parser.add_argument("--queries", type=int, default=12, help="at most so many queries a task")
     parser.add_argument("--threads", type=int)
-    options = parser.parse_args(arguments)
+    return run_command(_main, parser, arguments)
+
+
+def _main(options: argparse.Namespace) -> int:
+    from universeg_rt.training.checkpoint import load_checkpoint
+    from universeg_rt.training.datasets import load_dataset
+    from universeg_rt.training.folded_forward import FoldedUniverSeg
+
+    for name in ("size", "entries", "ensemble", "queries", "threads"):
+        value = getattr(options, name)
+        if value is not None and not 1 <= value <= MOST:
+            raise InputError(f"--{name} {value}: accepted are 1 to {MOST}")
     if options.threads:
         torch.set_num_threads(options.threads)
-    try:
-        spec, weights, metadata = load_checkpoint(options.weights)
-        model = FoldedUniverSeg(spec)
-        model.load_state_dict({key: torch.from_numpy(value) for key, value in weights.items()})
-        print(f"samples seen {metadata.get('samples', 'unknown')}, split {options.split}, size {options.size}, "
-              f"support {options.entries}, ensemble {options.ensemble}")
-        for path in options.datasets:
-            for task in load_dataset(path, options.data_root):
-                if options.tasks and task.name not in options.tasks:
-                    continue
-                scores = task_dice(model, task, options.size, options.entries, options.queries, options.split,
-                                   options.ensemble)
-                print(f"{task.name:24s} {scores.mean():.3f} +- {scores.std() / len(scores) ** 0.5:.3f} ({len(scores)})",
-                      flush=True)
-    except UniverSegError as error:
-        print(f"validate: {error}", file=sys.stderr)
-        return 2
+    spec, weights, metadata = load_checkpoint(options.weights)
+    if options.size % spec.size_multiple:
+        raise InputError(f"--size {options.size}: it must be a multiple of {spec.size_multiple}")
+    model = FoldedUniverSeg(spec)
+    model.load_state_dict({key: torch.from_numpy(value) for key, value in weights.items()})
+    print(f"samples seen {metadata.get('samples', 'unknown')}, split {options.split}, size {options.size}, "
+          f"support {options.entries}, ensemble {options.ensemble}")
+    for path in options.datasets:
+        for task in load_dataset(path, options.data_root):
+            if options.tasks and task.name not in options.tasks:
+                continue
+            scores = task_dice(model, task, options.size, options.entries, options.queries, options.split, options.ensemble)
+            print(f"{task.name:24s} {scores.mean():.3f} +- {scores.std() / len(scores) ** 0.5:.3f} ({len(scores)})", flush=True)
     return 0
 
 

@@ -191,6 +191,24 @@ def _is_free(path: Path) -> bool:
         return _lock(handle)
     finally:
         os.close(handle)
+@contextmanager
+def writing(path: str | os.PathLike) -> Iterator[None]:
+    """Raise OutputError for whatever the system refuses in the block, which writes at `path`."""
+    try:
+        yield
+    except OutputError:
+        raise
+    except (OSError, ValueError) as error:  # a ValueError is what Python says of a path with a null byte
+        why = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise OutputError(f"cannot write {path}: {why}; choose another place") from None
+
+
+def make_folder(path: str | os.PathLike) -> Path:
+    """The folder, made with its parents where it was not there; OutputError where no file can be written into it."""
+    with writing(path):
+        os.makedirs(path, exist_ok=True)
+        tempfile.TemporaryFile(dir=path).close()  # finds out now rather than after what takes long
+    return Path(path)
 
 
 def _umask() -> int:

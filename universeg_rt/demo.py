@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .atomic import write_file
+from .atomic import make_folder, write_file
 from .cli.common import run_command
 from .ensemble import Ensemble
 from .errors import InputError
@@ -55,11 +55,11 @@ def load_slices() -> dict[str, np.ndarray]:
 
 def _main(args: argparse.Namespace) -> int:
     slices = load_slices()
+    make_folder(args.output)
     image, labels = slices.pop("T1"), slices
     segmenter = Segmenter.open(args.bundle)
     print(f"bundle {segmenter.bundle.manifest.name}; runner {segmenter.runner.name} ({segmenter.runner.reason}), "
           f"{segmenter.runner.place}")
-    args.output.mkdir(parents=True, exist_ok=True)
     report, panels = {}, []
     for name, label in labels.items():
         support = SupportSet.from_arrays(

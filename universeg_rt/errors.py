@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import reprlib
+
 
 class UniverSegError(Exception):
     """Base of all errors below; a command prints it as one line and exits with a non-zero status."""
@@ -49,3 +51,12 @@ class OutputError(UniverSegError, OSError):
 
 class TrainingError(UniverSegError):
     """A training run that cannot start or go on; nothing already written is lost."""
+
+
+_REPR = reprlib.Repr()
+_REPR.maxstring = _REPR.maxother = _REPR.maxlong = 80
+
+
+def shown(value: object) -> str:
+    """A value in a message: its repr in some hundred characters, however long or deeply nested it is."""
+    return _REPR.repr(value)

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import asdict, dataclass, fields
 
-from .errors import SpecError
+from .errors import SpecError, shown
+from .reading import reading, reason
 
 CROSS_ACTIVATIONS = ("none", "leaky_relu")
 DOWNSAMPLINGS = ("max_pool", "bilinear")
 UPSAMPLINGS = ("bilinear",)
+MAX_STAGES, MAX_FEATURES = 12, 1024  # far above any network of this kind; a mistyped one would take all memory
+MAX_JSON = 1 << 16  # bytes of a file, of which a specification takes some hundred
 
 
 @dataclass(frozen=True)
@@ -37,21 +41,22 @@ class NetworkSpec:
             try:
                 features = tuple(getattr(self, name))
             except TypeError:
-                raise SpecError(f"{name} is {getattr(self, name)!r}; give one integer a stage") from None
-            if any(isinstance(f, bool) or not isinstance(f, int) or f < 1 for f in features):
-                raise SpecError(f"{name} is {features!r}; each stage needs a positive integer number of features")
+                raise SpecError(f"{name} is {shown(getattr(self, name))}; give one integer a stage") from None
+            if any(isinstance(f, bool) or not isinstance(f, int) or not 1 <= f <= MAX_FEATURES for f in features):
+                raise SpecError(f"{name} is {shown(features)}; each stage needs a positive integer number of features, "
+                                f"at most {MAX_FEATURES}")
             object.__setattr__(self, name, features)
         _one_of("cross_activation", self.cross_activation, CROSS_ACTIVATIONS)
         _one_of("downsample", self.downsample, DOWNSAMPLINGS)
         _one_of("upsample", self.upsample, UPSAMPLINGS)
-        if len(self.encoder_features) < 2 or len(self.decoder_features) != len(self.encoder_features) - 1:
+        if not 2 <= len(self.encoder_features) <= MAX_STAGES or len(self.decoder_features) != len(self.encoder_features) - 1:
             raise SpecError(
                 f"{len(self.encoder_features)} encoder and {len(self.decoder_features)} decoder stages; a network "
-                "has at least 2 encoder stages and exactly one decoder stage less"
+                f"has 2 to {MAX_STAGES} encoder stages and exactly one decoder stage less"
             )
         if isinstance(self.negative_slope, bool) or not isinstance(self.negative_slope, (int, float)) \
                 or not 0.0 < self.negative_slope < 1.0:
-            raise SpecError(f"negative_slope is {self.negative_slope!r}; it must lie between 0 and 1")
+            raise SpecError(f"negative_slope is {shown(self.negative_slope)}; it must lie between 0 and 1")
 
     @property
     def size_multiple(self) -> int:
@@ -101,18 +106,27 @@ class NetworkSpec:
         if not isinstance(values, dict):
             raise SpecError(f"a network specification is a mapping of fields, not {type(values).__name__}")
         known = {f.name for f in fields(cls)}
-        unknown, missing = sorted(set(values) - known), sorted(known - set(values) - {"upsample", "negative_slope"})
+        unknown = sorted(map(shown, set(values) - known))
+        missing = sorted(known - set(values) - {"upsample", "negative_slope"})
         if unknown or missing:
-            raise SpecError(f"network specification: unknown fields {unknown}, missing fields {missing}")
+            raise SpecError(f"network specification: unknown fields {', '.join(unknown[:5]) or 'none'}, missing fields "
+                            f"{', '.join(missing) or 'none'}")
         return cls(**values)
 
     @classmethod
-    def from_json(cls, text: str) -> "NetworkSpec":
+    def from_json(cls, text: str | bytes) -> "NetworkSpec":
         try:
             values = json.loads(text)
-        except ValueError as error:
-            raise SpecError(f"network specification is not JSON: {error}") from None
+        except (ValueError, TypeError, RecursionError) as error:
+            raise SpecError(f"network specification is not JSON: {reason(error)}") from None
         return cls.from_dict(values)
+
+    @classmethod
+    def read(cls, path: str | os.PathLike) -> "NetworkSpec":
+        """From a JSON file; SpecError where it cannot be read or says no network."""
+        with reading("a network specification", path, SpecError):
+            with open(path, "rb") as file:
+                return cls.from_json(file.read(MAX_JSON))
 
     @classmethod
     def preset(cls, name: str) -> "NetworkSpec":
@@ -138,7 +152,7 @@ class BlockSpec:
 
 def _one_of(name: str, value: object, accepted: tuple[str, ...]) -> None:
     if value not in accepted:
-        raise SpecError(f"{name} is {value!r}; accepted: {', '.join(accepted)}")
+        raise SpecError(f"{name} is {shown(value)}; accepted: {', '.join(accepted)}")
 
 
 PRESETS = {

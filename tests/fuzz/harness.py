@@ -75,7 +75,8 @@ def _one_child(left: list[tuple[str, int]], results: dict[str, Result], settings
         if status == 0:
             return []
         said.seek(0)
-        words = said.read().decode(errors="replace")[-3000:]
+        words = said.read().decode(errors="replace")
+        words = words[words.find("Timeout ("):][:3000] if "Timeout (" in words else words[-3000:]
         if not case:
             raise RuntimeError(f"the fuzzers' child ended with {status} outside a case, after {name} case {index}:\n{words}")
         outcome = "time-out" if "Timeout (" in words else f"death ({status})"

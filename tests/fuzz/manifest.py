@@ -10,6 +10,7 @@ import copy
 import hashlib
 import json
 import os
+import random
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -28,13 +29,14 @@ ODD_VALUES = (None, True, False, 0, -1, 1, 2**31, 2**63, 10**40, 0.5, float("nan
 ODD_NAMES = ("../x", "/dev/zero", "a/../b", ".", "", "a//b", "a\0b", "x" * 300, "C:\\x", "*/_ORT_MEM_ADDR_/*", "\ud800", "manifest.json")
 
 
-def cases(rng: np.random.Generator, folder: Path) -> Iterator[tuple[str, Callable[[], None]]]:
+def cases(rng: random.Random, folder: Path) -> Iterator[tuple[str, Callable[[], None]]]:
     """CASES of them: what is changed, and a call that makes the changed bundle below `folder` and opens it."""
+    numbers = np.random.default_rng(rng.getrandbits(64))
     good = make_bundle(folder / "good")
     kinds = (_bits, _bytes, _cut, _value, _key, _name, _file_kind, _model_bytes, _external)
     for number in range(CASES):
         kind = kinds[number % len(kinds)]
-        said, change = kind(rng, good)
+        said, change = kind(numbers, good)
         yield f"{kind.__name__.strip('_')} {said}", _opener(good, folder / "case", change)
 
 

@@ -50,3 +50,11 @@ def test_without_nilearn_it_says_what_to_install(monkeypatch, capsys, tmp_path):
     assert demo.main(["--output", str(tmp_path / "out")]) == 1
     assert "pip install 'universeg_rt[demo]'" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_cannot_be_written_is_said_before_the_bundle_is_opened(monkeypatch, capsys, tmp_path):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(demo, "load_slices", lambda: {"T1": None})
+    monkeypatch.setattr(demo.Segmenter, "open", lambda *_, **__: pytest.fail("the bundle was opened"))
+    assert demo.main(["--output", str(tmp_path / "file" / "below")]) == 1
+    assert "cannot write" in capsys.readouterr().err

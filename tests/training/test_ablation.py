@@ -79,7 +79,7 @@ def test_the_studies_that_are_shipped_change_what_there_is(training_folder):
 
 
 @pytest.mark.parametrize("text, message", [
-    (None, "cannot read"), ("{", "is not YAML"), ("variants: {a: {}}", "missing"), ("{base: {}, held_out: {}, variants: {}}", "at least one"),
+    (None, "does not exist"), ("{", "is not YAML"), ("variants: {a: {}}", "missing"), ("{base: {}, held_out: {}, variants: {}}", "at least one"),
     (STUDY.replace("real_probability", "real_likelihood"), "real_likelihood"),
     (STUDY.replace("h.yaml", "d.yaml"), "both trained on and held out"),
 ])
@@ -87,6 +87,6 @@ def test_errors_are_one_line(folder, capsys, text, message):
     (folder / "s.yaml").unlink()
     if text is not None:
         (folder / "s.yaml").write_text(text)
-    assert command(folder) == 2
+    assert command(folder) == 1
     err = capsys.readouterr().err.strip()
-    assert err.startswith("ablation: ") and message in err and "\n" not in err
+    assert err.startswith("python -m universeg_rt.training.ablation: ") and message in err and "\n" not in err

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 
@@ -9,6 +11,7 @@ torch = pytest.importorskip("torch", reason="torch is not installed: pip install
 yaml = pytest.importorskip("yaml", reason="pyyaml is not installed: pip install 'universeg_rt[train]'")
 
 from universeg_rt.errors import InputError
+from universeg_rt.training import tasks
 from universeg_rt.training.datasets import load_dataset, read_dataset
 from universeg_rt.training.readers import load_folder, load_nifti, squared
 from universeg_rt.training.tasks import Task, load_npz, split_subjects, subjects_of
@@ -92,10 +95,75 @@ def test_too_few_subjects_for_splits():
         split_subjects(np.array(["a", "b", "a"]), "t")
 
 
-@pytest.mark.parametrize("pattern, message", [("(", "no regular expression"), ("abc", "no group")])
+@pytest.mark.parametrize("pattern, message", [
+    ("(", "no regular expression"), ("abc", "no group"), ("(a" + "a" * 200 + ")", "has 203 characters"),
+    (r"((\d{999}){999}){999}", "repeats a part more than")])
 def test_bad_subject_patterns(pattern, message):
     with pytest.raises(InputError, match=message):
         subjects_of(["a"], pattern)
+
+
+def test_a_pattern_that_would_search_for_ever_is_refused(monkeypatch):
+    monkeypatch.setattr(tasks, "PATTERN_SECONDS", 0.2)
+    with pytest.raises(InputError, match="takes longer than 0.2 seconds"):
+        subjects_of(["a" * 200 + f"!{i}" for i in range(50)], "^((a|aa)+)$")
+
+
+def test_a_group_that_takes_no_part_gives_the_whole_name():
+    assert list(subjects_of(["p1_x", "x"], r"(?:p(\d)_)?x")) == ["1", "x"]
+
+
+def test_ids_of_a_task_file_are_a_list(tmp_path):
+    images = np.ones((2, 4, 4), np.uint8)
+    np.savez(tmp_path / "t.npz", images=images, labels=images, ids=np.array("a"))
+    with pytest.raises(InputError, match=r"ids have the shape \(\)"):
+        load_npz(tmp_path / "t.npz")
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """write(name, image, mask) writes a pair of pictures; load() reads them all."""
+    from types import SimpleNamespace
+
+    from PIL import Image
+
+    for folder in ("images", "masks"):
+        (tmp_path / folder).mkdir()
+
+    def write(name, image, mask):
+        Image.fromarray(image).save(tmp_path / "images" / f"{name}.png")
+        Image.fromarray(mask).save(tmp_path / "masks" / f"{name}.png")
+
+    return SimpleNamespace(path=tmp_path, write=write, load=lambda: load_folder(tmp_path / "images", tmp_path / "masks", "t", size=8))
+
+
+def test_pipes_and_other_formats_under_the_name_of_an_image_are_refused(folders):
+    grey = np.full((8, 8), 9, np.uint8)
+    folders.write("a", grey, grey)
+    (folders.path / "images" / "a.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\n")
+    with pytest.raises(InputError, match="cannot be read as an image"):
+        folders.load()
+    (folders.path / "images" / "a.png").unlink()
+    os.mkfifo(folders.path / "images" / "a.png")
+    with pytest.raises(InputError, match="is a pipe or a device"):
+        folders.load()
+
+
+def test_the_alpha_of_a_mask_is_no_label(folders):
+    image, mask = np.full((8, 8), 9, np.uint8), np.zeros((8, 8, 4), np.uint8)
+    mask[:4, :, :3], mask[..., 3] = 255, 255
+    folders.write("a", image, mask)
+    assert folders.load().labels.sum() == 32
+    mask[0, 0, 3] = 0
+    folders.write("a", image, mask)
+    with pytest.raises(InputError, match="transparent pixels"):
+        folders.load()
+
+
+def test_images_of_16_bits_keep_their_contrast(folders):
+    ramp = np.arange(64, dtype=np.uint16).reshape(8, 8) * 1000
+    folders.write("a", ramp, np.full((8, 8), 1, np.uint8))
+    assert np.array_equal(folders.load().images[0], (ramp / 63000 * 255).round())
 
 
 def test_folders_of_images_and_masks(tmp_path):
@@ -117,7 +185,7 @@ def test_folders_of_images_and_masks(tmp_path):
     with pytest.raises(InputError, match="9 .1 in all. are in one"):
         load_folder(tmp_path / "images", tmp_path / "masks", "t")
     (tmp_path / "masks" / "9.png").write_bytes(b"no image")
-    with pytest.raises(InputError, match="9 cannot be read"):
+    with pytest.raises(InputError, match="9.png cannot be read"):
         load_folder(tmp_path / "images", tmp_path / "masks", "t")
     Image.fromarray(np.zeros((4, 4), np.uint8)).save(tmp_path / "images" / "9.png")
     Image.fromarray(np.zeros((4, 5), np.uint8)).save(tmp_path / "masks" / "9.png")
@@ -169,8 +237,25 @@ def test_bad_nifti_are_refused(volumes):
     with pytest.raises(InputError, match="no mid-slice"):
         load_nifti(volumes, {"t1": "{subject}/t1.nii.gz"}, segmentation, {"none": 9}, "d")
     (volumes / "s2" / "t1.nii.gz").write_bytes((volumes / "s1" / "t1.nii.gz").read_bytes()[:500])
-    with pytest.raises(InputError, match="not a whole NIfTI"):
+    with pytest.raises(InputError, match="cannot be read as a whole NIfTI"):
         load_nifti(volumes, {"t1": "{subject}/t1.nii.gz"}, segmentation, labels, "d")
+
+
+def test_a_small_file_that_says_it_is_a_huge_volume_is_refused(volumes):
+    import gzip
+
+    path = volumes / "s2" / "t1.nii.gz"
+    header = bytearray(gzip.decompress(path.read_bytes()))
+    header[42:48] = np.array([2000, 2000, 100], "<i2").tobytes()
+    path.write_bytes(gzip.compress(bytes(header[:400])))
+    with pytest.raises(InputError, match=r"says its shape is \(2000, 2000, 100\)"):
+        load_nifti(volumes, {"t1": "{subject}/t1.nii.gz"}, "{subject}/seg.nii.gz", {"box": 1}, "d")
+
+
+@pytest.mark.parametrize("pattern", ["/{subject}/seg.nii.gz", "../{subject}/seg.nii.gz", "**/{subject}", "{subject}\0"])
+def test_volumes_lie_below_the_data_folder(volumes, pattern):
+    with pytest.raises(InputError, match="not one below the data folder"):
+        load_nifti(volumes, {"t1": "{subject}/t1.nii.gz"}, pattern, {"box": 1}, "d")
 
 
 def test_squared_keeps_aspect_and_spacing():
