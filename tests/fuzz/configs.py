@@ -10,7 +10,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import yaml
-from universeg_rt.training.config import Stage, TrainConfig, from_dict, load_config, override, to_dict
+from universeg_rt.training.config import (
+    Stage,
+    TrainConfig,
+    from_dict,
+    load_config,
+    override,
+    to_dict,
+)
 from universeg_rt.training.episodes import EpisodeSource
 from universeg_rt.training.schedule import steps
 

@@ -11,7 +11,6 @@ import nibabel
 import numpy as np
 import yaml
 from PIL import Image
-
 from universeg_rt.training.datasets import load_dataset
 
 from .mutate import ODD_VALUES, changed, damaged

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import itertools
 import json
 import os
 import random
@@ -19,10 +20,17 @@ import numpy as np
 
 from universeg_rt.bundle import MANIFEST, Bundle, file_entry
 from universeg_rt.manifest import InputContract, Manifest, Models, sealed
-from universeg_rt.onnx_file import DATA_LOCATION, EXTERNAL_DATA, GRAPH, IR_VERSION, METADATA, _as_varint, _field
+from universeg_rt.onnx_file import (
+    DATA_LOCATION,
+    EXTERNAL_DATA,
+    GRAPH,
+    IR_VERSION,
+    METADATA,
+    _as_varint,
+    _field,
+)
 from universeg_rt.spec import NetworkSpec
 
-CASES = 2000
 STAGES = ("enc0.query", "head")
 ODD_VALUES = (None, True, False, 0, -1, 1, 2**31, 2**63, 10**40, 0.5, float("nan"), float("inf"), "", "x", "32", "\0", "\ud800", "../x",
               "/etc/passwd", "x" * 5000, [], [[]], {}, {"": None}, [1, 2, 3], ["a", "b"])
@@ -30,11 +38,11 @@ ODD_NAMES = ("../x", "/dev/zero", "a/../b", ".", "", "a//b", "a\0b", "x" * 300, 
 
 
 def cases(rng: random.Random, folder: Path) -> Iterator[tuple[str, Callable[[], None]]]:
-    """CASES of them: what is changed, and a call that makes the changed bundle below `folder` and opens it."""
+    """Without end: what is changed, and a call that makes the changed bundle below `folder` and opens it."""
     numbers = np.random.default_rng(rng.getrandbits(64))
     good = make_bundle(folder / "good")
     kinds = (_bits, _bytes, _cut, _value, _key, _name, _file_kind, _model_bytes, _external)
-    for number in range(CASES):
+    for number in itertools.count():
         kind = kinds[number % len(kinds)]
         said, change = kind(numbers, good)
         yield f"{kind.__name__.strip('_')} {said}", _opener(good, folder / "case", change)

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
-
 from universeg_rt.training.config import DataConfig, NetworkConfig, Stage, TrainConfig
 from universeg_rt.training.schedule import steps
 from universeg_rt.training.train import STATE, Trainer
