@@ -33,6 +33,7 @@ from universeg_rt.benchmarks.gpu_steps import artefacts, contenders, machine, pa
 from universeg_rt.cli.common import run_command  # noqa: E402
 from universeg_rt.errors import InputError, UniverSegError  # noqa: E402
 from universeg_rt.spec import PRESETS, NetworkSpec  # noqa: E402
+from universeg_rt.training.shipped import CHECKPOINT  # noqa: E402
 
 STEPS = {
     "machine": machine.run_machine, "ceilings": machine.run_ceilings, "network": artefacts.run_network,
@@ -41,7 +42,6 @@ STEPS = {
     "timing": timing.run_timing,
 }
 ALWAYS = ("machine", "ceilings", "network", "contenders")  # what the others stand on
-SHIPPED = Path(__file__).resolve().parents[1] / "training" / "weights" / "universeg_rt_v1.safetensors"
 SMALL = NetworkSpec("none", (6, 5, 7), (4, 6), "max_pool")  # all that v1 has, in a moment
 
 
@@ -109,8 +109,8 @@ def _main(options: argparse.Namespace) -> int:
     members = options.members or ([1, 2] if small else [1, 5])
     if min(*sizes, *members, options.threads) < 1 or (options.rounds is not None and options.rounds < 1):
         raise InputError("support sizes, members, rounds and threads must be positive")
-    if options.checkpoint is None and options.spec is None and not small and SHIPPED.is_file():
-        options.checkpoint = SHIPPED
+    if options.checkpoint is None and options.spec is None and not small and CHECKPOINT.is_file():
+        options.checkpoint = CHECKPOINT
     options.compile_backend = options.compile_backend or ("eager" if small else "inductor")
     options.work.mkdir(parents=True, exist_ok=True)
     if __name__ == "__main__" and __package__ in (None, ""):

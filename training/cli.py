@@ -9,11 +9,12 @@ import sys
 from pathlib import Path
 
 from universeg_rt.atomic import write_file
-from universeg_rt.errors import InputError, UniverSegError
+from universeg_rt.cli.common import run_command
+from universeg_rt.errors import InputError
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Exit status 0 when the run is done or was asked to stop, 2 for an error (one line on stderr)."""
+    """Exit status 0 when the run is done or was asked to stop, 1 for an error (one line on stderr)."""
     parser = argparse.ArgumentParser(prog="universeg-train", description=__doc__)
     parser.add_argument("config", type=Path, help="YAML file of the run (see configs/)")
     parser.add_argument("--output", type=Path, required=True, help="folder of the run; one that exists is gone on with")
@@ -24,17 +25,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, help="CPU threads of this process")
     parser.add_argument("--stop-after", type=int, metavar="SAMPLES", help="stop after so many more samples, to go on later")
     parser.add_argument("--no-progress", action="store_true", help="no progress bar, for logs")
-    options = parser.parse_args(arguments)
-    try:
-        train(options)
-    except UniverSegError as error:
-        print(f"universeg-train: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return run_command(train, parser, arguments)
 
 
-def train(options: argparse.Namespace) -> None:
-    """Read config and tasks, join other processes where torchrun started some, and run."""
+def train(options: argparse.Namespace) -> int:
+    """Read config and tasks, join other processes where torchrun started some, and run; gives the exit status 0."""
     import torch
     import torch.distributed as dist
     import yaml
@@ -82,6 +77,7 @@ def train(options: argparse.Namespace) -> None:
     finally:
         if parallel:
             dist.destroy_process_group()
+    return 0
 
 
 if __name__ == "__main__":

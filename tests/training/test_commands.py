@@ -69,23 +69,23 @@ def test_the_script_for_short_loans_goes_on_from_what_it_left(kit, tmp_path, tra
     assert [int(r["samples"]) for r in rows] == list(range(1, 11))
 
 
-def test_errors_are_one_line_and_status_2(kit, tmp_path, capsys, monkeypatch):
+def test_errors_are_one_line_and_status_1(kit, tmp_path, capsys, monkeypatch):
     monkeypatch.delenv("UNIVERSEG_DATA", raising=False)
-    assert cli.main([str(tmp_path / "none.yaml"), "--output", str(tmp_path / "o")]) == 2
+    assert cli.main([str(tmp_path / "none.yaml"), "--output", str(tmp_path / "o")]) == 1
     (tmp_path / "d.yaml").write_text("{name: d, licence: x, tasks: [{name: t, file: t.npz}]}")
     (tmp_path / "c.yaml").write_text("data: {datasets: [d.yaml]}")
-    assert cli.main([str(tmp_path / "c.yaml"), "--output", str(tmp_path / "o")]) == 2
-    assert cli.main([str(tmp_path / "c.yaml"), "--output", str(tmp_path / "o"), "--data-root", str(tmp_path)]) == 2
+    assert cli.main([str(tmp_path / "c.yaml"), "--output", str(tmp_path / "o")]) == 1
+    assert cli.main([str(tmp_path / "c.yaml"), "--output", str(tmp_path / "o"), "--data-root", str(tmp_path)]) == 1
     (tmp_path / "h.yaml").write_text("data: {datasets: [d.yaml]}\nvalidation: {datasets: [d.yaml]}")
     task = kit.real_task()
     np.savez(tmp_path / "t.npz", images=task.images, labels=task.labels, ids=task.subjects)
-    assert cli.main([str(tmp_path / "h.yaml"), "--output", str(tmp_path / "o"), "--data-root", str(tmp_path)]) == 2
+    assert cli.main([str(tmp_path / "h.yaml"), "--output", str(tmp_path / "o"), "--data-root", str(tmp_path)]) == 1
     lines = capsys.readouterr().err.strip().splitlines()
     assert len(lines) == 4 and all(line.startswith("universeg-train: ") for line in lines)
     assert "none.yaml" in lines[0] and "--data-root" in lines[1] and "t.npz" in lines[2] and "held out" in lines[3]
     if not torch.cuda.is_available():
         (tmp_path / "g.yaml").write_text("data: {real_probability: 0}")
-        assert cli.main([str(tmp_path / "g.yaml"), "--output", str(tmp_path / "o"), "--device", "cuda"]) == 2
+        assert cli.main([str(tmp_path / "g.yaml"), "--output", str(tmp_path / "o"), "--device", "cuda"]) == 1
         assert "sees no GPU" in capsys.readouterr().err
 
 

@@ -10,6 +10,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from ..errors import UniverSegError
+from ..install import install_hint
+
+EXTRAS = {"universeg-bench": "bench", "universeg-export": "export", "universeg-train": "train", "universeg-evaluate": "train"}
 
 
 def run_command(body: Callable[[argparse.Namespace], int], parser: argparse.ArgumentParser, arguments: list[str] | None) -> int:
@@ -25,10 +28,7 @@ def run_command(body: Callable[[argparse.Namespace], int], parser: argparse.Argu
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 1
     except ModuleNotFoundError as error:
-        if (error.name or "").startswith("universeg_rt"):
-            raise
-        print(f"{parser.prog}: the package {error.name} is missing; {_cure(parser.prog)}", file=sys.stderr)
-        return 1
+        return report_missing(parser.prog, error)
     except KeyboardInterrupt:
         print(f"{parser.prog}: interrupted", file=sys.stderr)
         return 130
@@ -50,6 +50,12 @@ def _terminated_like_interrupted() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _cure(program: str) -> str:
-    extra = {"universeg-bench": "[bench]", "universeg-export": "[export]", "universeg-train": "[train]", "universeg-evaluate": "[train]"}.get(program, "")
-    return f"pip install 'universeg_rt{extra}'"
+def report_missing(program: str, error: ModuleNotFoundError) -> int:
+    """Print the package that a command misses with the cure, one line on stderr, and give the exit status 1.
+
+    Raises the error again where a part of the project itself is missing.
+    """
+    if (error.name or "").startswith("universeg_rt"):
+        raise error
+    print(f"{program}: the package {error.name} is missing; {install_hint(EXTRAS.get(program, ''))}", file=sys.stderr)
+    return 1
