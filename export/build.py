@@ -27,7 +27,6 @@ from universeg_rt.training.checkpoint import weights_sha256
 from .calibration import SYNTHETIC, CalibrationData, synthetic_episodes
 from .folds import fold
 from .held_out import HeldOutTolerance, check_held_out
-from .memory import kept_memory
 from .parity import AnyTolerance, HalfTolerance, MaskTolerance, ParityReport, Reference, Tolerance, check_parity
 from .precisions import Precision, open_models, write_models
 from .sensitivity import int8_plan
@@ -101,7 +100,7 @@ def build_bundle(
     metadata = {"universeg.spec": spec.to_json(), "universeg.version": version, "universeg.weights_sha256": digest}
     provenance = dict(provenance or {})
     tolerances: dict[str, AnyTolerance] = {"fp32": tolerance, "fp16": half_tolerance, "int8": int8_tolerance}
-    with write_folder(output) as folder, kept_memory():
+    with write_folder(output) as folder:
         attempts, plan = _Attempts(folder), None
         if "int8" in precisions:
             calibration = synthetic_episodes(grid, 0) if calibration is None else calibration

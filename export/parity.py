@@ -14,6 +14,8 @@ import numpy as np
 from universeg_rt.errors import ParityError
 from universeg_rt.spec import NetworkSpec
 
+from .memory import kept_memory
+
 SUPPORT_SIZES = (1, 2, 7, 16, 64)
 MEMBERS = (1, 3)
 IMAGE_SIZES = ((128, 128), (64, 96))
@@ -163,7 +165,8 @@ def check_parity(
             case = Case(*inputs, members)
             beside = _compare("plain half", case, plain_half[:, :members], expected[:, :members]) if half else None
             for name, model in models.items():
-                actual = model(support[:members], entry_weights[:members], query)
+                with kept_memory():
+                    actual = model(support[:members], entry_weights[:members], query)
                 results.append(replace(_compare(name, case, actual, expected[:, :members]), half=beside))
         if not all(r.within(tolerance) for r in results[-len(MEMBERS) * len(models):]):
             break
@@ -251,7 +254,7 @@ class Reference:
         if half:
             _convolve_as_gpus_do(network)
         out = []
-        with torch.inference_mode():
+        with torch.inference_mode(), kept_memory():
             for entries, row in zip(support, entry_weights):
                 x, q, w = (torch.from_numpy(a).to(dtype) for a in (entries[None], query, row[None]))
                 out.append(network(q, x[:, :, :1], x[:, :, 1:], w).float().numpy())
