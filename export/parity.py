@@ -228,11 +228,12 @@ def _ellipses(rng: np.random.Generator, count: int, height: int, width: int) -> 
 class Reference:
     """The reference network on the inputs of `make_inputs`, one member at a time (its memory grows with S).
 
-    It remembers logits, not maps, so that models of several precisions are compared with one run of it.
+    It remembers logits, not maps, so that models of several precisions are compared with one run of it. device: as PyTorch
+    names it.
     """
 
-    def __init__(self, spec: NetworkSpec, weights: Mapping[str, np.ndarray]) -> None:
-        self.spec, self.weights = spec, weights
+    def __init__(self, spec: NetworkSpec, weights: Mapping[str, np.ndarray], device: str = "cpu") -> None:
+        self.spec, self.weights, self.device = spec, weights, device
         self._logits: dict[tuple, np.ndarray] = {}
 
     def logits(self, kind: str, height: int, width: int, entries: int, half: bool = False) -> np.ndarray:
@@ -250,14 +251,14 @@ class Reference:
         network = UniverSeg(self.spec).eval()
         network.load_state_dict({key: torch.from_numpy(np.asarray(value)) for key, value in self.weights.items()})
         dtype = torch.float16 if half else torch.float32
-        network.to(dtype)
+        network.to(self.device, dtype)
         if half:
             _convolve_as_gpus_do(network)
         out = []
         with torch.inference_mode(), kept_memory():
             for entries, row in zip(support, entry_weights):
-                x, q, w = (torch.from_numpy(a).to(dtype) for a in (entries[None], query, row[None]))
-                out.append(network(q, x[:, :, :1], x[:, :, 1:], w).float().numpy())
+                x, q, w = (torch.from_numpy(a).to(self.device, dtype) for a in (entries[None], query, row[None]))
+                out.append(network(q, x[:, :, :1], x[:, :, 1:], w).float().cpu().numpy())
         return np.stack(out, axis=1)
 
 

@@ -193,6 +193,8 @@ def test_explain_prints_both_variants(capsys):
     assert main(["--explain"]) == 0
     out = capsys.readouterr().out
     assert "=== v1" in out and "=== paper" in out
+    taken, left = out.split("not taken, though exact")[0], out.split("not taken, though exact")[1].split("===")[0]
+    assert "prepared_support: " in taken and "prepare.onnx and predict.onnx" in taken and "prepared_support" not in left
     assert "not applied to" in out and "an activation stands between the two convolutions" in out
 
 

@@ -64,8 +64,10 @@ def test_the_script_for_short_loans_goes_on_from_what_it_left(kit, tmp_path, tra
             ["bash", script, "1", tmp_path / "run.yaml", tmp_path / output, tmp_path / previous if previous else "",
              "--stop-after", "5", "--threads", "1", "--no-progress"], env=environment, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
-        assert not (tmp_path / output / STATE).exists() and (tmp_path / output / LATEST).exists()
-    rows = list(csv.DictReader(open(tmp_path / "second" / "log.csv")))
+        assert not (tmp_path / output / "run").exists() and 1 <= len(list((tmp_path / output).iterdir())) <= 8
+    subprocess.run("cat second/run.tar.part* | tar -x", shell=True, check=True, cwd=tmp_path)
+    assert (tmp_path / STATE).is_file() and (tmp_path / LATEST).is_file()
+    rows = list(csv.DictReader(open(tmp_path / "log.csv")))
     assert [int(r["samples"]) for r in rows] == list(range(1, 11))
 
 
