@@ -60,6 +60,7 @@ def _main(args: argparse.Namespace) -> int:
         return 0
     if args.checkpoint is None or args.output is None:
         raise InputError("give --checkpoint and --output (or --explain, or --bundle with --engine); --help shows an example")
+    import torch  # noqa: F401  (the reference network: where it is missing, that is said before anything is computed)
     from tqdm import tqdm
 
     from universeg_rt.training.checkpoint import load_checkpoint
