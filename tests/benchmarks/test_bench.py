@@ -43,7 +43,7 @@ SIDES = ["reference", "reference-kept", "plain", "folded-onnxruntime", "ours"]
 
 @pytest.fixture(scope="module")
 def results(options, tmp_path_factory):
-    pytest.importorskip("matplotlib", reason="the plot needs matplotlib: pip install 'universeg_rt[bench]'")
+    pytest.importorskip("matplotlib", reason="the plot needs matplotlib: pip install '.[bench]'")
     folder = tmp_path_factory.mktemp("results")
     sizes = ["--support-sizes", "1", "3", "--limit", "reference=1"]
     assert bench.main([*options, *sizes, "--sides", *SIDES, "--starts", "1", "--output", str(folder)]) == 0

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-onnx = pytest.importorskip("onnx", reason="onnx is not installed: pip install 'universeg_rt[export]'")
-torch = pytest.importorskip("torch", reason="torch is not installed: pip install 'universeg_rt[export]'")
+onnx = pytest.importorskip("onnx", reason="onnx is not installed: pip install '.[export]'")
+torch = pytest.importorskip("torch", reason="torch is not installed: pip install '.[export]'")
 
 from universeg_rt import Bundle
 from universeg_rt.errors import InputError, OutputError, ParityError

@@ -9,7 +9,7 @@ import re
 import numpy as np
 import pytest
 
-onnx = pytest.importorskip("onnx", reason="onnx is not installed: pip install 'universeg_rt[export]'")
+onnx = pytest.importorskip("onnx", reason="onnx is not installed: pip install '.[export]'")
 torch = pytest.importorskip("torch", reason="torch is not installed: pip install torch")
 
 from universeg_rt import Bundle, Segmenter, SupportSet

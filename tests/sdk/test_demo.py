@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-pytest.importorskip("nibabel", reason="the demo needs nibabel: pip install 'universeg_rt[demo]'")
+pytest.importorskip("nibabel", reason="the demo needs nibabel: pip install '.[demo]'")
 
 from universeg_rt import demo
 
