@@ -17,6 +17,7 @@ from universeg_rt.atomic import write_file
 from universeg_rt.bundle import SHIPPED, Bundle
 from universeg_rt.cli.common import run_command
 from universeg_rt.errors import InputError, OutputError
+from universeg_rt.training.shipped import CHECKPOINT, CURE
 
 from .sides import OURS, PEERS, TORCH, our_sides
 
@@ -112,12 +113,17 @@ def _checkpoint(args: argparse.Namespace, bundle: Bundle) -> Path | None:
     """The reference's weights, checked to be the bundle's; None where no side needs them."""
     if not set(args.sides) & set(TORCH):
         return None
-    from universeg_rt import training
+    path = args.checkpoint or (CHECKPOINT if args.bundle == SHIPPED else None)
+    if path is None or not path.is_file():
+        missing = f"the reference needs the bundle's weights, and {path or 'no checkpoint'} is {'not there' if path else 'given'}; {CURE}"
+        asked = sorted(args.named & set(TORCH))
+        if args.checkpoint or asked:
+            raise InputError(f"{missing}, or leave out --sides {' '.join(asked or TORCH)}")
+        print(f"universeg-bench: without {', '.join(side for side in args.sides if side in TORCH)}: {missing}", file=sys.stderr)
+        args.sides = [side for side in args.sides if side not in TORCH]
+        return None
     from universeg_rt.training.checkpoint import load_checkpoint, weights_sha256
 
-    path = args.checkpoint or Path(training.__file__).parent / "weights" / f"{bundle.manifest.name}.safetensors"
-    if not path.is_file():
-        raise InputError(f"the reference needs the bundle's weights, and {path} is not there; give --checkpoint, or other --sides")
     _, weights, _ = load_checkpoint(path)
     if weights_sha256(weights) != bundle.manifest.weights_sha256:
         raise InputError(f"{path} holds other weights than {args.bundle}; give the checkpoint that the bundle was exported from")

@@ -15,24 +15,23 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import time
 from pathlib import Path
 
 if __package__ in (None, ""):  # run as a script: make the checkout importable as the package
-    _root = Path(__file__).resolve().parents[1]
-    sys.path[0] = str(_root)
-    import universeg_rt
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+    from universeg_rt.checkout import make_importable
 
-    if str(_root) not in universeg_rt.__path__:
-        universeg_rt.__path__.append(str(_root))
+    make_importable()
 
 from universeg_rt.atomic import write_file  # noqa: E402
 from universeg_rt.benchmarks.gpu_steps import artefacts, contenders, machine, parity, timing  # noqa: E402
+from universeg_rt.checkout import make_importable_for_children  # noqa: E402
 from universeg_rt.cli.common import run_command  # noqa: E402
 from universeg_rt.errors import InputError, UniverSegError  # noqa: E402
 from universeg_rt.spec import PRESETS, NetworkSpec  # noqa: E402
+from universeg_rt.training.shipped import CHECKPOINT  # noqa: E402
 
 STEPS = {
     "machine": machine.run_machine, "ceilings": machine.run_ceilings, "network": artefacts.run_network,
@@ -41,7 +40,6 @@ STEPS = {
     "timing": timing.run_timing,
 }
 ALWAYS = ("machine", "ceilings", "network", "contenders")  # what the others stand on
-SHIPPED = Path(__file__).resolve().parents[1] / "training" / "weights" / "universeg_rt_v1.safetensors"
 SMALL = NetworkSpec("none", (6, 5, 7), (4, 6), "max_pool")  # all that v1 has, in a moment
 
 
@@ -66,21 +64,13 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--kernels-build", type=Path, help="folder of an earlier build of the kernels, to go on from")
     p.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="cpu: toy sizes; checks this program, not the speed")
     p.add_argument("--dry-run", action="store_true", help="the same as --device cpu")
+    p.add_argument("--compile", action="store_true", help="torch.compile too, which compiles anew for every shape, for minutes")
+    p.add_argument("--cpu-reference", action="store_true",
+                   help="compare with the reference on the CPU at every S; by default with it on the GPU in float32, and that with the "
+                        "CPU at the smallest S only")
     p.add_argument("--compile-backend", help="of torch.compile (inductor; on the CPU eager)")
     p.add_argument("--threads", type=int, default=1, help="of PyTorch with --device cpu (1)")
     return p
-
-
-def for_children(root: Path, site: Path) -> None:
-    """Let processes that this one starts import a checkout as if it were installed: links under `site`, on PYTHONPATH."""
-    package = site.absolute() / "universeg_rt"
-    package.mkdir(parents=True, exist_ok=True)
-    parts = [*(root / "universeg_rt").iterdir(), *(root / name for name in ("export", "kernels", "training", "benchmarks"))]
-    for part in parts:
-        link = package / part.name
-        if not link.exists():
-            link.symlink_to(part)
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(site.absolute()), os.environ.get("PYTHONPATH"))))
 
 
 class Report:
@@ -109,12 +99,12 @@ def _main(options: argparse.Namespace) -> int:
     members = options.members or ([1, 2] if small else [1, 5])
     if min(*sizes, *members, options.threads) < 1 or (options.rounds is not None and options.rounds < 1):
         raise InputError("support sizes, members, rounds and threads must be positive")
-    if options.checkpoint is None and options.spec is None and not small and SHIPPED.is_file():
-        options.checkpoint = SHIPPED
+    if options.checkpoint is None and options.spec is None and not small and CHECKPOINT.is_file():
+        options.checkpoint = CHECKPOINT
     options.compile_backend = options.compile_backend or ("eager" if small else "inductor")
     options.work.mkdir(parents=True, exist_ok=True)
     if __name__ == "__main__" and __package__ in (None, ""):
-        for_children(_root, options.work / "site")
+        make_importable_for_children(options.work / "site")
     command = sys.argv[1:] if __name__ == "__main__" else []
     report = Report(options.out, {"device": device, "passed": None, "command": command, "steps": {}})
     state = {

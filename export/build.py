@@ -1,9 +1,16 @@
-"""From weights to a checked bundle: fold, emit, compare with the reference, write the manifest; all of it or nothing."""
+"""From weights to a checked bundle: fold, emit, compare with the reference, write the manifest.
+
+All of it or nothing, as far as float32 goes; another precision that fails its gate is left out, and the caller is told why.
+The cheapest gate comes first: int8's held-out tasks take seconds, the comparisons with the reference minutes.
+"""
 
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -11,21 +18,51 @@ import numpy as np
 import universeg_rt
 from universeg_rt.atomic import write_folder
 from universeg_rt.bundle import MANIFEST, Bundle, file_entry
-from universeg_rt.errors import InputError, OutputError
-from universeg_rt.manifest import InputContract, Manifest, network_metadata
+from universeg_rt.errors import InputError, OutputError, ParityError
+from universeg_rt.manifest import InputContract, Manifest, Models, network_metadata
 from universeg_rt.runners import PRECISIONS
 from universeg_rt.spec import NetworkSpec
 from universeg_rt.training.checkpoint import weights_sha256
 
-from .calibration import CalibrationData, calibrate, synthetic_episodes
+from .calibration import SYNTHETIC, CalibrationData, synthetic_episodes
 from .folds import fold
 from .held_out import HeldOutTolerance, check_held_out
 from .parity import AnyTolerance, HalfTolerance, MaskTolerance, ParityReport, Reference, Tolerance, check_parity
 from .precisions import Precision, open_models, write_models
-from .sensitivity import MARGIN, spare_blocks
+from .sensitivity import int8_plan
 
 HELD_OUT = 500_000  # number of the first held-out task: far from those that are calibrated on
 HELD_OUT_TASKS = 12
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A written bundle, the parity report of each precision in it, and why each other one that was asked for is not."""
+
+    bundle: Bundle
+    reports: dict[str, ParityReport]
+    failed: dict[str, str]
+
+
+@dataclass
+class _Attempts:
+    """The precisions that are still in the race, and why the others left it."""
+
+    folder: Path
+    models: dict[str, Models] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+
+    @contextmanager
+    def gate(self, precision: str, cure: str = "") -> Iterator[None]:
+        """Removes a precision that fails inside, but for float32, without which there is no bundle: its error goes on."""
+        try:
+            yield
+        except ParityError as error:
+            if precision == "fp32":
+                raise
+            del self.models[precision]
+            shutil.rmtree(self.folder / precision)
+            self.failed[precision] = f"{str(error).splitlines()[0]}; {cure}, or export without --precision {precision}"
 
 
 def build_bundle(
@@ -44,14 +81,15 @@ def build_bundle(
     int8_tolerance: MaskTolerance = MaskTolerance(),
     held_out_tolerance: HeldOutTolerance = HeldOutTolerance(),
     progress: Callable[[Sequence], Iterator] = iter,
-) -> tuple[Bundle, dict[str, ParityReport]]:
-    """Write a bundle for a network to the folder `output`; also returns each precision's parity report.
+) -> Exported:
+    """Write a bundle for a network to the folder `output`.
 
     grid: height and width that images are resized to. precisions: of `runners.PRECISIONS`; fp32 is always among them.
     calibration: of int8 (None: synthetic tasks of seed 0). A bundle already at `output` is replaced; anything else there is
-    left alone. Raises ParityError where a model differs from the reference by more than its precision's tolerance,
-    InputError for a grid the network cannot take, an unknown precision or calibration data that cannot be used, OutputError
-    where nothing can be written; in each case nothing is left behind.
+    left alone. A precision beside float32 that differs from the reference by more than its tolerance is not written; the
+    result's `failed` says why. Raises ParityError where float32 does, InputError for a grid the network cannot take, an
+    unknown precision or calibration data that cannot be used, OutputError where nothing can be written; in each case nothing
+    is left behind.
     """
     output = Path(output)
     check_grid(spec, grid)
@@ -62,31 +100,43 @@ def build_bundle(
     given = InputContract(grid[0], grid[1], spec.size_multiple)
     metadata = network_metadata(spec, digest, given, version)
     provenance = dict(provenance or {})
+    tolerances: dict[str, AnyTolerance] = {"fp32": tolerance, "fp16": half_tolerance, "int8": int8_tolerance}
     with write_folder(output) as folder:
-        reference, models, reports, parity = Reference(spec, weights), {}, {}, {}
-        for precision in precisions:
-            quantisation = None
-            if precision == "int8":
-                calibration = synthetic_episodes(grid, 0) if calibration is None else calibration
-                quantisation, spared = spare_blocks(
-                    network, calibrate(network, calibration, progress), calibration, MARGIN * held_out_tolerance.flipped)
-                provenance["calibration"] = {**calibration.provenance(), "blocks_in_float": list(spared)}
-            dtype = np.float16 if precision == "fp16" else np.float32
-            models[precision] = write_models(folder, network, Precision(precision, dtype, quantisation), metadata, version)
-            held: AnyTolerance = {"fp32": tolerance, "fp16": half_tolerance, "int8": int8_tolerance}[precision]
-            opened = open_models(folder, models[precision], spec)
-            reports[precision] = check_parity(spec, weights, opened, held, progress, reference)
-            parity[precision] = reports[precision].summary()
-            if precision == "int8":
+        attempts, plan = _Attempts(folder), None
+        if "int8" in precisions:
+            calibration = synthetic_episodes(grid, 0) if calibration is None else calibration
+            plan, spared = int8_plan(network, calibration, grid, held_out_tolerance.flipped, progress)
+            provenance["calibration"] = {**calibration.provenance(), "blocks_in_float": list(spared)}
+        for name in precisions:
+            precision = Precision(name, np.float16 if name == "fp16" else np.float32, plan if name == "int8" else None)
+            attempts.models[name] = write_models(folder, network, precision, metadata, version)
+        opened = {name: open_models(folder, models, spec) for name, models in attempts.models.items()}
+        held_out, reports, reference = {}, {}, Reference(spec, weights)
+        if calibration is not None and "int8" in precisions:
+            with attempts.gate("int8", _cure("int8", calibration)):
                 fresh = synthetic_episodes(grid, calibration.seed, HELD_OUT_TASKS, first=HELD_OUT)
-                float32 = open_models(folder, models["fp32"], spec)["streamed"]
-                parity[precision]["held_out"] = check_held_out(opened, float32, fresh, held_out_tolerance, progress)
+                held_out = {"held_out": check_held_out(opened["int8"], opened["fp32"]["streamed"], fresh, held_out_tolerance, progress)}
+        for name in tuple(attempts.models):
+            with attempts.gate(name, _cure(name, calibration)):
+                reports[name] = check_parity(spec, weights, opened[name], tolerances[name], progress, reference)
+        if "int8" in attempts.failed:
+            del provenance["calibration"]
+        parity = {name: {**report.summary(), **(held_out if name == "int8" else {})} for name, report in reports.items()}
         files = {str(p.relative_to(folder).as_posix()): file_entry(p) for p in sorted(folder.rglob("*")) if p.is_file()}
         manifest = Manifest(
             name=name, version=version, spec=spec, weights_sha256=digest,
-            input=given, models=models, files=files, provenance=provenance, licence=dict(licence or {}))
+            input=given, models=attempts.models, files=files, provenance=provenance, licence=dict(licence or {}))
         (folder / MANIFEST).write_text(manifest.with_parity(parity).to_json())
-    return Bundle.open(output), reports
+    return Exported(Bundle.open(output), reports, attempts.failed)
+
+
+def _cure(precision: str, calibration: CalibrationData | None) -> str:
+    """What may bring a precision within its tolerance."""
+    if precision != "int8" or calibration is None:
+        return "run these weights in float32 (engines: with --tf32)"
+    if calibration.source == SYNTHETIC:
+        return "calibrate on images like yours (--calibration SUPPORT)"
+    return "give --calibration more entries, and more different ones, or leave it out (then synthetic tasks are taken)"
 
 
 def check_output(output: Path) -> None:

@@ -26,6 +26,7 @@ EPISODES = 24
 ENTRIES = 8
 SAMPLE = 20_000  # values of a map and episode
 CUTS = np.linspace(0.2, 1.0, 81)  # candidates for the largest value kept, as shares of the largest seen
+SYNTHETIC = "synthetic tasks of universeg_rt.training.synthetic"
 METHOD = ("symmetric int8, zero point 0; maps by smallest mean squared error (for the native runner of each channel), weights by each "
           "output channel's largest value")
 
@@ -86,7 +87,7 @@ def synthetic_episodes(grid: tuple[int, int], seed: int, episodes: int = EPISODE
         low, high = (f(pair[:, :1], axis=(2, 3), keepdims=True) for f in (np.min, np.max))
         pair[:, :1] = (pair[:, :1] - low) / np.maximum(high - low, 1e-6)
         made.append(Episode(pair[:1, :1], pair[:1, 1:], pair[None, 1:]))
-    return CalibrationData("synthetic tasks of universeg_rt.training.synthetic", seed, tuple(made))
+    return CalibrationData(SYNTHETIC, seed, tuple(made))
 
 
 def support_episodes(path: str | os.PathLike, grid: tuple[int, int], seed: int, episodes: int = EPISODES,

@@ -24,12 +24,10 @@ from universeg_rt.cli.common import run_command
 from universeg_rt.errors import InputError, ParityError
 from universeg_rt.runners import PRECISIONS, RUNNERS, open_runner
 from universeg_rt.spec import PRESETS, NetworkSpec
+from universeg_rt.training.shipped import CHECKPOINT, CURE
 
 from . import parity
 from .parity import AnyTolerance, Case, HalfTolerance, MaskTolerance, Model, ParityReport, Reference, Tolerance
-
-# The checkpoint of the bundle that is shipped, in a checkout.
-SHIPPED = Path(__file__).resolve().parents[1] / "training" / "weights" / "universeg_rt_v1.safetensors"
 
 
 @dataclass(frozen=True)
@@ -148,10 +146,10 @@ def _main(args: argparse.Namespace) -> int:
 def _weights(bundle: Bundle, args: argparse.Namespace) -> tuple[NetworkSpec, dict[str, np.ndarray]]:
     from universeg_rt.training.checkpoint import load_checkpoint, weights_sha256
 
-    path = args.checkpoint or (SHIPPED if args.bundle is None else None)
+    path = args.checkpoint or (CHECKPOINT if args.bundle is None else None)
     if path is None or not path.is_file():
         named = bundle.manifest.provenance.get("checkpoint", "not named in it")
-        raise InputError(f"--checkpoint {path} is no file" if path is not None else
+        raise InputError(f"{path} is no file; {CURE}" if path is not None else
                          f"give --checkpoint, the weights that the bundle was exported from ({named}): the reference network is "
                          "made of them")
     spec, weights, _ = load_checkpoint(path, None if args.spec is None else NetworkSpec.preset(args.spec))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from .emit import layers
 from .folded import FoldedBlock, FoldedNetwork
-from .folds import NOT_TAKEN
+from .folds import BY_FORM, NOT_TAKEN
 
 
 @dataclass(frozen=True)
@@ -123,5 +123,6 @@ def table(network: FoldedNetwork, height: int = 128, width: int = 128, support_s
             blocks = [n for n in notes if n.reason == reason]
             verb = "applied" if blocks[0].applied else "not applied"
             lines.append(f"    {verb} to {', '.join(n.block for n in blocks)}: {reason}")
+    lines += ["  taken by some forms of the network"] + [f"    {name}: {reason}" for name, reason in BY_FORM.items()]
     lines += ["  not taken, though exact"] + [f"    {name}: {reason}" for name, reason in NOT_TAKEN.items()]
     return "\n".join(lines)

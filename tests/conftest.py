@@ -46,8 +46,8 @@ def parity_archive():
 @pytest.fixture(scope="session")
 def small_bundle(tmp_path_factory) -> Path:
     """A bundle of SMALL_SPEC with random weights, exported and checked as users do."""
-    pytest.importorskip("onnx", reason="exporting needs onnx: pip install 'universeg_rt[export]'")
-    pytest.importorskip("torch", reason="the parity gate needs torch: pip install 'universeg_rt[export]'")
+    pytest.importorskip("onnx", reason="exporting needs onnx: pip install '.[export]'")
+    pytest.importorskip("torch", reason="the parity gate needs torch: pip install '.[export]'")
     from universeg_rt.export import parity
     from universeg_rt.export.build import build_bundle
 

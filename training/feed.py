@@ -43,6 +43,6 @@ def _quiet_worker(_: int) -> None:
     import signal
 
     torch.set_num_threads(1)
-    # The parent decides when to stop; a signal to the whole group must not break a worker off first.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    # The parent decides when to stop, and a worker ends when its parent does: a signal to the whole group must not end it first.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)

@@ -20,6 +20,7 @@ from .cli.common import run_command
 from .ensemble import Ensemble
 from .errors import InputError
 from .images import write_png, overlay, write_mask, write_overlay
+from .install import install_hint
 from .metrics import dice
 from .segmenter import Segmenter
 from .support import SupportSet
@@ -41,7 +42,7 @@ def load_slices() -> dict[str, np.ndarray]:
     """
     spec = importlib.util.find_spec("nilearn")
     if spec is None or spec.origin is None:
-        raise InputError("the demo's MRI comes with the package nilearn; pip install 'universeg_rt[demo]'")
+        raise InputError(f"the demo's MRI comes with the package nilearn, which is missing; {install_hint('demo')}")
     import nibabel
 
     folder = Path(spec.origin).parent / "datasets" / "data"

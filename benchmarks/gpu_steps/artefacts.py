@@ -12,12 +12,13 @@ from pathlib import Path
 import numpy as np
 
 import universeg_rt
-from universeg_rt.bundle import MANIFEST, Bundle, file_entry
+from universeg_rt.bundle import MANIFEST, SHIPPED, Bundle, file_entry
 from universeg_rt.engine import Profile
 from universeg_rt.errors import UniverSegError
 from universeg_rt.export.cost import network_cost
 from universeg_rt.export.folds import fold
-from universeg_rt.manifest import InputContract, Manifest, network_metadata
+from universeg_rt.export.quantise import Quantisation
+from universeg_rt.manifest import InputContract, Manifest, Models, network_metadata
 from universeg_rt.spec import NetworkSpec
 
 from ..models import random_weights
@@ -91,16 +92,19 @@ def run_bundle(state: dict, entry: dict) -> None:
     folder.mkdir(parents=True)
     digest, given = _digest(state["weights"]), InputContract(*state["grid"], state["spec"].size_multiple)
     metadata = network_metadata(state["spec"], digest, given, universeg_rt.__version__)
-    models, entry["skipped"] = {}, {}
+    models, entry["skipped"], shipped = {}, {}, _shipped_bundle(state)
     for name in ("fp32", "fp16", "int8"):
         try:
             quantisation = None
             if name == "int8":
                 if state["options"].no_int8 or state["options"].checkpoint is None:
                     raise UniverSegError("left out by --no-int8, or since the weights are random: their masks are of no task")
-                from universeg_rt.export.calibration import calibrate, synthetic_episodes
-
-                quantisation = calibrate(state["network"], synthetic_episodes(state["grid"], 0), iter)
+                if shipped is not None and "int8" in shipped.manifest.models:
+                    models[name] = _copy_models(shipped, name, folder)
+                    entry["int8"] = "the shipped bundle's own models"
+                    continue
+                quantisation, spared = _int8_plan(state)
+                entry["int8"] = f"calibrated here, in float: {', '.join(spared) or 'nothing'}"
             dtype = np.float16 if name == "fp16" else np.float32
             models[name] = write_models(folder, state["network"], Precision(name, dtype, quantisation), metadata, "0")
         except Exception as error:
@@ -115,6 +119,34 @@ def run_bundle(state: dict, entry: dict) -> None:
     (folder / MANIFEST).write_text(manifest.to_json())
     state["bundle"] = Bundle.open(folder)
     entry["precisions"] = list(models)
+
+
+def _shipped_bundle(state: dict) -> Bundle | None:
+    """The shipped bundle, where it is of these weights and this image size."""
+    if not (SHIPPED / MANIFEST).is_file():
+        return None
+    bundle = Bundle.open(SHIPPED)
+    size = bundle.manifest.input.height, bundle.manifest.input.width
+    return bundle if bundle.manifest.weights_sha256 == _digest(state["weights"]) and size == tuple(state["grid"]) else None
+
+
+def _copy_models(bundle: Bundle, precision: str, folder: Path) -> Models:
+    """Copies a bundle's models of one precision, so that what is timed is what users run."""
+    models = bundle.manifest.models[precision]
+    for file in models.listed:
+        (folder / file).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(bundle.file(file), folder / file)
+    return models
+
+
+def _int8_plan(state: dict) -> tuple[Quantisation, tuple[str, ...]]:
+    """What the export would choose: the same calibration, the same blocks left in float."""
+    from universeg_rt.export.calibration import synthetic_episodes
+    from universeg_rt.export.held_out import HeldOutTolerance
+    from universeg_rt.export.sensitivity import int8_plan
+
+    grid = tuple(state["grid"])
+    return int8_plan(state["network"], synthetic_episodes(grid, 0), grid, HeldOutTolerance().flipped)
 
 
 def run_plain(state: dict, entry: dict) -> None:

@@ -219,7 +219,11 @@ def run_contenders(state: dict, entry: dict) -> None:
     for precision in ("fp32", "tf32", "fp16"):
         start(f"reference {precision}", lambda: TorchReference(state, precision))
     for precision in ("tf32", "fp16"):
-        start(f"torch.compile {precision}", lambda: _compiled(state, precision))
+        name = f"torch.compile {precision}"
+        if state["options"].compile or any(part in name for part in wanted or ()):
+            start(name, lambda: _compiled(state, precision))
+        else:
+            entry["skipped"][name] = "left out: it compiles anew for every shape, for minutes (--compile)"
     for precision in ("fp32", "tf32", "fp16"):
         start(f"folded torch {precision}", lambda: TorchFolded(state, precision))
         start(f"folded torch {precision} kernels", lambda: TorchFolded(state, precision, kernels=True))

@@ -18,17 +18,26 @@ from universeg_rt.errors import RunnerError
 from universeg_rt.kernels.support_mean import host
 from universeg_rt.spec import NetworkSpec
 
-# (term (Bs,K,S,C,H,W), query_term (B,Kq,1,C,H,W), weights (K,S) float32, slope, pool, activated) -> maps by name
-SupportMean = Callable[[Tensor, Tensor, Tensor, float, bool, bool], dict[str, Tensor]]
-
-
 @dataclass(frozen=True)
 class Prepared:
-    """term (1,K,S,C,H,W), mean_term (1,K,C,H,W), weights (K,S) float32."""
+    """term (1,K,S,C,H,W), mean_term (1,K,C,H,W), weights (K,S) float32, and whether they are all equal (known beforehand, since a
+    CUDA graph asks no values)."""
 
     term: Tensor
     mean_term: Tensor
     weights: Tensor
+    equal: bool
+
+    def mean(self, maps: Tensor) -> Tensor:
+        """(B,K,S,C,H,W) -> (B,K,C,H,W), summed in float32 without a float32 copy of the maps; equal weights without any copy."""
+        if self.equal:
+            return (maps.sum(2, dtype=torch.float32) / maps.shape[2]).to(maps.dtype)
+        weighted = maps * self.weights.to(maps.dtype)[None, :, :, None, None, None]
+        return weighted.sum(2, dtype=torch.float32).to(maps.dtype)
+
+
+# (term (Bs,K,S,C,H,W), query_term (B,Kq,1,C,H,W), prepared, slope, pool, activated) -> maps by name
+SupportMean = Callable[[Tensor, Tensor, Prepared, float, bool, bool], dict[str, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -74,7 +83,8 @@ class FoldedInference:
         v = support.flatten(0, 1).contiguous(memory_format=self._format)
         term = self._conv(self._conv(v, block.support), block.out[0])
         mean = torch.einsum("ks,kschw->kchw", weights, support.float()).to(self.dtype)
-        return Prepared(term.unflatten(0, (1, *weights.shape)), self._conv(mean, block.support)[None], weights)
+        equal = bool((weights == weights[0, 0]).all())
+        return Prepared(term.unflatten(0, (1, *weights.shape)), self._conv(mean, block.support)[None], weights, equal)
 
     def forward(self, query: Tensor, prepared: Prepared) -> Tensor:
         batch, sets, entries = query.shape[0], *prepared.weights.shape
@@ -103,7 +113,7 @@ class FoldedInference:
             pool = i < encoders - 1
             # The full-resolution maps are read where a decoder's block mixes entries: not at the last one's level.
             read = 0 < i < len(self._blocks) - 2
-            maps = self._support_mean(term, r, prepared.weights, self.spec.negative_slope, pool, read)
+            maps = self._support_mean(term, r, prepared, self.spec.negative_slope, pool, read)
             mean = maps["mean"].flatten(0, 1)
             full = maps["activated"].flatten(0, 2) if read else None
             if pool:
@@ -120,17 +130,17 @@ class FoldedInference:
         return F.leaky_relu(x, self.spec.negative_slope)
 
 
-def torch_support_mean(term: Tensor, query: Tensor, weights: Tensor, slope: float, pool: bool,
+def torch_support_mean(term: Tensor, query: Tensor, prepared: Prepared, slope: float, pool: bool,
                        activated: bool) -> dict[str, Tensor]:
     """The operation by PyTorch's operators, means in float32."""
     maps = F.leaky_relu(term + query, slope)
-    out = {"mean": _mean(maps, weights)}
+    out = {"mean": prepared.mean(maps)}
     if activated:
         out["activated"] = maps
     if pool:
         flat = F.max_pool2d(maps.flatten(0, 2), 2)
         out["pooled"] = flat.unflatten(0, maps.shape[:3])
-        out["pooled_mean"] = _mean(out["pooled"], weights)
+        out["pooled_mean"] = prepared.mean(out["pooled"])
     return out
 
 
@@ -138,7 +148,7 @@ def kernel_support_mean(device) -> SupportMean:
     """The operation by our kernels. device: of kernels/checking/devices.py, the GPU or the CPU build in its place."""
     kinds = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
 
-    def call(term: Tensor, query: Tensor, weights: Tensor, slope: float, pool: bool, activated: bool) -> dict[str, Tensor]:
+    def call(term: Tensor, query: Tensor, prepared: Prepared, slope: float, pool: bool, activated: bool) -> dict[str, Tensor]:
         term, query = term.contiguous(), query.contiguous()
         problem = {
             "form": host.FORMS["pool" if pool else "mean"], "dtype": kinds[term.dtype], "kernel": 0, "activated": int(activated),
@@ -147,15 +157,10 @@ def kernel_support_mean(device) -> SupportMean:
             "width": query.shape[5]}
         out = {name: torch.empty(shape, dtype=term.dtype, device=term.device)
                for name, shape in host.output_shapes(problem).items()}
-        device.launcher(problem, {"support": term, "query": query, "weights": weights, **out})()
+        device.launcher(problem, {"support": term, "query": query, "weights": prepared.weights, **out})()
         return out
 
     return call
-
-
-def _mean(maps: Tensor, weights: Tensor) -> Tensor:
-    """(B,K,S,C,H,W), (K,S) -> (B,K,C,H,W); summed in float32 whatever the maps' type."""
-    return torch.einsum("ks,bkschw->bkchw", weights, maps.float()).to(maps.dtype)
 
 
 def _up(x: Tensor) -> Tensor:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from universeg_rt.export.check import Cases, compare, over, tolerance_of
+from universeg_rt.export.parity import Reference
 
 from . import machine
 from .timing import one_line
@@ -15,22 +17,24 @@ from .timing import one_line
 
 def run_parity(state: dict, entry: dict) -> None:
     """The worst figures of each contender, and whether each is within its precision's tolerance."""
-    from universeg_rt.export.parity import Reference
-
     small = state["device"] == "cpu"
     cases = Cases(image_sizes=(state["grid"],), support_sizes=tuple(s for s in state["support_sizes"] if s <= 64) or (1,),
                   members=(1,) if small else (1, 3))
     reference = Reference(state["spec"], state["weights"])
     entry["contenders"], entry["failed"], entry["skipped"] = {}, [], {}
+    if state["device"] != "cpu" and not state["options"].cpu_reference:
+        reference = _DeviceReference(state, reference, replace(cases, support_sizes=(min(cases.support_sizes),)), entry)
+        if entry["failed"]:
+            return
     for name, contender in state["contenders"].items():
         if name == "reference fp32" and small:
             continue  # the very same computation
-        if time.monotonic() > state["deadline"]:
-            entry.update(passed=False, why=f"the time limit was reached before {name}")
-            return
         try:
             report, refused = compare(state["spec"], state["weights"], {name: model(contender)}, tolerance_of(contender.precision),
-                                      cases, reference)
+                                      cases, reference, lambda grid: _until(state, grid))
+        except _OutOfTime:
+            entry.update(passed=False, why=f"the time limit was reached at {name}")
+            return
         except Exception as error:
             entry["skipped"][name] = one_line(error)
             state["say"](f"parity {name}: skipped, {one_line(error)}")
@@ -49,6 +53,39 @@ def run_parity(state: dict, entry: dict) -> None:
     entry["passed"] = bool(entry["contenders"]) and not entry["failed"]
     if not entry["passed"]:
         entry["why"] = f"over tolerance: {', '.join(entry['failed'])}" if entry["failed"] else "nothing could be compared"
+
+
+class _OutOfTime(Exception):
+    """The deadline came between two inputs."""
+
+
+def _until(state: dict, grid: Sequence) -> Iterator:
+    """The inputs one by one; raises _OutOfTime before one that would begin after the deadline."""
+    for inputs in grid:
+        if time.monotonic() > state["deadline"]:
+            raise _OutOfTime
+        yield inputs
+
+
+class _DeviceReference(Reference):
+    """The reference in float32 on the device. What it gives at the smallest S is held against the CPU's, and said in `entry`."""
+
+    def __init__(self, state: dict, on_cpu: Reference, cases: Cases, entry: dict) -> None:
+        super().__init__(state["spec"], state["weights"], state["device"])
+        self.torch = state["torch"]
+
+        def logits(support: np.ndarray, weights: np.ndarray, query: np.ndarray) -> np.ndarray:
+            return self._run(support, weights, query, False)
+
+        report, _ = compare(state["spec"], state["weights"], {"reference": logits}, tolerance_of("fp32"), cases, on_cpu)
+        entry["reference"] = {"device": state["device"], **report.summary()["models"]["reference"]}
+        if found := over(report):
+            entry["failed"].append("the reference on the device")
+            entry.update(passed=False, why=f"the reference on the device differs from that on the CPU: {found[0]}")
+
+    def _run(self, support: np.ndarray, entry_weights: np.ndarray, query: np.ndarray, half: bool) -> np.ndarray:
+        with machine.tf32(self.torch, False):
+            return super()._run(support, entry_weights, query, half)
 
 
 def model(contender) -> Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]:

@@ -27,6 +27,9 @@ def run_timing(state: dict, entry: dict) -> None:
             return
         _time_cell(state, entry, members, entries)
         state["write"]()
+        if "cut" in entry:
+            entry.update(passed=False, why=entry.pop("cut"))
+            return
         machine.free(state)
     wrong = [f"{r['contender']} S={r['support_size']} K={r['members']}" for r in entry["rows"] if not r["right"]]
     entry["passed"] = bool(entry["rows"]) and not wrong
@@ -40,6 +43,8 @@ def _time_cell(state: dict, entry: dict, members: int, entries: int) -> None:
     state["graph_pool"] = None
     for name, contender in state["contenders"].items():
         try:
+            if time.monotonic() > state["deadline"]:
+                raise RunnerError("the time limit was reached")
             if members * entries > MOST_MAPS and contender.precision in ("fp32", "tf32") and contender.side == "folded":
                 raise RunnerError(f"{members * entries} float32 maps; more than {MOST_MAPS} would crowd out the others")
             states[name] = contender.prepare(support, weights)
@@ -54,6 +59,9 @@ def _time_cell(state: dict, entry: dict, members: int, entries: int) -> None:
         return
     expected = outputs.get("reference fp32")
     for prepared in (True, False):
+        if time.monotonic() > state["deadline"]:
+            entry["cut"] = f"the time limit was reached in S = {entries}, K = {members}"
+            return
         calls = {name: _call(state["contenders"][name], states[name], support, weights, query, prepared) for name in states}
         times = interleave(calls, state["budget"], state["rounds"], state["deadline"])
         for name, values in times.items():
@@ -75,23 +83,28 @@ def _call(contender, prepared_state, support, weights, query, prepared: bool) ->
 
 
 def interleave(calls: dict[str, Callable], budget: float, rounds: int, deadline: float) -> dict[str, list[float]]:
-    """Seconds of each call, run in turn. Each gets about `budget` seconds in all: from 5 to `rounds` runs, spread evenly."""
+    """Seconds of each call, run in turn. Each gets about `budget` seconds in all: from 5 to `rounds` runs, spread evenly.
+
+    None starts after the deadline; what has no run by then is left out of the result.
+    """
     wanted = {}
     for name, call in calls.items():
+        if time.monotonic() > deadline:
+            break
         start = time.perf_counter()
         call()
         wanted[name] = int(min(rounds, max(5, budget / max(time.perf_counter() - start, 1e-6))))
-    most = max(wanted.values())
-    times: dict[str, list[float]] = {name: [] for name in calls}
+    most = max(wanted.values(), default=0)
+    times: dict[str, list[float]] = {name: [] for name in wanted}
     for turn in range(most):
-        for name, call in calls.items():
+        for name in wanted:
             if (turn + 1) * wanted[name] // most == turn * wanted[name] // most:
                 continue
             start = time.perf_counter()
-            call()
+            calls[name]()
             times[name].append(time.perf_counter() - start)
-        if time.monotonic() > deadline and turn >= 4:
-            break
+            if time.monotonic() > deadline:
+                return {name: values for name, values in times.items() if values}
     return {name: values for name, values in times.items() if values}
 
 

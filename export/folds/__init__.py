@@ -1,7 +1,7 @@
 """The exact rewrites of a UniverSeg network, one a file; each states its algebra and its condition.
 
-Rewrites which hold as well but are not taken, with the reason, are listed in `NOT_TAKEN`; the measurements behind the
-reasons are in benchmarks/NOTES.md.
+Rewrites which hold as well but are not taken, with the reason, are listed in `NOT_TAKEN`, one that only some forms of the
+network take in `BY_FORM`; the measurements behind the reasons are in benchmarks/NOTES.md.
 """
 
 from __future__ import annotations
@@ -34,11 +34,16 @@ FOLDS = (
     streamed_support,
 )
 
+# A rewrite of how often something is computed, not of a block: some forms of the network take it, and the table's figures do not.
+BY_FORM = {
+    "prepared_support": "the first block's support term reads no query. prepare.onnx and predict.onnx (GPU runners) compute it once "
+    "for each support and keep it, 4.2 MB an entry and ensemble member at 128x128 in float32; the stages and the native "
+    "runner (CPUs) compute it anew for each query, a ninth of its time, and keep memory small",
+}
+
 NOT_TAKEN = {
     "upsampled_half_at_low_resolution": "a decoder's upsampled input could be convolved before it is interpolated, but with "
     "ONNX Runtime's operators that is no faster than the convolution it replaces",
-    "prepared_support": "the first block's support term reads no query and could be kept, but keeping it costs 4.2 MB an entry "
-    "and ensemble member at 128x128 and saves a ninth of a further query's time",
     "late_activation": "LeakyReLU could be moved behind the max pool, but the activated full-resolution map is itself read, by "
     "its mean and by the skip connection",
 }

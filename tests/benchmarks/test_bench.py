@@ -16,8 +16,8 @@ from universeg_rt.benchmarks.case import Case
 from universeg_rt.benchmarks.child import Child, Died
 from universeg_rt.benchmarks.first_mask import seconds_to_first_mask
 from universeg_rt.benchmarks.report import ratios, statistics
-from universeg_rt.benchmarks.sides import Files, Skipped
-from universeg_rt.errors import ParityError, RunnerError
+from universeg_rt.benchmarks.sides import TORCH, Files, Skipped
+from universeg_rt.errors import InputError, ParityError, RunnerError
 from universeg_rt.runners import RUNNERS
 from universeg_rt.training.checkpoint import save_checkpoint
 
@@ -43,7 +43,7 @@ SIDES = ["reference", "reference-kept", "plain", "folded-onnxruntime", "ours"]
 
 @pytest.fixture(scope="module")
 def results(options, tmp_path_factory):
-    pytest.importorskip("matplotlib", reason="the plot needs matplotlib: pip install 'universeg_rt[bench]'")
+    pytest.importorskip("matplotlib", reason="the plot needs matplotlib: pip install '.[bench]'")
     folder = tmp_path_factory.mktemp("results")
     sizes = ["--support-sizes", "1", "3", "--limit", "reference=1"]
     assert bench.main([*options, *sizes, "--sides", *SIDES, "--starts", "1", "--output", str(folder)]) == 0
@@ -121,6 +121,20 @@ def test_bad_options_are_one_line(options, capsys, extra, message):
     assert bench.main([*options, *extra]) == 1
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
+
+
+def test_without_a_checkpoint_the_sides_that_need_it_are_left_out_with_the_cure(small_bundle, monkeypatch, tmp_path, capsys):
+    """As from a wheel, which has the shipped bundle and not its checkpoint."""
+    monkeypatch.setattr(bench, "CHECKPOINT", tmp_path / "universeg_rt_v1.safetensors")
+    monkeypatch.setattr(bench, "SHIPPED", small_bundle)
+    args = bench.parser().parse_args(["--bundle", str(small_bundle)])
+    options = bench._options(args)
+    assert options.checkpoint is None and not set(options.sides) & set(TORCH) and {"folded-onnxruntime", "ours-native"} <= set(options.sides)
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "without reference, reference-kept, compiled, plain:" in said
+    assert "is not there; give --checkpoint: a clone of the project has that of the shipped bundle in training/weights/" in said
+    with pytest.raises(InputError, match="is not there; give --checkpoint: a clone.*, or leave out --sides plain$"):
+        bench._options(bench.parser().parse_args(["--bundle", str(small_bundle), "--sides", "plain", "ours"]))
 
 
 def test_other_weights_than_the_bundles_are_refused(options, tmp_path, capsys):

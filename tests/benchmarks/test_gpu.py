@@ -16,8 +16,9 @@ import pytest
 torch = pytest.importorskip("torch", reason="the benchmark needs torch")
 pytest.importorskip("onnx", reason="emitting the models needs onnx")
 
+from universeg_rt import checkout
 from universeg_rt.benchmarks import gpu
-from universeg_rt.benchmarks.gpu_steps import artefacts, contenders, folded_torch, machine, timing
+from universeg_rt.benchmarks.gpu_steps import artefacts, contenders, folded_torch, machine, parity, timing
 from universeg_rt.bundle import Bundle
 from universeg_rt.errors import RunnerError
 from universeg_rt.export.parity import Reference, make_inputs
@@ -36,7 +37,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def make_state(tmp_path, **more) -> dict:
     options = SimpleNamespace(checkpoint=None, spec=None, steps=[], contenders=None, compile_backend="eager", plugin=None, no_int8=True,
-                              kernels_build=None)
+                              kernels_build=None, compile=False, cpu_reference=False)
     state = {"options": options, "device": "cpu", "grid": (32, 32), "support_sizes": [2], "members": [2], "rounds": 2, "budget": 0.0,
              "threads": 1, "work": tmp_path, "say": lambda line: None, "write": lambda: None, "deadline": time.monotonic() + 600,
              "torch": torch, "small_spec": SMALL_SPEC, **more}
@@ -56,11 +57,12 @@ def test_the_command_runs_whole_on_the_cpu(tmp_path, capsys):
     assert set(result["steps"]["ceilings"]["matrix_flop_per_second"]) == {"fp32", "tf32", "fp16"}
     assert "engines run on a GPU only" in result["steps"]["engines"]["why"]
     started = set(result["steps"]["contenders"]["started"])
-    assert {"reference fp32", "reference tf32", "reference fp16", "torch.compile fp16", "folded torch fp32", "folded torch fp16 nhwc",
+    assert {"reference fp32", "reference tf32", "reference fp16", "folded torch fp32", "folded torch fp16 nhwc",
             "plain onnxruntime fp32", "onnxruntime fp32", "onnxruntime fp16"} <= started
     skipped = result["steps"]["contenders"]["skipped"]
     assert set(skipped) == {"folded torch fp32 kernels", "folded torch tf32 kernels", "folded torch fp16 kernels", "onnxruntime int8",
-                            "tensorrt", "tensorrt-rtx"}
+                            "tensorrt", "tensorrt-rtx", "torch.compile tf32", "torch.compile fp16"}
+    assert "(--compile)" in skipped["torch.compile fp16"]
     checked = result["steps"]["parity"]["contenders"]
     assert set(checked) | set(result["steps"]["parity"]["skipped"]) == started - {"reference fp32"}
     assert all(c["within"] for c in checked.values())
@@ -102,8 +104,8 @@ def test_without_a_gpu_the_run_ends_with_the_reason(tmp_path):
 def test_processes_started_from_a_checkout_find_the_package(tmp_path, monkeypatch):
     """As the builder of engines does, where nothing is installed."""
     monkeypatch.setenv("PYTHONPATH", "elsewhere")
-    gpu.for_children(ROOT, tmp_path / "site")
-    gpu.for_children(ROOT, tmp_path / "site")
+    checkout.make_importable_for_children(tmp_path / "site")
+    checkout.make_importable_for_children(tmp_path / "site")
     code = "import universeg_rt.export.engine.worker as w, universeg_rt.kernels.library, universeg_rt.errors; print(w.__file__)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
     assert done.stdout.startswith(str(tmp_path / "site")), done.stderr
@@ -212,6 +214,27 @@ def test_with_the_kernels_it_gives_the_same(native):  # noqa: F811
     assert called == [(True, False), (True, True), (False, True), (False, False)]
 
 
+def test_means_of_half_precision_make_no_float32_copy_of_the_maps():
+    maps = torch.rand(1, 2, 300, 3, 4, 4).half() + 4
+    for weights in (torch.full((2, 300), 1 / 300), torch.rand(2, 300).softmax(1)):
+        equal = bool((weights == weights[0, 0]).all())
+        prepared = folded_torch.Prepared(maps, maps[:, :, 0], weights, equal)
+        seen = []
+
+        class Watch(torch.utils._python_dispatch.TorchDispatchMode):
+            def __torch_dispatch__(self, function, types, given=(), named=None):
+                out = function(*given, **(named or {}))
+                seen.append((out.dtype, out.numel()))
+                return out
+
+        with Watch():
+            mean = prepared.mean(maps)
+        expected = torch.einsum("ks,bkschw->bkchw", weights, maps.float())
+        assert mean.dtype == torch.float16 and (mean.float() - expected).abs().max() < 5e-3
+        assert not [n for dtype, n in seen if dtype == torch.float32 and n >= maps.numel()]
+        assert bool([n for _, n in seen if n >= maps.numel()]) == (not equal)
+
+
 def test_another_variant_is_refused_by_name():
     spec = NetworkSpec("leaky_relu", (6, 5), (4,), "bilinear")
     with pytest.raises(RunnerError, match="released variant"):
@@ -230,9 +253,122 @@ def test_turns_are_interleaved_and_slow_ones_get_fewer():
     assert max(np.diff(turns)) <= 12  # spread over the run, not at its end
 
 
-def test_past_the_deadline_five_turns_are_made():
-    times = timing.interleave({"a": lambda: None}, 1.0, 100, time.monotonic() - 1)
-    assert len(times["a"]) == 5
+def test_no_run_starts_after_the_deadline():
+    called = []
+    assert timing.interleave({"a": lambda: called.append("a")}, 1.0, 100, time.monotonic() - 1) == {} and not called
+    slow = {name: lambda: time.sleep(0.05) for name in "abc"}
+    began = time.monotonic()
+    times = timing.interleave(slow, 10.0, 100, began + 0.28)  # 3 calls to see how long they take, then 3 timed ones
+    assert set(times) == set("abc") and sum(map(len, times.values())) <= 4 and time.monotonic() - began < 1
+
+
+def test_a_cell_that_meets_the_deadline_ends_and_keeps_its_rows(tmp_path):
+    state = make_state(tmp_path, support_sizes=[2, 3])
+    reference = contenders.TorchReference(state, "fp32")
+
+    class Slow(contenders.TorchReference):
+        def run(self, prepared, queries):
+            state["deadline"] = time.monotonic() - 1
+            return super().run(prepared, queries)
+
+    state["contenders"] = {"reference fp32": reference, "slow": Slow(state, "fp16"), "late": reference}
+    entry = {}
+    timing.run_timing(state, entry)
+    assert entry["passed"] is False and entry["why"] == "the time limit was reached in S = 2, K = 2"
+    assert {s["contender"]: s["why"] for s in entry["skipped"]} == {"late": "the time limit was reached"}
+
+
+def test_parity_ends_between_two_inputs_of_a_contender(tmp_path):
+    state = make_state(tmp_path, support_sizes=[1, 2])
+    calls = []
+
+    class Slow(contenders.TorchReference):
+        def run(self, prepared, queries):
+            calls.append(queries.shape)
+            state["deadline"] = time.monotonic() - 1
+            return super().run(prepared, queries)
+
+    state["contenders"] = {"slow": Slow(state, "fp32")}
+    entry = {}
+    parity.run_parity(state, entry)
+    assert entry["passed"] is False and entry["why"] == "the time limit was reached at slow" and len(calls) == 1
+
+
+def test_the_reference_runs_on_the_device_and_is_held_against_the_cpu_once(tmp_path, monkeypatch):
+    """With a device of another name, so that runs on the CPU can be told apart."""
+    state, ran = make_state(tmp_path, support_sizes=[1, 2]), []
+    run = parity.Reference._run
+
+    def counted(self, support, *given):
+        ran.append((self.device, support.shape[1]))
+        where, self.device = self.device, "cpu"
+        try:
+            return run(self, support, *given)
+        finally:
+            self.device = where
+
+    monkeypatch.setattr(parity.Reference, "_run", counted)
+    monkeypatch.setattr(machine, "free", lambda state: None)
+    state["contenders"] = {"folded": contenders.TorchFolded(state, "fp32")}
+    state["device"], entry = "cuda", {}
+    parity.run_parity(state, entry)
+    assert entry["passed"] is True and entry["reference"]["device"] == "cuda" and entry["reference"]["largest_logit_error"] < 1e-5
+    assert {size for device, size in ran if device == "cpu"} == {1} and ("cuda", 2) in ran
+    monkeypatch.setattr(parity._DeviceReference, "_run", lambda self, *given: counted(self, *given) + 1)
+    entry = {}
+    parity.run_parity(state, entry)
+    assert entry["passed"] is False and "differs from that on the CPU" in entry["why"] and not entry["contenders"]
+
+
+def test_compiling_is_for_those_who_name_it(tmp_path):
+    for options in ({"contenders": ["torch.compile"]}, {"compile": True}):
+        state, entry = make_state(tmp_path), {}
+        for key, value in options.items():
+            setattr(state["options"], key, value)
+        contenders.run_contenders(state, entry)
+        assert {"torch.compile tf32", "torch.compile fp16"} <= set(entry["started"])
+
+
+# Int8 as it is shipped --------------------------------------------------------------------------------------------------
+
+
+def test_int8_is_that_of_the_shipped_bundle(tmp_path):
+    checkpoint = material_checkpoint()
+    state = make_state(tmp_path)
+    state["options"].checkpoint, state["options"].no_int8, state["grid"] = checkpoint, False, (128, 128)
+    artefacts.run_network(state, {})
+    entry = {}
+    artefacts.run_bundle(state, entry)
+    shipped = Bundle.open()
+    assert entry["int8"] == "the shipped bundle's own models" and entry["precisions"] == ["fp32", "fp16", "int8"]
+    for file in shipped.manifest.models["int8"].listed:
+        assert state["bundle"].manifest.files[file].sha256 == shipped.manifest.files[file].sha256
+
+
+def test_int8_of_other_weights_is_made_as_the_export_makes_it(tmp_path, monkeypatch):
+    from universeg_rt.export import sensitivity
+    from universeg_rt.training.checkpoint import save_checkpoint
+
+    save_checkpoint(tmp_path / "w.safetensors", SMALL_SPEC, random_weights(SMALL_SPEC), {})
+    monkeypatch.setattr(sensitivity, "EPISODES", 1)
+    spared = []
+    plan = sensitivity.spare_blocks
+    monkeypatch.setattr(sensitivity, "spare_blocks", lambda *given: spared.append(plan(*given)) or spared[-1])
+    state = make_state(tmp_path)
+    state["options"].checkpoint, state["options"].no_int8 = tmp_path / "w.safetensors", False
+    artefacts.run_network(state, {})
+    entry = {}
+    artefacts.run_bundle(state, entry)
+    assert len(spared) == 1 and entry["int8"].endswith(f"in float: {', '.join(spared[0][1]) or 'nothing'}")
+    assert "int8" in state["bundle"].manifest.precisions
+
+
+def material_checkpoint() -> Path:
+    from universeg_rt.training.shipped import CHECKPOINT
+
+    if not CHECKPOINT.is_file():
+        pytest.skip("the shipped weights are in a clone only")
+    return CHECKPOINT
 
 
 def test_a_wrong_contender_is_called_wrong_and_a_failing_one_skipped(tmp_path):

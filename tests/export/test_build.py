@@ -5,15 +5,17 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import json
+import platform
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-onnx = pytest.importorskip("onnx", reason="onnx is not installed: pip install 'universeg_rt[export]'")
-torch = pytest.importorskip("torch", reason="torch is not installed: pip install 'universeg_rt[export]'")
+onnx = pytest.importorskip("onnx", reason="onnx is not installed: pip install '.[export]'")
+torch = pytest.importorskip("torch", reason="torch is not installed: pip install '.[export]'")
 
 from universeg_rt import Bundle
 from universeg_rt.errors import InputError, OutputError, ParityError
@@ -21,6 +23,7 @@ from universeg_rt.export import build, parity
 from universeg_rt.export.cli import main
 from universeg_rt.export.cost import network_cost, table, total
 from universeg_rt.export.folds import fold
+from universeg_rt.export.memory import kept_memory
 from universeg_rt.spec import NetworkSpec
 from universeg_rt.training.checkpoint import save_checkpoint
 
@@ -48,13 +51,13 @@ def test_the_gate_covers_what_it_must():
 @pytest.mark.parametrize("spec", [SMALL_SPEC, NetworkSpec("leaky_relu", (5, 6, 4), (6, 5), "bilinear")], ids=["v1", "paper"])
 def test_a_small_network_passes_the_whole_gate(tmp_path, monkeypatch, spec):
     monkeypatch.setattr(parity, "IMAGE_SIZES", ((32, 32), (16, 40)))
-    bundle, reports = make(tmp_path / "b", spec)
-    report = reports["fp32"]
+    exported = make(tmp_path / "b", spec)
+    report = exported.reports["fp32"]
     models = {"whole", "pair", "streamed"} | ({"native"} if NATIVE and spec == SMALL_SPEC else set())
     assert {r.model for r in report.results} == models and len(report.results) == 2 * 2 * 5 * 2 * len(models)
     assert not report.failures
     assert max(r.logit_error for r in report.results) < 1e-4
-    assert Bundle.open(tmp_path / "b").manifest == bundle.manifest
+    assert Bundle.open(tmp_path / "b").manifest == exported.bundle.manifest
 
 
 @pytest.mark.parametrize("damage", ["weight", "border"])
@@ -73,6 +76,44 @@ def test_over_tolerance_leaves_nothing_and_says_the_figures(tmp_path, quick_gate
     with pytest.raises(ParityError, match="over tolerance.*logit error.*pixels flipped, Dice"):
         make(tmp_path / "b")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_gate_ends_with_the_first_input_that_is_over_tolerance(quick_gate):
+    """The smallest input comes first; the reference and the models do not run on the larger ones."""
+    ran = []
+
+    def wrong(support, weights, query):
+        ran.append(support.shape)
+        return np.zeros((1, len(support), 1, *query.shape[2:]), np.float32)
+
+    reference = parity.Reference(SMALL_SPEC, random_weights(SMALL_SPEC))
+    with pytest.raises(ParityError, match=r"2 of 2 comparisons .*, the other 14 were not made; worst: m"):
+        parity.check_parity(SMALL_SPEC, reference.weights, {"m": wrong}, reference=reference)
+    assert ran == [(1, 1, 2, 16, 24), (3, 1, 2, 16, 24)] and len(reference._logits) == 1
+
+
+def test_memory_is_kept_for_the_next_map_and_given_back_at_the_end():
+    """Page faults of a large map that is made again and again."""
+    resource = pytest.importorskip("resource", reason="page faults are counted by POSIX systems only")
+    if platform.libc_ver()[0] != "glibc":
+        pytest.skip("glibc only")
+
+    def faults() -> int:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        for _ in range(10):
+            np.ones(64 << 20, np.uint8)
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1])
+
+    plain, before = faults(), resident()
+    with kept_memory(), kept_memory():
+        kept = faults()
+        while_kept = resident()
+    assert kept < plain / 4
+    assert while_kept - before > 15_000 > 5_000 > resident() - before, "pages of 4 KiB"
+    assert faults() > plain / 2
 
 
 def test_a_failed_export_keeps_the_bundle_that_was_there(tmp_path, quick_gate):
@@ -104,7 +145,7 @@ def test_grids_that_do_not_fit(tmp_path):
 
 
 def test_models_are_the_same_to_the_byte_from_run_to_run(tmp_path, quick_gate):
-    one, two = make(tmp_path / "a")[0], make(tmp_path / "b")[0]
+    one, two = make(tmp_path / "a").bundle, make(tmp_path / "b").bundle
     assert one.manifest.files == two.manifest.files
 
 
@@ -152,6 +193,8 @@ def test_explain_prints_both_variants(capsys):
     assert main(["--explain"]) == 0
     out = capsys.readouterr().out
     assert "=== v1" in out and "=== paper" in out
+    taken, left = out.split("not taken, though exact")[0], out.split("not taken, though exact")[1].split("===")[0]
+    assert "prepared_support: " in taken and "prepare.onnx and predict.onnx" in taken and "prepared_support" not in left
     assert "not applied to" in out and "an activation stands between the two convolutions" in out
 
 

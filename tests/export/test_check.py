@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-pytest.importorskip("torch", reason="the reference network needs torch: pip install 'universeg_rt[export]'")
+pytest.importorskip("torch", reason="the reference network needs torch: pip install '.[export]'")
 
 from universeg_rt import runners
 from universeg_rt.bundle import Bundle

@@ -12,7 +12,7 @@ import time
 
 import pytest
 
-onnx = pytest.importorskip("onnx", reason="onnx is not installed: pip install 'universeg_rt[export]'")
+onnx = pytest.importorskip("onnx", reason="onnx is not installed: pip install '.[export]'")
 
 from universeg_rt import Bundle
 from universeg_rt.engine import EngineEntry, Fingerprint, Profile
@@ -124,7 +124,7 @@ def test_leftovers_of_a_killed_process_are_swept_and_nothing_else(fake, bundle):
 
 @pytest.fixture
 def checkpoint(tmp_path, monkeypatch):
-    pytest.importorskip("safetensors", reason="safetensors is not installed: pip install 'universeg_rt[export]'")
+    pytest.importorskip("safetensors", reason="safetensors is not installed: pip install '.[export]'")
     from universeg_rt.export import parity
     from universeg_rt.training.checkpoint import save_checkpoint
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-onnx = pytest.importorskip("onnx", reason="onnx is not installed: pip install 'universeg_rt[export]'")
+onnx = pytest.importorskip("onnx", reason="onnx is not installed: pip install '.[export]'")
 
 from universeg_rt.engine import Profile
 from universeg_rt.errors import BundleError, InputError

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-onnx = pytest.importorskip("onnx", reason="onnx is not installed: pip install 'universeg_rt[export]'")
+onnx = pytest.importorskip("onnx", reason="onnx is not installed: pip install '.[export]'")
 import onnx.inliner  # noqa: E402
 
 from universeg_rt import Bundle

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-onnx = pytest.importorskip("onnx", reason="onnx is not installed: pip install 'universeg_rt[export]'")
+onnx = pytest.importorskip("onnx", reason="onnx is not installed: pip install '.[export]'")
 
 from universeg_rt import Bundle
 from universeg_rt.engine import Profile

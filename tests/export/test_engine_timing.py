@@ -8,7 +8,7 @@ import json
 
 import pytest
 
-pytest.importorskip("onnx", reason="onnx is not installed: pip install 'universeg_rt[export]'")
+pytest.importorskip("onnx", reason="onnx is not installed: pip install '.[export]'")
 
 from universeg_rt import Bundle
 from universeg_rt.engine import EngineEntry, Fingerprint, Profile

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 
 import numpy as np
 import pytest
 
-onnx = pytest.importorskip("onnx", reason="onnx is not installed: pip install 'universeg_rt[export]'")
+onnx = pytest.importorskip("onnx", reason="onnx is not installed: pip install '.[export]'")
 torch = pytest.importorskip("torch", reason="torch is not installed: pip install torch")
 
 from universeg_rt import Bundle, Segmenter, SupportSet
 from universeg_rt.errors import BundleError, InputError, ParityError
-from universeg_rt.export import build, parity
-from universeg_rt.export.calibration import synthetic_episodes
+from universeg_rt.export import build, parity, sensitivity
+from universeg_rt.export.calibration import support_episodes, synthetic_episodes
 from universeg_rt.export.cli import main
 from universeg_rt.export.held_out import HeldOutTolerance
-from universeg_rt.export.parity import HalfTolerance, MaskTolerance
+from universeg_rt.export.parity import HalfTolerance, MaskTolerance, Tolerance
 from universeg_rt.manifest import Manifest
 from universeg_rt.training.checkpoint import save_checkpoint
 
@@ -46,7 +47,7 @@ def make(folder, precisions=("int8", "fp16"), **options):
 
 @pytest.fixture(scope="module")
 def bundle(quick, tmp_path_factory) -> Bundle:
-    return make(tmp_path_factory.mktemp("bundles") / "all")[0]
+    return make(tmp_path_factory.mktemp("bundles") / "all").bundle
 
 
 def test_files_and_manifest(bundle):
@@ -98,19 +99,55 @@ def test_every_precision_runs_from_the_bundle_and_auto_is_float32(bundle):
 
 
 def test_the_same_seed_gives_the_same_bundle(bundle, quick, tmp_path):
-    assert make(tmp_path / "again")[0].manifest.files == bundle.manifest.files
+    assert make(tmp_path / "again").bundle.manifest.files == bundle.manifest.files
 
 
 @pytest.mark.parametrize("options, message", [
-    ({"half_tolerance": HalfTolerance(logit_error=0, times=0.01)}, "over tolerance.*times 0.01.*plain half precision"),
-    ({"int8_tolerance": MaskTolerance(flipped=0.0)}, "over tolerance.*pixels flipped"),
-    ({"int8_tolerance": MaskTolerance(0.2, flipped_in_all=0.0)}, "pixels flipped in all"),
-    ({"held_out_tolerance": HeldOutTolerance(flipped=-1)}, "held-out tasks.*calibrate on data closer to yours"),
+    ({"half_tolerance": HalfTolerance(logit_error=0, times=0.01)}, "over tolerance.*times 0.01.*plain half precision.*in float32"),
+    ({"int8_tolerance": MaskTolerance(flipped=0.0)}, "over tolerance.*flipped 0, .*pixels flipped.*--calibration"),
+    ({"int8_tolerance": MaskTolerance(0.2, flipped_in_all=0.0)}, "pixels flipped in all, accepted is a share of 0; .*--calibration"),
+    ({"held_out_tolerance": HeldOutTolerance(flipped=-1)}, "held-out tasks.*accepted -1.*images like yours .--calibration"),
 ])
-def test_a_failing_gate_leaves_nothing_behind(quick, tmp_path, options, message):
-    with pytest.raises(ParityError, match=message):
-        make(tmp_path / "b", **options)
+def test_a_precision_that_fails_leaves_the_others(quick, tmp_path, options, message):
+    exported = make(tmp_path / "b", **options)
+    failed, = exported.failed
+    left = {"fp32", "fp16", "int8"} - {failed}
+    assert re.search(message, exported.failed[failed]) and exported.failed[failed].endswith(f"export without --precision {failed}")
+    assert "\n" not in exported.failed[failed]
+    manifest = Bundle.open(tmp_path / "b").manifest
+    assert set(manifest.precisions) == set(manifest.parity) == set(exported.reports) == left
+    assert not (tmp_path / "b" / failed).exists() and not any(name.startswith(failed) for name in manifest.files)
+    assert ("calibration" in manifest.provenance) == ("int8" in left)
+
+
+def test_float32_that_fails_leaves_nothing_behind(quick, tmp_path):
+    with pytest.raises(ParityError, match="over tolerance"):
+        make(tmp_path / "b", tolerance=Tolerance(logit_error=-1))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_cheapest_gate_comes_first_and_the_reference_runs_once_for_all(quick, tmp_path, monkeypatch):
+    """int8's held-out tasks before any run of the reference; of it one run for each input, and one in half precision."""
+    ran = []
+    run, held_out = parity.Reference._run, build.check_held_out
+    monkeypatch.setattr(parity.Reference, "_run", lambda self, *given: ran.append(given[-1]) or run(self, *given))
+    monkeypatch.setattr(build, "check_held_out", lambda *given: ran.append("held out") or held_out(*given))
+    make(tmp_path / "b")
+    inputs = len(parity.KINDS) * len(parity.IMAGE_SIZES) * len(parity.SUPPORT_SIZES)
+    assert ran[0] == "held out" and ran.count("held out") == 1
+    assert ran.count(False) == ran.count(True) == inputs
+
+
+def test_other_images_are_calibrated_on_and_synthetic_tasks_judge_too(quick, tmp_path, monkeypatch):
+    images, labels = discs(3)
+    np.savez(tmp_path / "mine.npz", images=images, labels=labels)
+    judged = []
+    spare = sensitivity.spare_blocks
+    monkeypatch.setattr(sensitivity, "spare_blocks", lambda n, q, episodes, limit: judged.append(len(episodes)) or spare(n, q, episodes, limit))
+    exported = make(tmp_path / "b", ("int8",), calibration=support_episodes(tmp_path / "mine.npz", SMALL_GRID, 0),
+                    held_out_tolerance=HeldOutTolerance(mean_dice_loss=-1, flipped=0.1))
+    assert judged == [3 + sensitivity.EPISODES]
+    assert "leave it out (then synthetic tasks" in exported.failed["int8"]
 
 
 def test_unknown_precision(tmp_path):
@@ -134,7 +171,14 @@ def test_the_command(quick, monkeypatch, tmp_path, capsys):
     assert main([*base, "--precision", "int8", "--calibration", str(tmp_path / "absent.npz")]) == 1
     err = capsys.readouterr().err.strip()
     assert "calibration data cannot be used" in err and "\n" not in err and not (tmp_path / "out").exists()
-    assert main([*base, "--precision", "int8", "--calibration", str(tmp_path / "mine.npz")]) == 0
+    good = ["--precision", "int8", "--calibration", str(tmp_path / "mine.npz")]
+    with monkeypatch.context() as patch:
+        patch.setitem(build.build_bundle.__kwdefaults__, "held_out_tolerance", HeldOutTolerance(mean_dice_loss=-1, flipped=0.1))
+        assert main([*base, *good]) == 1
+    said = capsys.readouterr()
+    assert said.err.strip().splitlines()[-1].startswith("universeg-export: the bundle is without int8. int8: ") and "fp32\n" in said.out
+    assert Bundle.open(tmp_path / "out").manifest.precisions == ("fp32",)
+    assert main([*base, *good]) == 0
     out = capsys.readouterr().out
     assert "int8 streamed on 2 held-out tasks" in out and "fp32\n" in out
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())

@@ -36,7 +36,7 @@ def test_the_block_that_spoils_the_masks_is_found():
     network, data = fold(SMALL_SPEC, random_weights(SMALL_SPEC)), noise_episodes()
     plan = calibrate(network, data)
     block = plan.blocks[-1]
-    kept, spared = spare_blocks(network, spoiled(plan, block), data, limit=0.05)
+    kept, spared = spare_blocks(network, spoiled(plan, block), data.episodes, limit=0.05)
     assert spared == (block,)
     assert kept.inputs == plan.without(block).inputs and kept.blocks == plan.blocks[:-1]
     assert not any(name.startswith(block) for name in (*kept.outputs, *kept.channels)) and kept.channels
@@ -45,8 +45,8 @@ def test_the_block_that_spoils_the_masks_is_found():
 def test_nothing_is_spared_without_need_and_everything_where_nothing_helps(network):
     data = noise_episodes()
     plan = calibrate(network, data)
-    assert spare_blocks(network, plan, data, limit=1.0) == (plan, ())
-    kept, spared = spare_blocks(network, plan, data, limit=-1.0)
+    assert spare_blocks(network, plan, data.episodes, limit=1.0) == (plan, ())
+    kept, spared = spare_blocks(network, plan, data.episodes, limit=-1.0)
     assert not kept.inputs and sorted(spared) == sorted(plan.blocks)
 
 

@@ -80,3 +80,4 @@ def test_installing_runs_no_compiler(tmp_path):
     assert {"CMakeLists.txt", "README.md", "build.py", "support_mean/launch.cu", "support_mean/support_mean.h",
             "support_mean/storage.cuh", "plugin/plugin.cpp", "plugin/common.h"} <= found
     assert not any(name.endswith((".so", ".o")) for name in found)
+    assert (package.parent / "training" / "MODEL_CARD.md").is_file(), "whoever installs the weights gets their card"

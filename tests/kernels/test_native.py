@@ -14,7 +14,7 @@ import pytest
 
 native = pytest.importorskip(
     "universeg_rt._native", reason="the native runner is not built here: reinstall universeg_rt where there is a C++ compiler")
-torch = pytest.importorskip("torch", reason="torch is not installed: pip install 'universeg_rt[export]'")
+torch = pytest.importorskip("torch", reason="torch is not installed: pip install '.[export]'")
 
 from universeg_rt.export.emit.native import emit_native
 from universeg_rt.export.folds import fold

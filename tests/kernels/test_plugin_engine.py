@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-pytest.importorskip("onnx", reason="onnx is not installed: pip install 'universeg_rt[export]'")
+pytest.importorskip("onnx", reason="onnx is not installed: pip install '.[export]'")
 
 from universeg_rt import Bundle
 from universeg_rt.engine import Profile

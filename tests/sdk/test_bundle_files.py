@@ -30,7 +30,7 @@ def cache(tmp_path, monkeypatch):
 def start(bundle: Bundle, name: str):
     """A runner on the CPU; of the GPU's ONNX Runtime with the CPU provider in its place."""
     if name == "openvino":
-        pytest.importorskip("openvino", reason="openvino is not installed: pip install 'universeg_rt[openvino]'")
+        pytest.importorskip("openvino", reason="openvino is not installed: pip install '.[openvino]'")
     if name != "onnxruntime-cuda":
         return open_runner(bundle, name, threads=1)
     from universeg_rt.runners.onnxruntime_cuda import OnnxRuntimeCuda
@@ -48,7 +48,7 @@ def logits(runner) -> np.ndarray:
 
 @pytest.mark.parametrize("name", [*CPU_RUNNERS, "onnxruntime-cuda"])
 def test_listed_data_beside_the_models_are_read_by_every_runner(small_bundle, copy, name):
-    pytest.importorskip("onnx", reason="onnx is not installed: pip install 'universeg_rt[export]'")
+    pytest.importorskip("onnx", reason="onnx is not installed: pip install '.[export]'")
     from .external import move_out
 
     bundle = move_out(copy)
@@ -64,7 +64,7 @@ def test_listed_data_beside_the_models_are_read_by_every_runner(small_bundle, co
 ])
 @pytest.mark.parametrize("name", [*CPU_RUNNERS, "onnxruntime-cuda"])
 def test_data_anywhere_else_are_refused_before_a_runtime_sees_the_model(copy, name, location, listed, monkeypatch):
-    pytest.importorskip("onnx", reason="onnx is not installed: pip install 'universeg_rt[export]'")
+    pytest.importorskip("onnx", reason="onnx is not installed: pip install '.[export]'")
     from .external import move_out
 
     (copy / "stages" / "other.bin").write_bytes(bytes(10**5))
@@ -143,7 +143,7 @@ def test_a_file_swapped_after_opening_is_not_loaded(copy, name, part):
     if name == "native":
         pytest.importorskip("universeg_rt._native", reason="the native part is not built here")
     elif name == "openvino":
-        pytest.importorskip("openvino", reason="openvino is not installed: pip install 'universeg_rt[openvino]'")
+        pytest.importorskip("openvino", reason="openvino is not installed: pip install '.[openvino]'")
     path = next((copy / part).iterdir()) if part == "stages" else copy / part
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
@@ -189,7 +189,7 @@ def test_a_model_of_another_format_is_refused(copy):
 
 
 def test_a_model_that_does_not_fit_its_listed_data_is_an_error(copy):
-    pytest.importorskip("onnx", reason="onnx is not installed: pip install 'universeg_rt[export]'")
+    pytest.importorskip("onnx", reason="onnx is not installed: pip install '.[export]'")
     from .external import move_out, relist
 
     manifest = move_out(copy).manifest

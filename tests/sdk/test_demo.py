@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-pytest.importorskip("nibabel", reason="the demo needs nibabel: pip install 'universeg_rt[demo]'")
+pytest.importorskip("nibabel", reason="the demo needs nibabel: pip install '.[demo]'")
 
 from universeg_rt import demo
 
@@ -48,7 +48,7 @@ def test_support_and_queries_are_different_slices():
 def test_without_nilearn_it_says_what_to_install(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(demo.importlib.util, "find_spec", lambda name: None)
     assert demo.main(["--output", str(tmp_path / "out")]) == 1
-    assert "pip install 'universeg_rt[demo]'" in capsys.readouterr().err
+    assert "pip install '.[demo]'" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 

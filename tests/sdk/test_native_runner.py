@@ -136,7 +136,7 @@ def test_damaged_or_foreign_weights(native, small_bundle, tmp_path):
 
 
 def test_a_network_it_cannot_run_has_no_weights_for_it():
-    pytest.importorskip("onnx", reason="exporting needs onnx: pip install 'universeg_rt[export]'")
+    pytest.importorskip("onnx", reason="exporting needs onnx: pip install '.[export]'")
     from universeg_rt.export.emit.native import emit_native
     from universeg_rt.export.folds import fold
 
@@ -153,7 +153,7 @@ def test_the_memory_estimate_grows_with_the_support(native, small_bundle):
 
 def test_int8_takes_far_less_memory_and_says_so(native, tmp_path):
     """In a process of its own, for a network whose maps are most of it."""
-    pytest.importorskip("torch", reason="the folds need torch's reference: pip install 'universeg_rt[export]'")
+    pytest.importorskip("torch", reason="the folds need torch's reference: pip install '.[export]'")
     if not Path("/proc/self/status").exists():
         pytest.skip("this system does not say how much memory a process has taken")
     from universeg_rt.export.emit.native import emit_native

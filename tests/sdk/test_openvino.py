@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-pytest.importorskip("openvino", reason="openvino is not installed: pip install 'universeg_rt[openvino]'")
+pytest.importorskip("openvino", reason="openvino is not installed: pip install '.[openvino]'")
 
 from universeg_rt import Bundle, Ensemble, RunnerError, Segmenter, SupportSet
 from universeg_rt.cache import VARIABLE
@@ -36,7 +36,7 @@ def blobs(cache) -> dict:
     NetworkSpec("none", (9, 4), (5,), "bilinear"),
 ], ids=["v1", "paper", "averaging"])
 def test_every_operation_gives_what_onnx_runtime_gives(spec, tmp_path):
-    pytest.importorskip("onnx", reason="emitting stages needs onnx: pip install 'universeg_rt[export]'")
+    pytest.importorskip("onnx", reason="emitting stages needs onnx: pip install '.[export]'")
     from universeg_rt.export.emit import emit_stages
     from universeg_rt.export.folds import fold
 

@@ -87,7 +87,7 @@ print(segmenter.runner.name, *(m for m in ("onnxruntime", "openvino", "openvino_
 @pytest.mark.parametrize("runner", ["auto", "onnxruntime", "openvino"])
 def test_a_prediction_tells_nobody(small_bundle, tmp_path, watched, runner):
     if runner == "openvino":
-        pytest.importorskip("openvino", reason="openvino is not installed: pip install 'universeg_rt[openvino]'")
+        pytest.importorskip("openvino", reason="openvino is not installed: pip install '.[openvino]'")
     images, labels = discs(3)
     np.savez(tmp_path / "support.npz", images=images, labels=labels)
     done, files, network = watched(PREDICT, small_bundle, runner, tmp_path / "support.npz")

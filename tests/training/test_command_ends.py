@@ -10,7 +10,7 @@ import sys
 import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed: pip install torch")
-yaml = pytest.importorskip("yaml", reason="pyyaml is not installed: pip install 'universeg_rt[train]'")
+yaml = pytest.importorskip("yaml", reason="pyyaml is not installed: pip install '.[train]'")
 
 from universeg_rt.errors import OutputError
 from universeg_rt.training import cli

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed: pip install torch")
-yaml = pytest.importorskip("yaml", reason="pyyaml is not installed: pip install 'universeg_rt[train]'")
-pytest.importorskip("safetensors", reason="safetensors is not installed: pip install 'universeg_rt[train]'")
+yaml = pytest.importorskip("yaml", reason="pyyaml is not installed: pip install '.[train]'")
+pytest.importorskip("safetensors", reason="safetensors is not installed: pip install '.[train]'")
 
 from universeg_rt.training import cli
 from universeg_rt.training.checkpoint import load_checkpoint
@@ -64,9 +64,60 @@ def test_the_script_for_short_loans_goes_on_from_what_it_left(kit, tmp_path, tra
             ["bash", script, "1", tmp_path / "run.yaml", tmp_path / output, tmp_path / previous if previous else "",
              "--stop-after", "5", "--threads", "1", "--no-progress"], env=environment, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
-        assert not (tmp_path / output / STATE).exists() and (tmp_path / output / LATEST).exists()
-    rows = list(csv.DictReader(open(tmp_path / "second" / "log.csv")))
+        assert not (tmp_path / output / "run").exists() and 1 <= len(list((tmp_path / output).iterdir())) <= 8
+    subprocess.run("cat second/run.tar.part* | tar -x", shell=True, check=True, cwd=tmp_path)
+    assert (tmp_path / STATE).is_file() and (tmp_path / LATEST).is_file()
+    rows = list(csv.DictReader(open(tmp_path / "log.csv")))
     assert [int(r["samples"]) for r in rows] == list(range(1, 11))
+
+
+def test_the_script_runs_on_a_bare_checkout_and_stops_at_its_time(kit, tmp_path, training_folder):
+    """With nothing of the project on the path, and two processes that draw episodes and that no signal may end first."""
+    kit.write_run(tmp_path)
+    config = yaml.safe_load((tmp_path / "run.yaml").read_text())
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump({**config, "workers": 2}))
+    (tmp_path / "bare.py").write_text(  # runs a script as python does, without the finder of an editable installation
+        "import os, runpy, sys\n"
+        "sys.meta_path[:] = [f for f in sys.meta_path if 'editable' not in str(f).lower()]\n"
+        "del sys.argv[0]\n"
+        "sys.path[0] = os.path.dirname(sys.argv[0])\n"
+        "runpy.run_path(sys.argv[0], run_name='__main__')\n")
+    python = tmp_path / "python"
+    python.write_text(f"#!/bin/sh\nexec {sys.executable} {tmp_path / 'bare.py'} \"$@\"\n")
+    python.chmod(0o755)
+    done = subprocess.run(
+        ["bash", training_folder / "train_for.sh", "0.4", tmp_path / "run.yaml", tmp_path / "out", "", "--threads", "1", "--no-progress"],
+        env={**os.environ, "PYTHON": str(python)}, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    subprocess.run("cat out/run.tar.part* | tar -x", shell=True, check=True, cwd=tmp_path)
+    rows = list(csv.DictReader(open(tmp_path / "log.csv")))
+    assert torch.load(tmp_path / STATE, weights_only=True)["samples"] == int(rows[-1]["samples"]) > 0
+
+
+def test_a_signal_to_the_whole_group_saves_too(kit, tmp_path):
+    """As `timeout` sends it: to the run and to the processes that draw its episodes."""
+    command = kit.write_run(tmp_path)
+    config = yaml.safe_load((tmp_path / "run.yaml").read_text())
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump({**config, "workers": 2}))
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    wait_for(tmp_path / "out" / STATE, process)
+    os.killpg(process.pid, signal.SIGTERM)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 0, said
+    rows = list(csv.DictReader(open(tmp_path / "out" / "log.csv")))
+    assert torch.load(tmp_path / "out" / STATE, weights_only=True)["samples"] == int(rows[-1]["samples"])
+
+
+def test_a_run_that_fails_leaves_what_it_had(kit, tmp_path, training_folder):
+    kit.write_run(tmp_path)
+    script, environment = training_folder / "train_for.sh", {**os.environ, "PYTHON": sys.executable}
+    call = ["bash", script, "1", tmp_path / "run.yaml", tmp_path / "first", "", "--stop-after", "2", "--threads", "1", "--no-progress"]
+    assert subprocess.run(call, env=environment, capture_output=True).returncode == 0
+    call[4], call[5] = tmp_path / "second", tmp_path / "first"
+    done = subprocess.run([*call, "--device", "cuda:99"], env=environment, capture_output=True, text=True)
+    assert done.returncode != 0
+    subprocess.run("cat second/run.tar.part* | tar -x", shell=True, check=True, cwd=tmp_path)
+    assert torch.load(tmp_path / STATE, weights_only=True)["samples"] == 2
 
 
 def test_errors_are_one_line_and_status_1(kit, tmp_path, capsys, monkeypatch):

@@ -8,7 +8,7 @@ import os
 import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed: pip install torch")
-yaml = pytest.importorskip("yaml", reason="pyyaml is not installed: pip install 'universeg_rt[train]'")
+yaml = pytest.importorskip("yaml", reason="pyyaml is not installed: pip install '.[train]'")
 
 from universeg_rt.errors import InputError, SpecError
 from universeg_rt.training.augment import Operation

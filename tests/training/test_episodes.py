@@ -7,8 +7,8 @@ import dataclasses
 import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed: pip install torch")
-yaml = pytest.importorskip("yaml", reason="pyyaml is not installed: pip install 'universeg_rt[train]'")
-pytest.importorskip("safetensors", reason="safetensors is not installed: pip install 'universeg_rt[train]'")
+yaml = pytest.importorskip("yaml", reason="pyyaml is not installed: pip install '.[train]'")
+pytest.importorskip("safetensors", reason="safetensors is not installed: pip install '.[train]'")
 
 from universeg_rt.training.augment import AugmentConfig
 from universeg_rt.training.config import DataConfig

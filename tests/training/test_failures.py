@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 pytest.importorskip("torch", reason="torch is not installed: pip install torch")
-pytest.importorskip("yaml", reason="data sets are YAML: pip install 'universeg_rt[train]'")
+pytest.importorskip("yaml", reason="data sets are YAML: pip install '.[train]'")
 
 from universeg_rt.training.failures import FACTS, Case, common_table, contrast, facts_of, main, rank_correlation
 from universeg_rt.training.sheet import BOTH, outlined

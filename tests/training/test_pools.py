@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 pytest.importorskip("torch", reason="torch is not installed: pip install torch")
-pytest.importorskip("yaml", reason="data sets are YAML: pip install 'universeg_rt[train]'")
+pytest.importorskip("yaml", reason="data sets are YAML: pip install '.[train]'")
 
 from universeg_rt.errors import InputError
 from universeg_rt.training.evaluate import main

@@ -7,8 +7,8 @@ import os
 import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed: pip install torch")
-pytest.importorskip("yaml", reason="pyyaml is not installed: pip install 'universeg_rt[train]'")
-pytest.importorskip("safetensors", reason="safetensors is not installed: pip install 'universeg_rt[train]'")
+pytest.importorskip("yaml", reason="pyyaml is not installed: pip install '.[train]'")
+pytest.importorskip("safetensors", reason="safetensors is not installed: pip install '.[train]'")
 
 from universeg_rt.errors import CheckpointError
 from universeg_rt.training.state import read_state

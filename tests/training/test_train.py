@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed: pip install torch")
-yaml = pytest.importorskip("yaml", reason="pyyaml is not installed: pip install 'universeg_rt[train]'")
-pytest.importorskip("safetensors", reason="safetensors is not installed: pip install 'universeg_rt[train]'")
+yaml = pytest.importorskip("yaml", reason="pyyaml is not installed: pip install '.[train]'")
+pytest.importorskip("safetensors", reason="safetensors is not installed: pip install '.[train]'")
 
 from universeg_rt.errors import CheckpointError, InputError, TrainingError
 from universeg_rt.training import validate

@@ -11,6 +11,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from ..errors import UniverSegError
+from ..install import install_hint
+
+EXTRAS = {"universeg-bench": "bench", "universeg-export": "export", "universeg-train": "train", "universeg-evaluate": "train"}
 
 INTERRUPTED = 128 + signal.SIGINT
 CLOSED = 141  # what a shell gives for a program that SIGPIPE ended: 128 + 13, by number as Windows has no such signal
@@ -49,7 +52,7 @@ def report_missing(program: str, error: ModuleNotFoundError) -> int:
     """Print the package that a command misses with the cure, and give the exit status; raises where the project's own part is missing."""
     if (error.name or "").startswith("universeg_rt"):
         raise error
-    return _fail(program, f"the package {error.name} is missing; {_cure(program)}", 1)
+    return _fail(program, f"the package {error.name} is missing; {install_hint(EXTRAS.get(program, ""))}", 1)
 
 
 def say(text: str) -> None:
@@ -90,9 +93,3 @@ def _terminated_like_interrupted() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def _cure(program: str) -> str:
-    extras = {"universeg-bench": "[bench]", "universeg-export": "[export]", "universeg-train": "[train]", "universeg-evaluate": "[train]"}
-    extra = extras.get(program, "")
-    return f"pip install 'universeg_rt{extra}'"

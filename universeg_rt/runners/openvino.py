@@ -1,6 +1,6 @@
 """The stages of a bundle on OpenVINO's CPU plugin, streamed, with what it compiled kept in a cache.
 
-An extra: `pip install 'universeg_rt[openvino]'`. The cache lies in `$UNIVERSEG_RT_CACHE/openvino` (default: the user's cache
+An extra: `pip install '.[openvino]'` in a clone. The cache lies in `$UNIVERSEG_RT_CACHE/openvino` (default: the user's cache
 folder), in a folder named after OpenVINO's version and the processor, then one named after the bundle's sha256; what another
 version wrote is neither used nor touched. `Runner.notes` says where the cache was of no use.
 """
@@ -18,6 +18,7 @@ import numpy as np
 from ..bundle import Bundle
 from ..cache import CachedFiles, cache_folder
 from ..errors import RunnerError
+from ..install import install_hint
 from ..model_bytes import ModelBytes
 from .libraries import import_openvino
 from .stages import StagedRunner, StageSession
@@ -77,7 +78,7 @@ class StreamedOpenVino(StagedRunner):
             self._core = shared_core()
             device = [str(self._core.get_property("CPU", name)) for name in ("FULL_DEVICE_NAME", "OPTIMIZATION_CAPABILITIES")]
         except ImportError as error:
-            raise RunnerError(f"the openvino runner cannot start ({error}); pip install 'universeg_rt[openvino]'") from None
+            raise RunnerError(f"the openvino runner cannot start ({error}); {install_hint('openvino')}") from None
         except Exception as error:  # a broken installation, or one without the CPU plugin
             raise RunnerError(f"OpenVINO cannot start here: {str(error).strip().splitlines()[-1]}; reinstall openvino") from None
         version = openvino.__version__.split("-")[0]

@@ -1,0 +1,43 @@
+"""Runs a module of a bare checkout as if the project were installed:  python universeg_rt/checkout.py MODULE ARGUMENTS
+
+Installed, the package `universeg_rt` holds `export`, `kernels`, `training` and `benchmarks`, which lie beside it in a checkout.
+"""
+
+from __future__ import annotations
+
+import os
+import runpy
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def make_importable() -> None:
+    """Let this process import the checkout that this file lies in, before anything installed."""
+    sys.path.insert(0, str(ROOT))
+    import universeg_rt
+
+    if str(ROOT) not in universeg_rt.__path__:
+        universeg_rt.__path__.append(str(ROOT))
+
+
+def make_importable_for_children(site: Path) -> None:
+    """Let processes that this one starts import the checkout: links under `site`, on PYTHONPATH."""
+    package = site.absolute() / "universeg_rt"
+    package.mkdir(parents=True, exist_ok=True)
+    parts = [*(ROOT / "universeg_rt").iterdir(), *(ROOT / name for name in ("export", "kernels", "training", "benchmarks"))]
+    for part in parts:
+        link = package / part.name
+        if not link.exists():
+            link.symlink_to(part)
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(site.absolute()), os.environ.get("PYTHONPATH"))))
+
+
+if __name__ == "__main__":
+    if len(sys.argv) < 2:
+        sys.exit(__doc__)
+    del sys.path[0]  # the folder of this file: its modules are universeg_rt's
+    del sys.argv[0]
+    make_importable()
+    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
