@@ -1,55 +1,24 @@
 // Runs a small random network, with maps in float32 and in int8, on several threads and from several callers at once; for the
 // sanitizers and for a look without Python. Prints OK and exits 0 where every result is that of one thread to the bit, and that of
-// the plain kernels within 1e-4; in int8, where another last bit can be another step, on average.
+// the plain kernels within 1e-4; in int8, where another last bit can be another step, on average. Arguments: how many networks of
+// random shapes are run as well, and the seed that they are drawn by.
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <random>
 #include <thread>
 
 #include "network.h"
+#include "selftest.h"
 
 using namespace universeg;
 
-int check_training();  // selftest_training.cpp
-
-namespace {
-
-struct Weights {
-  std::vector<std::vector<float>> arrays;
-  std::mt19937 random{7};
-
-  const float* make(size_t count, float scale) {
-    std::normal_distribution<float> normal(0.f, scale);
-    arrays.emplace_back(count);
-    for (float& x : arrays.back()) x = normal(random);
-    return arrays.back().data();
-  }
-  Conv conv(int outputs, int inputs) { return {make((size_t)outputs * inputs * 9, 0.2f), make(outputs, 0.1f), outputs, inputs}; }
-};
-
-// The maps of the network in int8 are tens of steps large.
-std::vector<Block> make_blocks(Weights& weights, bool bytes) {
-  const std::vector<int> encoder = {10, 16, 7}, decoder = {12, 9};
-  std::vector<Block> blocks;
-  for (int i = 0; i < 5; ++i) {
-    const int features = i < 3 ? encoder[i] : decoder[i - 3];
-    int query = i == 0 ? 1 : i <= 3 ? encoder[i - 1] : decoder[i - 4];
-    int support = i == 0 ? 2 : query;
-    if (i >= 3) query += encoder[4 - i], support = query;
-    Block block{weights.conv(features, query + support), weights.conv(features, features), {}, query, nullptr, bytes, bytes};
-    if (i < 4) block.support = weights.conv(features, features);
-    if (i == 0) block.first = weights.make((size_t)9 * 50 * features, bytes ? 8.f : 0.1f);
-    blocks.push_back(block);
-  }
-  return blocks;
-}
-
-}  // namespace
-
-int main() {
-  Weights weights;
+int main(int arguments, char** values) {
+  const int shapes = arguments > 1 ? std::atoi(values[1]) : 20;
+  const unsigned seed = arguments > 2 ? std::atoi(values[2]) : 1;
+  Weights weights(7);
   const float* head = weights.make(9, 0.2f);
   int bad = 0;
   for (const std::string& name : available_kernels()) {
@@ -57,7 +26,7 @@ int main() {
     for (const int way : {0, 1, 2, 3}) {
       const bool bytes = way & 1;
       const int height = way & 2 ? 44 : 16;
-      const std::vector<Block> blocks = make_blocks(weights, bytes);
+      const std::vector<Block> blocks = make_blocks(weights, {10, 16, 7}, {12, 9}, bytes);
       const int width = 28, count = 5;
       std::vector<float> entries(2 * count * height * width), query(height * width), row(count, 1.f / count);
       for (float& x : entries) x = (float)(weights.random() % 1000) / 1000.f;
@@ -94,6 +63,7 @@ int main() {
         if (!ok) ++bad, std::printf("%s, height %d, int8 %d: threads change the result\n", name.c_str(), height, bytes);
     }
   }
+  bad += check_shapes(shapes, seed);
   bad += check_training();
   for (const std::string& name : available_kernels()) std::printf("%s ", name.c_str());
   std::printf(bad ? "failed\n" : "OK\n");

@@ -6,7 +6,10 @@ namespace universeg {
 
 namespace {
 
-constexpr long CHUNK_BYTES = 4L << 20;  // of an entry's largest map in float32, for the entries that go through a pair together
+#ifndef UNIVERSEG_CHUNK_BYTES  // a test makes small networks go through in several chunks
+#define UNIVERSEG_CHUNK_BYTES (4L << 20)
+#endif
+constexpr long CHUNK_BYTES = UNIVERSEG_CHUNK_BYTES;  // of an entry's largest map in float32, for the entries that go through a pair together
 
 // One of `pool` with room for these maps, or a new one. Only maps of one shape share memory: what is around the image is zero.
 Map shared(std::vector<Map>& pool, int height, int width, int channels, int entries, bool bytes) {
@@ -32,10 +35,11 @@ Workspace::Workspace(const std::vector<Layer>& layers, int encoders, const Kerne
   for (int i = 0; i < n; ++i) {
     const Layer& layer = layers[i];
     const int h = height >> layer.level, w = width >> layer.level, c = channels(i);
-    const int even = i - i % 2;  // the pair's chunk follows from its larger maps
-    int largest = encoders;
-    for (int j = even; j < std::min(even + 2, n); ++j) largest = std::min(largest, std::max(layers[j].level, 1));
-    const long bytes = (long)(height >> largest) * (width >> largest) * c * 4;
+    const int even = i - i % 2;  // both blocks of a pair work on one chunk, which follows from the larger maps and the wider block
+    int largest = encoders, widest = 0;
+    for (int j = even; j < std::min(even + 2, n); ++j)
+      largest = std::min(largest, std::max(layers[j].level, 1)), widest = std::max(widest, channels(j));
+    const long bytes = (long)(height >> largest) * (width >> largest) * widest * 4;
     const int some = chunk[i] = (int)std::max(1L, std::min<long>(entries, CHUNK_BYTES / bytes));
     // A decoder block works where the encoder block of its level has worked. Not where r of the first block lies: all of an
     // ensemble's members need it.

@@ -168,7 +168,7 @@ def test_under_the_sanitizers(tmp_path, sanitizer):
         pytest.skip("g++ was not found; the sanitizers need it")
     sources = sorted((ROOT / "kernels" / "cpu").glob("*.cpp"))
     command = [compiler, "-O1", "-std=c++17", "-Wno-psabi", f"-fsanitize={sanitizer}", "-fno-sanitize-recover=all", "-pthread",
-               "-DUNIVERSEG_ALL_KERNELS", *(str(s) for s in sources if not s.name.endswith("module.cpp")), "-o", str(tmp_path / "selftest")]
+               "-DUNIVERSEG_ALL_KERNELS", "-DUNIVERSEG_CHUNK_BYTES=65536L", *(str(s) for s in sources if not s.name.endswith("module.cpp")), "-o", str(tmp_path / "selftest")]
     built = subprocess.run(command, capture_output=True, text=True)
     if built.returncode and "cannot find" in built.stderr:
         pytest.skip(f"this compiler lacks the sanitizer: {built.stderr.strip().splitlines()[-1]}")
