@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import os
 import zipfile
@@ -37,20 +38,31 @@ def read_npy(path: str | os.PathLike, max_items: int | None = None, error: type[
 def read_npz(path: str | os.PathLike, error: type[UniverSegError] = InputError) -> dict[str, np.ndarray]:
     """All arrays of an .npz by name; `error` where it is missing, not whole, of objects, or unpacks to far more than its size."""
     path = Path(path)
-    with reading("a whole .npz of plain arrays", path, error), zipfile.ZipFile(path) as archive:
+    with reading("a whole .npz of plain arrays", path, error), open(path, "rb") as file:
+        return _arrays(file, os.fstat(file.fileno()).st_size, path, error)
+
+
+def npz_of_bytes(data: bytes, name: str, error: type[UniverSegError] = InputError) -> dict[str, np.ndarray]:
+    """As `read_npz`, of the bytes of a file called `name`."""
+    with reading("a whole .npz of plain arrays", name, error):
+        return _arrays(io.BytesIO(data), len(data), name, error)
+
+
+def _arrays(file: IO[bytes], size: int, path: str | os.PathLike, error: type[UniverSegError]) -> dict[str, np.ndarray]:
+    with zipfile.ZipFile(file) as archive:
         members = [info for info in archive.infolist() if info.filename.endswith(".npy")]
         if len({info.filename for info in members}) != len(members):
             raise ValueError("two arrays have the same name")
         total = sum(_checked_bytes(archive, info) for info in members)
-        limit = max(FREE_BYTES, MAX_RATIO * path.stat().st_size)
+        limit = max(FREE_BYTES, MAX_RATIO * size)
         if total > limit:
             raise error(f"{path} unpacks to {total} bytes; accepted: at most {limit} for a file of this size, {MAX_RATIO} times its own "
                         f"or {FREE_BYTES}; if the data is right, write it with numpy.savez, which does not compress")
         arrays = {}
         for info in members:
-            with archive.open(info) as file:
-                arrays[info.filename.removesuffix(".npy")] = np.lib.format.read_array(file, allow_pickle=False)
-                file.read(1)  # the end is where the checksum is compared
+            with archive.open(info) as member:
+                arrays[info.filename.removesuffix(".npy")] = np.lib.format.read_array(member, allow_pickle=False)
+                member.read(1)  # the end is where the checksum is compared
         return arrays
 
 

@@ -214,11 +214,29 @@ def test_members_of_an_ensemble_are_as_alone(tmp_path):
         assert np.array_equal(together[i], run(opened, *case[:2], cases[0][2]))
 
 
+def replaced(name: str, make):
+    return lambda arrays: arrays.update({name: make(arrays[name])})
+
+
 @pytest.mark.parametrize("change, message", [
-    (lambda a: a.pop("2.cross.scale"), "2.cross.scale"),
-    (lambda a: a.update({"2.cross.scale": a["2.cross.scale"][:3]}), "scales .* of array 2.cross.weight"),
-    (lambda a: a.update({"2.target.scale": np.ones((a["2.target.weight"].shape[0], 3), np.float32)}), "scales .* of array 2.target.weight"),
-    (lambda a: a.update({"int8": a["int8"][:-1]}), "array int8 has another shape")])
+    (lambda a: a.pop("2.cross.scale"), "no array 2.cross.scale"),
+    (lambda a: a.pop("int8"), "array 1.cross.weight is of type int8, not float32"),
+    (replaced("2.cross.scale", lambda x: x[:3]), r"array 2.cross.scale has shape \(3, 2\)"),
+    (replaced("2.target.scale", lambda x: np.repeat(x, 3, axis=1)), "array 2.target.scale has shape"),
+    (replaced("2.target.scale", lambda x: -x), "array 2.target.scale holds -.*; scales are positive"),
+    (replaced("2.target.scale", lambda x: x * 0), "array 2.target.scale holds 0; scales are positive"),
+    (replaced("2.target.scale", lambda x: x * 0 + np.float32(3e38)), "array 2.target.weight times its scales holds NaN or infinity"),
+    (replaced("2.support.scale", lambda x: x * np.nan), "array 2.support.scale holds NaN or infinity"),
+    (replaced("int8", lambda x: x[:-1]), r"array int8 has shape \(5, 2\), the network needs \(6, 2\)"),
+    (replaced("int8", lambda x: x * 2), "array int8 holds other numbers than 0 and 1"),
+    (replaced("int8", lambda x: x.astype(np.float32)), "array int8 is of type float32, not int8"),
+    (replaced("int8", lambda x: np.ones_like(x)), "array int8 marks a map that is never stored"),
+    (replaced("first", lambda x: x * np.inf), "array first holds NaN or infinity"),
+    (replaced("first", lambda x: x.astype(np.float64)), "array first is of type float64, not float32"),
+    (replaced("head.bias", lambda x: x.astype(np.int8)), "array head.bias is of type int8"),
+    (replaced("0.cross.bias", lambda x: x.astype("U3")), "array 0.cross.bias is of type <U3"),
+    (replaced("3.support.weight", lambda x: x.astype(">f4")), "array 3.support.weight is of type >f4"),
+    (lambda a: a.update({"7.cross.weight": a["first"]}), "array '7.cross.weight' is none of this network's")])
 def test_files_that_do_not_fit(tmp_path, change, message):
     _, arrays, _ = files(SPECS["four"])
     change(arrays)

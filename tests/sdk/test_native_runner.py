@@ -127,12 +127,42 @@ def test_sizes(native, small_bundle):
 
 def test_damaged_or_foreign_weights(native, small_bundle, tmp_path):
     source = Bundle.open(small_bundle).model("fp32", "native")
-    (tmp_path / "short.npz").write_bytes(source.read_bytes()[:-4000])
-    with pytest.raises(BundleError, match="short.npz cannot be used"):
+    (tmp_path / "short.npz").write_bytes(source.read_bytes()[:-400])
+    with pytest.raises(BundleError, match="short.npz cannot be read as a whole .npz"):
         NativeRunner(ModelBytes.of_file(tmp_path / "short.npz"), SMALL_SPEC)
     shutil.copy(source, tmp_path / "other.npz")
-    with pytest.raises(BundleError, match="another shape"):
+    with pytest.raises(BundleError, match="other.npz cannot be used .array 2.cross.weight has shape .*, the network needs .8, 10, 3, 3"):
         NativeRunner(ModelBytes.of_file(tmp_path / "other.npz"), NetworkSpec("none", (6, 5, 8), (4, 6), "max_pool"))
+    with pytest.raises(BundleError, match="600 features; the native runner takes at most 16 and 512"):
+        NativeRunner(ModelBytes.of_file(tmp_path / "other.npz"), NetworkSpec("none", (6, 600), (4,), "max_pool"))
+
+
+@pytest.mark.parametrize("encoder, decoder", [((16, 64), (16,)), ((32, 64, 128, 256), (128, 64, 32))])
+def test_a_pair_whose_second_block_is_wider(native, tmp_path, encoder, decoder):
+    """In a process of its own: what wrote past its maps ended the process."""
+    pytest.importorskip("torch", reason="the folds need torch's reference: pip install 'universeg_rt[export]'")
+    from universeg_rt.export.emit.native import emit_native
+    from universeg_rt.export.folds import fold
+
+    from ..conftest import random_weights
+    from ..kernels.test_native import expected, inputs
+
+    spec, case = NetworkSpec("none", encoder, decoder, "max_pool"), inputs(5, 128, 128)
+    (tmp_path / "native.npz").write_bytes(emit_native(fold(spec, random_weights(spec))))
+    np.savez(tmp_path / "case.npz", **dict(zip(("support", "weights", "query"), case)))
+    code = """
+import sys, numpy as np
+from pathlib import Path
+from universeg_rt.model_bytes import ModelBytes
+from universeg_rt.runners.native import NativeRunner
+from universeg_rt.spec import NetworkSpec
+runner, case = NativeRunner(ModelBytes.of_file(Path(sys.argv[1]) / "native.npz"), NetworkSpec.from_json(sys.argv[2]), 2), np.load(Path(sys.argv[1]) / "case.npz")
+np.save(Path(sys.argv[1]) / "logits.npy", runner.run(runner.prepare(case["support"][None], case["weights"][None]), case["query"][None, None]))
+"""
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path), spec.to_json()], capture_output=True, text=True)
+    assert done.returncode == 0, f"{done.returncode} {done.stderr}"
+    want = expected(spec, *case)
+    assert np.abs(np.load(tmp_path / "logits.npy")[0, 0, 0] - want).max() < 5e-5 * max(1.0, np.abs(want).max())
 
 
 def test_a_network_it_cannot_run_has_no_weights_for_it():

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import os
-from zipfile import BadZipFile
 
 import numpy as np
 
@@ -13,6 +11,7 @@ from ..errors import BundleError, InputError, RunnerError
 from ..model_bytes import ModelBytes
 from ..spec import NetworkSpec
 from .base import Runner
+from .native_weights import TABLE, read_weights
 from .threads import cores
 
 INSTRUCTIONS = ("avx512", "avx2", "plain")
@@ -21,8 +20,8 @@ PRECISIONS = ("fp32", "int8")
 
 class NativeRunner(Runner):
     """float32 arithmetic on the CPU, of the networks that `export/emit/native.py` writes; results do not depend on the number of
-    threads. In int8 the weights come, and the maps of the support entries are held, in 8 bits, but for those of blocks that the
-    export left in float.
+    threads. In int8 the maps of the support entries are held in 8 bits, but for those of blocks that the export left in float;
+    the inner blocks' weights come in 8 bits and are expanded to float32 when the file is loaded, so they save no memory here.
 
     The environment variable UNIVERSEG_INSTRUCTIONS forces one of INSTRUCTIONS; else the best that the processor has is taken.
     """
@@ -33,7 +32,7 @@ class NativeRunner(Runner):
         """weights: a `.npz` file of `export/emit/native.py`. threads: default one a core.
 
         Raises RunnerError where the native part is not built, InputError for instructions that this processor lacks,
-        BundleError where the weights cannot be read or do not fit the network.
+        BundleError that names the array where the weights cannot be read or do not fit the network.
         """
         try:
             from .. import _native
@@ -48,14 +47,13 @@ class NativeRunner(Runner):
                              f"{', '.join(here)}")
         self.threads = threads or cores()
         self._native, self._spec = _native, spec
+        arrays = read_weights(weights, spec)
         try:
-            with np.load(io.BytesIO(weights.data), allow_pickle=False) as file:
-                arrays = _in_float(dict(file))
             self._network = _native.Network(arrays, list(spec.encoder_features), list(spec.decoder_features),
                                             spec.negative_slope, instructions, self.threads)
-        except (OSError, ValueError, KeyError, BadZipFile) as error:
-            raise BundleError(f"{weights.name} cannot be used ({error}); export the bundle again, or copy it again") from None
-        self.precision = "int8" if "int8" in arrays else "fp32"
+        except MemoryError:
+            raise RunnerError("not enough memory for this network's weights; use a smaller network") from None
+        self.precision = "int8" if TABLE in arrays else "fp32"
         self._share_in_int8 = _share_in_int8(arrays, len(spec.encoder_features))
         self._weight_bytes = sum(array.nbytes for array in arrays.values())
         self.device = f"CPU, {self._network.instructions}"
@@ -101,19 +99,8 @@ class NativeRunner(Runner):
 
 def _share_in_int8(arrays: dict[str, np.ndarray], encoders: int) -> float:
     """Of the bytes that are kept of each entry (the encoder blocks' outputs, but for the first), in float32, those held in int8."""
-    held = arrays.get("int8")
+    held = arrays.get(TABLE)
     if held is None:
         return 0.0
     pixels = 0.25 ** np.arange(1, encoders)
     return float((pixels * held[1:encoders, 0]).sum() / pixels.sum())
-
-
-def _in_float(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Weights of int8 times their scales (out, parts), each of its equal part of the inputs; ValueError where they do not fit."""
-    for name in [name for name, value in arrays.items() if name.endswith(".weight") and value.dtype == np.int8]:
-        weight, scale = arrays[name], arrays.pop(f"{name.removesuffix('.weight')}.scale")
-        if scale.ndim != 2 or scale.shape[0] != weight.shape[0] or weight.shape[1] % scale.shape[1]:
-            raise ValueError(f"the scales {scale.shape} of array {name} do not fit its {weight.shape}")
-        parts = weight.reshape(*scale.shape, -1).astype(np.float32) * scale[..., None]
-        arrays[name] = parts.reshape(weight.shape)
-    return arrays

@@ -1,0 +1,98 @@
+"""Weights of the native runner: damaged files, and whole ones with an array that is missing, foreign or of odd type, shape or values."""
+
+from __future__ import annotations
+
+import io
+import random
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from universeg_rt import Bundle
+from universeg_rt.model_bytes import ModelBytes
+from universeg_rt.runners.native import PRECISIONS, NativeRunner
+from universeg_rt.spec import NetworkSpec
+
+from .mutate import damaged
+
+SIZE = 32  # of the image that a file which opens is run on
+VALUES = (0.0, -0.0, -1.0, 1.0, 2.0, 127.0, -128.0, 1e-45, 1e30, 3e38, np.nan, np.inf, -np.inf)
+TYPES = ("<f4", ">f4", "<f8", "<f2", "<c8", "i1", "<i8", "u1", "?", "<U3", "<M8[s]", "V4", [("a", "<f4")])
+
+
+def cases(rng: random.Random, folder: Path) -> Iterator[tuple[str, Callable[[], None]]]:
+    bundle = Bundle.open()
+    spec = bundle.manifest.spec
+    files = {precision: bundle.model(precision, "native").read_bytes() for precision in PRECISIONS}
+    while True:
+        precision = rng.choice(PRECISIONS)
+        if rng.random() < 0.4:
+            done, data = damaged(rng, files[precision])
+        else:
+            done, arrays = _changed(rng, dict(np.load(io.BytesIO(files[precision]))))
+            out = io.BytesIO()
+            rng.choice((np.savez, np.savez_compressed))(out, **arrays)
+            data = out.getvalue()
+            if rng.random() < 0.1:
+                again, data = damaged(rng, data)
+                done += f", {again}"
+        yield f"{precision}, {done}", lambda data=data: _open(data, spec)
+
+
+def _open(data: bytes, spec: NetworkSpec) -> None:
+    runner = NativeRunner(ModelBytes("native.npz", data), spec, threads=1)
+    support = np.zeros((1, 2, 2, SIZE, SIZE), np.float32)
+    support[..., SIZE // 2 :] = 1
+    runner.run(runner.prepare(support, np.full((1, 2), 0.5, np.float32)), support[:, 0, :1])
+
+
+def _changed(rng: random.Random, arrays: dict[str, np.ndarray]) -> tuple[str, dict[str, np.ndarray]]:
+    done = []
+    for _ in range(rng.choice((1, 1, 1, 2, 3))):
+        name = rng.choice(sorted(arrays))
+        how = rng.choice((_left_out, _renamed, _retyped, _reshaped, _revalued, _revalued, _swapped))
+        done.append(f"{how.__name__[1:]} {name}{how(rng, arrays, name)}")
+    return ", ".join(done), arrays
+
+
+def _left_out(rng: random.Random, arrays: dict[str, np.ndarray], name: str) -> str:
+    del arrays[name]
+    return ""
+
+
+def _renamed(rng: random.Random, arrays: dict[str, np.ndarray], name: str) -> str:
+    new = rng.choice((name + "x", name.upper(), "9." + name, "int8", "../" + name, "1.cross.scale", "\u00e9", name.replace("weight", "scale")))
+    arrays[new] = arrays.pop(name)
+    return f" to {new!r}"
+
+
+def _retyped(rng: random.Random, arrays: dict[str, np.ndarray], name: str) -> str:
+    kind, value = rng.choice(TYPES), arrays[name]
+    with np.errstate(all="ignore"):
+        arrays[name] = value.astype(kind) if np.can_cast(value.dtype, kind, "unsafe") and kind != "V4" else np.zeros(value.shape, kind)
+    return f" to {kind}"
+
+
+def _reshaped(rng: random.Random, arrays: dict[str, np.ndarray], name: str) -> str:
+    value = arrays[name]
+    arrays[name] = rng.choice((value[:-1], value[:0], value[None], value.ravel(), value.T, value.sum(), np.concatenate([value, value]),
+                               np.zeros((1,) * 20, value.dtype), np.zeros((0, 2**40), value.dtype), np.zeros(2**24, np.int8)))
+    return f" to {arrays[name].shape}"
+
+
+def _revalued(rng: random.Random, arrays: dict[str, np.ndarray], name: str) -> str:
+    value, new = arrays[name].copy(), rng.choice(VALUES)
+    share = rng.choice(("one", "all"))
+    with np.errstate(all="ignore"):
+        if value.size and value.dtype.kind in "fiu":
+            number = np.array([new]).astype(value.dtype)[0]
+            value.reshape(-1)[slice(None) if share == "all" else rng.randrange(value.size)] = number
+    arrays[name] = value
+    return f" {share} to {new}"
+
+
+def _swapped(rng: random.Random, arrays: dict[str, np.ndarray], name: str) -> str:
+    other = rng.choice(sorted(arrays))
+    arrays[name], arrays[other] = arrays[other], arrays[name]
+    return f" with {other}"
