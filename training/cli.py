@@ -41,10 +41,12 @@ def train(options: argparse.Namespace) -> None:
     import torch.distributed as dist
     import yaml
 
+    from universeg_rt.runners.threads import check_threads
     from universeg_rt.training.config import load_config, to_dict
     from universeg_rt.training.datasets import load_dataset
     from universeg_rt.training.train import Trainer
 
+    check_threads(options.threads)
     if options.threads:
         torch.set_num_threads(options.threads)
     config = load_config(options.config)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -52,8 +54,12 @@ class NativeRunner(Runner):
                 arrays = _in_float(dict(file))
             self._network = _native.Network(arrays, list(spec.encoder_features), list(spec.decoder_features),
                                             spec.negative_slope, instructions, self.threads)
+        except MemoryError:
+            raise RunnerError("not enough memory for the network; give this process more, or take fewer threads") from None
         except (OSError, ValueError, KeyError, BadZipFile) as error:
             raise BundleError(f"{weights} cannot be used ({error}); export the bundle again, or copy it again") from None
+        if self._network.threads < self.threads:
+            self.notes = (f"{self._network.threads} of {self.threads} threads: this process can start no more",)
         self.precision = "int8" if "int8" in arrays else "fp32"
         self._share_in_int8 = _share_in_int8(arrays, len(spec.encoder_features))
         self._weight_bytes = sum(array.nbytes for array in arrays.values())
@@ -75,17 +81,16 @@ class NativeRunner(Runner):
         sets = []
         for entries, row in zip(support, weights):
             used = row != 0  # entries of no weight pad the array; they change nothing
-            sets.append(self._native.prepare(entries if used.all() else np.ascontiguousarray(entries[used]), row[used]))
+            with _memory_for_support():
+                sets.append(self._native.prepare(entries if used.all() else np.ascontiguousarray(entries[used]), row[used]))
         return [support.shape[3:], sets]
 
     def _run(self, prepared: list, queries: np.ndarray) -> np.ndarray:
         size, sets = prepared
         if queries.shape[2:] != size:
             raise InputError(f"queries are {queries.shape[2:]}, the support was prepared at {size}")
-        try:
+        with _memory_for_support():
             return np.stack([self._network.run(sets, query[0]) for query in queries])[:, :, None]
-        except MemoryError:
-            raise RunnerError("not enough memory for this support; take fewer entries or smaller images") from None
 
     def peak_bytes(self, support_size: int, members: int, height: int, width: int) -> int:
         # Counted from kernels/cpu/workspace.cpp: the process with its libraries; weights as they come and transformed (36/9 of
@@ -99,6 +104,15 @@ class NativeRunner(Runner):
         multiple = self._spec.size_multiple
         if any(side < max(8, multiple) or side % multiple for side in size):
             raise InputError(f"images are {size[0]}x{size[1]}; height and width must be multiples of {multiple}, at least 8")
+
+
+@contextmanager
+def _memory_for_support() -> Iterator[None]:
+    """Says the cure where memory runs out, in this thread or in one of the native part's."""
+    try:
+        yield
+    except MemoryError:
+        raise RunnerError("not enough memory for this support; take fewer entries, smaller images or fewer threads") from None
 
 
 def _share_in_int8(arrays: dict[str, np.ndarray], encoders: int) -> float:
