@@ -30,7 +30,7 @@ NATIVE = os.environ.get("UNIVERSEG_NATIVE") != "0"
 
 CPU = "kernels/cpu/"
 CPU_SOURCES = dict.fromkeys(  # source: options of its own
-    ("module.cpp", "network.cpp", "prepare.cpp", "workspace.cpp", "weights.cpp", "memory.cpp", "instructions.cpp", "training.cpp",
+    ("module.cpp", "network.cpp", "prepare.cpp", "workspace.cpp", "weights.cpp", "pool.cpp", "memory.cpp", "instructions.cpp", "training.cpp",
      "training_module.cpp", "kernels_plain.cpp"), [])
 CPU_HEADERS = ("kernels.h", "kernels_impl.h", "vectors_impl.h", "winograd_impl.h", "first_block_impl.h", "rows_impl.h", "gradient_impl.h",
                "first_training_impl.h", "memory.h", "weights.h", "workspace.h", "pool.h", "network.h", "training.h")

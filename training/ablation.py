@@ -70,7 +70,6 @@ def run(options: argparse.Namespace) -> int:
     import dataclasses
 
     import torch
-
     from universeg_rt.training.config import load_config, override
     from universeg_rt.training.datasets import load_dataset
     from universeg_rt.training.train import Trainer

@@ -6,9 +6,14 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-
 from universeg_rt.training import shapes
-from universeg_rt.training.fields import Draw, gaussian_blur, identity_grid, min_max, smooth_noise
+from universeg_rt.training.fields import (
+    Draw,
+    gaussian_blur,
+    identity_grid,
+    min_max,
+    smooth_noise,
+)
 
 THIN = ("vessels", "retina", "curves", "membranes")  # families in which a target may be a pixel across
 

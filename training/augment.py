@@ -12,10 +12,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from universeg_rt.training.fields import (
+    Draw,
+    affine_grid,
+    displacement,
+    gaussian_blur,
+    harden,
+    min_max,
+    sobel,
+    warp,
+)
 
 from universeg_rt.errors import InputError
-from universeg_rt.training.fields import (
-    Draw, affine_grid, displacement, gaussian_blur, harden, min_max, sobel, warp)
 
 Range = tuple[float, float]
 

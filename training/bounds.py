@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 import math
 
-from universeg_rt.errors import InputError, shown
 from universeg_rt.training.augment import Operation
 from universeg_rt.training.synthetic import TRAINING_TASKS
+
+from universeg_rt.errors import InputError, shown
 
 COUNT, SAMPLES, SHARE, AMOUNT, FACTOR = (1, 4096), (1, 10**12), (0.0, 1.0), (0.0, 10.0), (1e-3, 10.0)
 SIGMA, DEGREES, RADIUS = (0.0, 100.0), (-360.0, 360.0), (1, 64)

@@ -13,8 +13,7 @@ from universeg_rt.atomic import make_folder, write_file
 from universeg_rt.cli.common import run_command
 from universeg_rt.errors import InputError, TrainingError, shown
 from universeg_rt.reading import reason
-
-MAX_THREADS = 1024
+from universeg_rt.runners.threads import check_threads
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -39,7 +38,6 @@ def train(options: argparse.Namespace) -> int:
     import torch
     import torch.distributed as dist
     import yaml
-
     from universeg_rt.training.config import load_config, to_dict
     from universeg_rt.training.datasets import load_dataset
     from universeg_rt.training.train import Trainer
@@ -91,8 +89,7 @@ def train(options: argparse.Namespace) -> int:
 
 def _check_options(options: argparse.Namespace) -> tuple[bool, str]:
     """Whether torchrun started several processes, and the device of this one; InputError for options out of range."""
-    if options.threads is not None and not 1 <= options.threads <= MAX_THREADS:
-        raise InputError(f"--threads {options.threads}: accepted are 1 to {MAX_THREADS}")
+    check_threads(options.threads)
     if options.stop_after is not None and options.stop_after < 1:
         raise InputError(f"--stop-after {options.stop_after}: give at least 1 sample")
     if not re.fullmatch(r"cpu|cuda(:\d{1,3})?", options.device):

@@ -7,16 +7,17 @@ import math
 import os
 import types
 import typing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
-from universeg_rt.errors import InputError, shown
-from universeg_rt.reading import reading
-from universeg_rt.spec import NetworkSpec
 from universeg_rt.training.augment import AugmentConfig
 from universeg_rt.training.bounds import check_numbers
 from universeg_rt.training.synthetic import TRAINING_TASKS, SyntheticConfig
 from universeg_rt.training.tasks import SPLITS
+
+from universeg_rt.errors import InputError, shown
+from universeg_rt.reading import reading
+from universeg_rt.spec import NetworkSpec
 
 LOSSES = ("dice", "dice_ce")
 MAX_YAML = 1 << 17  # bytes, and values with aliases written out

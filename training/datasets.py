@@ -6,10 +6,11 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from universeg_rt.errors import InputError, shown
 from universeg_rt.training.config import from_dict, read_yaml
 from universeg_rt.training.readers import load_folder, load_nifti
 from universeg_rt.training.tasks import Task, load_npz
+
+from universeg_rt.errors import InputError, shown
 
 FORMATS = ("npz", "folder", "nifti")
 

@@ -18,16 +18,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from universeg_rt.training.datasets import load_dataset
+from universeg_rt.training.figures import figure, save, seeded
+from universeg_rt.training.pools import (
+    PoolProtocol,
+    evaluate_pools,
+    pool_plot,
+    pool_table,
+    summarise_pools,
+)
+from universeg_rt.training.tasks import Task
 
 from universeg_rt import Ensemble, Segmenter, SupportSet
 from universeg_rt.atomic import write_file
 from universeg_rt.cli.common import run_command
 from universeg_rt.errors import InputError
 from universeg_rt.metrics import dice
-from universeg_rt.training.datasets import load_dataset
-from universeg_rt.training.figures import figure, save, seeded
-from universeg_rt.training.pools import PoolProtocol, evaluate_pools, pool_plot, pool_table, summarise_pools
-from universeg_rt.training.tasks import Task
 
 EXAMPLE = """example:
   universeg-evaluate training/data_sets/report/wbc1.yaml --data-root DATA --output evaluation.json

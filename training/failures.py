@@ -15,17 +15,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from universeg_rt.training.augment import dilate, erode
+from universeg_rt.training.datasets import load_dataset
+from universeg_rt.training.figures import seeded
+from universeg_rt.training.sheet import draw_sheet
+from universeg_rt.training.tasks import Task
 
 from universeg_rt import Segmenter, SupportSet
 from universeg_rt.atomic import write_file
 from universeg_rt.cli.common import run_command
 from universeg_rt.errors import InputError
 from universeg_rt.metrics import dice
-from universeg_rt.training.augment import dilate, erode
-from universeg_rt.training.datasets import load_dataset
-from universeg_rt.training.figures import seeded
-from universeg_rt.training.sheet import draw_sheet
-from universeg_rt.training.tasks import Task
 
 FACTS = {
     "size": "target's share of the image",

@@ -6,7 +6,6 @@ from typing import Iterable, Iterator
 
 import torch
 from torch.utils.data import DataLoader, Dataset
-
 from universeg_rt.training.episodes import Batch, EpisodeSource
 from universeg_rt.training.schedule import Step
 

@@ -16,10 +16,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from universeg_rt.training.reference import (
+    CrossBlock,
+    UniverSeg,
+    check_shapes,
+    downsample,
+    upsample,
+)
+from universeg_rt.training.winograd import conv3x3, first_block, usable
 
 from universeg_rt.errors import InputError
-from universeg_rt.training.reference import CrossBlock, UniverSeg, check_shapes, downsample, upsample
-from universeg_rt.training.winograd import conv3x3, first_block, usable
 
 
 class FoldedUniverSeg(UniverSeg):

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from universeg_rt.training.figures import figure, save, seeded
+from universeg_rt.training.tasks import Task
 
 from universeg_rt import Segmenter, SupportSet
 from universeg_rt.errors import InputError
 from universeg_rt.metrics import dice
-from universeg_rt.training.figures import figure, save, seeded
-from universeg_rt.training.tasks import Task
 
 
 @dataclass(frozen=True)

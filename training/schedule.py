@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Iterator
 
-from universeg_rt.errors import InputError
 from universeg_rt.training.config import Stage, TrainConfig
+
+from universeg_rt.errors import InputError
 
 
 @dataclass(frozen=True)

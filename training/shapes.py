@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-
 from universeg_rt.training.fields import Draw, displacement, smooth_noise, warp
 
 

@@ -9,14 +9,19 @@ import math
 from pathlib import Path
 
 import torch
+from universeg_rt.training.checkpoint import (
+    check_weights,
+    plain_arrays,
+    read_torch,
+    save_checkpoint,
+)
+from universeg_rt.training.config import TrainConfig, to_dict
+from universeg_rt.training.reference import UniverSeg
 
 from universeg_rt.atomic import write_file
 from universeg_rt.errors import CheckpointError, SpecError
 from universeg_rt.reading import reading
 from universeg_rt.spec import NetworkSpec
-from universeg_rt.training.checkpoint import check_weights, plain_arrays, read_torch, save_checkpoint
-from universeg_rt.training.config import TrainConfig, to_dict
-from universeg_rt.training.reference import UniverSeg
 
 KEYS = {"model", "average", "optimiser", "scaler", "step", "samples", "best", "begun_from_weights", "spec", "config"}
 

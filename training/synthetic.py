@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
-
-from universeg_rt.errors import InputError
 from universeg_rt.training import shapes
 from universeg_rt.training.appearance import Appearance, subject_images
 from universeg_rt.training.fields import Draw, affine_grid, displacement
+
+from universeg_rt.errors import InputError
 
 TRAINING_TASKS = 1_000_000  # seeds from 0 that training may draw; tasks for anything else have larger ones
 SMALLEST_TARGET = 0.002  # of the image, on average over subjects

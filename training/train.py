@@ -15,8 +15,6 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
-
-from universeg_rt.errors import InputError, TrainingError
 from universeg_rt.training.checkpoint import load_checkpoint
 from universeg_rt.training.config import Stage, TrainConfig, to_dict
 from universeg_rt.training.episodes import Batch, EpisodeSource
@@ -28,6 +26,8 @@ from universeg_rt.training.schedule import Step, steps
 from universeg_rt.training.state import read_state, write_best, write_state
 from universeg_rt.training.tasks import Task
 from universeg_rt.training.validate import task_dice
+
+from universeg_rt.errors import InputError, TrainingError
 
 STATE, LATEST, BEST, FINISHED = "state.pt", "latest.safetensors", "best.safetensors", "finished.safetensors"
 SMOOTHING = 1e-3  # of soft Dice, in pixels

@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-
-from universeg_rt.cli.common import run_command
-from universeg_rt.errors import InputError
 from universeg_rt.training.fields import harden
 from universeg_rt.training.reference import UniverSeg
 from universeg_rt.training.tasks import Task
+
+from universeg_rt.cli.common import run_command
+from universeg_rt.errors import InputError
 
 MOST = 4096  # of each count that the command is given
 

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from universeg_rt.errors import TrainingError
+
 try:
     from universeg_rt import _native
 except ImportError:  # installed without a compiler
@@ -76,7 +78,7 @@ class _FirstBlock(torch.autograd.Function):
         inputs = [_aligned(x.detach()) for x in (support, kernels, add, weights.expand(tasks, queries, -1))]
         pooled = torch.empty(tasks * queries * support.shape[1], height // 2, width // 2, features)
         mean = torch.empty(tasks * queries, height, width, features)
-        _native.first_forward(*inputs, slope, pooled.numpy(), mean.numpy(), torch.get_num_threads())
+        _call("first_forward", *inputs, slope, pooled.numpy(), mean.numpy())
         ctx.inputs, ctx.slope, ctx.add = inputs, slope, add
         return pooled.movedim(3, 1), mean.movedim(3, 1)
 
@@ -84,8 +86,8 @@ class _FirstBlock(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx, pooled, mean):
         of_add = torch.empty_like(ctx.add)
-        sums = _native.first_backward(*ctx.inputs, ctx.slope, *(_aligned(x.movedim(1, 3)) for x in (pooled, mean)),
-                                      of_add.numpy(), torch.get_num_threads())
+        sums = _call("first_backward", *ctx.inputs, ctx.slope, *(_aligned(x.movedim(1, 3)) for x in (pooled, mean)),
+                                      of_add.numpy())
         return None, torch.from_numpy(sums), of_add.movedim(4, 2), None, None
 
 
@@ -105,17 +107,25 @@ class _Conv3x3(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             of_x = _convolve(gradient, weight.transpose(0, 1).flip(2, 3), None)
         if ctx.needs_input_grad[1]:
-            sums = _native.convolve_gradient(_array(x), _array(gradient), torch.get_num_threads())
+            sums = _call("convolve_gradient", _array(x), _array(gradient))
             of_weight = (_GG.T @ torch.from_numpy(sums).flatten(1)).view(3, 3, *sums.shape[1:]).permute(3, 2, 0, 1)
         if ctx.needs_input_grad[2]:
             of_bias = gradient.sum((0, 2, 3))
         return of_x, of_weight, of_bias
 
 
+def _call(name: str, *arguments):
+    """A function of the native part on all threads of torch; raises TrainingError where memory runs out, in any of its threads."""
+    try:
+        return getattr(_native, name)(*arguments, torch.get_num_threads())
+    except MemoryError:
+        raise TrainingError("not enough memory for this step; take fewer tasks or queries in a batch, a smaller support, smaller "
+                            "images or fewer threads") from None
+
+
 def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     out = torch.empty(x.shape[0], weight.shape[0], *x.shape[2:], memory_format=torch.channels_last)
-    _native.convolve(_array(x), _transformed(weight).numpy(), None if bias is None else bias.detach().numpy(), _array(out),
-                     torch.get_num_threads())
+    _call("convolve", _array(x), _transformed(weight).numpy(), None if bias is None else bias.detach().numpy(), _array(out))
     return out
 
 

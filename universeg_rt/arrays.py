@@ -12,7 +12,7 @@ from typing import IO
 import numpy as np
 
 from .errors import InputError, UniverSegError
-from .reading import reading
+from .reading import decoding, reading
 
 # An archive may unpack to this many bytes, or to this many times its own size where that is more: data of any size can be read,
 # and a small file cannot fill the memory.
@@ -44,7 +44,7 @@ def read_npz(path: str | os.PathLike, error: type[UniverSegError] = InputError) 
 
 def npz_of_bytes(data: bytes, name: str, error: type[UniverSegError] = InputError) -> dict[str, np.ndarray]:
     """As `read_npz`, of the bytes of a file called `name`."""
-    with reading("a whole .npz of plain arrays", name, error):
+    with decoding("a whole .npz of plain arrays", name, error):
         return _arrays(io.BytesIO(data), len(data), name, error)
 
 

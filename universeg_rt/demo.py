@@ -19,7 +19,7 @@ from .atomic import make_folder, write_file
 from .cli.common import run_command
 from .ensemble import Ensemble
 from .errors import InputError
-from .images import write_png, overlay, write_mask, write_overlay
+from .images import overlay, write_mask, write_overlay, write_png
 from .install import install_hint
 from .metrics import dice
 from .segmenter import Segmenter

@@ -24,6 +24,14 @@ def reading(what: str, path: str | os.PathLike, error: type[UniverSegError] = In
     interruption pass unchanged.
     """
     regular_file(path, error)
+    with decoding(what, path, error, cure=cure):
+        yield
+
+
+@contextmanager
+def decoding(what: str, path: str | os.PathLike, error: type[UniverSegError] = InputError, *,
+             cure: str = "write or copy it again") -> Iterator[None]:
+    """As `reading`, for bytes at hand that came from the file called `path`."""
     try:
         yield
     except (UniverSegError, ModuleNotFoundError, KeyboardInterrupt, SystemExit, GeneratorExit):

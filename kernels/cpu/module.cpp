@@ -124,6 +124,7 @@ PYBIND11_MODULE(_native, m) {
       .def(py::init(&make), py::arg("arrays"), py::arg("encoder"), py::arg("decoder"), py::arg("slope"), py::arg("instructions"),
            py::arg("threads"))
       .def("run", &run, py::arg("supports"), py::arg("query"))
+      .def_property_readonly("threads", &Network::threads)
       .def_property_readonly("instructions", [](const Network& n) { return std::string(n.kernels->name); });
   add_training(m);
 }

@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <mutex>
+#include <new>
 
 #include "pool.h"
 #include "workspace.h"
@@ -22,7 +23,7 @@ struct Network::Impl {
   const Kernels* k;
   Pool pool;
   Workspace w;
-  std::mutex mutex;
+  Turn turn{[this] { new (&w) Workspace; }};  // of callers, one at a time
 
   Impl(const std::vector<Block>& blocks, int encoders_, const float* head_weight, float head_bias_, float slope_,
        const Kernels* kernels, int threads)
@@ -198,7 +199,7 @@ struct Network::Impl {
   }
 
   void run(const std::vector<const Prepared*>& supports, const float* query, float* logits) {
-    std::lock_guard<std::mutex> lock(mutex);
+    std::lock_guard<Turn> lock(turn);
     int most = 0;
     for (auto* s : supports) most = std::max(most, s->count);
     const int height = supports[0]->height, width = supports[0]->width;
@@ -217,6 +218,8 @@ Network::Network(const std::vector<Block>& blocks, int encoders_, const float* h
     : kernels(kernels_), encoders(encoders_), impl_(new Impl(blocks, encoders_, head_weight, head_bias, slope, kernels_, threads)) {}
 
 Network::~Network() = default;
+
+int Network::threads() const { return impl_->pool.started(); }
 
 void Network::run(const std::vector<const Prepared*>& supports, const float* query, float* logits) {
   impl_->run(supports, query, logits);

@@ -37,6 +37,7 @@ struct Network {
   // Logits (K,H,W) of one query (H,W) for K prepared supports of its size.
   void run(const std::vector<const Prepared*>& supports, const float* query, float* logits);
 
+  int threads() const;  // that could be started, of those asked for
   int size_multiple() const { return 1 << (encoders - 1); }  // of height and width
 
   const Kernels* const kernels;

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <mutex>
+#include <new>
 #include <optional>
 #include <stdexcept>
 
@@ -17,14 +18,17 @@ using Array = py::array_t<float, py::array::c_style | py::array::forcecast>;
 
 namespace {
 
-// The pool of the last number of threads; one convolution at a time.
-std::mutex training_mutex;
-std::unique_ptr<universeg::Pool> training_pool;
+// The pool of the last number of threads; one convolution at a time. Never destroyed: a thread may work in it as the process exits.
+struct Training {
+  std::unique_ptr<universeg::Pool> pool;
+  universeg::Turn turn{[this] { new (&pool) std::unique_ptr<universeg::Pool>; }};
+};
+Training& training = *new Training;
 
 universeg::Pool& pool_of(int threads) {
   if (threads < 1) throw py::value_error("threads must be positive");
-  if (!training_pool || training_pool->threads() != threads) training_pool = std::make_unique<universeg::Pool>(threads);
-  return *training_pool;
+  if (!training.pool || training.pool->threads() != threads) training.pool = std::make_unique<universeg::Pool>(threads);
+  return *training.pool;
 }
 
 void check_aligned(const Array& x) {
@@ -48,7 +52,7 @@ void convolve(const Array& x, const Array& weights, const std::optional<Array>& 
   const float *w = weights.data(), *b = bias ? bias->data() : nullptr;
   float* y = out.mutable_data();
   py::gil_scoped_release release;
-  std::lock_guard<std::mutex> lock(training_mutex);
+  std::lock_guard<universeg::Turn> lock(training.turn);
   universeg::convolve(*kernels, pool_of(threads), in, w, to.channels, b, y);
 }
 
@@ -59,7 +63,7 @@ py::array_t<float> convolve_gradient(const Array& x, const Array& gradient, int 
   py::array_t<float> out({36, in.channels, dy.channels});
   float* sums = out.mutable_data();
   py::gil_scoped_release release;
-  std::lock_guard<std::mutex> lock(training_mutex);
+  std::lock_guard<universeg::Turn> lock(training.turn);
   universeg::convolve_gradient(*kernels, pool_of(threads), in, dy, sums);
   return out;
 }
@@ -96,7 +100,7 @@ void first_forward(const Array& images, const Array& weights, const Array& add, 
   check_first(pooled, add.size() * images.shape(1) / 4);
   float *p = pooled.mutable_data(), *m = mean.mutable_data();
   py::gil_scoped_release release;
-  std::lock_guard<std::mutex> lock(training_mutex);
+  std::lock_guard<universeg::Turn> lock(training.turn);
   each_query(images, weights, add, entry_weights, slope, [&](const universeg::Kernels& k, const universeg::FirstMaps& f, long i) {
     const long size = (long)f.height * f.width * f.outputs;
     universeg::first_forward(k, pool_of(threads), f, p + i * f.entries * (size / 4), m + i * size);
@@ -113,7 +117,7 @@ Out first_backward(const Array& images, const Array& weights, const Array& add, 
   std::fill_n(s, sums.size(), 0.f);
   {
     py::gil_scoped_release release;
-    std::lock_guard<std::mutex> lock(training_mutex);
+    std::lock_guard<universeg::Turn> lock(training.turn);
     each_query(images, weights, add, entry_weights, slope, [&](const universeg::Kernels& k, const universeg::FirstMaps& f, long i) {
       const long size = (long)f.height * f.width * f.outputs;
       universeg::first_backward(k, pool_of(threads), f, pooled.data() + i * f.entries * (size / 4), mean.data() + i * size, a + i * size, s);

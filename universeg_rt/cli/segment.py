@@ -13,7 +13,15 @@ import numpy as np
 from ..atomic import write_file
 from ..ensemble import Ensemble
 from ..errors import InputError, OutputError, UniverSegError
-from ..images import add_named, named_images, read_image, read_label, write_array, write_mask, write_overlay
+from ..images import (
+    add_named,
+    named_images,
+    read_image,
+    read_label,
+    write_array,
+    write_mask,
+    write_overlay,
+)
 from ..metrics import dice
 from ..preprocess import ASPECTS, check_label
 from ..reading import is_folder, reason, sha256_of

@@ -11,6 +11,7 @@ from importlib import import_module
 from ..bundle import Bundle
 from ..errors import BundleError, EngineError, InputError, RunnerError
 from .base import Runner
+from .threads import check_threads
 
 # name -> (module, class), the fastest first: the order in which `auto` tries them.
 BACKENDS = {
@@ -39,8 +40,7 @@ def open_runner(bundle: Bundle, runner: str = "auto", precision: str = "auto", t
         raise InputError(f"runner is {runner!r}; accepted: auto, {', '.join(RUNNERS)}")
     if precision not in ("auto", *PRECISIONS):
         raise InputError(f"precision is {precision!r}; accepted: auto, {', '.join(PRECISIONS)}")
-    if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
-        raise InputError(f"threads is {threads!r}; give a positive integer, or None for one a core")
+    check_threads(threads)
     if precision != "auto":
         bundle.stages(precision)  # the bundle must have it, whatever runs
     if runner != "auto":

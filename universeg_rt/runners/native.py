@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 
@@ -52,7 +54,9 @@ class NativeRunner(Runner):
             self._network = _native.Network(arrays, list(spec.encoder_features), list(spec.decoder_features),
                                             spec.negative_slope, instructions, self.threads)
         except MemoryError:
-            raise RunnerError("not enough memory for this network's weights; use a smaller network") from None
+            raise RunnerError("not enough memory for the network; give this process more, or take fewer threads") from None
+        if self._network.threads < self.threads:
+            self.notes = (f"{self._network.threads} of {self.threads} threads: this process can start no more",)
         self.precision = "int8" if TABLE in arrays else "fp32"
         self._share_in_int8 = _share_in_int8(arrays, len(spec.encoder_features))
         self._weight_bytes = sum(array.nbytes for array in arrays.values())
@@ -74,14 +78,13 @@ class NativeRunner(Runner):
         sets = []
         for entries, row in zip(support, weights):
             used = row != 0  # entries of no weight pad the array; they change nothing
-            sets.append(self._native.prepare(entries if used.all() else np.ascontiguousarray(entries[used]), row[used]))
+            with _memory_for_support():
+                sets.append(self._native.prepare(entries if used.all() else np.ascontiguousarray(entries[used]), row[used]))
         return sets
 
     def _run(self, sets: list, queries: np.ndarray) -> np.ndarray:
-        try:
+        with _memory_for_support():
             return np.stack([self._network.run(sets, query[0]) for query in queries])[:, :, None]
-        except MemoryError:
-            raise RunnerError("not enough memory for this support; take fewer entries or smaller images") from None
 
     def peak_bytes(self, support_size: int, members: int, height: int, width: int) -> int:
         # Counted from kernels/cpu/workspace.cpp: the process with its libraries; weights as they come and transformed (36/9 of
@@ -95,6 +98,15 @@ class NativeRunner(Runner):
         multiple = self._spec.size_multiple
         if any(side < max(8, multiple) or side % multiple for side in size):
             raise InputError(f"images are {size[0]}x{size[1]}; height and width must be multiples of {multiple}, at least 8")
+
+
+@contextmanager
+def _memory_for_support() -> Iterator[None]:
+    """Says the cure where memory runs out, in this thread or in one of the native part's."""
+    try:
+        yield
+    except MemoryError:
+        raise RunnerError("not enough memory for this support; take fewer entries, smaller images or fewer threads") from None
 
 
 def _share_in_int8(arrays: dict[str, np.ndarray], encoders: int) -> float:
