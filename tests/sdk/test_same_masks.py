@@ -1,6 +1,6 @@
 """The native runner's masks of the shipped bundle stay the same to the bit, on every instruction set.
 
-`same_masks.json` holds, under the sha256 of a native weights file, the seed and the mask's sha256 of each case. The seeds are such
+`same_masks.json` holds, under the sha256 of a network's weights, the seed and the mask's sha256 of each case. The seeds are such
 that no pixel's probability lies within MARGIN of the threshold, so that another order of the same sums changes no mask. Weights
 that the file does not know need new hashes: `RENEW` makes them; for weights that it knows they never change.
 """
@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from universeg_rt import Bundle, Ensemble, Segmenter, SupportSet
+from universeg_rt.model_bytes import ModelBytes
 from universeg_rt.runners.native import INSTRUCTIONS, PRECISIONS, NativeRunner
 
 STORED = Path(__file__).with_name("same_masks.json")
@@ -39,12 +40,12 @@ CASES = [f"{precision}, {name}" for precision, name in itertools.product(PRECISI
 def segmenter(precision: str, instructions: str) -> Segmenter:
     bundle = Bundle.open()
     weights = bundle.model(precision, "native")
-    return Segmenter(bundle, NativeRunner(weights, bundle.manifest.spec, instructions=instructions))
+    return Segmenter(bundle, NativeRunner(ModelBytes.of_file(weights), bundle.manifest.spec, instructions=instructions))
 
 
 @functools.cache
-def weights_sha256(precision: str) -> str:
-    return hashlib.sha256(Bundle.open().model(precision, "native").read_bytes()).hexdigest()
+def weights_sha256() -> str:
+    return Bundle.open().manifest.weights_sha256
 
 
 def pictures(count: int, height: int, width: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -80,10 +81,10 @@ def test_the_masks_are_those_of_before(case, instructions):
         "universeg_rt._native", reason="the native runner is not built here: reinstall where there is a C++ compiler")
     if instructions not in native.available():
         pytest.skip(f"this processor lacks {instructions}")
-    weights = weights_sha256(case.split(",")[0])
+    weights = weights_sha256()
     stored = json.loads(STORED.read_text()).get(weights)
     if stored is None:
-        pytest.fail(f"{STORED.name} holds no hashes for the native weights {weights}; where these are new, run `{RENEW}` in the "
+        pytest.fail(f"{STORED.name} holds no hashes for the weights {weights}; where these are new, run `{RENEW}` in the "
                     "repository's root with a build whose masks are right, and commit the file")
     sha256, nearest = mask_of(case, stored[case]["seed"], instructions)
     assert nearest > MARGIN and sha256 == stored[case]["sha256"]
@@ -99,7 +100,7 @@ def renew() -> None:
             found = [mask_of(case, seed, instructions) for instructions in _native.available()]
             if len({sha256 for sha256, _ in found}) == 1 and min(nearest for _, nearest in found) > MARGIN:
                 break
-        hashes.setdefault(weights_sha256(case.split(",")[0]), {})[case] = {"seed": seed, "sha256": found[0][0]}
+        hashes.setdefault(weights_sha256(), {})[case] = {"seed": seed, "sha256": found[0][0]}
         print(case, seed, *(f"{nearest:.1e}" for _, nearest in found))
     STORED.write_text(json.dumps(hashes, indent=1) + "\n")
 

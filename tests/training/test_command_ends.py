@@ -36,7 +36,7 @@ def test_a_target_that_cannot_be_written_is_said_before_anything_is_read(config,
 
 
 @pytest.mark.parametrize("words, message", [
-    (["--threads", "-1"], "--threads -1: accepted are 1 to"), (["--stop-after", "0"], "give at least 1 sample"),
+    (["--threads", "-1"], "threads is -1; give an integer from 1 to"), (["--stop-after", "0"], "give at least 1 sample"),
     (["--device", "meta"], "--device 'meta': accepted are cpu"), (["--device", "cuda:999"], "torch sees no GPU"),
 ])
 def test_options_out_of_range(config, tmp_path, capsys, words, message):

@@ -52,7 +52,7 @@ def report_missing(program: str, error: ModuleNotFoundError) -> int:
     """Print the package that a command misses with the cure, and give the exit status; raises where the project's own part is missing."""
     if (error.name or "").startswith("universeg_rt"):
         raise error
-    return _fail(program, f"the package {error.name} is missing; {install_hint(EXTRAS.get(program, ""))}", 1)
+    return _fail(program, f"the package {error.name} is missing; {install_hint(EXTRAS.get(program, ''))}", 1)
 
 
 def say(text: str) -> None:
