@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from universeg_rt.errors import InputError, UniverSegError
+from universeg_rt.runners.threads import check_threads
 
 NEVER_RANKED = "reported"  # the group that the mean leaves out
 
@@ -76,6 +77,7 @@ def run(options: argparse.Namespace) -> None:
     from universeg_rt.training.train import Trainer
     from universeg_rt.training.validate import task_dice
 
+    check_threads(options.threads)
     torch.set_num_threads(options.threads)
     study, config = read_study(options.study), load_config(options.config)
     base = override(config, study.base, f"{options.study}: base")

@@ -65,6 +65,7 @@ def main(arguments: list[str] | None = None) -> int:
     import sys
 
     from universeg_rt.errors import UniverSegError
+    from universeg_rt.runners.threads import check_threads
     from universeg_rt.training.checkpoint import load_checkpoint
     from universeg_rt.training.datasets import load_dataset
     from universeg_rt.training.folded_forward import FoldedUniverSeg
@@ -81,9 +82,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--queries", type=int, default=12, help="at most so many queries a task")
     parser.add_argument("--threads", type=int)
     options = parser.parse_args(arguments)
-    if options.threads:
-        torch.set_num_threads(options.threads)
     try:
+        check_threads(options.threads)
+        if options.threads:
+            torch.set_num_threads(options.threads)
         spec, weights, metadata = load_checkpoint(options.weights)
         model = FoldedUniverSeg(spec)
         model.load_state_dict({key: torch.from_numpy(value) for key, value in weights.items()})
