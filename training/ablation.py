@@ -17,6 +17,7 @@ from universeg_rt.atomic import make_folder, write_file, writing
 from universeg_rt.cli.common import run_command
 from universeg_rt.errors import InputError
 from universeg_rt.reading import reading
+from universeg_rt.runners.threads import check_threads
 
 NEVER_RANKED = "reported"  # the group that the mean leaves out
 
@@ -75,8 +76,9 @@ def run(options: argparse.Namespace) -> int:
     from universeg_rt.training.train import Trainer
     from universeg_rt.training.validate import task_dice
 
-    if not (1 <= options.threads <= 1024 and 1 <= options.seeds <= 1024):
-        raise InputError(f"--threads {options.threads}, --seeds {options.seeds}; accepted are 1 to 1024 of each")
+    check_threads(options.threads)
+    if not 1 <= options.seeds <= 1024:
+        raise InputError(f"--seeds {options.seeds}; accepted are 1 to 1024")
     torch.set_num_threads(options.threads)
     study, config = read_study(options.study), load_config(options.config)
     base = override(config, study.base, f"{options.study}: base")

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from universeg_rt.runners.threads import check_threads
 from universeg_rt.training.fields import harden
 from universeg_rt.training.reference import UniverSeg
 from universeg_rt.training.tasks import Task
@@ -86,9 +87,10 @@ def _main(options: argparse.Namespace) -> int:
     from universeg_rt.training.datasets import load_dataset
     from universeg_rt.training.folded_forward import FoldedUniverSeg
 
-    for name in ("size", "entries", "ensemble", "queries", "threads"):
+    check_threads(options.threads)
+    for name in ("size", "entries", "ensemble", "queries"):
         value = getattr(options, name)
-        if value is not None and not 1 <= value <= MOST:
+        if not 1 <= value <= MOST:
             raise InputError(f"--{name} {value}: accepted are 1 to {MOST}")
     if options.threads:
         torch.set_num_threads(options.threads)

@@ -87,7 +87,7 @@ class _FirstBlock(torch.autograd.Function):
     def backward(ctx, pooled, mean):
         of_add = torch.empty_like(ctx.add)
         sums = _call("first_backward", *ctx.inputs, ctx.slope, *(_aligned(x.movedim(1, 3)) for x in (pooled, mean)),
-                                      of_add.numpy())
+                     of_add.numpy())
         return None, torch.from_numpy(sums), of_add.movedim(4, 2), None, None
 
 

@@ -1,6 +1,7 @@
 #include "pool.h"
 
 #include <sched.h>
+#include <sys/mman.h>
 
 #include <algorithm>
 #include <new>
@@ -64,6 +65,22 @@ namespace {
 constexpr int SPINS = 1000;                 // some tens of microseconds: loops follow each other closely
 constexpr size_t STACK_BYTES = 1024 * 1024;  // the usual 8 MB soon fill a limited address space
 
+// Address space that threads must leave to the work itself, where it is limited: held while they are started.
+class Room {
+ public:
+  Room() : begin_(mmap(nullptr, BYTES, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)) {}
+  ~Room() {
+    if (*this) munmap(begin_, BYTES);
+  }
+  Room(const Room&) = delete;
+  Room& operator=(const Room&) = delete;
+  explicit operator bool() const { return begin_ != MAP_FAILED; }
+
+ private:
+  static constexpr size_t BYTES = 256 * 1024 * 1024;
+  void* const begin_;
+};
+
 inline void pause() {
 #if defined(__x86_64__) || defined(__i386__)
   __builtin_ia32_pause();
@@ -87,8 +104,10 @@ Pool::~Pool() {
 
 void Pool::start() {
   is_started_ = true;
+  if (threads_ < 2) return;
+  const Room room;
   pthread_attr_t attributes;
-  if (threads_ < 2 || pthread_attr_init(&attributes)) return;
+  if (!room || pthread_attr_init(&attributes)) return;
   pthread_attr_setstacksize(&attributes, STACK_BYTES);
   try {
     workers_.reserve(threads_ - 1);  // a worker is read where it lies
