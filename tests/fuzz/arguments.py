@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import yaml
-from universeg_rt.training.checkpoint import save_checkpoint
+from universeg_rt.training.network.checkpoint import save_checkpoint
 
 from ..conftest import SMALL_SPEC, random_weights
 

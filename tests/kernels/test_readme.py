@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from universeg_rt.kernels.support_mean import host
+from universeg_rt.kernels.support_mean.host import module as host
 
 FOLDER = Path(__file__).resolve().parents[2] / "kernels"
 TEXT = (FOLDER / "README.md").read_text()
