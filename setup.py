@@ -1,7 +1,8 @@
 """Installs the five top-level folders as one package, so that nothing called `export` lands in site-packages.
 
-The native CPU runner is compiled where a C++ compiler is found and left out where none is: installing never fails for it.
-UNIVERSEG_NATIVE=0 leaves it out, UNIVERSEG_BUILD_KERNELS=1 also builds the CUDA kernels that can be built.
+The native CPU runner is compiled where a C++ compiler is found and left out, with a warning, where none is: installing never
+fails for it. UNIVERSEG_NATIVE=0 leaves it out, UNIVERSEG_NATIVE=1 fails where it cannot be built (its tests then fail in place of
+being skipped), UNIVERSEG_BUILD_KERNELS=1 also builds the CUDA kernels that can be built.
 """
 
 import glob
@@ -28,6 +29,7 @@ for package, folder in TOP_LEVEL.items():
 
 KERNELS = os.environ.get("UNIVERSEG_BUILD_KERNELS") == "1"  # off: installing needs no compiler
 NATIVE = os.environ.get("UNIVERSEG_NATIVE") != "0"
+REQUIRED = os.environ.get("UNIVERSEG_NATIVE") == "1"
 
 CPU = "kernels/cpu/"
 NATIVE_PARTS = runpy.run_path(CPU + "sources.py")
@@ -45,9 +47,19 @@ class BuildPy(build_py):
 
 
 class BuildExt(build_ext):
-    """Compiles each file of the native runner for its own instruction set."""
+    """Compiles each file of the native runner for its own instruction set; warns where it is left out."""
 
     def build_extension(self, ext):
+        try:
+            self._build(ext)
+        except Exception as error:  # compilers, and what looks for them, raise many types
+            if REQUIRED:
+                raise
+            print(f"WARNING: universeg_rt is built without its native CPU runner ({type(error).__name__}: {error}). runner=\"auto\" will "
+                  "take ONNX Runtime, which is slower. Install GCC or Clang and reinstall universeg_rt to have it; "
+                  "UNIVERSEG_NATIVE=0 leaves it out on purpose.", file=sys.stderr, flush=True)
+
+    def _build(self, ext):
         import pybind11
 
         if self.compiler.compiler_type != "unix":
@@ -75,6 +87,7 @@ class NativeDistribution(Distribution):
 
 native = Extension(
     "universeg_rt._native", [CPU + name for name in SOURCES], depends=sorted(glob.glob(CPU + "**/*.h", recursive=True)),
-    include_dirs=[CPU + room for room in NATIVE_PARTS["ROOMS"]], extra_compile_args=list(NATIVE_PARTS["FLAGS"]), extra_link_args=["-pthread"], language="c++", optional=True)
+    include_dirs=[CPU + room for room in NATIVE_PARTS["ROOMS"]], extra_compile_args=list(NATIVE_PARTS["FLAGS"]),
+    extra_link_args=["-pthread"], language="c++", optional=not REQUIRED)
 setup(packages=packages, package_dir=TOP_LEVEL, ext_modules=[native] if NATIVE else [],
       cmdclass={"build_py": BuildPy, "build_ext": BuildExt}, distclass=NativeDistribution)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import os
 import shutil
 from pathlib import Path
@@ -26,6 +27,14 @@ def material(*parts: str) -> Path:
     if not path.exists():
         pytest.skip(f"{'/'.join(parts)} is not in this clone's material folder (set UNIVERSEG_MATERIAL to point to it)")
     return path
+
+
+def native_part():
+    """The compiled module of the native runner, or skip; with UNIVERSEG_NATIVE=1, as `make test` sets it, its absence is an error."""
+    if os.environ.get("UNIVERSEG_NATIVE") == "1":
+        return importlib.import_module("universeg_rt._native")
+    return pytest.importorskip(
+        "universeg_rt._native", reason="the native runner is not built here: reinstall universeg_rt where there is a C++ compiler")
 
 
 def random_weights(spec: NetworkSpec, seed: int = 0, dtype=np.float32) -> dict[str, np.ndarray]:

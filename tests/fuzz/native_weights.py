@@ -69,8 +69,10 @@ def _renamed(rng: random.Random, arrays: dict[str, np.ndarray], name: str) -> st
 
 def _retyped(rng: random.Random, arrays: dict[str, np.ndarray], name: str) -> str:
     kind, value = rng.choice(TYPES), arrays[name]
+    if value.dtype.kind not in "fi":  # changed before
+        value = np.zeros(value.shape, np.float32)
     with np.errstate(all="ignore"):
-        arrays[name] = value.astype(kind) if np.can_cast(value.dtype, kind, "unsafe") and kind != "V4" else np.zeros(value.shape, kind)
+        arrays[name] = np.zeros(value.shape, kind) if np.dtype(kind).kind == "V" else value.astype(kind)
     return f" to {kind}"
 
 

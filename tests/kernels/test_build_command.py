@@ -67,14 +67,26 @@ def test_the_command_runs_as_a_script_without_the_package(tmp_path):
     assert done.returncode == 0 and "--tensorrt-include" in done.stdout
 
 
-def test_installing_runs_no_compiler(tmp_path):
-    """setup.py's build step with a PATH that holds no tool at all."""
-    environment = os.environ | {"PATH": "", "CXX": "false", "UNIVERSEG_BUILD_KERNELS": "0"}
-    command = [sys.executable, "setup.py", "-q", "build", "--build-base", tmp_path / "b", "egg_info", "--egg-base", tmp_path]
+def build_without_tools(folder, native: str) -> subprocess.CompletedProcess:
+    """setup.py's build step with a PATH that holds no tool at all; native: UNIVERSEG_NATIVE."""
+    environment = os.environ | {"PATH": "", "CXX": "no-such-compiler", "CC": "no-such-compiler", "UNIVERSEG_BUILD_KERNELS": "0",
+                                "UNIVERSEG_NATIVE": native}
+    command = [sys.executable, "setup.py", "-q", "build", "--build-base", folder / "b", "egg_info", "--egg-base", folder]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
     if "No module named 'setuptools'" in done.stderr:
         pytest.skip("setuptools is missing (pip install setuptools)")
+    return done
+
+
+def test_a_native_part_that_is_required_and_cannot_be_built_fails(tmp_path):
+    done = build_without_tools(tmp_path, "1")
+    assert done.returncode != 0 and "no-such-compiler" in done.stderr
+
+
+def test_installing_runs_no_compiler(tmp_path):
+    done = build_without_tools(tmp_path, "")
     assert done.returncode == 0, done.stderr[-2000:]
+    assert "WARNING: universeg_rt is built without its native CPU runner" in done.stderr and "no-such-compiler" in done.stderr
     package = next((tmp_path / "b").glob("lib*")) / "universeg_rt" / "kernels"
     found = {path.relative_to(package).as_posix() for path in package.rglob("*") if path.is_file()}
     assert {"CMakeLists.txt", "README.md", "build.py", "support_mean/cuda/launch.cu", "support_mean/cuda/support_mean.h",

@@ -20,6 +20,8 @@ from universeg_rt import Bundle, Ensemble, Segmenter, SupportSet
 from universeg_rt.bundle.model_bytes import ModelBytes
 from universeg_rt.runners.cpu.native import INSTRUCTIONS, PRECISIONS, NativeRunner
 
+from ..conftest import native_part
+
 STORED = Path(__file__).with_name("same_masks.json")
 RENEW = "python -m tests.universeg_rt.test_same_masks"
 MARGIN = 1e-4
@@ -77,9 +79,7 @@ def mask_of(case: str, seed: int, instructions: str) -> tuple[str, float]:
 @pytest.mark.parametrize("instructions", INSTRUCTIONS)
 @pytest.mark.parametrize("case", CASES)
 def test_the_masks_are_those_of_before(case, instructions):
-    native = pytest.importorskip(
-        "universeg_rt._native", reason="the native runner is not built here: reinstall where there is a C++ compiler")
-    if instructions not in native.available():
+    if instructions not in native_part().available():
         pytest.skip(f"this processor lacks {instructions}")
     weights = weights_sha256()
     stored = json.loads(STORED.read_text()).get(weights)

@@ -8,6 +8,7 @@ Everywhere else (other devices, types, channels) `conv3x3` is F.conv2d, and `fir
 from __future__ import annotations
 
 import functools
+import logging
 
 import torch
 from torch import Tensor
@@ -26,10 +27,33 @@ _G = torch.tensor([[1 / 4, 0, 0], [-1 / 6, -1 / 6, -1 / 6], [-1 / 6, 1 / 6, -1 /
 _GG = torch.kron(_G, _G).float()  # (36,9)
 
 
+_FEW = 8  # channels: images, labels and logits have fewer, which no vector is for
+
+
 def usable(x: Tensor, weight: Tensor) -> bool:
-    """Whether the native kernels can convolve x (N,I,H,W) by weight (O,I,3,3)."""
-    return (_native is not None and x.device.type == "cpu" and x.dtype == weight.dtype == torch.float32
-            and not torch.is_autocast_enabled("cpu") and weight.shape[0] % _block() == 0 and weight.shape[1] % _block() == 0)
+    """Whether the native kernels can convolve x (N,I,H,W) by weight (O,I,3,3).
+
+    Warns once on the logger `universeg_rt.training` where they would but for the weight's channels, or but for not being built.
+    """
+    if x.device.type != "cpu" or not x.dtype == weight.dtype == torch.float32 or torch.is_autocast_enabled("cpu"):
+        return False
+    outputs, inputs = weight.shape[:2]
+    if _native is not None and outputs % _block() == 0 and inputs % _block() == 0:
+        return True
+    if min(outputs, inputs) >= _FEW:
+        _say_slower(None if _native is None else (inputs, outputs))
+    return False
+
+
+@functools.cache
+def _say_slower(channels: tuple[int, int] | None) -> None:
+    """channels: inputs and outputs of the convolution; None where there are no native kernels."""
+    if channels is None:
+        text = "the native kernels are not built here: torch's own convolutions train instead, slower; reinstall where there is a C++ compiler"
+    else:
+        text = (f"3x3 convolutions of {channels[0]} to {channels[1]} channels run by torch's own kernels, slower than the native ones: "
+                f"those take multiples of {_block()} channels on this processor")
+    logging.getLogger("universeg_rt.training").warning(text)
 
 
 def conv3x3(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

@@ -35,7 +35,7 @@ std::unique_ptr<Network> make(const py::dict& arrays, const std::vector<int>& en
   for (int features : decoder)
     if (features < 1 || features > 512) throw py::value_error("a stage has 1 to 512 features");
   if (threads < 1) throw py::value_error("threads must be positive");
-  const auto* kernels = universeg::choose_kernels(instructions);
+  const auto* kernels = instructions == "auto" ? universeg::fastest_kernels(encoder, decoder) : universeg::choose_kernels(instructions);
   if (!kernels) throw py::value_error("no kernels " + instructions + " for this processor");
   std::vector<Array> keep;
   std::vector<Block> blocks;
@@ -117,7 +117,7 @@ void add_training(py::module_& m);  // training_module.cpp
 
 PYBIND11_MODULE(_native, m) {
   m.doc() = "The folded network on the CPU in native code; use it through universeg_rt.runners.cpu.native.";
-  m.def("available", &universeg::available_kernels, "Names of the kernels that run on this processor, the fastest first.");
+  m.def("available", &universeg::available_kernels, "Names of the kernels that run on this processor, the longest vectors first.");
   m.def("prepare", &prepare, py::arg("entries"), py::arg("weights"));
   py::class_<Prepared>(m, "Prepared");
   py::class_<Network>(m, "Network")

@@ -48,7 +48,11 @@ struct Network {
   std::unique_ptr<Impl> impl_;
 };
 
-// The kernels to use: the best that this processor has, or the one that is named; null where it cannot run here.
+// The kernels that run a network of these features fastest here: channels are padded to whole blocks, so that the longest vectors
+// lose where few channels fill them.
+const Kernels* fastest_kernels(const std::vector<int>& encoder, const std::vector<int>& decoder);
+
+// Those with the longest vectors that this processor has ("auto"), or those that are named; null where they cannot run here.
 const Kernels* choose_kernels(const std::string& name);
 std::vector<std::string> available_kernels();
 

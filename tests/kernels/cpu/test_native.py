@@ -13,8 +13,6 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-native = pytest.importorskip(
-    "universeg_rt._native", reason="the native runner is not built here: reinstall universeg_rt where there is a C++ compiler")
 torch = pytest.importorskip("torch", reason="torch is not installed: pip install '.[export]'")
 
 from universeg_rt.export.emit.native import emit_native
@@ -23,8 +21,9 @@ from universeg_rt.runners.cpu.native import INSTRUCTIONS
 from universeg_rt.spec import NetworkSpec
 from universeg_rt.training.network.reference import UniverSeg
 
-from ...conftest import ROOT, random_weights
+from ...conftest import ROOT, native_part, random_weights
 
+native = native_part()
 FOLDER = ROOT / "kernels" / "cpu"
 PARTS = runpy.run_path(str(FOLDER / "sources.py"))
 
@@ -96,6 +95,14 @@ def test_as_the_reference(instructions, name, size, entries):
         assert logits.shape == (1, *size) and np.abs(logits[0] - want).max() < 2e-5 * max(1.0, np.abs(want).max())
 
 
+@pytest.mark.parametrize("features, fastest", [(64, "avx512"), (32, "avx512"), (48, "avx2"), (16, "avx2"), (8, "plain")])
+def test_the_instructions_with_the_least_padded_work_are_taken(features, fastest):
+    if fastest not in native.available() or platform.machine() not in ("x86_64", "AMD64"):
+        pytest.skip(f"this processor lacks {fastest}")
+    spec = NetworkSpec("none", (features,) * 3, (features,) * 2, "max_pool")
+    assert network(spec).instructions == fastest
+
+
 def test_many_entries_go_through_in_chunks(instructions):
     spec = NetworkSpec("none", (16,) * 2, (16,), "max_pool")
     support, weights, query = inputs(90, 128, 128)
@@ -164,19 +171,20 @@ def test_inputs_that_do_not_fit():
         network(SPECS["three"], "mmx")
 
 
-@pytest.mark.parametrize("sanitizer", ["thread", "address,undefined"])
-def test_under_the_sanitizers(tmp_path, sanitizer):
-    """No data race, no access outside a buffer; all vector lengths, those too that this processor has to emulate."""
+@pytest.mark.parametrize("sanitizer, shapes", [("thread", 1), ("address,undefined", 20)])
+def test_under_the_sanitizers(tmp_path, sanitizer, shapes):
+    """No data race, no access outside a buffer, in random networks too; all vector lengths, those too that this processor emulates."""
     compiler = shutil.which("g++")
     if compiler is None:
         pytest.skip("g++ was not found; the sanitizers need it")
     sources = [*sorted((FOLDER / "selftest").glob("*.cpp")), *(FOLDER / name for name in PARTS["LIBRARY"])]
     command = [compiler, "-O1", "-std=c++17", "-Wno-psabi", f"-fsanitize={sanitizer}", "-fno-sanitize-recover=all", "-pthread",
-               "-DUNIVERSEG_ALL_KERNELS", "-DUNIVERSEG_CHUNK_BYTES=65536L", *(f"-I{FOLDER / room}" for room in PARTS["ROOMS"]), *map(str, sources), "-o", str(tmp_path / "selftest")]
+               "-DUNIVERSEG_ALL_KERNELS", "-DUNIVERSEG_CHUNK_BYTES=65536L", *(f"-I{FOLDER / room}" for room in PARTS["ROOMS"]),
+               *map(str, sources), "-o", str(tmp_path / "selftest")]
     built = subprocess.run(command, capture_output=True, text=True)
     if built.returncode and "cannot find" in built.stderr:
         pytest.skip(f"this compiler lacks the sanitizer: {built.stderr.strip().splitlines()[-1]}")
     assert not built.returncode, built.stderr
-    done = subprocess.run([str(tmp_path / "selftest")], capture_output=True, text=True)
+    done = subprocess.run([str(tmp_path / "selftest"), str(shapes)], capture_output=True, text=True)
     assert done.returncode == 0 and done.stdout.split()[-1] == "OK", done.stdout + done.stderr
     assert {"avx512", "avx2", "plain"} <= set(done.stdout.split()) or "x86" not in platform.machine()

@@ -10,8 +10,10 @@ from torch.nn import functional as F
 
 from universeg_rt.training.network import winograd
 
-pytestmark = [pytest.mark.torch, pytest.mark.skipif(
-    winograd._native is None, reason="the native kernels are not built here (no compiler)")]
+from ..conftest import native_part
+
+native_part()
+pytestmark = pytest.mark.torch
 
 
 @pytest.fixture(params=[1, 3])
@@ -61,6 +63,22 @@ def test_other_layouts_types_and_channels():
         assert torch.equal(winograd.conv3x3(a, w), F.conv2d(a, w, padding=1))
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert winograd.conv3x3(strided, weight).dtype == torch.bfloat16
+
+
+def test_a_fall_back_to_other_convolutions_is_said_once(caplog, monkeypatch):
+    winograd._say_slower.cache_clear()
+    odd = winograd._native.block() + 8
+    x, weight = torch.randn(1, odd, 8, 8), torch.randn(odd, odd, 3, 3)
+    for _ in range(3):
+        winograd.conv3x3(x, weight)
+        winograd.conv3x3(torch.randn(1, 1, 8, 8), torch.randn(odd, 1, 3, 3))  # an image: nothing is lost
+    (record,) = caplog.records
+    assert record.name == "universeg_rt.training" and f"{odd} to {odd} channels run by torch" in record.getMessage()
+    monkeypatch.setattr(winograd, "_native", None)
+    for _ in range(2):
+        winograd.conv3x3(x, weight)
+    assert "not built here" in caplog.records[1].getMessage() and len(caplog.records) == 2
+    winograd._say_slower.cache_clear()
 
 
 def plain_first_block(support, inner, outer, add, weights, slope):

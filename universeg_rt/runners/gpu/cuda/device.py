@@ -22,10 +22,10 @@ from ....errors import InputError, RunnerError
 
 # name -> (module whose presence says that it is installed, module here, class, command that installs it).
 LIBRARIES = {
-    "pycuda": ("pycuda", "device_pycuda", "PyCuda",
+    "pycuda": ("pycuda", "pycuda", "PyCuda",
                "pip install pycuda (it compiles, and wants curand.h: pip install nvidia-curand and put its include folder on "
                "CPATH, or build it with CUDA_ENABLE_CURAND=False in siteconf.py)"),
-    "cuda-python": ("cuda", "device_cuda_python", "CudaPython", "pip install cuda-python"),
+    "cuda-python": ("cuda", "cuda_python", "CudaPython", "pip install cuda-python"),
 }
 CHOICE = "UNIVERSEG_DEVICE_LIBRARY"
 ORDINAL = "UNIVERSEG_GPU"
