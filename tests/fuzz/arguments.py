@@ -30,7 +30,7 @@ COMMANDS = {
                           "--threads", "1"],
     "training.evaluation.ablation": ["{}/c.yaml", "{}/study.yaml", "--output", "{}/study", "--data-root", "{}", "--seeds", "1", "--threads", "1"],
     "export.cli": ["--explain", "--spec", "{}/s.json", "--grid", "16", "16", "--checkpoint", "{}/w.safetensors"],
-    "demo": ["--output", "{}/file/below", "--bundle", "{}/nothing"],
+    "cli.demo": ["--output", "{}/file/below", "--bundle", "{}/nothing"],
 }
 
 
