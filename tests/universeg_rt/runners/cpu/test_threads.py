@@ -25,6 +25,7 @@ import numpy as np
 from universeg_rt import Segmenter, SupportSet
 from universeg_rt.errors import RunnerError
 
+os.register_at_fork(after_in_child=lambda: signal.alarm(20))  # no child outlives a hang
 arrays = np.load(sys.argv[2])
 images, labels = arrays["images"], arrays["labels"]
 
@@ -45,7 +46,6 @@ def use():
 def in_child(check):
     child = os.fork()
     if not child:
-        signal.alarm(20)
         check()
         sys.exit(0)  # as a worker of a server does: every object goes
     assert os.waitpid(child, 0)[1] == 0
