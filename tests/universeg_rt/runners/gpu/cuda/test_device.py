@@ -40,7 +40,7 @@ def opener(monkeypatch):
             bindings.runtime = fake_cuda.cuda_runtime(memory, gpus)
             monkeypatch.setitem(sys.modules, "cuda.bindings", bindings)
             monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", bindings.runtime)
-        module = f"universeg_rt.runners.{device.LIBRARIES[library][1]}"
+        module = f"universeg_rt.runners.gpu.cuda.{device.LIBRARIES[library][1]}"
         monkeypatch.delitem(sys.modules, module, raising=False)
         monkeypatch.setattr(device, "_opened", {})
         try:

@@ -9,9 +9,9 @@ import pytest
 
 pytest.importorskip("torch", reason="torch is not installed: pip install torch")
 
-from universeg_rt.runners.threads import MAX_THREADS
-from universeg_rt.training import winograd
-from universeg_rt.training.cli import main as train_command
+from universeg_rt.runners.cpu.threads import MAX_THREADS
+from universeg_rt.training.network import winograd
+from universeg_rt.training.run.cli import main as train_command
 
 pytestmark = [pytest.mark.torch, pytest.mark.skipif(
     winograd._native is None, reason="the native kernels are not built here (no compiler)")]
@@ -55,7 +55,7 @@ def test_out_of_memory_on_a_thread_is_a_training_error():
 import resource
 import torch
 from universeg_rt.errors import TrainingError
-from universeg_rt.training.winograd import conv3x3
+from universeg_rt.training.network.winograd import conv3x3
 
 torch.set_num_threads(4)
 def step(channels):
@@ -83,5 +83,5 @@ assert torch.equal(gradient(*step(32)), want)
 def test_numbers_of_threads_that_are_refused(tmp_path, capsys):
     (tmp_path / "c.yaml").write_text("{}")
     arguments = [str(tmp_path / "c.yaml"), "--output", str(tmp_path / "run"), "--threads", str(MAX_THREADS + 1)]
-    assert train_command(arguments) == 2
+    assert train_command(arguments) == 1
     assert f"from 1 to {MAX_THREADS}" in capsys.readouterr().err
