@@ -12,7 +12,7 @@ PARTS = pyproject.toml setup.py constraints.txt
 .PHONY: demo test bench clean
 
 demo: $(VENV)/.demo
-	$(BIN)/python -m universeg_rt.demo --output demo_output
+	$(BIN)/python -m universeg_rt.cli.demo --output demo_output
 
 test: $(VENV)/.test
 	$(TESTED) $(BIN)/python -m pytest -q $(PYTEST_ARGS)

@@ -5,8 +5,9 @@ fails for it. UNIVERSEG_NATIVE=0 leaves it out, UNIVERSEG_NATIVE=1 fails where i
 being skipped), UNIVERSEG_BUILD_KERNELS=1 also builds the CUDA kernels that can be built.
 """
 
+import glob
 import os
-import platform
+import runpy
 import subprocess
 import sys
 
@@ -31,14 +32,8 @@ NATIVE = os.environ.get("UNIVERSEG_NATIVE") != "0"
 REQUIRED = os.environ.get("UNIVERSEG_NATIVE") == "1"
 
 CPU = "kernels/cpu/"
-CPU_SOURCES = dict.fromkeys(  # source: options of its own
-    ("module.cpp", "network.cpp", "prepare.cpp", "workspace.cpp", "weights.cpp", "pool.cpp", "memory.cpp", "instructions.cpp", "training.cpp",
-     "training_module.cpp", "kernels_plain.cpp"), [])
-CPU_HEADERS = ("kernels.h", "kernels_impl.h", "vectors_impl.h", "winograd_impl.h", "first_block_impl.h", "rows_impl.h", "gradient_impl.h",
-               "first_training_impl.h", "memory.h", "weights.h", "workspace.h", "pool.h", "network.h", "training.h")
-if platform.machine() in ("x86_64", "AMD64"):
-    CPU_SOURCES |= {"kernels_avx2.cpp": ["-mavx2", "-mfma"], "kernels_avx512.cpp": ["-mavx512f"]}
-FLAGS = ["-std=c++17", "-O3", "-fvisibility=hidden", "-Wno-psabi", "-pthread"]
+NATIVE_PARTS = runpy.run_path(CPU + "sources.py")
+SOURCES = NATIVE_PARTS["LIBRARY"] | NATIVE_PARTS["BINDINGS"]
 
 
 class BuildPy(build_py):
@@ -73,7 +68,7 @@ class BuildExt(build_ext):
 
         def compile_for(obj, src, *rest):
             # rest: extension, cc_args, extra_postargs, pp_opts
-            return compile_one(obj, src, *rest[:2], [*rest[2], *CPU_SOURCES[os.path.basename(src)]], *rest[3:])
+            return compile_one(obj, src, *rest[:2], [*rest[2], *SOURCES[os.path.relpath(src, CPU)]], *rest[3:])
 
         self.compiler._compile = compile_for
         ext.include_dirs.append(pybind11.get_include())
@@ -91,7 +86,8 @@ class NativeDistribution(Distribution):
 
 
 native = Extension(
-    "universeg_rt._native", [CPU + name for name in CPU_SOURCES], depends=[CPU + name for name in CPU_HEADERS],
-    extra_compile_args=FLAGS, extra_link_args=["-pthread"], language="c++", optional=not REQUIRED)
+    "universeg_rt._native", [CPU + name for name in SOURCES], depends=sorted(glob.glob(CPU + "**/*.h", recursive=True)),
+    include_dirs=[CPU + room for room in NATIVE_PARTS["ROOMS"]], extra_compile_args=list(NATIVE_PARTS["FLAGS"]),
+    extra_link_args=["-pthread"], language="c++", optional=not REQUIRED)
 setup(packages=packages, package_dir=TOP_LEVEL, ext_modules=[native] if NATIVE else [],
       cmdclass={"build_py": BuildPy, "build_ext": BuildExt}, distclass=NativeDistribution)

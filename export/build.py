@@ -16,20 +16,20 @@ from pathlib import Path
 import numpy as np
 
 import universeg_rt
-from universeg_rt.atomic import write_folder
-from universeg_rt.bundle import MANIFEST, Bundle, file_entry
+from universeg_rt.storage.atomic import write_folder
+from universeg_rt.bundle.bundle import MANIFEST, Bundle, file_entry
 from universeg_rt.errors import InputError, OutputError, ParityError
-from universeg_rt.manifest import InputContract, Manifest, Models, network_metadata
+from universeg_rt.bundle.manifest import InputContract, Manifest, Models, network_metadata
 from universeg_rt.runners import PRECISIONS
 from universeg_rt.spec import NetworkSpec
-from universeg_rt.training.checkpoint import weights_sha256
+from universeg_rt.training.network.checkpoint import weights_sha256
 
-from .calibration import SYNTHETIC, CalibrationData, synthetic_episodes
+from .int8.calibration import SYNTHETIC, CalibrationData, synthetic_episodes
 from .folds import fold
-from .held_out import HeldOutTolerance, check_held_out
-from .parity import AnyTolerance, HalfTolerance, MaskTolerance, ParityReport, Reference, Tolerance, check_parity
+from .gate.held_out import HeldOutTolerance, check_held_out
+from .gate.parity import AnyTolerance, HalfTolerance, MaskTolerance, ParityReport, Reference, Tolerance, check_parity
 from .precisions import Precision, open_models, write_models
-from .sensitivity import int8_plan
+from .int8.sensitivity import int8_plan
 
 HELD_OUT = 500_000  # number of the first held-out task: far from those that are calibrated on
 HELD_OUT_TASKS = 12

@@ -64,10 +64,10 @@ def _main(args: argparse.Namespace) -> int:
     import torch  # noqa: F401  (the reference network: where it is missing, that is said before anything is computed)
     from tqdm import tqdm
 
-    from universeg_rt.training.checkpoint import load_checkpoint
+    from universeg_rt.training.network.checkpoint import load_checkpoint
 
     from .build import build_bundle, check_grid
-    from .calibration import support_episodes, synthetic_episodes
+    from .int8.calibration import support_episodes, synthetic_episodes
 
     if "int8" not in args.precision and args.calibration is not None:
         raise InputError("--calibration is for int8 only; add --precision int8 or leave it out")
@@ -117,11 +117,11 @@ def _explain(spec: NetworkSpec | None, args: argparse.Namespace) -> int:
     import numpy as np
 
     from .build import check_grid
-    from .cost import table
+    from .folds.cost import table
     from .folds import fold
 
     if args.checkpoint is not None:
-        from universeg_rt.training.checkpoint import load_checkpoint
+        from universeg_rt.training.network.checkpoint import load_checkpoint
 
         specs = {args.checkpoint.name: load_checkpoint(args.checkpoint, spec)[0]}
     else:

@@ -10,19 +10,19 @@ from pathlib import Path
 import numpy as np
 
 from universeg_rt.errors import RunnerError
-from universeg_rt.manifest import Models
-from universeg_rt.model_bytes import ModelBytes
+from universeg_rt.bundle.manifest import Models
+from universeg_rt.bundle.model_bytes import ModelBytes
 from universeg_rt.runners import libraries
 from universeg_rt.runners.base import Runner
-from universeg_rt.runners.native import NativeRunner
-from universeg_rt.runners.streamed import StreamedOnnxRuntime
+from universeg_rt.runners.cpu.native import NativeRunner
+from universeg_rt.runners.cpu.onnxruntime import StreamedOnnxRuntime
 from universeg_rt.spec import NetworkSpec
 
 from .emit import emit_predict, emit_prepare, emit_stages, emit_whole
 from .emit.native import emit_native
-from .folded import FoldedNetwork
-from .parity import Model
-from .quantise import Quantisation
+from .folds.folded import FoldedNetwork
+from .gate.parity import Model
+from .int8.quantise import Quantisation
 
 WHOLE, PREPARE, PREDICT, NATIVE = "model.onnx", "prepare.onnx", "predict.onnx", "native.npz"
 

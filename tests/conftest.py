@@ -57,7 +57,7 @@ def small_bundle(tmp_path_factory) -> Path:
     """A bundle of SMALL_SPEC with random weights, exported and checked as users do."""
     pytest.importorskip("onnx", reason="exporting needs onnx: pip install '.[export]'")
     pytest.importorskip("torch", reason="the parity gate needs torch: pip install '.[export]'")
-    from universeg_rt.export import parity
+    from universeg_rt.export.gate import parity
     from universeg_rt.export.build import build_bundle
 
     folder = tmp_path_factory.mktemp("bundles") / "small"
@@ -72,8 +72,8 @@ def small_bundle(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def typed_bundle(small_bundle, tmp_path_factory) -> Path:
     """The same with its fp16 and int8 models, which no gate has seen: for what their types do, not their values."""
-    from universeg_rt.bundle import Bundle, file_entry
-    from universeg_rt.export.calibration import calibrate, synthetic_episodes
+    from universeg_rt.bundle.bundle import Bundle, file_entry
+    from universeg_rt.export.int8.calibration import calibrate, synthetic_episodes
     from universeg_rt.export.folds import fold
     from universeg_rt.export.precisions import Precision, write_models
 

@@ -13,7 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .bundle import Bundle as Bundle
+    from .bundle.bundle import Bundle as Bundle
     from .ensemble import Ensemble as Ensemble
     from .errors import BundleError as BundleError
     from .errors import InputError as InputError
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
-    "Bundle": "bundle", "Ensemble": "ensemble", "SupportSet": "support",
+    "Bundle": "bundle.bundle", "Ensemble": "ensemble", "SupportSet": "support",
     **dict.fromkeys(("BundleError", "InputError", "OutputError", "RunnerError", "UniverSegError"), "errors"),
     **dict.fromkeys(("Estimate", "Prediction", "Segmenter", "Task", "Timing"), "segmenter"),
 }

@@ -10,11 +10,11 @@ from threading import Lock
 
 import numpy as np
 
-from .bundle import Bundle
+from .bundle.bundle import Bundle
 from .ensemble import Ensemble, distinct
 from .errors import InputError
 from .notes import fingerprint, mask_note, range_note
-from .preprocess import Placement, check_image, count_of, normalise
+from .imaging.preprocess import Placement, check_image, count_of, normalise
 from .runners import Runner, open_runner
 from .runners.shared import sets_in_group
 from .support import Drawn, SupportSet

@@ -7,7 +7,7 @@ import os
 from dataclasses import asdict, dataclass, fields
 
 from .errors import SpecError, shown
-from .reading import reading, reason
+from .storage.reading import reading, reason
 
 CROSS_ACTIVATIONS = ("none", "leaky_relu")
 DOWNSAMPLINGS = ("max_pool", "bilinear")

@@ -10,13 +10,13 @@ from functools import cached_property
 
 import numpy as np
 
-from .arrays import read_npz
-from .atomic import write_file
+from .storage.arrays import read_npz
+from .storage.atomic import write_file
 from .errors import InputError
-from .images import named_images, read_image, read_label
+from .imaging.files import named_images, read_image, read_label
 from .notes import fingerprint, label_notes, range_note
-from .preprocess import Placement, check_image, check_label, count_of, normalise
-from .reading import is_folder, path_of
+from .imaging.preprocess import Placement, check_image, check_label, count_of, normalise
+from .storage.reading import is_folder, path_of
 
 
 @dataclass(frozen=True, eq=False)

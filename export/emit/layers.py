@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..folded import FoldedBlock, FoldedNetwork
+from ..folds.folded import FoldedBlock, FoldedNetwork
 from .graph import GraphBuilder
 
 

@@ -25,8 +25,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from ..folded import FoldedBlock, FoldedNetwork
-from ..quantise import MAP_LIMIT, Quantisation, quantise_weight
+from ..folds.folded import FoldedBlock, FoldedNetwork
+from ..int8.quantise import MAP_LIMIT, Quantisation, quantise_weight
 
 _POSITIONS = (("top_left", "top", "top_right"), ("left", None, "right"), ("bottom_left", "bottom", "bottom_right"))
 _INSIDE = (slice(2, 5), slice(0, 5), slice(0, 3))  # taps of a first, a middle and a last row or column

@@ -29,8 +29,8 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 
-from ..folded import FoldedBlock, FoldedNetwork
-from ..quantise import Quantisation
+from ..folds.folded import FoldedBlock, FoldedNetwork
+from ..int8.quantise import Quantisation
 from . import layers
 from .graph import GraphBuilder
 from .layers import Layout, SupportOutputs

@@ -8,8 +8,8 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from universeg_rt.bundle import Bundle
-from universeg_rt.engine import BUILDERS, MODELS, EngineEntry, Fingerprint, Profile
+from universeg_rt.bundle.bundle import Bundle
+from universeg_rt.bundle.engine import BUILDERS, MODELS, EngineEntry, Fingerprint, Profile
 from universeg_rt.errors import InputError
 
 from . import timing

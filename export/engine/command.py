@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from universeg_rt.atomic import write_folder
-from universeg_rt.bundle import Bundle
-from universeg_rt.engine import BUILDERS, MODELS, Profile
+from universeg_rt.storage.atomic import write_folder
+from universeg_rt.bundle.bundle import Bundle
+from universeg_rt.bundle.engine import BUILDERS, MODELS, Profile
 from universeg_rt.errors import InputError
 
 from .build import EngineOptions, Outcome, build_engines, check_library

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import onnx
 from onnx import inliner, shape_inference
 
-from universeg_rt.engine import Profile
+from universeg_rt.bundle.engine import Profile
 from universeg_rt.errors import EngineError
-from universeg_rt.model_bytes import ModelBytes
+from universeg_rt.bundle.model_bytes import ModelBytes
 
 from ..emit.support_mean import DOMAIN
 

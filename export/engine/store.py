@@ -9,11 +9,11 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from universeg_rt.atomic import write_file
-from universeg_rt.bundle import MANIFEST, file_entry, read_manifest
-from universeg_rt.engine import EngineEntry
+from universeg_rt.storage.atomic import write_file
+from universeg_rt.bundle.bundle import MANIFEST, file_entry, read_manifest
+from universeg_rt.bundle.engine import EngineEntry
 from universeg_rt.errors import BundleError, EngineError, OutputError
-from universeg_rt.manifest import Manifest
+from universeg_rt.bundle.manifest import Manifest
 
 FOLDER = "engines"
 

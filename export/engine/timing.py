@@ -12,8 +12,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from universeg_rt.atomic import write_file
-from universeg_rt.engine import EngineEntry, Fingerprint
+from universeg_rt.storage.atomic import write_file
+from universeg_rt.bundle.engine import EngineEntry, Fingerprint
 from universeg_rt.errors import EngineError, InputError
 
 # What a timing cache is bound to; of a fingerprint's other fields it is free.

@@ -19,7 +19,7 @@ from types import ModuleType
 from typing import BinaryIO
 
 from universeg_rt.errors import UniverSegError
-from universeg_rt.gpu import present_gpu
+from universeg_rt.runners.gpu.identity import present_gpu
 
 from . import features
 from .protocol import read_message, write_message
@@ -112,7 +112,7 @@ def _load_plugin(trt: ModuleType, plugin: str) -> str:
     """Register the plugin library, if one is given; returns the version of the headers it was built against."""
     if not plugin:
         return ""
-    from universeg_rt.kernels.plugin import loading
+    from universeg_rt.kernels.support_mean.plugin import loading
 
     libnvinfer = None
     if not hasattr(trt.get_plugin_registry(), "load_library"):

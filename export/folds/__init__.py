@@ -12,16 +12,10 @@ import numpy as np
 
 from universeg_rt.spec import NetworkSpec
 
-from ..folded import FoldedNetwork
+from .folded import FoldedNetwork
 from . import (
-    border_term,
-    compose,
-    dead_support_branch,
-    mean_before_convolution,
-    mean_through_upsampling,
-    split_query_term,
-    streamed_support,
-)
+    border_term, compose, dead_support_branch, mean_before_convolution, mean_through_upsampling, split_query_term,
+    streamed_support)
 
 # In this order: later folds rely on what earlier ones found.
 FOLDS = (

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..folded import BorderKernels, FoldedBlock, FoldedNetwork
+from .folded import BorderKernels, FoldedBlock, FoldedNetwork
 from .compose import compose
 
 

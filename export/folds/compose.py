@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..folded import FoldedBlock, FoldedNetwork
+from .folded import FoldedBlock, FoldedNetwork
 
 
 def apply(network: FoldedNetwork) -> FoldedNetwork:

@@ -5,7 +5,7 @@ Condition: the block is the network's last. Its z_i are still needed for their m
 
 from __future__ import annotations
 
-from ..folded import FoldedBlock, FoldedNetwork
+from .folded import FoldedBlock, FoldedNetwork
 
 
 def apply(network: FoldedNetwork) -> FoldedNetwork:

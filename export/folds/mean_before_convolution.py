@@ -8,7 +8,7 @@ same. Condition: no activation between the cross convolution and the mean (cross
 
 from __future__ import annotations
 
-from ..folded import FoldedBlock, FoldedNetwork
+from .folded import FoldedBlock, FoldedNetwork
 
 
 def apply(network: FoldedNetwork) -> FoldedNetwork:

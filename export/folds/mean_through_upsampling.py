@@ -8,7 +8,7 @@ is dead, no per-entry map is upsampled or even kept. Condition: a decoder block 
 
 from __future__ import annotations
 
-from ..folded import FoldedBlock, FoldedNetwork
+from .folded import FoldedBlock, FoldedNetwork
 
 
 def apply(network: FoldedNetwork) -> FoldedNetwork:

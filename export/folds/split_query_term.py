@@ -7,7 +7,7 @@ The query's channels come first in W. Condition: none, convolution is linear in 
 
 from __future__ import annotations
 
-from ..folded import FoldedBlock, FoldedNetwork
+from .folded import FoldedBlock, FoldedNetwork
 
 
 def apply(network: FoldedNetwork) -> FoldedNetwork:

@@ -11,7 +11,7 @@ connections that a living support branch reads. Condition: the block has per-ent
 
 from __future__ import annotations
 
-from ..folded import FoldedBlock, FoldedNetwork
+from .folded import FoldedBlock, FoldedNetwork
 
 
 def apply(network: FoldedNetwork) -> FoldedNetwork:

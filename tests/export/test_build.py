@@ -19,13 +19,14 @@ torch = pytest.importorskip("torch", reason="torch is not installed: pip install
 
 from universeg_rt import Bundle
 from universeg_rt.errors import InputError, OutputError, ParityError
-from universeg_rt.export import build, parity
+from universeg_rt.export import build
+from universeg_rt.export.gate import parity
 from universeg_rt.export.cli import main
-from universeg_rt.export.cost import network_cost, table, total
+from universeg_rt.export.folds.cost import network_cost, table, total
 from universeg_rt.export.folds import fold
-from universeg_rt.export.memory import kept_memory
+from universeg_rt.export.gate.memory import kept_memory
 from universeg_rt.spec import NetworkSpec
-from universeg_rt.training.checkpoint import save_checkpoint
+from universeg_rt.training.network.checkpoint import save_checkpoint
 
 from ..conftest import SMALL_GRID, SMALL_SPEC, material, random_weights
 

@@ -14,13 +14,15 @@ torch = pytest.importorskip("torch", reason="torch is not installed: pip install
 
 from universeg_rt import Bundle, Segmenter, SupportSet
 from universeg_rt.errors import BundleError, InputError, ParityError
-from universeg_rt.export import build, parity, sensitivity
-from universeg_rt.export.calibration import support_episodes, synthetic_episodes
+from universeg_rt.export import build
+from universeg_rt.export.gate import parity
+from universeg_rt.export.int8 import sensitivity
+from universeg_rt.export.int8.calibration import support_episodes, synthetic_episodes
 from universeg_rt.export.cli import main
-from universeg_rt.export.held_out import HeldOutTolerance
-from universeg_rt.export.parity import HalfTolerance, MaskTolerance, Tolerance
-from universeg_rt.manifest import Manifest
-from universeg_rt.training.checkpoint import save_checkpoint
+from universeg_rt.export.gate.held_out import HeldOutTolerance
+from universeg_rt.export.gate.parity import HalfTolerance, MaskTolerance, Tolerance
+from universeg_rt.bundle.manifest import Manifest
+from universeg_rt.training.network.checkpoint import save_checkpoint
 
 from ..conftest import SMALL_GRID, SMALL_SPEC, discs, random_weights
 

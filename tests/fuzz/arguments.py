@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import yaml
-from universeg_rt.training.checkpoint import save_checkpoint
+from universeg_rt.training.network.checkpoint import save_checkpoint
 
 from ..conftest import SMALL_SPEC, random_weights
 
@@ -24,13 +24,13 @@ WORDS = ("", "-1", "0", "1", "7", "99999999999999999999", "1e9", "nan", "x", "é
          "{}/file", "{}/file/below", "{}/d.yaml", "{}/c.yaml", "{}/s.json", "{}/w.safetensors", "{}/loop", "a\0b", "x" * 5000)
 # Commands that end soon whatever they are given, with arguments that are right.
 COMMANDS = {
-    "training.cli": ["{}/c.yaml", "--output", "{}/run", "--data-root", "{}", "--weights", "{}/w.safetensors", "--threads", "1", "--device", "cpu",
+    "training.run.cli": ["{}/c.yaml", "--output", "{}/run", "--data-root", "{}", "--weights", "{}/w.safetensors", "--threads", "1", "--device", "cpu",
                      "--stop-after", "1", "--no-progress"],
-    "training.validate": ["{}/w.safetensors", "{}/d.yaml", "--data-root", "{}", "--split", "test", "--size", "16", "--entries", "1", "--queries", "1",
+    "training.run.validate": ["{}/w.safetensors", "{}/d.yaml", "--data-root", "{}", "--split", "test", "--size", "16", "--entries", "1", "--queries", "1",
                           "--threads", "1"],
-    "training.ablation": ["{}/c.yaml", "{}/study.yaml", "--output", "{}/study", "--data-root", "{}", "--seeds", "1", "--threads", "1"],
+    "training.evaluation.ablation": ["{}/c.yaml", "{}/study.yaml", "--output", "{}/study", "--data-root", "{}", "--seeds", "1", "--threads", "1"],
     "export.cli": ["--explain", "--spec", "{}/s.json", "--grid", "16", "16", "--checkpoint", "{}/w.safetensors"],
-    "demo": ["--output", "{}/file/below", "--bundle", "{}/nothing"],
+    "cli.demo": ["--output", "{}/file/below", "--bundle", "{}/nothing"],
 }
 
 

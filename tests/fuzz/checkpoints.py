@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from universeg_rt.training.checkpoint import load_checkpoint, save_checkpoint
+from universeg_rt.training.network.checkpoint import load_checkpoint, save_checkpoint
 
 from universeg_rt.spec import NetworkSpec
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from universeg_rt.images import SUFFIXES, read_image, read_label
-from universeg_rt.preprocess import check_image, check_label, normalise
+from universeg_rt.imaging.files import SUFFIXES, read_image, read_label
+from universeg_rt.imaging.preprocess import check_image, check_label, normalise
 
 from .mutate import damaged
 

@@ -18,17 +18,9 @@ from pathlib import Path
 
 import numpy as np
 
-from universeg_rt.bundle import MANIFEST, Bundle, file_entry
-from universeg_rt.manifest import InputContract, Manifest, Models, sealed
-from universeg_rt.onnx_file import (
-    DATA_LOCATION,
-    EXTERNAL_DATA,
-    GRAPH,
-    IR_VERSION,
-    METADATA,
-    _as_varint,
-    _field,
-)
+from universeg_rt.bundle.bundle import MANIFEST, Bundle, file_entry
+from universeg_rt.bundle.manifest import InputContract, Manifest, Models, sealed
+from universeg_rt.bundle.onnx_file import DATA_LOCATION, EXTERNAL_DATA, GRAPH, IR_VERSION, METADATA, _as_varint, _field
 from universeg_rt.spec import NetworkSpec
 
 STAGES = ("enc0.query", "head")

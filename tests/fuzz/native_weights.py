@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from universeg_rt import Bundle
-from universeg_rt.model_bytes import ModelBytes
-from universeg_rt.runners.native import PRECISIONS, NativeRunner
+from universeg_rt.bundle.model_bytes import ModelBytes
+from universeg_rt.runners.cpu.native import PRECISIONS, NativeRunner
 from universeg_rt.spec import NetworkSpec
 
 from .mutate import damaged

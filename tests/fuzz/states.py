@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
-from universeg_rt.training.config import DataConfig, NetworkConfig, Stage, TrainConfig
-from universeg_rt.training.schedule import steps
-from universeg_rt.training.train import STATE, Trainer
+from universeg_rt.training.run.config import DataConfig, NetworkConfig, Stage, TrainConfig
+from universeg_rt.training.run.schedule import steps
+from universeg_rt.training.run.train import STATE, Trainer
 
 from .mutate import ODD_VALUES, changed, damaged
 

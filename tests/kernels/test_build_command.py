@@ -89,7 +89,7 @@ def test_installing_runs_no_compiler(tmp_path):
     assert "WARNING: universeg_rt is built without its native CPU runner" in done.stderr and "no-such-compiler" in done.stderr
     package = next((tmp_path / "b").glob("lib*")) / "universeg_rt" / "kernels"
     found = {path.relative_to(package).as_posix() for path in package.rglob("*") if path.is_file()}
-    assert {"CMakeLists.txt", "README.md", "build.py", "support_mean/launch.cu", "support_mean/support_mean.h",
-            "support_mean/storage.cuh", "plugin/plugin.cpp", "plugin/common.h"} <= found
+    assert {"CMakeLists.txt", "README.md", "build.py", "support_mean/cuda/launch.cu", "support_mean/cuda/support_mean.h",
+            "support_mean/cuda/storage.cuh", "support_mean/plugin/plugin.cpp", "support_mean/plugin/common.h"} <= found
     assert not any(name.endswith((".so", ".o")) for name in found)
     assert (package.parent / "training" / "MODEL_CARD.md").is_file(), "whoever installs the weights gets their card"

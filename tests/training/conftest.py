@@ -47,10 +47,10 @@ def kit():
     from types import SimpleNamespace
 
     np, yaml = pytest.importorskip("numpy"), pytest.importorskip("yaml")
-    from universeg_rt.training.config import DataConfig, NetworkConfig, Stage, TrainConfig, to_dict
-    from universeg_rt.training.synthetic import SyntheticConfig
-    from universeg_rt.training.tasks import Task
-    from universeg_rt.training.train import Trainer
+    from universeg_rt.training.run.config import DataConfig, NetworkConfig, Stage, TrainConfig, to_dict
+    from universeg_rt.training.episodes.synthetic import SyntheticConfig
+    from universeg_rt.training.tasks.tasks import Task
+    from universeg_rt.training.run.train import Trainer
 
     def tiny(**changes):
         values = dict(
@@ -77,7 +77,7 @@ def kit():
         config = tiny(stages=(Stage(samples=samples, size=16, entries=(1, 2), queries=1, episodes=1),), checkpoint_samples=1,
                       data=DataConfig(real_probability=0.0, synthetic=SyntheticConfig(families={"layers": 1.0})))
         (folder / "run.yaml").write_text(yaml.safe_dump(to_dict(config)))
-        return [sys.executable, "-m", "universeg_rt.training.cli", str(folder / "run.yaml"), "--output", str(folder / "out"),
+        return [sys.executable, "-m", "universeg_rt.training.run.cli", str(folder / "run.yaml"), "--output", str(folder / "out"),
                 "--threads", "1", "--no-progress"]
 
     return SimpleNamespace(tiny=tiny, real_task=real_task, trained=trained, write_run=write_run)

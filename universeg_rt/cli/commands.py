@@ -12,7 +12,7 @@ def _command(program: str, module: str) -> int:
 
 
 def bench() -> int:
-    return _command("universeg-bench", "benchmarks.bench")
+    return _command("universeg-bench", "benchmarks.cpu.bench")
 
 
 def export() -> int:
@@ -24,8 +24,8 @@ def segment() -> int:
 
 
 def train() -> int:
-    return _command("universeg-train", "training.cli")
+    return _command("universeg-train", "training.run.cli")
 
 
 def evaluate() -> int:
-    return _command("universeg-evaluate", "training.evaluate")
+    return _command("universeg-evaluate", "training.evaluation.evaluate")

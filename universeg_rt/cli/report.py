@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ..atomic import write_file
+from ..storage.atomic import write_file
 from ..errors import InputError, OutputError
-from ..reading import reading, reason
+from ..storage.reading import reading, reason
 
 REPORT = "report.json"
 PAUSE = 1.0  # seconds between two writings, at least

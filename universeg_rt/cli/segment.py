@@ -10,21 +10,13 @@ from pathlib import Path
 
 import numpy as np
 
-from ..atomic import write_file
+from ..storage.atomic import write_file
 from ..ensemble import Ensemble
 from ..errors import InputError, OutputError, UniverSegError
-from ..images import (
-    add_named,
-    named_images,
-    read_image,
-    read_label,
-    write_array,
-    write_mask,
-    write_overlay,
-)
-from ..metrics import dice
-from ..preprocess import ASPECTS, check_label
-from ..reading import is_folder, reason, sha256_of
+from ..imaging.files import add_named, named_images, read_image, read_label, write_array, write_mask, write_overlay
+from ..imaging.metrics import dice
+from ..imaging.preprocess import ASPECTS, check_label
+from ..storage.reading import is_folder, reason, sha256_of
 from ..runners import PRECISIONS, RUNNERS
 from ..runners.libraries import runtime_versions
 from ..segmenter import Prediction, Segmenter, Task

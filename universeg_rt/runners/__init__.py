@@ -8,19 +8,19 @@ from __future__ import annotations
 
 from importlib import import_module
 
-from ..bundle import Bundle
+from ..bundle.bundle import Bundle
 from ..errors import BundleError, EngineError, InputError, RunnerError
 from .base import Runner
-from .threads import check_threads
+from .cpu.threads import check_threads
 
 # name -> (module, class), the fastest first: the order in which `auto` tries them.
 BACKENDS = {
-    "tensorrt": ("tensorrt_runner", "TensorRT"),
-    "tensorrt-rtx": ("tensorrt_runner", "TensorRTRTX"),
-    "onnxruntime-cuda": ("onnxruntime_cuda", "OnnxRuntimeCuda"),
-    "native": ("native", "NativeRunner"),
-    "onnxruntime": ("streamed", "StreamedOnnxRuntime"),
-    "openvino": ("openvino", "StreamedOpenVino"),
+    "tensorrt": ("gpu.tensorrt.runner", "TensorRT"),
+    "tensorrt-rtx": ("gpu.tensorrt.runner", "TensorRTRTX"),
+    "onnxruntime-cuda": ("gpu.onnxruntime", "OnnxRuntimeCuda"),
+    "native": ("cpu.native", "NativeRunner"),
+    "onnxruntime": ("cpu.onnxruntime", "StreamedOnnxRuntime"),
+    "openvino": ("cpu.openvino", "StreamedOpenVino"),
 }
 RUNNERS = tuple(BACKENDS)
 PRECISIONS = ("fp32", "fp16", "int8")

@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 
-from ..model_bytes import ModelBytes
+from ..bundle.model_bytes import ModelBytes
 
 ORT_TELEMETRY = "ORT_DISABLE_TELEMETRY"
 PACKAGES = {"onnxruntime": ("onnxruntime", "onnxruntime-gpu"), "openvino": ("openvino",)}

@@ -1,0 +1,104 @@
+"""Every contender against the reference network, in task units, by the rules of the export's gate."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from universeg_rt.export.gate.check import Cases, compare, over, tolerance_of
+from universeg_rt.export.gate.parity import Reference
+
+from . import machine
+from .timing import one_line
+
+
+def run_parity(state: dict, entry: dict) -> None:
+    """The worst figures of each contender, and whether each is within its precision's tolerance."""
+    small = state["device"] == "cpu"
+    cases = Cases(image_sizes=(state["grid"],), support_sizes=tuple(s for s in state["support_sizes"] if s <= 64) or (1,),
+                  members=(1,) if small else (1, 3))
+    reference = Reference(state["spec"], state["weights"])
+    entry["contenders"], entry["failed"], entry["skipped"] = {}, [], {}
+    if state["device"] != "cpu" and not state["options"].cpu_reference:
+        reference = _DeviceReference(state, reference, replace(cases, support_sizes=(min(cases.support_sizes),)), entry)
+        if entry["failed"]:
+            return
+    for name, contender in state["contenders"].items():
+        if name == "reference fp32" and small:
+            continue  # the very same computation
+        try:
+            report, refused = compare(state["spec"], state["weights"], {name: model(contender)}, tolerance_of(contender.precision),
+                                      cases, reference, lambda grid: _until(state, grid))
+        except _OutOfTime:
+            entry.update(passed=False, why=f"the time limit was reached at {name}")
+            return
+        except Exception as error:
+            entry["skipped"][name] = one_line(error)
+            state["say"](f"parity {name}: skipped, {one_line(error)}")
+            continue
+        if not report.results:
+            entry["skipped"][name] = next(iter(refused.values()), "no case")
+            continue
+        figures = report.summary()["models"][name]
+        within = not over(report)
+        entry["contenders"][name] = {"precision": contender.precision, "within": within, **figures, "refused": len(refused)}
+        state["say"](f"parity {name}: {'within' if within else 'OVER'}, logit error {figures['largest_logit_error']:.2e}")
+        if not within:
+            entry["failed"].append(name)
+        state["write"]()
+        machine.free(state)
+    entry["passed"] = bool(entry["contenders"]) and not entry["failed"]
+    if not entry["passed"]:
+        entry["why"] = f"over tolerance: {', '.join(entry['failed'])}" if entry["failed"] else "nothing could be compared"
+
+
+class _OutOfTime(Exception):
+    """The deadline came between two inputs."""
+
+
+def _until(state: dict, grid: Sequence) -> Iterator:
+    """The inputs one by one; raises _OutOfTime before one that would begin after the deadline."""
+    for inputs in grid:
+        if time.monotonic() > state["deadline"]:
+            raise _OutOfTime
+        yield inputs
+
+
+class _DeviceReference(Reference):
+    """The reference in float32 on the device. What it gives at the smallest S is held against the CPU's, and said in `entry`."""
+
+    def __init__(self, state: dict, on_cpu: Reference, cases: Cases, entry: dict) -> None:
+        super().__init__(state["spec"], state["weights"], state["device"])
+        self.torch = state["torch"]
+
+        def logits(support: np.ndarray, weights: np.ndarray, query: np.ndarray) -> np.ndarray:
+            return self._run(support, weights, query, False)
+
+        report, _ = compare(state["spec"], state["weights"], {"reference": logits}, tolerance_of("fp32"), cases, on_cpu)
+        entry["reference"] = {"device": state["device"], **report.summary()["models"]["reference"]}
+        if found := over(report):
+            entry["failed"].append("the reference on the device")
+            entry.update(passed=False, why=f"the reference on the device differs from that on the CPU: {found[0]}")
+
+    def _run(self, support: np.ndarray, entry_weights: np.ndarray, query: np.ndarray, half: bool) -> np.ndarray:
+        with machine.tf32(self.torch, False):
+            return super()._run(support, entry_weights, query, half)
+
+
+def model(contender) -> Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]:
+    return lambda support, weights, query: contender.run(contender.prepare(support, weights), query)
+
+
+def table(values: dict) -> list[str]:
+    """The worst figures as lines of text."""
+    found = values["steps"].get("parity", {}).get("contenders", {})
+    if not found:
+        return []
+    out = [f"{'parity with the reference':34}{'cases':>7}{'logit error':>14}{'flipped pixels':>18}{'smallest Dice':>15}"]
+    for name, f in found.items():
+        out.append(f"{name:34}{f['cases']:7}{f['largest_logit_error']:14.2e}{f['flipped_pixels']:9}/{f['pixels']:<8}"
+                   f"{f['smallest_dice']:15.6f}" + ("" if f["within"] else "  OVER"))
+    return out

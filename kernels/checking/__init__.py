@@ -1,1 +1,0 @@
-"""The steps of `python -m universeg_rt.kernels.check`, one concern a file."""

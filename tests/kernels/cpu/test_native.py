@@ -1,0 +1,190 @@
+"""The native CPU kernels against the reference network, with each instruction set; their threads under the sanitizers."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import platform
+import runpy
+import shutil
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="torch is not installed: pip install '.[export]'")
+
+from universeg_rt.export.emit.native import emit_native
+from universeg_rt.export.folds import fold
+from universeg_rt.runners.cpu.native import INSTRUCTIONS
+from universeg_rt.spec import NetworkSpec
+from universeg_rt.training.network.reference import UniverSeg
+
+from ...conftest import ROOT, native_part, random_weights
+
+native = native_part()
+FOLDER = ROOT / "kernels" / "cpu"
+PARTS = runpy.run_path(str(FOLDER / "sources.py"))
+
+pytestmark = pytest.mark.torch
+
+# Two to five stages; features that fill no vector, and as many as v1 has.
+SPECS = {
+    "three": NetworkSpec("none", (6, 5, 7), (4, 6), "max_pool"),
+    "two": NetworkSpec("none", (9, 33), (3,), "max_pool", negative_slope=0.2),
+    "four": NetworkSpec("none", (12, 20, 8, 24), (16, 40, 8), "max_pool"),
+    "five": NetworkSpec("none", (5,) * 5, (6,) * 4, "max_pool"),
+    "v1": NetworkSpec.preset("v1"),
+}
+
+
+@pytest.fixture(params=INSTRUCTIONS)
+def instructions(request) -> str:
+    if request.param not in native.available():
+        pytest.skip(f"this processor lacks {request.param} (the logic of those kernels is tested by the self-test below)")
+    return request.param
+
+
+def arrays(spec: NetworkSpec) -> dict[str, np.ndarray]:
+    return dict(np.load(io.BytesIO(emit_native(fold(spec, random_weights(spec))))))
+
+
+def network(spec: NetworkSpec, instructions: str = "auto", threads: int = 2):
+    return native.Network(arrays(spec), list(spec.encoder_features), list(spec.decoder_features), spec.negative_slope,
+                          instructions, threads)
+
+
+def inputs(entries: int, height: int, width: int, seed: int = 0):
+    """Support (S,2,H,W) with labels of all kinds (constant, a shape, noise), unequal weights, a query."""
+    rng = np.random.default_rng(seed)
+    support = rng.random((entries, 2, height, width), np.float32)
+    for i in range(entries):
+        kind = (i + seed) % 4
+        if kind < 2:
+            support[i, 1] = kind
+        elif kind == 2:
+            support[i, 1] = 0
+            support[i, 1, height // 4 :, 3 : width // 2] = 1
+        else:
+            support[i, 1] = support[i, 1] > 0.5
+    weights = rng.random(entries).astype(np.float32) + 0.1
+    return support, weights / weights.sum(), rng.random((height, width), np.float32)
+
+
+def expected(spec: NetworkSpec, support, weights, query) -> np.ndarray:
+    """The reference in float64."""
+    reference = UniverSeg(spec).double().eval()
+    reference.load_state_dict({key: torch.from_numpy(value) for key, value in random_weights(spec).items()})
+    x = torch.from_numpy(support).double()[None]
+    with torch.no_grad():
+        return reference(torch.from_numpy(query).double()[None, None], x[:, :, :1], x[:, :, 1:],
+                         torch.from_numpy(weights).double()[None])[0, 0].numpy()
+
+
+# A size that whole tiles fill at every level, and sizes that they do not.
+@pytest.mark.parametrize("name, size, entries", [
+    ("two", (8, 10), 1), ("two", (22, 8), 5), ("three", (36, 44), 3), ("three", (8, 52), 1), ("four", (16, 24), 2),
+    ("four", (40, 88), 4), ("five", (48, 16), 3), ("v1", (64, 64), 9), ("v1", (128, 136), 2)])
+def test_as_the_reference(instructions, name, size, entries):
+    spec = SPECS[name]
+    for seed in range(2):
+        support, weights, query = inputs(entries, *size, seed)
+        logits = network(spec, instructions).run([native.prepare(support, weights)], query)
+        want = expected(spec, support, weights, query)
+        assert logits.shape == (1, *size) and np.abs(logits[0] - want).max() < 2e-5 * max(1.0, np.abs(want).max())
+
+
+@pytest.mark.parametrize("features, fastest", [(64, "avx512"), (32, "avx512"), (48, "avx2"), (16, "avx2"), (8, "plain")])
+def test_the_instructions_with_the_least_padded_work_are_taken(features, fastest):
+    if fastest not in native.available() or platform.machine() not in ("x86_64", "AMD64"):
+        pytest.skip(f"this processor lacks {fastest}")
+    spec = NetworkSpec("none", (features,) * 3, (features,) * 2, "max_pool")
+    assert network(spec).instructions == fastest
+
+
+def test_many_entries_go_through_in_chunks(instructions):
+    spec = NetworkSpec("none", (16,) * 2, (16,), "max_pool")
+    support, weights, query = inputs(90, 128, 128)
+    got = network(spec, instructions).run([native.prepare(support, weights)], query)[0]
+    want = expected(spec, support, weights, query)
+    assert np.abs(got - want).max() < 2e-5 * max(1.0, np.abs(want).max())
+
+
+def test_labels_need_not_be_binary():
+    support, weights, query = inputs(2, 32, 40)
+    support[:, 1] *= 0.4
+    got = network(SPECS["three"]).run([native.prepare(support, weights)], query)[0]
+    assert np.abs(got - expected(SPECS["three"], support, weights, query)).max() < 1e-4
+
+
+def test_the_number_of_threads_changes_no_bit():
+    support, weights, query = inputs(5, 48, 80)
+    results = [network(SPECS["four"], threads=n).run([native.prepare(support, weights)], query) for n in (1, 2, 3, 7)]
+    assert all(np.array_equal(results[0], other) for other in results[1:])
+
+
+def test_sizes_sets_and_callers_may_change_between_runs():
+    net = network(SPECS["three"])
+    cases = [inputs(entries, *size) for entries, size in itertools.product((1, 4), ((16, 24), (40, 8)))]
+    alone = [network(SPECS["three"]).run([native.prepare(s, w)], q) for s, w, q in cases]
+    with ThreadPoolExecutor(4) as pool:
+        jobs = [pool.submit(lambda c: net.run([native.prepare(*c[:2])] * 2, c[2]), cases[i % 4]) for i in range(24)]
+        for i, job in enumerate(jobs):
+            assert np.array_equal(job.result()[0], alone[i % 4][0]) and np.array_equal(job.result()[1], alone[i % 4][0])
+
+
+def test_the_prepared_support_keeps_what_it_reads():
+    support, weights, query = inputs(3, 16, 24)
+    net = network(SPECS["three"])
+    want = net.run([native.prepare(support, weights)], query)
+    prepared = native.prepare(support[:, :].astype(np.float64), weights.tolist())  # converted: nobody else holds the copy
+    np.full(200_000, 7.0, np.float32)
+    assert np.array_equal(net.run([prepared], query), want)
+
+
+@pytest.mark.parametrize("change, message", [
+    (lambda a: a.pop("2.cross.bias"), "no array 2.cross.bias"),
+    (lambda a: a.update({"first": a["first"][:8]}), "array first has another shape")])
+def test_weights_that_do_not_fit(change, message):
+    spec, values = SPECS["three"], arrays(SPECS["three"])
+    change(values)
+    with pytest.raises(ValueError, match=message):
+        native.Network(values, list(spec.encoder_features), list(spec.decoder_features), 0.01, "auto", 1)
+
+
+def test_inputs_that_do_not_fit():
+    net, (support, weights, query) = network(SPECS["three"]), inputs(2, 16, 24)
+    for bad in (support[:, :1], support[:0], support[0], support[:, :, :7]):
+        with pytest.raises(ValueError):
+            native.prepare(np.ascontiguousarray(bad), weights)
+    with pytest.raises(ValueError, match="weights"):
+        native.prepare(support, weights[:1])
+    with pytest.raises(ValueError, match="one size"):
+        net.run([native.prepare(support, weights)], query[:, :8])
+    with pytest.raises(ValueError, match="no support"):
+        net.run([], query)
+    odd, row, small = inputs(1, 10, 12)
+    with pytest.raises(ValueError, match="fit the network"):
+        net.run([native.prepare(odd, row)], small)
+    with pytest.raises(ValueError, match="no kernels"):
+        network(SPECS["three"], "mmx")
+
+
+@pytest.mark.parametrize("sanitizer, shapes", [("thread", 1), ("address,undefined", 20)])
+def test_under_the_sanitizers(tmp_path, sanitizer, shapes):
+    """No data race, no access outside a buffer, in random networks too; all vector lengths, those too that this processor emulates."""
+    compiler = shutil.which("g++")
+    if compiler is None:
+        pytest.skip("g++ was not found; the sanitizers need it")
+    sources = [*sorted((FOLDER / "selftest").glob("*.cpp")), *(FOLDER / name for name in PARTS["LIBRARY"])]
+    command = [compiler, "-O1", "-std=c++17", "-Wno-psabi", f"-fsanitize={sanitizer}", "-fno-sanitize-recover=all", "-pthread",
+               "-DUNIVERSEG_ALL_KERNELS", "-DUNIVERSEG_CHUNK_BYTES=65536L", *(f"-I{FOLDER / room}" for room in PARTS["ROOMS"]),
+               *map(str, sources), "-o", str(tmp_path / "selftest")]
+    built = subprocess.run(command, capture_output=True, text=True)
+    if built.returncode and "cannot find" in built.stderr:
+        pytest.skip(f"this compiler lacks the sanitizer: {built.stderr.strip().splitlines()[-1]}")
+    assert not built.returncode, built.stderr
+    done = subprocess.run([str(tmp_path / "selftest"), str(shapes)], capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.split()[-1] == "OK", done.stdout + done.stderr
+    assert {"avx512", "avx2", "plain"} <= set(done.stdout.split()) or "x86" not in platform.machine()

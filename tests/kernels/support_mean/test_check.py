@@ -1,0 +1,110 @@
+"""The GPU check as one command, with the CPU build in the GPU's place: every step but the launches themselves."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from universeg_rt.kernels.support_mean.check import cases, main as check
+from universeg_rt.kernels.support_mean.check import correctness, timing
+from universeg_rt.kernels.support_mean.host import module as host
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def dry_run(tmp_path, native, *options):
+    """The command as a script, with the build folder that the fixture has filled."""
+    folder = Path(native.__file__).parents[1]
+    out = tmp_path / "result.json"
+    done = subprocess.run([sys.executable, ROOT / "kernels" / "support_mean" / "check" / "main.py", "--dry-run", "--build-dir", folder, "--out", out,
+                           *options], capture_output=True, text=True, timeout=300, cwd=tmp_path, env=os.environ)
+    return done, json.loads(out.read_text()) if out.exists() else None
+
+
+@pytest.mark.torch
+def test_a_dry_run_passes_and_writes_everything(tmp_path, native):
+    pytest.importorskip("torch", reason="PyTorch is missing (pip install torch)")
+    done, result = dry_run(tmp_path, native, "--steps", "selftest", "sanitizers", "correctness", "large", "bandwidth", "timing")
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    assert result["passed"] and result["dry_run"] and result["machine"]["python"]
+    steps = result["steps"]
+    assert list(steps) == list(check.STEPS) and all(step["passed"] is not False for step in steps.values())
+    skipped = {name for name, step in steps.items() if step["passed"] is None}
+    assert skipped <= {"selftest", "sanitizers"} and all("skipped" in steps[name]["why"] for name in skipped)
+    assert steps["correctness"]["runs"] > 150
+    served = set(steps["correctness"]["worst"])
+    assert {f"{form} {dtype} kernel {kernel}" for form in host.FORMS for dtype in ("float32", "float16", "bfloat16")
+            for kernel in host.KERNELS[form] if (form, dtype, kernel) != ("conv_pool", "float32", 3)} <= served
+    rows = steps["timing"]["rows"]
+    assert {(r["form"], r["dtype"], r["variant"]) for r in rows} >= {("conv_pool", "bfloat16", "kernel 3"),
+                                                                     ("mean", "float16", "pytorch")}
+    assert all(r["low"] <= r["median"] <= r["high"] for r in rows)
+    assert "times mean nothing" in done.stdout and "x PyTorch" in done.stdout
+
+
+@pytest.mark.torch
+def test_a_run_out_of_time_fails_and_keeps_what_it_has(tmp_path, native):
+    pytest.importorskip("torch", reason="PyTorch is missing (pip install torch)")
+    done, result = dry_run(tmp_path, native, "--time-limit", "0.01", "--steps", "bandwidth")
+    assert done.returncode == 1 and result["passed"] is False
+    assert "time limit" in result["steps"]["bandwidth"]["why"]
+
+
+def test_without_nvcc_the_real_check_fails_by_name(tmp_path):
+    """Never a silent pass: where the build is missing, the exit status says so."""
+    environment = os.environ | {"CUDACXX": str(tmp_path / "no-nvcc")}
+    done = subprocess.run([sys.executable, "-m", "universeg_rt.kernels.support_mean.check.main", "--steps", "bandwidth", "--out",
+                           tmp_path / "r.json", "--build-dir", tmp_path / "b", "--arch", "90"], capture_output=True, text=True,
+                          timeout=120, env=environment)
+    result = json.loads((tmp_path / "r.json").read_text())
+    assert done.returncode == 1 and result["passed"] is False
+    assert "nvcc was not found" in result["steps"]["build"]["why"] and list(result["steps"]) == ["build"]
+
+
+def test_an_unwritable_result_is_one_line(tmp_path):
+    done = subprocess.run([sys.executable, "-m", "universeg_rt.kernels.support_mean.check.main", "--dry-run", "--out",
+                           tmp_path / "none" / "r.json"], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1 and done.stderr.startswith("error: cannot write") and done.stderr.count("\n") == 1
+
+
+@pytest.mark.torch
+def test_a_wrong_kernel_fails_the_check(native):
+    """The judge itself: one element off by a few units, an unwritten element, and results that change between runs."""
+    pytest.importorskip("torch", reason="PyTorch is missing (pip install torch)")
+    from universeg_rt.kernels.support_mean.check.devices import Dry
+
+    device = Dry(native.__file__)
+    sizes = cases.Sizes(entries=3, channels=2, height=4, width=8)
+    inputs = cases.make_inputs("mean", sizes, "float32")
+    problem = host.problem("mean", inputs["support"], inputs["query"])
+    tensors = {name: device.tensor(array) for name, array in inputs.items()}
+    wanted = cases.expected("mean", inputs)
+    right = device.launcher
+    turn = iter(range(100))
+
+    def judged(spoil):
+        def launcher(values, given):
+            def call():
+                right(values, given)()
+                spoil(given["mean"], next(turn))
+            return call
+
+        device.launcher = launcher
+        entry = {"worst": {}, "failures": [], "runs": 0}
+        correctness._check_one(device, entry, "mean", sizes, problem, tensors, wanted)
+        return entry["failures"]
+
+    assert judged(lambda mean, n: None) == []
+    assert judged(lambda mean, n: mean.view(-1).__setitem__(7, mean.view(-1)[7] * (1 + 1e-5) + 1e-5))
+    assert judged(lambda mean, n: mean.view(-1).__setitem__(0, float("nan")))
+    assert any("other bits" in line for line in
+               judged(lambda mean, n: mean.view(-1).__setitem__(3, float(np.nextafter(np.float32(mean.view(-1)[3]),
+                                                                                     np.float32(100 * (-1) ** n))))))
+
+
+def test_the_table_is_empty_without_rows():
+    assert timing.table({"steps": {}, "dry_run": True}) == []

@@ -1,0 +1,92 @@
+"""Studies of small runs: variants as changes to a config, the table over seeds, and wrong studies."""
+
+from __future__ import annotations
+
+import csv
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch", reason="torch is not installed: pip install torch")
+yaml = pytest.importorskip("yaml", reason="pyyaml is not installed: pip install '.[train]'")
+pytest.importorskip("safetensors", reason="safetensors is not installed: pip install '.[train]'")
+
+from universeg_rt.errors import InputError
+from universeg_rt.training.evaluation import ablation
+from universeg_rt.training.run.config import Stage, TrainConfig, load_config, override
+
+pytestmark = pytest.mark.torch
+
+STUDY = """
+base: {network: {features: 2}, stages: [{samples: 4, size: 16, entries: [1, 2], queries: 1, episodes: 2}]}
+evaluation: {entries: 2, queries: 2}
+held_out: {squares: [h.yaml], reported: [r.yaml]}
+variants:
+  all:
+  synthetic: {data: {real_probability: 0}}
+"""
+
+
+@pytest.fixture
+def folder(kit, tmp_path):
+    """A task to train on, one to judge by, one to report; a config and a study."""
+    for name in ("d", "h", "r"):
+        task = kit.real_task(30, name=name)
+        np.savez(tmp_path / f"{name}.npz", images=task.images, labels=task.labels, ids=np.arange(30).astype(str))
+        (tmp_path / f"{name}.yaml").write_text(f"{{name: {name}, licence: x, tasks: [{{name: task {name}, file: {name}.npz}}]}}")
+    (tmp_path / "c.yaml").write_text("data: {datasets: [d.yaml]}")
+    (tmp_path / "s.yaml").write_text(STUDY)
+    return tmp_path
+
+
+def command(folder, *extra):
+    return ablation.main([str(folder / "c.yaml"), str(folder / "s.yaml"), "--output", str(folder / "out"), "--data-root", str(folder), *extra])
+
+
+def test_the_table_is_filled_once_and_goes_on(folder):
+    assert command(folder, "--seeds", "1") == 0 and command(folder, "--seeds", "2") == 0 and command(folder, "--seeds", "2") == 0
+    rows = list(csv.DictReader(open(folder / "out" / "ablation.csv")))
+    assert [(r["variant"], r["seed"]) for r in rows] == [("all", "0"), ("synthetic", "0"), ("all", "1"), ("synthetic", "1")]
+    assert all(r["mean"] == r["squares"] == r["task h"] and 0 <= float(r["reported"]) <= 1 for r in rows)
+    lines = (folder / "out" / "ablation.md").read_text().splitlines()
+    assert len(lines) == 4 and lines[2].startswith("| all | 2 | ") and "±" in lines[2]
+
+
+def test_means_and_spread_are_over_seeds():
+    rows = [{"variant": "a", "seed": str(i), "mean": str(v), "x": "0.5"} for i, v in enumerate((0.2, 0.4))]
+    assert "| a | 2 | 0.300 ± 0.141 | 0.500 ± 0.000 |" in ablation.markdown(rows, ["x"])
+    assert "| a | 1 | 0.200 | 0.500 |" in ablation.markdown(rows[:1], ["x"])
+
+
+def test_changes_reach_into_a_config_and_replace_lists_and_dicts():
+    config = override(TrainConfig(), {"data": {"synthetic": {"families": {"blobs": 1}}, "augment": {"task": {"invert": {"probability": 0}}}},
+                                      "stages": [{"samples": 8, "target_share": [0.1, 1.0]}]}, "here")
+    assert config.data.synthetic.families == {"blobs": 1.0} and config.stages == (Stage(samples=8, target_share=(0.1, 1.0)),)
+    assert config.data.augment.task.invert.probability == 0 and config.data.augment.task.flip_vertical.probability == 0.5
+    for bad in ({"date": {}}, {"data": {"synthetic": {"families": {"moons": 1}}}}, {"loss": "magic"}, ["seed"],
+                {"stages": [{"samples": 8, "target_share": [1.0, 0.1]}]}):
+        with pytest.raises(InputError):
+            override(TrainConfig(), bad, "here")
+
+
+def test_the_studies_that_are_shipped_change_what_there_is(training_folder):
+    base = load_config(training_folder / "configs" / "cpu.yaml")
+    for path in sorted((training_folder / "studies").glob("*.yaml")):
+        study = ablation.read_study(path)
+        for name, changes in study.variants.items():
+            override(override(base, study.base, "base"), changes or {}, name)
+        assert all((path.parent / file).is_file() for files in study.held_out.values() for file in files)
+
+
+@pytest.mark.parametrize("text, message", [
+    (None, "does not exist"), ("{", "is not YAML"), ("variants: {a: {}}", "missing"), ("{base: {}, held_out: {}, variants: {}}", "at least one"),
+    (STUDY.replace("real_probability", "real_likelihood"), "real_likelihood"),
+    (STUDY.replace("h.yaml", "d.yaml"), "both trained on and held out"),
+])
+def test_errors_are_one_line(folder, capsys, text, message):
+    (folder / "s.yaml").unlink()
+    if text is not None:
+        (folder / "s.yaml").write_text(text)
+    assert command(folder) == 1
+    err = capsys.readouterr().err.strip()
+    assert err.startswith("python -m universeg_rt.training.evaluation.ablation: ") and message in err and "\n" not in err

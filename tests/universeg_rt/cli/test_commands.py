@@ -1,0 +1,70 @@
+"""What every installed command does where a package is missing, and how an installation is worded."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+
+import pytest
+
+from universeg_rt.install import install_hint
+
+from ...conftest import ROOT
+
+MISSING = """
+import importlib.abc, sys
+class Missing(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {packages!r}:
+            raise ModuleNotFoundError("No module named " + repr(name), name=name)
+sys.meta_path.insert(0, Missing())
+from universeg_rt.cli import commands
+sys.argv = {arguments!r}
+sys.exit(commands.{command}())
+"""
+
+
+def run(command: str, *arguments: str, packages: tuple[str, ...] = ("torch",)) -> subprocess.CompletedProcess:
+    code = MISSING.format(packages=packages, arguments=[f"universeg-{command}", *arguments], command=command)
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+
+
+@pytest.mark.parametrize("command, extra, arguments", [
+    ("export", "export", ("--checkpoint", str(ROOT / "training" / "weights" / "universeg_rt_v1.safetensors"), "--output", "nowhere")),
+    ("train", "train", ("none.yaml", "--output", "nowhere")),
+    ("evaluate", "train", ("none.yaml",)),
+])
+def test_without_torch_a_command_is_one_line_with_the_cure(tmp_path, command, extra, arguments):
+    done = run(command, *arguments)
+    assert done.returncode == 1
+    assert done.stderr == f"universeg-{command}: the package torch is missing; run pip install '.[{extra}]' in a clone of the project\n"
+
+
+def test_the_benchmark_without_onnx_and_torch_is_one_line_too():
+    done = run("bench", "--sides", "ours", "--support-sizes", "1", packages=("torch", "onnx"))
+    assert done.returncode == 1 and done.stderr.count("\n") == 1
+    assert done.stderr.endswith("is missing; run pip install '.[bench]' in a clone of the project\n")
+
+
+def test_help_needs_no_torch():
+    for command in ("segment", "export", "train", "bench"):
+        assert run(command, "--help").returncode == 0, command
+
+
+def test_every_command_of_the_project_goes_through_the_wrapper():
+    from universeg_rt.cli import commands
+
+    scripts = re.findall(r'^universeg-(\w+) = "universeg_rt\.cli\.commands:(\w+)"$', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+    assert len(scripts) == 5 and all(name == function and callable(getattr(commands, function)) for name, function in scripts)
+
+
+def test_the_hint_names_extras_that_exist_and_no_index():
+    declared = (ROOT / "pyproject.toml").read_text().split("[project.optional-dependencies]")[1]
+    assert install_hint() == "run pip install . in a clone of the project"
+    for folder in ("universeg_rt", "export", "training", "benchmarks", "kernels"):
+        for path in (ROOT / folder).rglob("*.py"):
+            text = path.read_text()
+            assert "universeg_rt[" not in text, f"{path} names an index that does not have the project"
+            for extra in re.findall(r"install_hint\(['\"](\w+)['\"]\)", text):
+                assert re.search(rf"^{extra} = \[", declared, re.MULTILINE), (path, extra)

@@ -1,0 +1,115 @@
+"""`universeg-segment` on real files: results, report, and what goes wrong."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from universeg_rt import Segmenter, SupportSet
+from universeg_rt.cli.segment import main
+from universeg_rt.imaging.files import read_image
+from universeg_rt.imaging.metrics import dice
+
+from ...conftest import discs
+from ..test_support import write_folder
+
+
+@pytest.fixture
+def case(tmp_path, small_bundle):
+    """A support folder, queries with their truth, and the arguments for them."""
+    write_folder(tmp_path / "support", *discs(5))
+    images, labels = discs(3, 50, 44, seed=8)
+    write_folder(tmp_path / "queries", images, labels)
+    arguments = ["--bundle", str(small_bundle), "--support", str(tmp_path / "support"),
+                 "--input", str(tmp_path / "queries" / "images"), "--output", str(tmp_path / "out")]
+    return tmp_path, images, labels, arguments
+
+
+def test_masks_are_those_of_the_sdk(case, small_bundle, capsys):
+    folder, images, labels, arguments = case
+    options = ["--overlays", "--probabilities", "--truth", str(folder / "queries" / "labels"), "--members", "2", "--support-size", "3"]
+    assert main(arguments + options) == 0
+    from universeg_rt import Ensemble
+
+    task = Segmenter.open(small_bundle).prepare(SupportSet.load(folder / "support"), Ensemble(2, 3))
+    report = json.loads((folder / "out" / "report.json").read_text())
+    for i, row in enumerate(report["images"]):
+        prediction = task.predict(images[i])
+        mask = np.array(Image.open(folder / "out" / row["mask"]))
+        assert set(np.unique(mask)) <= {0, 255} and np.array_equal(mask > 0, prediction.mask)
+        assert np.array_equal(np.load(folder / "out" / row["probability"]), prediction.probability)
+        assert np.load(folder / "out" / row["spread"]).shape == images[i].shape
+        assert Image.open(folder / "out" / row["overlay"]).size == images[i].shape[::-1]
+        assert row["dice"] == dice(prediction.mask, labels[i])
+        assert row["seconds"]["network"] > 0
+    assert report["mean_dice"] == np.mean([row["dice"] for row in report["images"]])
+    assert report["bundle"]["sha256"] == Segmenter.open(small_bundle).bundle.sha256
+    assert report["support"] == {"entries": 5, "sha256": SupportSet.load(folder / "support").sha256}
+    assert report["ensemble"] == {"members": 2, "support_size": 3, "replacement": False, "seed": 0}
+    assert {"universeg_rt", "onnxruntime", "numpy"} <= set(report["versions"])
+    assert "3 of 3 images segmented" in capsys.readouterr().out
+    assert not [p for p in (folder / "out").rglob("*") if p.name.startswith(".")]
+
+
+def test_one_broken_query_does_not_stop_the_others(case, capsys):
+    folder, _, _, arguments = case
+    (folder / "queries" / "images" / "case1.png").write_bytes(b"\x89PNG broken")
+    Image.fromarray(np.full((20, 20), 9, np.uint8)).save(folder / "queries" / "images" / "flat.png")
+    assert main(arguments) == 1
+    assert sorted(p.name for p in (folder / "out" / "masks").iterdir()) == ["case0.png", "case2.png"]
+    rows = {r["input"].rsplit("/", 1)[1]: r for r in json.loads((folder / "out" / "report.json").read_text())["images"]}
+    assert "cannot be read" in rows["case1.png"]["error"] and "constant" in rows["flat.png"]["error"]
+    err = capsys.readouterr().err
+    assert "skipped" in err and "case1.png" in err and "Traceback" not in err
+
+
+@pytest.mark.parametrize("change, message", [
+    (lambda a, f: a[:5] + [str(f / "absent")] + a[6:], "--input"),
+    (lambda a, f: a[:3] + [str(f / "absent.npz")] + a[4:], "absent.npz does not exist"),
+    (lambda a, f: a + ["--members", "0"], "members is 0"),
+    (lambda a, f: a + ["--support-size", "9"], "the support set has 5 entries"),
+    (lambda a, f: ["--bundle", str(f / "support")] + a[2:], "manifest.json cannot be read"),
+    (lambda a, f: a + ["--threads", "0"], "threads is 0"),
+    (lambda a, f: a + ["--truth", str(f / "nothing")], "is not a folder"),
+])
+def test_errors_are_one_line_and_nothing_is_written(case, change, message, capsys):
+    folder, _, _, arguments = case
+    assert main(change(arguments, folder)) == 1
+    err = capsys.readouterr().err.strip()
+    assert message in err and err.startswith("universeg-segment: ") and "\n" not in err
+    assert not (folder / "out").exists()
+
+
+def test_an_output_that_cannot_be_written(case, capsys):
+    folder, _, _, arguments = case
+    (folder / "out").write_text("a file")
+    assert main(arguments) == 1
+    assert "cannot write to" in capsys.readouterr().err
+    assert (folder / "out").read_text() == "a file"
+
+
+def test_same_names_are_refused(case, capsys):
+    folder, images, _, arguments = case
+    Image.fromarray(images[0]).save(folder / "queries" / "images" / "case0.bmp")
+    assert main(arguments) == 1
+    assert "rename one" in capsys.readouterr().err
+
+
+def test_colour_and_sixteen_bit_pictures(tmp_path):
+    grey = (np.arange(600).reshape(20, 30) * 100).astype(np.uint16)
+    Image.fromarray(grey).save(tmp_path / "deep.png")
+    assert np.array_equal(read_image(tmp_path / "deep.png"), grey)
+    colour = np.zeros((4, 5, 3), np.uint8)
+    colour[..., 1] = 200
+    Image.fromarray(colour).save(tmp_path / "colour.png")
+    assert read_image(tmp_path / "colour.png").shape == (4, 5) and 110 < read_image(tmp_path / "colour.png")[0, 0] < 125
+
+
+def test_help_has_an_example():
+    out = subprocess.run([sys.executable, "-m", "universeg_rt.cli.segment", "--help"], capture_output=True, text=True)
+    assert out.returncode == 0 and "example:" in out.stdout and "--support" in out.stdout

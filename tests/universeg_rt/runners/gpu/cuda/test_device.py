@@ -1,0 +1,272 @@
+"""The device-memory interface over stand-ins of both libraries, the choice between them, and CUDA graphs by the driver."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import importlib
+import importlib.util
+import subprocess
+import sys
+import types
+
+import numpy as np
+import pytest
+
+from universeg_rt.errors import InputError, RunnerError
+from universeg_rt.runners.gpu.cuda import graph as cuda_graph, device
+
+from ... import fake_cuda
+from ...standin import StandIn
+
+LIBRARIES = ("pycuda", "cuda-python")
+
+
+@pytest.fixture
+def opener(monkeypatch):
+    """open(library, ...) -> (device, memory) with the library's stand-in in the place of the real one."""
+
+    def open_it(library: str, limit: int = 1 << 20, gpus: int = 1):
+        memory = fake_cuda.Memory(limit)
+        package = types.ModuleType("pycuda" if library == "pycuda" else "cuda")
+        package.__path__ = []
+        package.__spec__ = importlib.util.spec_from_loader(package.__name__, loader=None)
+        monkeypatch.setitem(sys.modules, package.__name__, package)
+        if library == "pycuda":
+            package.driver = fake_cuda.pycuda_driver(memory, gpus)
+            monkeypatch.setitem(sys.modules, "pycuda.driver", package.driver)
+        else:
+            bindings = types.ModuleType("cuda.bindings")
+            bindings.runtime = fake_cuda.cuda_runtime(memory, gpus)
+            monkeypatch.setitem(sys.modules, "cuda.bindings", bindings)
+            monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", bindings.runtime)
+        module = f"universeg_rt.runners.gpu.cuda.{device.LIBRARIES[library][1]}"
+        monkeypatch.delitem(sys.modules, module, raising=False)
+        monkeypatch.setattr(device, "_opened", {})
+        try:
+            return device.open_device(library, 0), memory
+        finally:
+            sys.modules.pop(module, None)
+
+    return open_it
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_memory_copies_streams_and_events(opener, library):
+    gpu, memory = opener(library)
+    assert (gpu.library, gpu.name, gpu.compute_capability, gpu.driver) == (library, "Fake GPU", "8.6", "12.4")
+    stream, values = gpu.stream(), gpu.pinned((3, 5), np.float32)
+    assert stream.handle == 4711
+    values[...] = np.arange(15).reshape(3, 5)
+    buffer = gpu.allocate(values.nbytes, "values")
+    assert buffer.size == 60 and buffer.address in memory.blocks and gpu.memory() == (memory.limit - 60, memory.limit)
+    gpu.upload(buffer, values, stream)
+    back = np.zeros((3, 5), np.float32)
+    gpu.download(back, buffer, stream)
+    stream.synchronize()
+    assert np.array_equal(back, values)
+    first, second = gpu.event(), gpu.event()
+    first.record(stream), second.record(stream)
+    assert second.seconds_since(first) == 1.5
+    buffer.free()
+    buffer.free()  # a second time does nothing
+    assert not memory.blocks
+    again = gpu.allocate(8, "more")
+    part = values[1:]
+    del again, values, stream, first, second
+    gc.collect()
+    assert not memory.blocks and memory.pinned  # a view still holds the pages
+    assert part[0, 0] == 5
+    del part
+    gc.collect()
+    assert not memory.pinned
+    if library == "pycuda":
+        assert memory.pushed == 0
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_no_memory_left_says_how_much_is_needed_and_free(opener, library):
+    gpu, memory = opener(library, limit=3_000_000)
+    kept = gpu.allocate(1_000_000, "a")
+    with pytest.raises(RunnerError, match=r"no GPU memory left: the support needs 2.5 MB, 2.0 MB of 3.0 MB are free on Fake GPU; use") \
+            as caught:
+        gpu.allocate(2_500_000, "the support")
+    assert caught.value.short == "no GPU memory left"
+    assert gpu.allocate(2_000_000, "what fits") and kept and memory.limit == 3_000_000
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_a_machine_without_a_gpu_is_told_so(opener, library):
+    with pytest.raises(RunnerError, match="CUDA sees no GPU .*; install the NVIDIA driver") as caught:
+        opener(library, gpus=0)
+    assert caught.value.short == "no NVIDIA GPU or driver"
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_a_gpu_that_is_not_there(opener, library):
+    opener(library)
+    with pytest.raises(RunnerError, match="there is no GPU number 3; CUDA sees 1"):
+        device.open_device(library, 3)
+
+
+def test_copies_that_do_not_fit_are_refused():
+    gpu = StandIn()
+    buffer, stream = gpu.allocate(16, "x"), gpu.stream()
+    with pytest.raises(RunnerError, match="20 bytes do not fit a device buffer of 16"):
+        gpu.upload(buffer, np.zeros(5, np.float32), stream)
+    with pytest.raises(RunnerError, match="are more than a device buffer of 16"):
+        gpu.download(np.zeros(5, np.float32), buffer, stream)
+    with pytest.raises(RunnerError, match="C-contiguous"):
+        gpu.upload(buffer, np.zeros((2, 2), np.float32)[:, :1], stream)
+
+
+def test_the_context_is_entered_once_however_deep():
+    gpu = StandIn()
+    with gpu.current(), gpu.current():
+        gpu.allocate(4, "x").free()
+    assert gpu.calls["enter"] == 1
+    gpu.memory()
+    assert gpu.calls["enter"] == 2
+
+
+# The choice ---------------------------------------------------------------------------------------------------------
+
+
+def test_neither_library_names_both_cures(monkeypatch):
+    monkeypatch.setattr(device.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.delenv(device.CHOICE, raising=False)
+    with pytest.raises(RunnerError, match="neither pycuda nor cuda-python is installed.*pip install pycuda.*curand.h.*pip install "
+                                          "nvidia-curand.*pip install cuda-python") as caught:
+        device.open_device()
+    assert caught.value.short == "neither pycuda nor cuda-python is installed"
+    with pytest.raises(RunnerError, match="^pycuda is not installed: pip install pycuda"):
+        device.open_device("pycuda")
+
+
+def test_the_users_choice_comes_first(monkeypatch):
+    monkeypatch.setattr(device, "_opened", {})
+    monkeypatch.setattr(device.importlib.util, "find_spec", lambda name: object())
+    monkeypatch.setattr(device, "_open", lambda name, ordinal: (name, ordinal))
+    monkeypatch.delenv(device.CHOICE, raising=False)
+    assert device.open_device() == ("pycuda", 0)
+    monkeypatch.setenv(device.CHOICE, "cuda-python")
+    monkeypatch.setenv(device.ORDINAL, "1")
+    assert device.open_device() == ("cuda-python", 1) and device.open_device("pycuda", 0) == ("pycuda", 0)
+    monkeypatch.setenv(device.CHOICE, "cupy")
+    with pytest.raises(InputError, match="the device library is 'cupy'; accepted: pycuda, cuda-python"):
+        device.open_device()
+    monkeypatch.setenv(device.ORDINAL, "first")
+    with pytest.raises(InputError, match="the GPU's number is 'first'"):
+        device.open_device("pycuda")
+
+
+def test_where_one_library_is_broken_the_other_is_taken(monkeypatch):
+    monkeypatch.setattr(device, "_opened", {})
+    monkeypatch.setattr(device.importlib.util, "find_spec", lambda name: object())
+    monkeypatch.delenv(device.CHOICE, raising=False)
+    broken = {"pycuda"}
+
+    def open_it(name, ordinal):
+        if name in broken:
+            raise RunnerError(f"{name} is broken", short="broken")
+        return name
+
+    monkeypatch.setattr(device, "_open", open_it)
+    assert device.open_device() == "cuda-python"
+    broken.add("cuda-python")
+    monkeypatch.setattr(device, "_opened", {})
+    with pytest.raises(RunnerError, match="pycuda is broken; cuda-python is broken"):
+        device.open_device()
+
+
+def test_a_library_that_cannot_be_loaded_names_the_driver(monkeypatch):
+    monkeypatch.setattr(device.importlib.util, "find_spec", lambda name: object())
+
+    def missing(name, package):
+        raise ImportError("libcuda.so.1: cannot open shared object file: No such file or directory")
+
+    monkeypatch.setattr(device, "import_module", missing)
+    with pytest.raises(RunnerError, match="pycuda is installed and cannot be loaded .libcuda.so.1.*NVIDIA driver") as caught:
+        device.open_device("pycuda")
+    assert caught.value.short == "no NVIDIA driver"
+
+
+def test_the_real_cuda_python_on_this_machine():
+    pytest.importorskip("cuda.bindings.runtime", reason="cuda-python is not installed (pip install cuda-bindings)")
+    try:
+        gpu = device.open_device("cuda-python")
+    except RunnerError as error:
+        assert "CUDA sees no GPU" in str(error)
+    else:
+        assert gpu.name and gpu.memory()[1] > 0
+
+
+# Graphs -------------------------------------------------------------------------------------------------------------
+
+FAKE_DRIVER = """
+#include <cstring>
+static int capturing = 0, alive = 0, executables = 0, launches = 0, refuse = 0;
+extern "C" {
+void refuse_next(int status) { refuse = status; }
+int counts(int what) { int all[] = {capturing, alive, executables, launches}; return all[what]; }
+int cuStreamBeginCapture_v2(void* stream, int mode) { if (stream != (void*)64 || mode != 1) return 1; capturing = 1; return 0; }
+int cuStreamEndCapture(void* stream, void** graph) {
+    capturing = 0; if (refuse) { int r = refuse; refuse = 0; *graph = 0; return r; } ++alive; *graph = (void*)7; return 0; }
+int cuGraphInstantiateWithFlags(void** executable, void* graph, unsigned long long flags) {
+    if (graph != (void*)7 || flags) return 1; ++executables; *executable = (void*)9; return 0; }
+int cuGraphDestroy(void* graph) { if (graph != (void*)7) return 1; --alive; return 0; }
+int cuGraphExecDestroy(void* executable) { if (executable != (void*)9) return 1; --executables; return 0; }
+int cuGraphLaunch(void* executable, void* stream) { if (executable != (void*)9 || stream != (void*)64) return 1; ++launches; return 0; }
+int cuGetErrorName(int status, const char** text) { *text = status == 901 ? "CUDA_ERROR_STREAM_CAPTURE_INVALIDATED" : "OTHER"; return 0; }
+}
+"""
+
+
+@pytest.fixture
+def libcuda(tmp_path, monkeypatch):
+    source, library = tmp_path / "driver.cpp", tmp_path / "libcuda.so"
+    source.write_text(FAKE_DRIVER)
+    try:
+        subprocess.run(["c++", "-shared", "-fPIC", source, "-o", library], check=True, capture_output=True)
+    except FileNotFoundError:
+        pytest.skip("no C++ compiler")
+    opened = ctypes.CDLL(str(library))
+    monkeypatch.setattr(cuda_graph, "driver", lambda: opened)
+    return opened
+
+
+def test_graphs_through_the_drivers_library(libcuda):
+    gpu, stream = StandIn(), types.SimpleNamespace(handle=64)
+    seen = []
+    graph = cuda_graph.capture(gpu, stream, lambda: seen.append(libcuda.counts(0)))
+    assert seen == [1] and [libcuda.counts(i) for i in range(4)] == [0, 0, 1, 0]
+    graph.launch(stream), graph.launch(stream)
+    assert libcuda.counts(3) == 2
+    del graph
+    gc.collect()
+    assert libcuda.counts(2) == 0
+
+
+def test_a_failed_capture_ends_it_and_says_why(libcuda):
+    gpu, stream = StandIn(), types.SimpleNamespace(handle=64)
+
+    def fail():
+        raise RunnerError("the engine failed to run")
+
+    with pytest.raises(RunnerError, match="the engine failed to run"):
+        cuda_graph.capture(gpu, stream, fail)
+    assert [libcuda.counts(i) for i in range(3)] == [0, 0, 0]
+    libcuda.refuse_next(901)
+    with pytest.raises(RunnerError, match="cuStreamEndCapture failed: CUDA_ERROR_STREAM_CAPTURE_INVALIDATED"):
+        cuda_graph.capture(gpu, stream, lambda: None)
+    assert [libcuda.counts(i) for i in range(3)] == [0, 0, 0]
+
+
+def test_without_a_driver_its_library_is_named():
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        with pytest.raises(RunnerError, match="NVIDIA driver's library cannot be loaded .*; install the driver"):
+            cuda_graph.driver()
+    else:
+        assert cuda_graph.driver()

@@ -1,0 +1,73 @@
+"""Data sets as YAML files say: where their tasks lie, under which licence, and what in a name is the subject."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from universeg_rt.training.run.config import from_dict, read_yaml
+from universeg_rt.training.tasks.readers import load_folder, load_nifti
+from universeg_rt.training.tasks.tasks import Task, load_npz
+
+from universeg_rt.errors import InputError, shown
+
+FORMATS = ("npz", "folder", "nifti")
+
+
+@dataclass(frozen=True)
+class TaskEntry:
+    """One task. npz: `file`. folder: the folders `images` and `labels`, and the mask `value` of the label."""
+
+    name: str
+    file: str = ""
+    images: str = ""
+    labels: str = ""
+    value: int | None = None
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """One data set: `licence` as its source states it; `subject` is a regular expression whose group is the subject.
+
+    npz and folder list `tasks`; nifti gives `modalities` (name: path), `segmentation` (path) and `labels` (name: value).
+    """
+
+    name: str
+    licence: str
+    format: str = "npz"
+    subject: str | None = None
+    tasks: tuple[TaskEntry, ...] = ()
+    modalities: dict[str, str] = field(default_factory=dict)
+    segmentation: str = ""
+    labels: dict[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.format not in FORMATS:
+            raise InputError(f"data set {self.name}: format {shown(self.format)}; accepted: {', '.join(FORMATS)}")
+        if self.format == "nifti" and not (self.modalities and self.segmentation and self.labels):
+            raise InputError(f"data set {self.name}: nifti needs modalities, segmentation and labels")
+        wanted = {"npz": ("file",), "folder": ("images", "labels")}.get(self.format, ())
+        for entry in self.tasks:
+            missing = [name for name in wanted if not getattr(entry, name)]
+            if missing:
+                raise InputError(f"data set {self.name}: task {entry.name} lacks {', '.join(missing)}")
+        if wanted and not self.tasks:
+            raise InputError(f"data set {self.name} lists no tasks")
+
+
+def load_dataset(path: str | os.PathLike, root: str | os.PathLike) -> list[Task]:
+    """All tasks that a data-set file names, read from the data folder `root`; InputError where anything is amiss."""
+    dataset, root = read_dataset(path), Path(root)
+    if dataset.format == "nifti":
+        return load_nifti(root, dataset.modalities, dataset.segmentation, dataset.labels, dataset.name)
+    if dataset.format == "folder":
+        return [load_folder(root / e.images, root / e.labels, e.name, e.value, dataset.subject, dataset.name)
+                for e in dataset.tasks]
+    return [load_npz(root / e.file, e.name, dataset.subject, dataset.name) for e in dataset.tasks]
+
+
+def read_dataset(path: str | os.PathLike) -> DataSet:
+    """The description alone; InputError where it cannot be read or is not one."""
+    path = Path(path)
+    return from_dict(DataSet, read_yaml(path, "the YAML file of a data set"), str(path))

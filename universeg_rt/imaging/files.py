@@ -1,0 +1,215 @@
+"""Reads and writes pictures with Pillow and arrays with NumPy: grey values in, masks and overlays out."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from ..storage.arrays import read_npy
+from ..storage.atomic import write_file
+from ..errors import InputError
+from .preprocess import MAX_PIXELS, check_pixels
+from ..storage.reading import path_of, reading, reason
+
+# Only these are ever handed a file: Pillow knows formats whose reader starts another program.
+FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".tif": "TIFF", ".tiff": "TIFF", ".bmp": "BMP"}
+SUFFIXES = (*FORMATS, ".npy")
+COLOUR = ("RGB", "RGBA", "CMYK", "YCbCr", "LA", "PA", "P", "HSV", "LAB")
+
+
+def read_image(path: str | os.PathLike, notes: list[str] | None = None) -> np.ndarray:
+    """A picture as (H,W), upright as its EXIF orientation says: grey as it is (8 or 16 bits), colour as luminance.
+
+    A .npy array comes unchanged. notes: what was done to the picture is appended. Raises InputError naming a file that is
+    missing, broken or of another kind, holds several frames, has more than `MAX_PIXELS`, or is colour of 16 bits.
+    """
+    path = path_of(path)
+    if path.suffix.lower() == ".npy":
+        return read_npy(path, MAX_PIXELS)
+    notes = [] if notes is None else notes
+    with opened(path, notes) as picture:
+        if _is_transparent(picture):
+            notes.append("its transparency was not used")
+        if picture.mode == "P" and "transparency" not in picture.info:
+            picture = picture.convert("RGB")
+        return np.array(picture.convert("L") if picture.mode in COLOUR else picture)
+
+
+def read_label(path: str | os.PathLike, notes: list[str] | None = None) -> np.ndarray:
+    """A mask as (H,W), upright as its EXIF orientation says: pictures with a palette by their indices, all else as `read_image`.
+
+    Index 0 is the background. Raises InputError as `read_image` does; where a palette shows index 0 brighter or less transparent than
+    another index in the picture, so that it may be the mark; and where a picture without a palette has transparent pixels.
+    """
+    path = path_of(path)
+    if path.suffix.lower() == ".npy":
+        return read_npy(path, MAX_PIXELS)
+    notes = [] if notes is None else notes
+    with opened(path, notes) as picture:
+        if picture.mode == "P":
+            return _indices(path, picture)
+        if _is_transparent(picture):
+            raise InputError(f"{path} is a label with transparent pixels, whose value is not clear; save it as grey without transparency, "
+                             "0 for background and 255 for what is marked")
+        return np.array(picture.convert("L") if picture.mode in COLOUR else picture)
+
+
+@contextmanager
+def opened(path: Path, notes: list[str]) -> Iterator:
+    """A picture of one frame, loaded and upright; what goes wrong in the block is an InputError that names the file."""
+    from PIL import Image, ImageOps
+
+    # By a file of ours, not by its name: Pillow maps a named file into memory, and garbles an uncompressed TIFF on its side so.
+    with reading("an image", path, cure=f"accepted: {', '.join(SUFFIXES)}"), open(path, "rb") as file:
+        try:
+            picture = Image.open(file, formats=sorted(set(FORMATS.values())))
+        except Image.DecompressionBombError as error:
+            raise InputError(f"{path} is too large ({reason(error)}); accepted: at most {MAX_PIXELS:,} pixels; make it smaller first") from None
+        with picture:
+            check_pixels(picture.size[::-1], str(path))
+            # An MPO is a JPEG whose further pictures are previews or depths of the first.
+            if (frames := getattr(picture, "n_frames", 1)) > 1 and picture.format != "MPO":
+                raise InputError(f"{path} holds {frames} frames, and one image is read from a file; save each frame that is wanted as a "
+                                 "file of its own")
+            if _is_cut_to_eight_bits(picture):
+                raise InputError(f"{path} is colour or has transparency in 16 bits, which would be cut to 8; save it as 16-bit grey, or "
+                                 "in 8 bits")
+            if _is_misread_bitmap(picture):
+                raise InputError(f"{path} is a bitmap of 8 bits with a palette of black and white, which Pillow misreads; save it as PNG")
+            turned = _orientation(picture) in range(2, 9)
+            picture.load()
+            if turned:
+                notes.append("it was turned upright as its EXIF orientation says")
+                ImageOps.exif_transpose(picture, in_place=True)  # does nothing where loading has done it (TIFF)
+            yield picture
+
+
+def _orientation(picture) -> int:
+    try:
+        return picture.getexif().get(0x0112, 1)
+    except Exception:  # a damaged EXIF block beside a good picture
+        return 1
+
+
+def _is_cut_to_eight_bits(picture) -> bool:
+    """Whether the file holds 16 bits of several channels, of which Pillow keeps the upper 8."""
+    if picture.format not in ("PNG", "TIFF") or picture.mode.startswith("I"):
+        return False
+    modes = [tile[3] if isinstance(tile[3], str) else str(tile[3][0]) for tile in picture.tile]
+    return any(";16" in mode for mode in modes)
+
+
+def _is_misread_bitmap(picture) -> bool:
+    """Whether Pillow takes the bytes of a BMP for single bits: it looks at the number of colours, not at the bits of a pixel."""
+    if picture.format != "BMP" or picture.mode != "1" or not picture.tile or not isinstance(picture.tile[0][3], tuple):
+        return False
+    row_of_bits = (picture.width + 31) // 32 * 4
+    return picture.tile[0][3][1] != row_of_bits
+
+
+def _is_transparent(picture) -> bool:
+    if "A" in picture.getbands():
+        return picture.getchannel("A").getextrema()[0] < 255
+    if "transparency" not in picture.info:
+        return False
+    if picture.mode.startswith("I"):  # one grey value stands for nothing
+        return bool((np.array(picture) == picture.info["transparency"]).any())
+    return picture.convert("RGBA").getchannel("A").getextrema()[0] < 255
+
+
+def _indices(path: Path, picture) -> np.ndarray:
+    """(H,W) indices into the palette; InputError where index 0 looks like the mark rather than the background."""
+    indices = np.array(picture)
+    looks = {}  # opacity and brightness of each index that is there, by one pixel of it: the whole picture in colour takes much memory
+    for index in (index for index, count in enumerate(picture.histogram()[:256]) if count):
+        y, x = divmod(int((indices == index).argmax()), picture.width)
+        pixel = picture.crop((x, y, x + 1, y + 1)).convert("RGBA")
+        looks[index] = pixel.getpixel((0, 0))[3], pixel.convert("RGB").convert("L").getpixel((0, 0))
+    opacity, brightness = looks.get(0, (0, 0))
+    for index, (other_opacity, other_brightness) in looks.items():
+        if other_opacity < opacity or other_opacity == opacity and other_brightness < brightness:
+            raise InputError(f"{path} is a label with a palette in which index 0, the background, looks brighter or less transparent than "
+                             f"index {index}; which one marks is not clear: save it as grey, 0 for background and 255 for what is marked")
+    return indices
+
+
+def named_images(folder: str | os.PathLike, without: Path | None = None) -> dict[str, Path]:
+    """All image files in a folder and its subfolders, by their path in it without the ending (`p1/001`), sorted by it.
+
+    without: a folder that is left out. Hidden files and folders are left out too. InputError where there is none, where two differ
+    by their ending alone, or a folder cannot be read.
+    """
+    folder = path_of(folder)
+    if not folder.is_dir():
+        raise InputError(f"{folder} is not a folder")
+    files: dict[str, Path] = {}
+    for file in sorted(_walk(folder, without)):
+        add_named(files, file.relative_to(folder).with_suffix("").as_posix(), file)
+    if not files:
+        raise InputError(f"{folder} holds no images; accepted: {', '.join(SUFFIXES)}")
+    return dict(sorted(files.items()))
+
+
+def add_named(files: dict[str, Path], name: str, file: Path) -> None:
+    """Add a file under a name; InputError where another file has it."""
+    if name in files:
+        raise InputError(f"{files[name]} and {file} have the same name but for the ending; rename one")
+    files[name] = file
+
+
+def _walk(folder: Path, without: Path | None) -> Iterator[Path]:
+    def refuse(error: OSError) -> None:
+        raise InputError(f"{error.filename} cannot be read ({reason(error)}); give a folder that can be") from None
+
+    for root, folders, names in os.walk(folder, onerror=refuse):
+        folders[:] = [f for f in folders if not f.startswith(".") and (without is None or (Path(root) / f).resolve() != without.resolve())]
+        yield from (Path(root) / n for n in names if not n.startswith(".") and Path(n).suffix.lower() in SUFFIXES)
+
+
+def write_mask(path: str | os.PathLike, mask: np.ndarray) -> None:
+    """(H,W) bool -> 8-bit grey PNG, 0 and 255."""
+    write_png(path, mask.astype(np.uint8) * 255)
+
+
+def write_array(path: str | os.PathLike, array: np.ndarray) -> None:
+    """An array as .npy."""
+    with write_file(path) as file:
+        np.save(file, array)
+
+
+def overlay(image: np.ndarray, mask: np.ndarray, truth: np.ndarray | None = None) -> np.ndarray:
+    """(H,W,3) uint8: the image in grey, the mask tinted orange with its outline, the truth's outline in cyan."""
+    from .preprocess import normalise
+
+    grey = np.repeat((normalise(np.asarray(image)) * 255)[:, :, None], 3, axis=2)
+    inside = mask.astype(bool)
+    grey[inside] = 0.65 * grey[inside] + 0.35 * np.array([255, 120, 0])
+    grey[_outline(inside)] = (255, 140, 0)
+    if truth is not None:
+        grey[_outline(truth.astype(bool))] = (0, 220, 255)
+    return grey.round().astype(np.uint8)
+
+
+def write_overlay(path: str | os.PathLike, image: np.ndarray, mask: np.ndarray, truth: np.ndarray | None = None) -> None:
+    write_png(path, overlay(image, mask, truth))
+
+
+def _outline(mask: np.ndarray) -> np.ndarray:
+    """Pixels of the mask with a neighbour (of four) outside it."""
+    padded = np.pad(mask, 1)
+    core = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
+    return mask & ~core
+
+
+def write_png(path: str | os.PathLike, pixels: np.ndarray) -> None:
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format="PNG")
+    with write_file(path) as file:
+        file.write(buffer.getvalue())

@@ -1,0 +1,19 @@
+"""How well two masks agree."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..errors import InputError
+
+
+def dice(mask: np.ndarray, truth: np.ndarray) -> float:
+    """Dice score 2|A∩B| / (|A|+|B|) of two bool masks of one shape, from 0 to 1; two empty masks agree (1).
+
+    Source: paper section 5.1, there scaled to 100. Raises InputError where the shapes differ.
+    """
+    if mask.shape != truth.shape:
+        raise InputError(f"masks of shapes {mask.shape} and {truth.shape} cannot be compared")
+    mask, truth = mask.astype(bool), truth.astype(bool)
+    size = int(mask.sum()) + int(truth.sum())
+    return 2.0 * int((mask & truth).sum()) / size if size else 1.0

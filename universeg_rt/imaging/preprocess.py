@@ -1,0 +1,179 @@
+"""The input contract, written once for query and support: checks, per-image normalisation, and geometry there and back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..errors import InputError
+from ..storage.reading import reason
+
+ASPECTS = ("stretch", "pad")
+MAX_PIXELS = 2**27  # of an image: what is made of it on the way takes up to 2 GB
+SEEN = 1e-6  # contrast on the grid, of 1 in the image, below which only rounding is left
+EXACT = 2**53  # integers up to here are exact in float64
+
+
+def check_image(image: np.ndarray, name: str = "image") -> np.ndarray:
+    """Return an image as an array (H,W) of real, finite numbers that are not all equal, or raise InputError."""
+    array = _as_array(image, name)
+    if array.ndim != 2 or 0 in array.shape:
+        hint = "; convert colour to grey first, give one channel" if array.ndim == 3 else ""
+        raise InputError(f"{name} has shape {array.shape}; expected one grey image (H,W){hint}")
+    check_pixels(array.shape, name)
+    if array.dtype.kind not in "biuf":
+        raise InputError(f"{name} has type {array.dtype}; expected real numbers (integers or floats)")
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        bad = int((~np.isfinite(array)).sum())
+        raise InputError(f"{name} holds {bad} NaN or infinite values; replace them, for example by numpy.nan_to_num")
+    if array.min() == array.max():
+        raise InputError(f"{name} is constant ({array.flat[0]}), there is nothing to see in it; leave it out")
+    return array
+
+
+def check_pixels(shape: tuple[int, int], name: str) -> None:
+    """Raise InputError where an image of this shape (H,W) has more than MAX_PIXELS."""
+    if shape[0] * shape[1] > MAX_PIXELS:
+        raise InputError(f"{name} is {shape[0]}x{shape[1]}; accepted: at most {MAX_PIXELS:,} pixels; make it smaller or cut it first, "
+                         "the network reads a small grid")
+
+
+def count_of(values: object, name: str) -> int:
+    """How many there are, or InputError where that cannot be told (a single number, a generator, None)."""
+    try:
+        return len(values)
+    except TypeError:
+        raise InputError(f"{name} is a {type(values).__name__}; give an array (N,H,W) or a list of arrays (H,W)") from None
+
+
+def check_label(label: np.ndarray, shape: tuple[int, int], name: str = "label") -> np.ndarray:
+    """Return a label as bool (H,W); accepts bool, {0, 1}, or {0, 255} as masks are stored in PNG. May be empty.
+
+    Raises InputError where it is not binary or has another size than its image.
+    """
+    array = _as_array(label, name)
+    if array.shape != tuple(shape):
+        turned = array.shape == tuple(shape)[::-1]
+        hint = "; one of the two is turned on its side: a picture is turned as its own EXIF orientation says, save both upright" if turned else ""
+        raise InputError(f"{name} has shape {array.shape}, its image {tuple(shape)}; they must be the same{hint}")
+    if array.dtype.kind not in "biuf":
+        raise InputError(f"{name} has type {array.dtype}; expected bool or the numbers 0 and 1")
+    if array.dtype.kind == "b":
+        return array.copy()
+    values = np.unique(array)
+    if np.isin(values, (0, 1)).all() or np.isin(values, (0, 255)).all():
+        return array != 0
+    shown = ", ".join(str(v) for v in values[:6]) + (", ..." if len(values) > 6 else "")
+    marks = values[(values != 0) & np.isfinite(values)]
+    cure = f"for example label == {marks[-1]} to mark what holds {marks[-1]}" if len(marks) else "0 for background and 1 for what is marked"
+    raise InputError(f"{name} is not binary: it holds {shown}; give 0 and 1, {cure}")
+
+
+def _as_array(value: object, name: str) -> np.ndarray:
+    try:
+        masked = int(np.ma.count_masked(value)) if isinstance(value, np.ma.MaskedArray) else 0
+        array = np.asarray(value)
+    except Exception as error:  # a ragged list, an object whose own conversion fails, a tensor on another device
+        raise InputError(f"{name} is no array ({reason(error)}); give a NumPy array (H,W)") from None
+    if masked:
+        raise InputError(f"{name} is a masked array with {masked} masked values, which would be read as they are; give values for them, "
+                         "for example by .filled(0)")
+    return array
+
+
+def normalise(image: np.ndarray) -> np.ndarray:
+    """Per-image min-max to [0, 1], float32; the minimum is subtracted in float64. All-equal pixels become 0."""
+    wide = _to_float64(image)
+    low, high = wide.min(), wide.max()
+    if high <= low:
+        return np.zeros(image.shape, np.float32)
+    # Scaled down first: the difference of two huge values may overflow.
+    scale = max(abs(low), abs(high))
+    wide /= scale
+    wide -= low / scale
+    wide /= high / scale - low / scale
+    return wide.astype(np.float32)
+
+
+def _to_float64(image: np.ndarray) -> np.ndarray:
+    """A copy in float64; where that type would make different values equal, their distance from the minimum, which is exact."""
+    if image.dtype.kind in "iu" and image.dtype.itemsize == 8:
+        low, high = int(image.min()), int(image.max())
+        if max(-low, high) > EXACT:
+            native = image.astype(image.dtype.newbyteorder("="), copy=False)
+            return (native.astype(np.uint64) - np.uint64(low % 2**64)).astype(np.float64)  # modulo 2**64, so it never overflows
+    if image.dtype.kind == "f" and image.dtype.itemsize > 8:
+        low, high = image.min() / 2, image.max() / 2  # halved: their difference does not overflow
+        if np.any(image.astype(np.float64) != image) and high > low:
+            return ((image / 2 - low) / (high - low)).astype(np.float64)
+    return image.astype(np.float64)
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where an image (height, width) lies on the grid: its top-left corner and its size there, in grid pixels."""
+
+    height: int
+    width: int
+    top: int
+    left: int
+    grid_height: int
+    grid_width: int
+
+    @classmethod
+    def of(cls, shape: tuple[int, int], grid: tuple[int, int], aspect: str) -> "Placement":
+        """aspect `stretch` fills the grid; `pad` keeps the aspect ratio, centred, with zeros around it."""
+        if not isinstance(aspect, str) or aspect not in ASPECTS:
+            raise InputError(f"aspect is {aspect!r}; accepted: {', '.join(ASPECTS)}")
+        if aspect == "stretch":
+            return cls(*shape, 0, 0, *grid)
+        scale = min(grid[0] / shape[0], grid[1] / shape[1])
+        height = min(grid[0], max(1, round(shape[0] * scale)))
+        width = min(grid[1], max(1, round(shape[1] * scale)))
+        return cls(*shape, (grid[0] - height) // 2, (grid[1] - width) // 2, height, width)
+
+    def image_to_grid(self, image: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
+        """(H,W) -> grid, float32 in [0, 1]: antialiased bilinear, then min-max, zeros around it."""
+        return self.normalised_to_grid(normalise(image), grid)
+
+    def normalised_to_grid(self, image: np.ndarray, grid: tuple[int, int], name: str = "image") -> np.ndarray:
+        """As `image_to_grid`, of an image (H,W) that `normalise` made; InputError where its detail is too fine for the grid."""
+        small = resize(image, (self.grid_height, self.grid_width))
+        if small.max() - small.min() < SEEN:
+            raise InputError(f"{name} is constant on the network's grid of {grid[0]}x{grid[1]}: its detail is finer than that; cut out a "
+                             "part of it")
+        return self._pad(normalise(small), grid)
+
+    def label_to_grid(self, label: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
+        """(H,W) bool -> grid, float32 0 or 1: nearest neighbour, zeros around it."""
+        rows = _nearest(self.height, self.grid_height)
+        columns = _nearest(self.width, self.grid_width)
+        return self._pad(label[np.ix_(rows, columns)].astype(np.float32), grid)
+
+    def back(self, values: np.ndarray) -> np.ndarray:
+        """A map on the grid -> (H,W) float32 at the image's own size, bilinear."""
+        inner = values[self.top : self.top + self.grid_height, self.left : self.left + self.grid_width]
+        return resize(np.ascontiguousarray(inner, np.float32), (self.height, self.width))
+
+    def _pad(self, small: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
+        if small.shape == tuple(grid):
+            return small
+        out = np.zeros(grid, np.float32)
+        out[self.top : self.top + self.grid_height, self.left : self.left + self.grid_width] = small
+        return out
+
+
+def resize(image: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """float32 (H,W) -> shape, bilinear; antialiased where it shrinks."""
+    if image.shape == tuple(shape):
+        return image
+    from PIL import Image
+
+    out = Image.fromarray(image).resize((shape[1], shape[0]), Image.Resampling.BILINEAR)
+    return np.asarray(out, dtype=np.float32)
+
+
+def _nearest(size: int, new: int) -> np.ndarray:
+    """For each of `new` pixels the index of the pixel of `size` whose area holds its centre."""
+    return np.minimum(((np.arange(new) + 0.5) * size / new).astype(int), size - 1)

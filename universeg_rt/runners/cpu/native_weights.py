@@ -1,0 +1,98 @@
+"""Reads the weights of the native runner, files that `export/emit/native.py` writes, and checks every array before it is used."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from ...storage.arrays import npz_of_bytes
+from ...errors import BundleError
+from ...bundle.model_bytes import ModelBytes
+from ...spec import NetworkSpec
+
+TABLE = "int8"
+MAX_FEATURES = 512  # of a stage, as kernels/cpu/bindings/module.cpp accepts them
+MAX_STAGES = 16  # of the encoder; images would be multiples of 32768
+
+
+def read_weights(weights: ModelBytes, spec: NetworkSpec) -> dict[str, np.ndarray]:
+    """The arrays of the file by name, all float32 but the table of what is held in int8: weights of int8 are expanded.
+
+    Raises BundleError that names the array where one is missing, unknown, of another type or shape than the network `spec`
+    needs, not finite, or not in its range; and where the file cannot be read or the network is too large for the runner.
+    """
+    if len(spec.encoder_features) > MAX_STAGES or max(spec.encoder_features + spec.decoder_features) > MAX_FEATURES:
+        raise BundleError(f"the network has {len(spec.encoder_features)} encoder stages of up to "
+                          f"{max(spec.encoder_features + spec.decoder_features)} features; the native runner takes at most {MAX_STAGES} "
+                          f"and {MAX_FEATURES}: use runner='onnxruntime'")
+    arrays = npz_of_bytes(weights.data, weights.name, BundleError)
+    try:
+        return _in_float(arrays, spec)
+    except ValueError as error:
+        raise BundleError(f"{weights.name} cannot be used ({error}); export the bundle again, or copy it again") from None
+
+
+def _shapes(spec: NetworkSpec) -> dict[str, tuple[int, ...]]:
+    """Every array that the network has in float32, with its shape."""
+    blocks, shapes = spec.blocks(), {}
+    for i, block in enumerate(blocks):
+        inputs = {"cross": block.query_channels + block.support_channels, "target": block.features, "support": block.features}
+        for part, channels in inputs.items():
+            if part != "support" or i < len(blocks) - 1:  # nothing reads the entries of the last block
+                shapes[f"{i}.{part}.weight"] = (block.features, channels, 3, 3)
+                shapes[f"{i}.{part}.bias"] = (block.features,)
+    shapes["first"] = (9, 2, 5, 5, blocks[0].features)
+    shapes["head.weight"], shapes["head.bias"] = (blocks[-1].features,), (1,)
+    return shapes
+
+
+def _in_float(arrays: Mapping[str, np.ndarray], spec: NetworkSpec) -> dict[str, np.ndarray]:
+    """The checked arrays, weights of int8 times their scales (out, parts), each of its equal part of the inputs; ValueError."""
+    shapes, out, known = _shapes(spec), {}, {TABLE}
+    for name, shape in shapes.items():
+        part = name.removesuffix(".weight")
+        value = _checked(arrays, name, shape, (np.float32, np.int8) if TABLE in arrays and len(shape) == 4 else (np.float32,))
+        known.add(name)
+        if value.dtype == np.int8:
+            scale = _checked(arrays, f"{part}.scale", (shape[0], 2 if part.endswith("cross") else 1), (np.float32,))
+            if not (scale > 0).all():
+                raise ValueError(f"array {part}.scale holds {scale.min():g}; scales are positive")
+            known.add(f"{part}.scale")
+            with np.errstate(over="ignore"):
+                parts = value.reshape(*scale.shape, -1).astype(np.float32) * scale[..., None]
+            value = _finite(f"{name} times its scales", parts.reshape(shape))
+        out[name] = value
+    if TABLE in arrays:
+        out[TABLE] = _table(arrays, len(spec.blocks()) - 1)
+    unknown = sorted(set(arrays) - known)
+    if unknown:
+        raise ValueError(f"array {unknown[0]!r} is none of this network's")
+    return out
+
+
+def _checked(arrays: Mapping[str, np.ndarray], name: str, shape: tuple[int, ...], types: tuple[type, ...]) -> np.ndarray:
+    if name not in arrays:
+        raise ValueError(f"no array {name}")
+    value = arrays[name]
+    if value.dtype not in types:
+        raise ValueError(f"array {name} is of type {value.dtype}, not {' or '.join(np.dtype(t).name for t in types)}")
+    if value.shape != shape:
+        raise ValueError(f"array {name} has shape {value.shape}, the network needs {shape}")
+    return _finite(name, value)
+
+
+def _finite(name: str, value: np.ndarray) -> np.ndarray:
+    if not np.isfinite(value).all():
+        raise ValueError(f"array {name} holds NaN or infinity")
+    return value
+
+
+def _table(arrays: Mapping[str, np.ndarray], blocks: int) -> np.ndarray:
+    """Which maps are held in int8: (blocks, 2), a block's entries and the result of their cross convolution, each 0 or 1."""
+    table = _checked(arrays, TABLE, (blocks, 2), (np.int8,))
+    if not np.isin(table, (0, 1)).all():
+        raise ValueError(f"array {TABLE} holds other numbers than 0 and 1")
+    if table[0, 1] or table[-1, 0]:
+        raise ValueError(f"array {TABLE} marks a map that is never stored: the first block's cross convolution or the last entries")
+    return table

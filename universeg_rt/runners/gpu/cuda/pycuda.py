@@ -1,0 +1,124 @@
+"""Device memory through pycuda, in the device's primary context, which is pushed for the length of each call."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from contextlib import contextmanager
+
+import numpy as np
+import pycuda.driver as cuda
+
+from ....errors import RunnerError
+from . import graph as cuda_graph
+from .device import Buffer, Device, Event, Graph, OutOfDeviceMemory, Stream
+
+NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING: does not wait for the default stream, which other libraries use
+
+
+class PyCuda(Device):
+    """One GPU through the CUDA driver.
+
+    pycuda frees an object in the thread that drops it only where the object's context is current there; so everything
+    that it made is dropped inside `current`.
+    """
+
+    library = "pycuda"
+
+    def __init__(self, ordinal: int) -> None:
+        super().__init__()
+        try:
+            cuda.init()
+            count = cuda.Device.count()
+        except cuda.Error as error:
+            raise RunnerError(f"CUDA sees no GPU ({error}); install the NVIDIA driver, or run on a machine with a GPU",
+                              short="no NVIDIA GPU or driver") from None
+        if ordinal >= count:
+            raise RunnerError(f"there is no GPU number {ordinal}; CUDA sees {count}", short=f"no GPU number {ordinal}")
+        device = cuda.Device(ordinal)
+        self.name = device.name()
+        self.compute_capability = "{}.{}".format(*device.compute_capability())
+        version = cuda.get_driver_version()
+        self.driver = f"{version // 1000}.{version % 1000 // 10}"
+        self._context = device.retain_primary_context()
+
+    def _enter(self) -> None:
+        self._context.push()
+
+    def _leave(self, before: None) -> None:
+        cuda.Context.pop()
+
+    def drop(self, things: list) -> None:
+        """Empties the list, which must be all that holds what is in it."""
+        with self.current():
+            things.clear()
+
+    def stream(self) -> Stream:
+        with self.current(), _named("a stream"):
+            return _Stream(cuda.Stream(NON_BLOCKING), self)
+
+    def event(self) -> Event:
+        with self.current(), _named("an event"):
+            return _Event(cuda.Event(), self)
+
+    def capture(self, stream: Stream, enqueue: Callable[[], None]) -> Graph:
+        return cuda_graph.capture(self, stream, enqueue)
+
+    def _memory(self) -> tuple[int, int]:
+        return cuda.mem_get_info()
+
+    def _allocate(self, size: int) -> tuple[int, Callable[[], None]]:
+        try:
+            allocation = cuda.mem_alloc(size)
+        except cuda.MemoryError:
+            raise OutOfDeviceMemory from None
+        except cuda.Error as error:
+            raise RunnerError(f"device memory failed: {error}") from None
+        return int(allocation), allocation.free
+
+    def _allocate_pinned(self, size: int) -> tuple[int, Callable[[], None]]:
+        with _named("page-locked memory"):
+            pages = [cuda.pagelocked_empty(size, np.uint8)]
+        return pages[0].ctypes.data, pages.clear
+
+    def _upload(self, buffer: Buffer, array: np.ndarray, stream: _Stream) -> None:
+        with _named("a copy to the device"):
+            cuda.memcpy_htod_async(buffer.address, array, stream.held[0])
+
+    def _download(self, array: np.ndarray, buffer: Buffer, stream: _Stream) -> None:
+        with _named("a copy from the device"):
+            cuda.memcpy_dtoh_async(array, buffer.address, stream.held[0])
+
+
+class _Stream(Stream):
+    def __init__(self, value: cuda.Stream, device: PyCuda) -> None:
+        self.held, self.handle, self._device = [value], int(value.handle), device
+        weakref.finalize(self, device.drop, self.held).atexit = False
+
+    def synchronize(self) -> None:
+        with self._device.current(), _named("work on the device"):
+            self.held[0].synchronize()
+
+
+class _Event(Event):
+    def __init__(self, value: cuda.Event, device: PyCuda) -> None:
+        self.held, self._device = [value], device
+        weakref.finalize(self, device.drop, self.held).atexit = False
+
+    def record(self, stream: _Stream) -> None:
+        with self._device.current(), _named("an event"):
+            self.held[0].record(stream.held[0])
+
+    def seconds_since(self, earlier: _Event) -> float:
+        with self._device.current(), _named("an event"):
+            self.held[0].synchronize()
+            return earlier.held[0].time_till(self.held[0]) / 1e3
+
+
+@contextmanager
+def _named(what: str):
+    """pycuda's errors as RunnerError."""
+    try:
+        yield
+    except cuda.Error as error:
+        raise RunnerError(f"{what} failed: {error}") from None

@@ -1,0 +1,251 @@
+"""ONNX Runtime's CUDA provider: inputs and outputs bound on the device, a prepared support that stays there, CUDA graphs."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import count
+from threading import RLock
+
+import numpy as np
+
+from ...bundle.bundle import Bundle
+from ...errors import RunnerError
+from .identity import has_driver
+from ...bundle.model_bytes import ModelBytes
+from ..base import Runner
+from .cuda.device import _ordinal
+from ..libraries import has_cuda_provider, import_onnxruntime, open_session
+
+PROVIDER = "CUDAExecutionProvider"
+TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
+TF32 = "UNIVERSEG_TF32"
+AUTO = ("fp16", "fp32")  # what precision `auto` takes, the first that the bundle has; int8 only where it is asked for
+GRAPHS = 16  # captured at most: ONNX Runtime keeps each for the session's life
+SHAPES = 8  # of queries for which a prepared support keeps its bindings
+MAPS = 256  # support entries times sets times queries of one run, which bounds its memory
+NOT_WANTED = "not wanted"
+INSTALL = "pip install onnxruntime-gpu (in the place of onnxruntime, not beside it)"
+
+
+@dataclass
+class _Bound:
+    """What one shape of queries of one prepared support is run with: fixed addresses, as a CUDA graph wants them.
+
+    graph: the annotation under which ONNX Runtime keeps the graph; -1: none.
+    """
+
+    binding: object
+    query: object
+    outputs: dict
+    graph: int = -1
+
+
+class _Prepared:
+    """Device tensors by the name under which `predict` reads them, and what each shape of queries is run with."""
+
+    def __init__(self, tensors: dict, sets: int, entries: int, size: tuple[int, int]) -> None:
+        self.tensors, self.sets, self.entries, self.size = tensors, sets, entries, size
+        self.bound: OrderedDict[tuple[int, ...], _Bound] = OrderedDict()
+
+
+class OnnxRuntimeCuda(Runner):
+    """A bundle's `prepare` and `predict` on the GPU, or its whole model where it has no such pair.
+
+    Runs take turns: there is one GPU. graph_failure: why no CUDA graphs are used, where they were wanted.
+    """
+
+    name = "onnxruntime-cuda"
+    graph_failure = ""
+
+    def __init__(self, predict: ModelBytes, prepare: ModelBytes | None, *, ordinal: int = 0, tf32: bool = False, graphs: bool = True,
+                 nhwc: bool = False, provider: str = PROVIDER) -> None:
+        """prepare None: `predict` is the whole model. tf32: float32 products may be rounded to TF32's 10 bits. nhwc: let
+        convolutions run with channels last. RunnerError where the provider does not start or refuses a file, naming what to
+        install."""
+        self._ort = _onnxruntime(provider)
+        self._provider, self._ordinal = provider, ordinal
+        self._options = {"use_tf32": str(int(tf32)), **({"prefer_nhwc": "1"} if nhwc else {})}
+        self._place = ("cuda", ordinal) if provider == PROVIDER else ("cpu", 0)
+        self.device = f"GPU {ordinal} (CUDA)" if provider == PROVIDER else "CPU"
+        self.model_bytes = sum(model.bytes_in_all for model in (predict, prepare) if model is not None)
+        self.graph_failure = "" if graphs else NOT_WANTED
+        self._lock, self._annotations = RLock(), count(1)
+        self._prepare_session = None if prepare is None else self._session(prepare, graphs=False)
+        self._predict_session = self._with_graphs(predict) if graphs else self._session(predict, graphs=False)
+        self._features = max((t.shape[2] for t in self._predict_session.get_inputs() if len(t.shape) == 5
+                              and isinstance(t.shape[2], int)), default=64)
+
+    @classmethod
+    def open(cls, bundle: Bundle, precision: str, threads: int | None) -> OnnxRuntimeCuda:
+        """threads is for CPU runners and has no effect here. UNIVERSEG_TF32=1 allows TF32 in float32."""
+        _onnxruntime(PROVIDER)
+        have = bundle.manifest.models
+        if precision == "auto":
+            precision = next((p for p in AUTO if p in have), "fp32")
+        *prepare, predict = have[precision].on_device if precision in have else ("whole",)
+        runner = cls(bundle.load(precision, predict), bundle.load(precision, *prepare) if prepare else None, ordinal=_ordinal(None),
+                     tf32=os.environ.get(TF32, "0") == "1")
+        runner.precision = precision
+        return runner
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        return (f"no CUDA graphs: {self.graph_failure}",) if self.graph_failure not in ("", NOT_WANTED) else ()
+
+    # The contract -------------------------------------------------------------------------------------------------
+
+    def _prepare(self, support: np.ndarray, weights: np.ndarray) -> _Prepared:
+        session = self._prepare_session or self._predict_session
+        kinds = {t.name: TYPES[t.type] for t in (*session.get_inputs(), *session.get_overridable_initializers())}
+        given = {"support_images": support[:, :, :1], "support_labels": support[:, :, 1:], "weights": weights}
+        with self._lock:
+            values = {name: self._on_device(array, kinds[name]) for name, array in given.items()}
+            if self._prepare_session is None:
+                return _Prepared(values, *support.shape[:2], support.shape[3:])
+            binding = session.io_binding()
+            for name, value in values.items():
+                binding.bind_ortvalue_input(name, value)
+            names = [t.name for t in session.get_outputs()]
+            for name in names:
+                binding.bind_output(name, *self._place)
+            self._run_session(session, binding, -1)
+            return _Prepared(dict(zip(names, binding.get_outputs())), *support.shape[:2], support.shape[3:])
+
+    def _run(self, prepared: _Prepared, queries: np.ndarray) -> np.ndarray:
+        part = max(1, MAPS // (prepared.sets * prepared.entries))
+        out = np.empty((len(queries), prepared.sets, 1, *prepared.size), np.float32)
+        for start in range(0, len(queries), part):
+            out[start : start + part] = self._run_part(prepared, queries[start : start + part])
+        return out
+
+    def _run_part(self, prepared: _Prepared, queries: np.ndarray) -> np.ndarray:
+        with self._lock:
+            bound = prepared.bound.get(queries.shape)
+            fresh = bound is None
+            if fresh:
+                while len(prepared.bound) >= SHAPES:
+                    prepared.bound.popitem(last=False)
+                bound = prepared.bound[queries.shape] = self._bind(prepared, queries.shape)
+            bound.query.update_inplace(np.ascontiguousarray(queries, TYPES[self._input("query").type]))
+            if not fresh and bound.graph < 0 and not self.graph_failure:
+                number = next(self._annotations)
+                bound.graph = number if number <= GRAPHS else -1
+            try:
+                self._run_session(self._predict_session, bound.binding, bound.graph)
+            except RunnerError as error:
+                if bound.graph < 0:
+                    raise
+                self.graph_failure, bound.graph = str(error), -1
+                self._run_session(self._predict_session, bound.binding, -1)
+            return np.array(bound.outputs["logits"].numpy(), np.float32)
+
+    def peak_bytes(self, support_size: int, members: int, height: int, width: int) -> int:
+        # Of the GPU, counted, not measured: the CUDA context and libraries; the support; what is prepared of it; and in the
+        # first block its sum with the query term, its activation and the pooled maps.
+        itemsize = 2 if self.precision == "fp16" else 4
+        full_map = self._features * height * width * itemsize
+        each = 2 * height * width * 4 + 3.5 * full_map
+        return int(6e8 + 2 * self.model_bytes + members * (support_size * each + 16 * full_map))
+
+    # Running ------------------------------------------------------------------------------------------------------
+
+    def _bind(self, prepared: _Prepared, shape: tuple[int, ...]) -> _Bound:
+        session = self._predict_session
+        binding = session.io_binding()
+        for name, value in prepared.tensors.items():
+            binding.bind_ortvalue_input(name, value)
+        query = self._empty(shape, TYPES[self._input("query").type])
+        binding.bind_ortvalue_input("query", query)
+        shapes = {"logits": (shape[0], prepared.sets, 1, *shape[2:]), "probability": shape}
+        outputs = {}
+        for tensor in session.get_outputs():
+            outputs[tensor.name] = self._empty(shapes[tensor.name], TYPES[tensor.type])
+            binding.bind_ortvalue_output(tensor.name, outputs[tensor.name])
+        return _Bound(binding, query, outputs)
+
+    def _run_session(self, session, binding, graph: int) -> None:
+        options = self._ort.RunOptions()
+        options.add_run_config_entry("gpu_graph_id", str(graph))  # -1: neither captures nor replays
+        try:
+            session.run_with_iobinding(binding, options)
+        except Exception as error:  # ONNX Runtime raises many types of its own
+            raise self._failed(error) from None
+
+    def _failed(self, error: Exception) -> RunnerError:
+        text = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if any(word in text.lower() for word in ("out of memory", "failed to allocate memory", "cudamalloc")):
+            return RunnerError(f"no GPU memory left ({text}); use fewer support entries or members, precision fp16, or close "
+                               "what else runs on this GPU", short="no GPU memory left")
+        return RunnerError(f"ONNX Runtime failed on {self.device}: {text}")
+
+    def _input(self, name: str):
+        return next(t for t in self._predict_session.get_inputs() if t.name == name)
+
+    def _on_device(self, array: np.ndarray, kind: type):
+        try:
+            return self._ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array, kind), *self._place)
+        except Exception as error:
+            raise self._failed(error) from None
+
+    def _empty(self, shape: Sequence[int], kind: type):
+        try:
+            return self._ort.OrtValue.ortvalue_from_shape_and_type(list(shape), kind, *self._place)
+        except Exception as error:
+            raise self._failed(error) from None
+
+    # Starting -----------------------------------------------------------------------------------------------------
+
+    def _with_graphs(self, model: ModelBytes):
+        """A session that can keep CUDA graphs; a plain one, with the reason kept, where it refuses."""
+        try:
+            return self._session(model, graphs=True)
+        except RunnerError as error:
+            self.graph_failure = str(error)
+            return self._session(model, graphs=False)
+
+    def _session(self, model: ModelBytes, graphs: bool):
+        ort = self._ort
+        options = ort.SessionOptions()
+        options.log_severity_level = 3
+        providers: list = [self._provider]
+        if self._provider == PROVIDER:
+            providers = [(PROVIDER, {
+                "device_id": str(self._ordinal), "enable_cuda_graph": str(int(graphs)), "cudnn_conv_algo_search": "EXHAUSTIVE",
+                **self._options})]
+        try:
+            session = open_session(ort, model, options, providers)
+        except Exception as error:
+            raise RunnerError(
+                f"ONNX Runtime cannot load {model.name} with {self._provider}: {str(error).splitlines()[0]}") from None
+        if session.get_providers()[0] != self._provider:  # it falls back to the CPU with a warning only
+            raise RunnerError(f"ONNX Runtime did not start {self._provider}: it wants the NVIDIA driver, CUDA and cuDNN of the "
+                              f"versions that it was built for; {INSTALL}, with its CUDA and cuDNN: pip install "
+                              "'onnxruntime-gpu[cuda,cudnn]'", short="CUDA or cuDNN does not load")
+        return session
+
+
+def _onnxruntime(provider: str):
+    """The module, its CUDA libraries loaded; RunnerError with the package to install where it has no such provider."""
+    if importlib.util.find_spec("onnxruntime") is None:
+        raise RunnerError(f"onnxruntime is not installed; {INSTALL}", short="not installed")
+    if provider == PROVIDER and not has_cuda_provider():  # said without importing what will not run
+        raise RunnerError(f"the installed onnxruntime has no {provider}; {INSTALL}", short="onnxruntime-gpu is not installed")
+    if provider == PROVIDER and not has_driver():
+        raise RunnerError(f"{provider} wants a GPU of NVIDIA's and its driver, and the driver is not installed",
+                          short="no NVIDIA driver")
+    try:
+        onnxruntime = import_onnxruntime()
+    except Exception as error:  # a build whose libraries are missing raises many types
+        raise RunnerError(f"onnxruntime cannot be loaded ({error}); {INSTALL}", short="cannot be loaded") from None
+    if provider not in onnxruntime.get_available_providers():
+        raise RunnerError(f"the installed onnxruntime has no {provider}; {INSTALL}", short="onnxruntime-gpu is not installed")
+    if provider == PROVIDER and hasattr(onnxruntime, "preload_dlls"):
+        try:
+            onnxruntime.preload_dlls()
+        except Exception:  # the session says what is missing
+            pass
+    return onnxruntime
