@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from universeg_rt.training.network import winograd
 
-from ..conftest import native_part
+from ...conftest import native_part
 
 native_part()
 pytestmark = pytest.mark.torch
