@@ -20,8 +20,10 @@ FRONT = ROOT / "README.md"
 SDK = ROOT / "universeg_rt"
 PAGES = sorted({*ROOT.glob("*.md"), *(page for room in ROOMS for page in (ROOT / room).rglob("*.md"))})
 MODULES = {
-    "universeg-segment": "universeg_rt.cli.segment", "universeg-export": "universeg_rt.export.cli",
-    "universeg-train": "universeg_rt.training.run.cli", "universeg-evaluate": "universeg_rt.training.evaluation.evaluate",
+    "universeg-segment": "universeg_rt.cli.segment",
+    "universeg-export": "universeg_rt.export.cli",
+    "universeg-train": "universeg_rt.training.run.cli",
+    "universeg-evaluate": "universeg_rt.training.evaluation.evaluate",
     "universeg-bench": "universeg_rt.benchmarks.cpu.bench",
 }
 NEED_TORCH = ("universeg-train", "universeg-evaluate", "universeg-bench")
@@ -40,8 +42,9 @@ def joined(page: Path) -> str:
 def code_of(page: Path) -> str:
     """What a page shows in backticks, in blocks and in indented lines, a piece a line."""
     text = joined(page)
-    return "\n".join([*re.findall(r"```\w*\n(.*?)```", text, flags=re.DOTALL), *re.findall(r"(?<!`)`([^`\n]+)`(?!`)", text),
-                      *re.findall(r"^    (\S.*)$", text, flags=re.MULTILINE)])
+    fenced = re.findall(r"```\w*\n(.*?)```", text, flags=re.DOTALL)
+    spans, indented = re.findall(r"(?<!`)`([^`\n]+)`(?!`)", text), re.findall(r"^    (\S.*)$", text, flags=re.MULTILINE)
+    return "\n".join([*fenced, *spans, *indented])
 
 
 def anchors(page: Path) -> set[str]:
@@ -99,7 +102,7 @@ def test_modules_exist(page):
             continue
         assert find_spec(module) is not None, module
         package = find_spec(module).submodule_search_locations
-        assert package is None or find_spec(f"{module}.__main__") is not None, f"{module} is a package that cannot be run"
+        assert package is None or find_spec(f"{module}.__main__") is not None, f"{module} is a package without __main__"
 
 
 @every_page
@@ -127,10 +130,10 @@ def test_commands_have_their_options(page):
 
 
 def test_the_sdk_and_the_export_show_their_commands():
-    shown = {FRONT: "universeg-segment", SDK / "README.md": "universeg-segment", ROOT / "export" / "README.md": "universeg-export"}
-    for page, command in shown.items():
+    export = ROOT / "export" / "README.md"
+    for page, command in {FRONT: "segment", SDK / "README.md": "segment", export: "export"}.items():
         lines = [line for block in blocks(page, "bash") for line in block.replace("\\\n", " ").splitlines()]
-        assert any(shlex.split(line, comments=True)[:1] == [command] for line in lines), (page, command)
+        assert any(shlex.split(line, comments=True)[:1] == [f"universeg-{command}"] for line in lines), (page, command)
 
 
 def test_make_commands_come_first_and_exist():
