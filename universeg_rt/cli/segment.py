@@ -45,17 +45,14 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--support-size", type=int, help="entries of each set, S (all); 16 is a good beginning")
     p.add_argument("--replacement", action="store_true", help="draw entries with replacement")
     p.add_argument("--seed", type=int, default=0, help="seed of the drawing (0)")
-    p.add_argument("--aspect", choices=ASPECTS, default="stretch",
-                   help="how images are fitted to the network's square grid (stretch)")
-    p.add_argument("--runner", choices=("auto", *RUNNERS), default="auto",
-                   help="what runs the network (auto: the fastest that starts)")
+    p.add_argument("--aspect", choices=ASPECTS, default="stretch", help="how images get to the network's grid (stretch)")
+    p.add_argument("--runner", choices=("auto", *RUNNERS), default="auto")
     p.add_argument("--precision", choices=("auto", *PRECISIONS), default="auto", help="(auto: the runner's own choice)")
     p.add_argument("--threads", type=int, help="threads of a CPU runner, 1 to 256 (one a core)")
     p.add_argument("--probabilities", action="store_true", help="also write probabilities/NAME.npy and spread/NAME.npy, float32 (H,W)")
     p.add_argument("--overlays", action="store_true", help="also write overlays/NAME.png")
-    p.add_argument("--truth", type=Path, help="folder of true masks by the same names; the report then has Dice")
-    p.add_argument("--resume", action="store_true",
-                   help=f"go on where a run with the same options stood ({REPORT} says where)")
+    p.add_argument("--truth", type=Path, help="folder of true masks by the same names: reports Dice")
+    p.add_argument("--resume", action="store_true", help=f"go on where a run with the same options stood, by its {REPORT}")
     return p
 
 
