@@ -1,1 +1,1 @@
-"""Latency, memory and accuracy, side by side with peers in one run."""
+"""Measures latency, memory and accuracy, side by side with peers in one run."""

@@ -1,1 +1,1 @@
-"""From a checkpoint to a checked bundle: folds, ONNX, parity, manifest."""
+"""Turns a checkpoint into a checked bundle: folds, ONNX, precisions, parity, engines."""

@@ -1,1 +1,1 @@
-"""The support-mean operation: its definition, CUDA kernels and TensorRT plugin."""
+"""Native code: the network on the CPU in C++, the support-mean operation in CUDA with its TensorRT plugin."""

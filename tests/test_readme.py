@@ -1,52 +1,174 @@
-"""The README's own words hold: its Python runs, its commands exist, its files are there."""
+"""What the READMEs say holds: their Python runs, their commands, links, modules and paths exist."""
 
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 import sys
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
+import pytest
 
 from .conftest import ROOT, discs
 
-README = (ROOT / "README.md").read_text()
+ROOMS = ("universeg_rt", "export", "kernels", "training", "benchmarks", "tests")
+FRONT = ROOT / "README.md"
+SDK = ROOT / "universeg_rt"
+PAGES = sorted({*ROOT.glob("*.md"), *(page for room in ROOMS for page in (ROOT / room).rglob("*.md"))})
+MODULES = {
+    "universeg-segment": "universeg_rt.cli.segment",
+    "universeg-export": "universeg_rt.export.cli",
+    "universeg-train": "universeg_rt.training.run.cli",
+    "universeg-evaluate": "universeg_rt.training.evaluation.evaluate",
+    "universeg-bench": "universeg_rt.benchmarks.cpu.bench",
+}
+NEED_TORCH = ("universeg-train", "universeg-evaluate", "universeg-bench")
+CHANGES = ROOT / "CHANGELOG.md"
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+def each(pages: list[Path]) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("page", pages, ids=[page.relative_to(ROOT).as_posix() for page in pages])
 
 
-def test_the_python_runs():
-    images, labels = discs(3, 64, 64)
+every_page = each(PAGES)
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", page.read_text(), flags=re.DOTALL)
+
+
+def joined(page: Path) -> str:
+    """The page with lines that end in a backslash joined to the next."""
+    return re.sub(r"\\\n\s*", " ", page.read_text())
+
+
+def code_of(page: Path) -> str:
+    """What a page shows in backticks, in blocks and in indented lines, a piece a line."""
+    text = joined(page)
+    fenced = re.findall(r"```\w*\n(.*?)```", text, flags=re.DOTALL)
+    spans, indented = re.findall(r"(?<!`)`([^`\n]+)`(?!`)", text), re.findall(r"^    (\S.*)$", text, flags=re.MULTILINE)
+    return "\n".join([*fenced, *spans, *indented])
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@cache
+def help_of(module: str) -> str:
+    return subprocess.run([sys.executable, "-m", module, "--help"], capture_output=True, text=True, check=True).stdout
+
+
+def assert_options_exist(line: str, module: str) -> None:
+    for option in re.findall(r"(?<!\S)--[a-z][a-z-]*", line):
+        assert re.search(rf"{option}\b", help_of(module)), f"{module} has no {option}: {line}"
+
+
+@pytest.mark.parametrize("page", [FRONT, SDK / "README.md"], ids=["front", "sdk"])
+def test_the_first_python_runs(page):
+    images, labels = discs(16, 64, 64)
     names = {"images": images, "labels": labels, "image": discs(1, 70, 90, seed=5)[0][0]}
-    (code,) = [block for block in blocks("python") if "Segmenter.open()" in block]
-    exec(compile(code, "README.md", "exec"), names)
+    code = blocks(page, "python")[0]
+    assert len(code.splitlines()) <= 6 and "members=1, support_size=16" in code
+    exec(compile(code, str(page), "exec"), names)
     assert names["prediction"].mask.shape == (70, 90) and np.isfinite(names["prediction"].probability).all()
 
 
-def test_the_commands_exist_with_their_options():
-    modules = {"universeg-segment": "universeg_rt.cli.segment", "universeg-export": "universeg_rt.export.cli"}
-    lines = [line for block in blocks("bash") for line in block.replace("\\\n", " ").splitlines()]
-    seen = set()
-    for line in lines:
-        command = line.split()[0] if line.split() else ""
-        if command in modules:
-            seen.add(command)
-            text = subprocess.run([sys.executable, "-m", modules[command], "--help"], capture_output=True, text=True, check=True).stdout
-            for option in re.findall(r"--[a-z-]+", line):
-                assert option in text, f"{command} has no {option}"
-    assert seen == set(modules)
+def test_one_example_prints_its_shape_as_the_page_says():
+    page = SDK / "docs" / "choosing.md"
+    (code,) = blocks(page, "python")
+    names: dict = {}
+    exec(compile(code, str(page), "exec"), names)
+    (truth, copied), *more = names["scores"].values()
+    (found, _), (nearly, _) = more
+    said = [float(figure) for figure in re.findall(r"\((?:Dice )?(0\.\d+)\)", page.read_text())][:4]
+    assert said == pytest.approx([copied, truth, found, nearly], abs=0.02)
+
+
+@every_page
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        if "://" in target:
+            continue
+        path, _, anchor = target.partition("#")
+        to = (page.parent / path).resolve() if path else page
+        assert to.exists(), target
+        assert not anchor or anchor in anchors(to), target
+
+
+@every_page
+def test_modules_exist(page):
+    for module in set(re.findall(r"(?:\bpython|torchrun[^\n]*) -m ([\w.]+)", joined(page))):
+        if module.split(".")[0] not in ("universeg_rt", "tests"):
+            continue
+        assert find_spec(module) is not None, module
+        package = find_spec(module).submodule_search_locations
+        assert package is None or find_spec(f"{module}.__main__") is not None, f"{module} is a package without __main__"
+
+
+@every_page
+def test_imports_exist(page):
+    for module in set(re.findall(r"^(?:from|import) (universeg_rt[\w.]*)", page.read_text(), flags=re.MULTILINE)):
+        assert find_spec(module) is not None, module
+
+
+@each([page for page in PAGES if page != CHANGES])  # which may name what is gone
+def test_paths_exist(page):
+    """A path in code that begins with a room's name, from the checkout's top or from the page's own folder."""
+    built = ("kernels/lib",)
+    for path in set(re.findall(rf"(?<![\w./-])((?:{'|'.join(ROOMS)})/[\w./-]*\w/?)(?![\w*{{])", code_of(page))):
+        if not path.startswith(built):
+            assert (ROOT / path).exists() or (page.parent / path).exists(), path
+
+
+@every_page
+def test_commands_have_their_options(page):
+    for line in code_of(page).splitlines():
+        for part in re.split(r"\s#|&&|;", line):
+            words = part.split()
+            if words and words[0] in MODULES and (words[0] not in NEED_TORCH or find_spec("torch")):
+                assert_options_exist(part, MODULES[words[0]])
+
+
+def test_the_sdk_and_the_export_show_their_commands():
+    export = ROOT / "export" / "README.md"
+    for page, command in {FRONT: "segment", SDK / "README.md": "segment", export: "export"}.items():
+        lines = [line for block in blocks(page, "bash") for line in block.replace("\\\n", " ").splitlines()]
+        assert any(shlex.split(line, comments=True)[:1] == [f"universeg-{command}"] for line in lines), (page, command)
 
 
 def test_make_commands_come_first_and_exist():
     makefile = (ROOT / "Makefile").read_text()
-    first = blocks("bash")[0]
+    first = blocks(FRONT, "bash")[0]
     for target in ("demo", "test"):
         assert f"make {target}" in first and f"\n{target}:" in makefile
 
 
-def test_the_files_it_shows_are_there():
-    for target in re.findall(r"\]\(([^)#]+)\)", README):
-        if "://" not in target:
-            assert (ROOT / target).exists(), target
+def test_the_front_page_leads_to_every_room():
+    text = FRONT.read_text()
+    for room in ROOMS:
+        assert re.search(rf"\]\({room}/[\w/]+\.md|`{room}/`", text), room
+
+
+def test_every_room_says_what_it_is_for():
+    for room in ROOMS[:-1]:
+        for init in (ROOT / room).rglob("__init__.py"):
+            assert init.read_text().startswith('"""'), f"{init.relative_to(ROOT)} does not say what its room is for"
+
+
+def test_the_citation_has_the_version():
+    version = re.search(r'^version = "(.*)"', (ROOT / "pyproject.toml").read_text(), flags=re.MULTILINE)[1]
+    assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text()
+    assert f"## {version}" in CHANGES.read_text()
+
+
+def test_what_has_not_run_on_a_gpu_is_said_once():
+    said = re.compile(r"(run|runs|ran)\s+on\s+a\s+GPU\s+yet|never\s+(yet\s+)?run\s+(on|inside)", re.IGNORECASE)
+    assert {page.relative_to(ROOT).as_posix(): len(said.findall(page.read_text())) for page in PAGES
+            if said.search(page.read_text())} == {"README.md": 1}

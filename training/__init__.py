@@ -1,1 +1,1 @@
-"""The reference network in PyTorch, its training and its evaluation."""
+"""The reference network in PyTorch, its tasks, its training and its evaluation."""

@@ -3,7 +3,7 @@
     from universeg_rt import Segmenter, SupportSet, Ensemble
     segmenter = Segmenter.open()
     support = SupportSet.from_arrays(images, labels)
-    task = segmenter.prepare(support, ensemble=Ensemble(members=5, support_size=64, replacement=True, seed=0))
+    task = segmenter.prepare(support, Ensemble(members=1, support_size=16))
     prediction = task.predict(image)
 """
 

@@ -14,10 +14,11 @@ MAX_SUPPORT_SIZE = 100_000
 
 @dataclass(frozen=True)
 class Ensemble:
-    """members: how many support sets (K). support_size: entries of each (S), None for as many as there are.
+    """members: number of support sets (K). support_size: entries of each (S); None takes as many as there are.
 
-    replacement: whether an entry may be drawn twice into the same set (the paper draws so). seed: of the drawing.
-    Members that draw the same set are computed once. Raises InputError where a value is out of range.
+    replacement: whether a set may hold an entry twice (the paper draws so). seed: of the drawing, the same sets for the
+    same seed. Members that draw the same set are computed once. K = 1 and S = 16 are a good beginning; with S = 1 the
+    network prints the one example's shape into every query. Raises InputError where a value is out of range.
     """
 
     members: int = 1
@@ -34,10 +35,10 @@ class Ensemble:
             raise InputError(f"replacement is {self.replacement!r}; give True or False")
 
     def draw(self, available: int) -> list[tuple[np.ndarray, np.ndarray]]:
-        """For each member the indices of its distinct entries and their weights, which sum to 1.
+        """Draw each member's distinct entries: their indices (n,) and their weights (n,), which sum to 1.
 
         An entry drawn twice counts twice in every mean over the support, so it is computed once with twice the weight:
-        the result is the same, the work less. Raises InputError where more entries are asked for than there are.
+        the result is the same, the work less. Raises InputError where a set needs more entries than there are.
         """
         size = available if self.support_size is None else self.support_size
         if not self.replacement and size > available:
@@ -54,7 +55,7 @@ class Ensemble:
 
 
 def distinct(drawn: list[tuple[np.ndarray, np.ndarray]]) -> tuple[list[tuple[np.ndarray, np.ndarray]], np.ndarray]:
-    """The members that differ, and for each member as drawn the index (K,) of its equal among them."""
+    """Return the members that differ, and (K,) for each member as drawn the index of its equal among them."""
     found: dict[bytes, int] = {}
     members: list[tuple[np.ndarray, np.ndarray]] = []
     places: list[int] = []

@@ -1,4 +1,4 @@
-"""Every error that the project raises on purpose: typed, and saying what was given, what is accepted, and the cure."""
+"""The errors that the project raises on purpose. Each says what was given, what is accepted, and the cure."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import reprlib
 
 
 class UniverSegError(Exception):
-    """Base of all errors below; a command prints it as one line and exits with a non-zero status."""
+    """Base of all errors below. A command prints it as one line and exits with a non-zero status."""
 
 
 class InputError(UniverSegError, ValueError):

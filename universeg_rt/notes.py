@@ -1,4 +1,4 @@
-"""What is allowed but rarely meant: sentences for `Prediction.notes` and `Task.notes`, each with its figure and the cure."""
+"""Sentences on what is allowed but rarely meant, for `Prediction.notes` and `Task.notes`, with figure and cure."""
 
 from __future__ import annotations
 

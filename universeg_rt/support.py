@@ -115,7 +115,7 @@ class SupportSet:
 
     @cached_property
     def sha256(self) -> str:
-        """Of all images and labels in order: shapes, types and values (names and files do not count)."""
+        """sha256 of all images and labels in order, by shape, type and value; names and files do not count."""
         digest = hashlib.sha256()
         for image, label in zip(self.images, self.labels):
             little = image.astype(image.dtype.newbyteorder("<"), copy=False)
@@ -187,7 +187,7 @@ class Drawn:
 
     @property
     def foreground(self) -> float:
-        """Mean share of the pixels that the labels mark."""
+        """The share of pixels that the labels mark, on average."""
         return float(np.mean([label.mean() for label in self.labels]))
 
     def notes(self) -> list[str]:

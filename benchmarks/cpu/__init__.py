@@ -1,0 +1,1 @@
+"""What is measured on CPUs: `universeg-bench` with its sides, the time to a first mask, a training step."""

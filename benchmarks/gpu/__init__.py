@@ -1,1 +1,1 @@
-"""The steps of `python -m universeg_rt.benchmarks.gpu.main`, one concern a file."""
+"""What is measured on a GPU: one program that builds, checks and times all runners, one concern a file."""

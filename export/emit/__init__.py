@@ -1,4 +1,4 @@
-"""ONNX emission from a FoldedNetwork: one whole model, the same cut in two (prepare, predict), and the stages that stream
+"""Writes a FoldedNetwork as ONNX: one whole model, the same cut in two (prepare, predict), and the stages that stream
 the support through it."""
 
 from __future__ import annotations

@@ -1,0 +1,1 @@
+"""Compares every exported model with the reference network, and fails the export where one differs too much."""

@@ -1,1 +1,1 @@
-"""The folded network on the CPU in C++: the native runner's kernels, one build for each instruction set, and its order of work."""
+"""The folded network on the CPU in C++, inference and training, compiled once for each instruction set."""

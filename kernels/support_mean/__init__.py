@@ -1,1 +1,1 @@
-"""The support-mean operation: its definition in NumPy, its CUDA kernels, and the kernels' code run on the CPU."""
+"""The support-mean operation: its definition in NumPy, its CUDA kernels, their check and their TensorRT plugin."""

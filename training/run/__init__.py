@@ -1,0 +1,1 @@
+"""One training run: its config, schedule, state, log and command."""

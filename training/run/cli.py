@@ -20,11 +20,12 @@ def main(arguments: list[str] | None = None) -> int:
     """Exit status 0 when the run is done or was asked to stop, 1 for an error (one line on stderr)."""
     parser = argparse.ArgumentParser(prog="universeg-train", description=__doc__)
     parser.add_argument("config", type=Path, help="YAML file of the run (see configs/)")
-    parser.add_argument("--output", type=Path, required=True, help="folder of the run; one that exists is gone on with")
+    parser.add_argument("--output", type=Path, required=True, help="folder of the run; a run that lies there goes on")
     parser.add_argument("--data-root", default=os.environ.get("UNIVERSEG_DATA", ""),
                         help="folder of the data sets' files (or UNIVERSEG_DATA)")
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (torchrun sets N)")
-    parser.add_argument("--weights", type=Path, help="safetensors to begin a new run from; a run with a state goes on from that")
+    parser.add_argument("--weights", type=Path, help="weights to begin a new run from, a .safetensors file or a bundle; a run "
+                                                     "with a state goes on from that")
     parser.add_argument("--threads", type=int, help="CPU threads of this process")
     parser.add_argument("--stop-after", type=int, metavar="SAMPLES", help="stop after so many more samples, to go on later")
     parser.add_argument("--finish", type=int, metavar="SAMPLES", help="bring the learning rate to zero over so many more samples and "

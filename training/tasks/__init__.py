@@ -1,0 +1,1 @@
+"""Reads real data sets and splits them into tasks and subjects."""

@@ -1,0 +1,1 @@
+"""A bundle on disk: its manifest, models, weights and engines, each checked when it is opened."""

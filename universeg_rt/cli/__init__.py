@@ -1,1 +1,1 @@
-"""Commands of the SDK."""
+"""The SDK's commands: `universeg-segment`, the demo, and what all commands share."""

@@ -1,4 +1,4 @@
-"""What every command shares: errors are one line on stderr and a non-zero exit status."""
+"""What every command shares: it prints an error as one line on stderr and exits with a non-zero status."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ QUERY_SLICES = tuple(range(53, 138, 12))
 
 
 def load_slices() -> dict[str, np.ndarray]:
-    """T1 and the two tissue maps (probabilities above 0.5) as axial slices (Z,H,W), anterior up.
+    """Load T1 and the two tissue maps (probabilities above 0.5) as axial slices (Z,H,W), anterior up.
 
     Raises InputError where nilearn is not installed.
     """
@@ -88,8 +88,8 @@ def _main(args: argparse.Namespace) -> int:
 
 def main(arguments: list[str] | None = None) -> int:
     p = argparse.ArgumentParser(prog="universeg_rt.cli.demo", description=__doc__.splitlines()[0])
-    p.add_argument("--output", type=Path, default=Path("demo_output"))
-    p.add_argument("--bundle", type=Path, help="bundle folder (the shipped one)")
+    p.add_argument("--output", type=Path, default=Path("demo_output"), help="folder for what it writes (demo_output)")
+    p.add_argument("--bundle", type=Path, help="folder of the bundle (the shipped one)")
     return run_command(_main, p, arguments)
 
 

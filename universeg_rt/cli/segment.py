@@ -27,26 +27,28 @@ from .report import REPORT, Report
 OUTPUTS = ("mask", "probability", "spread", "overlay")  # keys of a row that name files
 
 EXAMPLE = """example:
-  universeg-segment --support examples/ --input scans/ --output results/ --members 5 --support-size 16 --overlays
-where examples/ holds images/ and labels/ with the same file names, and scans/ holds grey images; subfolders are read too."""
+  universeg-segment --support examples/ --input scans/ --output results/ --support-size 16 --overlays
+examples/ holds images/ and labels/ with the same file names, at least four of each, better sixteen; scans/ holds
+images. Subfolders are read too."""
 
 
 def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(
         prog="universeg-segment", epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter,
-        description="Segment images by example: the support set says what to segment, no training is done.")
+        description="Segments images by example: the support set says what to segment; nothing is trained.")
     p.add_argument("--support", type=Path, required=True, help="folder with images/ and labels/, or .npz with images and labels")
     p.add_argument("--input", type=Path, nargs="+", required=True, help="image files, or folders of them")
-    p.add_argument("--output", type=Path, required=True, help="folder for masks/, report.json and what is asked for below")
-    p.add_argument("--bundle", type=Path, help="bundle folder (the shipped one)")
-    p.add_argument("--members", type=int, default=1, help="support sets to draw and average, K (1)")
-    p.add_argument("--support-size", type=int, help="entries of each, S (all)")
-    p.add_argument("--replacement", action="store_true", help="draw with replacement")
-    p.add_argument("--seed", type=int, default=0, help="of the drawing (0)")
+    p.add_argument("--output", type=Path, required=True,
+                   help="folder for masks/, report.json and what the options below add")
+    p.add_argument("--bundle", type=Path, help="folder of the bundle (the shipped one)")
+    p.add_argument("--members", type=int, default=1, help="support sets that are drawn and averaged, K (1)")
+    p.add_argument("--support-size", type=int, help="entries of each set, S (all); 16 is a good beginning")
+    p.add_argument("--replacement", action="store_true", help="draw entries with replacement")
+    p.add_argument("--seed", type=int, default=0, help="seed of the drawing (0)")
     p.add_argument("--aspect", choices=ASPECTS, default="stretch", help="how images get to the network's grid (stretch)")
     p.add_argument("--runner", choices=("auto", *RUNNERS), default="auto")
-    p.add_argument("--precision", choices=("auto", *PRECISIONS), default="auto")
-    p.add_argument("--threads", type=int, help="of the runner (one a core)")
+    p.add_argument("--precision", choices=("auto", *PRECISIONS), default="auto", help="(auto: the runner's own choice)")
+    p.add_argument("--threads", type=int, help="threads of a CPU runner, 1 to 256 (one a core)")
     p.add_argument("--probabilities", action="store_true", help="also write probabilities/NAME.npy and spread/NAME.npy, float32 (H,W)")
     p.add_argument("--overlays", action="store_true", help="also write overlays/NAME.png")
     p.add_argument("--truth", type=Path, help="folder of true masks by the same names: reports Dice")

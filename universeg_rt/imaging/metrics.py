@@ -1,4 +1,4 @@
-"""How well two masks agree."""
+"""Measures how well two masks agree."""
 
 from __future__ import annotations
 

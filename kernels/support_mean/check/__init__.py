@@ -1,1 +1,1 @@
-"""The steps of `python -m universeg_rt.kernels.support_mean.check.main`, one concern a file."""
+"""Checks and times the support-mean kernels on a GPU, one concern a file; `main` runs all of it."""

@@ -1,0 +1,1 @@
+"""Runners on the CPU: our native kernels, ONNX Runtime and OpenVINO."""

@@ -1,0 +1,1 @@
+"""Device memory, copies and CUDA graphs, through a library that is imported when a runner starts."""

@@ -1,0 +1,1 @@
+"""The runner of TensorRT and TensorRT-RTX engines, which chooses the engine that fits the machine."""
