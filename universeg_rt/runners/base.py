@@ -10,6 +10,7 @@ import numpy as np
 from ..bundle.bundle import Bundle
 from ..errors import InputError, RunnerError
 from . import shared
+from .options import Options
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,9 +43,13 @@ class Runner(ABC):
 
     @classmethod
     @abstractmethod
-    def open(cls, bundle: Bundle, precision: str, threads: int | None) -> Runner:
+    def open(cls, bundle: Bundle, precision: str, options: Options) -> Runner:
         """Start on a bundle; precision may be `auto`. BundleError where the bundle lacks what is needed, RunnerError where
         the runner cannot start here: it names the package to install or the field of the machine that does not fit."""
+
+    @classmethod
+    def check_here(cls, options: Options) -> None:
+        """Raise RunnerError, as `open` would, where it starts on this machine with no bundle."""
 
     @property
     def place(self) -> str:
