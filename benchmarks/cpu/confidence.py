@@ -3,7 +3,8 @@
     python -m universeg_rt.benchmarks.cpu.confidence training/data_sets/tune/*.yaml --data-root DATA
 
 Queries are the dev split's images, supports are drawn from the support split. For each candidate: AUROC for finding masks
-of Dice under 0.5, and Spearman's rank correlation with Dice, over all queries.
+of Dice under 0.5, and Spearman's rank correlation with Dice, over all queries, each with its bootstrap standard deviation: whole
+images are drawn, with all draws of their supports.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from universeg_rt.training.tasks.datasets import load_dataset
 from universeg_rt.training.tasks.tasks import Task
 
 BAD = 0.5  # Dice below this is a bad mask
+REPETITIONS = 500
 
 
 def expected_dice(members: np.ndarray) -> float:
@@ -76,30 +78,43 @@ def spearman(a: Sequence[float], b: Sequence[float]) -> float:
     return float(np.corrcoef(ranks(a), ranks(b))[0, 1])
 
 
-def rows_of(segmenter: Segmenter, task: Task, queries: int, ensemble: Ensemble, seed: int) -> list[dict[str, float | str]]:
-    """Dice and every candidate's value for up to `queries` images of a task."""
+def rows_of(segmenter: Segmenter, task: Task, queries: int, ensembles: Sequence[Ensemble], seed: int) -> list[dict[str, float | str]]:
+    """Dice and every candidate's value for up to `queries` images of a task, each with every ensemble."""
     dev, support = task.split("dev"), task.split("support")
-    prepared = segmenter.prepare(SupportSet.from_arrays(support.images, support.labels), ensemble)
+    pool = SupportSet.from_arrays(support.images, support.labels)
+    prepared = [segmenter.prepare(pool, ensemble) for ensemble in ensembles]
     out: list[dict[str, float | str]] = []
     for query in seeded(task.name, seed, "queries").permutation(len(dev))[:queries]:
-        members = prepared.member_probabilities(dev.images[query])
-        out.append({"task": task.name, "dice": dice(members.mean(axis=0) >= 0.5, dev.labels[query] > 0),
-                    **{name: candidate(members) for name, candidate in CANDIDATES.items()}})
+        for each in prepared:
+            members = each.member_probabilities(dev.images[query])
+            out.append({"task": task.name, "image": f"{task.name} {query}",
+                        "dice": dice(members.mean(axis=0) >= 0.5, dev.labels[query] > 0),
+                        **{name: candidate(members) for name, candidate in CANDIDATES.items()}})
     return out
 
 
 def summarise(rows: Sequence[dict[str, float | str]]) -> dict[str, dict[str, float]]:
-    """AUROC and Spearman's correlation of each candidate."""
+    """AUROC and Spearman's correlation of each candidate, and their standard deviations `auroc_sd`, `spearman_sd`."""
     scores = np.array([row["dice"] for row in rows], float)
-    signals = {name: np.array([row[name] for row in rows], float) for name in CANDIDATES}
-    return {name: {"auroc": auroc(values, scores < BAD), "spearman": spearman(values, scores)} for name, values in signals.items()}
+    images = np.array([row["image"] for row in rows])
+    places, random = [np.flatnonzero(images == image) for image in np.unique(images)], seeded("", 0, "bootstrap")
+    drawn = [np.concatenate([places[i] for i in random.integers(len(places), size=len(places))]) for _ in range(REPETITIONS)]
+    out = {}
+    for name in CANDIDATES:
+        values = np.array([row[name] for row in rows], float)
+        repeated = [(auroc(values[d], scores[d] < BAD), spearman(values[d], scores[d])) for d in drawn]
+        sd = np.nanstd(repeated, axis=0)
+        out[name] = {"auroc": auroc(values, scores < BAD), "spearman": spearman(values, scores),
+                     "auroc_sd": float(sd[0]), "spearman_sd": float(sd[1])}
+    return out
 
 
 def _main(args: argparse.Namespace) -> int:
     segmenter = Segmenter.open(args.bundle, runner=args.runner, threads=args.threads)
-    ensemble, rows = Ensemble(args.members, args.support_size, replacement=True, seed=args.seed), []
+    ensembles = [Ensemble(args.members, args.support_size, replacement=True, seed=args.seed + i) for i in range(args.draws)]
+    rows: list[dict[str, float | str]] = []
     for task in (task for path in args.datasets for task in load_dataset(path, args.data_root)):
-        rows += rows_of(segmenter, task, args.queries, ensemble, args.seed)
+        rows += rows_of(segmenter, task, args.queries, ensembles, args.seed)
     if len(rows) < 2:
         raise InputError("fewer than two queries; give data sets with images in their dev split")
     summary = summarise(rows)
@@ -107,7 +122,7 @@ def _main(args: argparse.Namespace) -> int:
     print(f"{len(rows)} queries, {bad} of Dice under {BAD}; K = {args.members}, S = {args.support_size}, {segmenter.runner.name}")
     print("| candidate | AUROC | Spearman |\n| --- | ---: | ---: |")
     for name, figures in summary.items():
-        print(f"| {name} | {figures['auroc']:.3f} | {figures['spearman']:.3f} |")
+        print(f"| {name} | {figures['auroc']:.3f} ± {figures['auroc_sd']:.3f} | {figures['spearman']:.3f} ± {figures['spearman_sd']:.3f} |")
     if args.output:
         with write_file(args.output) as file:
             file.write((json.dumps({"summary": summary, "rows": rows}, indent=2) + "\n").encode())
@@ -125,6 +140,7 @@ def main(arguments: list[str] | None = None) -> int:
     p.add_argument("--members", type=int, default=5, help="K (5)")
     p.add_argument("--support-size", type=int, default=16, help="S (16)")
     p.add_argument("--queries", type=int, default=19, help="at most so many a task (19)")
+    p.add_argument("--draws", type=int, default=3, help="supports drawn for each image (3)")
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--output", type=Path, help="JSON file for all rows")
     return run_command(_main, p, arguments)

@@ -19,8 +19,10 @@ from ..imaging.preprocess import ASPECTS, check_label
 from ..storage.reading import is_folder, reason, sha256_of
 from ..runners import PRECISIONS, RUNNERS
 from ..runners.libraries import runtime_versions
-from ..segmenter import Prediction, Segmenter, Task
+from ..prediction import Prediction
+from ..segmenter import Segmenter
 from ..support import SupportSet
+from ..task import Task
 from .common import run_command, say
 from .report import REPORT, Report
 

@@ -22,7 +22,7 @@ SUFFIXES = (*FORMATS, ".npy")
 COLOUR = ("RGB", "RGBA", "CMYK", "YCbCr", "LA", "PA", "P", "HSV", "LAB")
 
 
-def read_image(path: str | os.PathLike, notes: list[str] | None = None) -> np.ndarray:
+def read_image(path: str | os.PathLike[str], notes: list[str] | None = None) -> np.ndarray:
     """A picture as (H,W), upright as its EXIF orientation says: grey as it is (8 or 16 bits), colour as luminance.
 
     A .npy array comes unchanged. notes: what was done to the picture is appended. Raises InputError naming a file that is
@@ -40,7 +40,7 @@ def read_image(path: str | os.PathLike, notes: list[str] | None = None) -> np.nd
         return np.array(picture.convert("L") if picture.mode in COLOUR else picture)
 
 
-def read_label(path: str | os.PathLike, notes: list[str] | None = None) -> np.ndarray:
+def read_label(path: str | os.PathLike[str], notes: list[str] | None = None) -> np.ndarray:
     """A mask as (H,W), upright as its EXIF orientation says: pictures with a palette by their indices, all else as `read_image`.
 
     Index 0 is the background. Raises InputError as `read_image` does; where a palette shows index 0 brighter or less transparent than
@@ -138,7 +138,7 @@ def _indices(path: Path, picture) -> np.ndarray:
     return indices
 
 
-def named_images(folder: str | os.PathLike, without: Path | None = None) -> dict[str, Path]:
+def named_images(folder: str | os.PathLike[str], without: Path | None = None) -> dict[str, Path]:
     """All image files in a folder and its subfolders, by their path in it without the ending (`p1/001`), sorted by it.
 
     without: a folder that is left out. Hidden files and folders are left out too. InputError where there is none, where two differ
@@ -171,12 +171,12 @@ def _walk(folder: Path, without: Path | None) -> Iterator[Path]:
         yield from (Path(root) / n for n in names if not n.startswith(".") and Path(n).suffix.lower() in SUFFIXES)
 
 
-def write_mask(path: str | os.PathLike, mask: np.ndarray) -> None:
+def write_mask(path: str | os.PathLike[str], mask: np.ndarray) -> None:
     """(H,W) bool -> 8-bit grey PNG, 0 and 255."""
     write_png(path, mask.astype(np.uint8) * 255)
 
 
-def write_array(path: str | os.PathLike, array: np.ndarray) -> None:
+def write_array(path: str | os.PathLike[str], array: np.ndarray) -> None:
     """An array as .npy."""
     with write_file(path) as file:
         np.save(file, array)
@@ -186,7 +186,12 @@ def overlay(image: np.ndarray, mask: np.ndarray, truth: np.ndarray | None = None
     """(H,W,3) uint8: the image in grey, the mask tinted orange with its outline, the truth's outline in cyan."""
     from .preprocess import normalise
 
-    grey = np.repeat((normalise(np.asarray(image)) * 255)[:, :, None], 3, axis=2)
+    return tinted(normalise(np.asarray(image)), mask, truth)
+
+
+def tinted(grey: np.ndarray, mask: np.ndarray, truth: np.ndarray | None = None) -> np.ndarray:
+    """As `overlay`, of grey values (H,W) in [0, 1]."""
+    grey = np.repeat((grey * 255)[:, :, None], 3, axis=2)
     inside = mask.astype(bool)
     grey[inside] = 0.65 * grey[inside] + 0.35 * np.array([255, 120, 0])
     grey[_outline(inside)] = (255, 140, 0)
@@ -195,7 +200,7 @@ def overlay(image: np.ndarray, mask: np.ndarray, truth: np.ndarray | None = None
     return grey.round().astype(np.uint8)
 
 
-def write_overlay(path: str | os.PathLike, image: np.ndarray, mask: np.ndarray, truth: np.ndarray | None = None) -> None:
+def write_overlay(path: str | os.PathLike[str], image: np.ndarray, mask: np.ndarray, truth: np.ndarray | None = None) -> None:
     write_png(path, overlay(image, mask, truth))
 
 
@@ -206,10 +211,16 @@ def _outline(mask: np.ndarray) -> np.ndarray:
     return mask & ~core
 
 
-def write_png(path: str | os.PathLike, pixels: np.ndarray) -> None:
+def png_bytes(pixels: np.ndarray) -> bytes:
+    """(H,W) or (H,W,3) uint8 as a PNG."""
     from PIL import Image
 
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def write_png(path: str | os.PathLike[str], pixels: np.ndarray) -> None:
+    data = png_bytes(pixels)
     with write_file(path) as file:
-        file.write(buffer.getvalue())
+        file.write(data)

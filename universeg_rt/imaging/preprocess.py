@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sized
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,11 +17,17 @@ EXACT = 2**53  # integers up to here are exact in float64
 
 
 def check_image(image: np.ndarray, name: str = "image") -> np.ndarray:
-    """Return an image as an array (H,W) of real, finite numbers that are not all equal, or raise InputError."""
+    """Return an image as an array (H,W) of real, finite numbers that are not all equal, or raise InputError.
+
+    Colour (H,W,3) or (H,W,4) uint8 becomes its luminance, as a picture read by `files.read_image`; transparency is not used.
+    """
     array = _as_array(image, name)
+    if is_colour(array):
+        check_pixels(array.shape[:2], name)
+        array = luminance(array)
     if array.ndim != 2 or 0 in array.shape:
-        hint = "; convert colour to grey first, give one channel" if array.ndim == 3 else ""
-        raise InputError(f"{name} has shape {array.shape}; expected one grey image (H,W){hint}")
+        hint = ", or a colour one (H,W,3) or (H,W,4) of uint8" if array.ndim == 3 else ""
+        raise InputError(f"{name} has shape {array.shape} and type {array.dtype}; expected one grey image (H,W){hint}")
     check_pixels(array.shape, name)
     if array.dtype.kind not in "biuf":
         raise InputError(f"{name} has type {array.dtype}; expected real numbers (integers or floats)")
@@ -32,7 +39,19 @@ def check_image(image: np.ndarray, name: str = "image") -> np.ndarray:
     return array
 
 
-def check_pixels(shape: tuple[int, int], name: str) -> None:
+def is_colour(array: np.ndarray) -> bool:
+    """Whether it is a colour image (H,W,3) or (H,W,4) of uint8."""
+    return array.ndim == 3 and array.shape[2] in (3, 4) and array.dtype == np.uint8 and 0 not in array.shape
+
+
+def luminance(colour: np.ndarray) -> np.ndarray:
+    """(H,W,3) or (H,W,4) uint8 -> (H,W) uint8, as Pillow weighs the channels (ITU-R 601-2)."""
+    from PIL import Image
+
+    return np.asarray(Image.fromarray(np.ascontiguousarray(colour[..., :3])).convert("L"))
+
+
+def check_pixels(shape: tuple[int, ...], name: str) -> None:
     """Raise InputError where an image of this shape (H,W) has more than MAX_PIXELS."""
     if shape[0] * shape[1] > MAX_PIXELS:
         raise InputError(f"{name} is {shape[0]}x{shape[1]}; accepted: at most {MAX_PIXELS:,} pixels; make it smaller or cut it first, "
@@ -41,10 +60,12 @@ def check_pixels(shape: tuple[int, int], name: str) -> None:
 
 def count_of(values: object, name: str) -> int:
     """How many there are, or InputError where that cannot be told (a single number, a generator, None)."""
+    if not isinstance(values, Sized):
+        raise InputError(f"{name} is a {type(values).__name__}; give an array (N,H,W) or a list of arrays (H,W)")
     try:
         return len(values)
-    except TypeError:
-        raise InputError(f"{name} is a {type(values).__name__}; give an array (N,H,W) or a list of arrays (H,W)") from None
+    except TypeError:  # an array of no dimensions has a length that it refuses to tell
+        raise InputError(f"{name} is a single value; give an array (N,H,W) or a list of arrays (H,W)") from None
 
 
 def check_label(label: np.ndarray, shape: tuple[int, int], name: str = "label") -> np.ndarray:

@@ -18,7 +18,7 @@ from ...standin import StandIn
 
 @pytest.fixture
 def library(tmp_path, monkeypatch) -> tuple[Path, str]:
-    """A file in the place of a plugin library, named in UNIVERSEG_PLUGIN, and its sha256."""
+    """A file in the place of a plugin library, named in UNIVERSEG_RT_PLUGIN, and its sha256."""
     path = tmp_path / "libuniverseg_rt_plugin_trt10.14.so"
     path.write_bytes(b"a library")
     monkeypatch.setenv(plugin.LIBRARIES, f"{tmp_path / 'none.so'}:{path}")
