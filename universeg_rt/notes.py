@@ -57,4 +57,4 @@ def mask_note(share: float, support_share: float) -> str | None:
 
 def fingerprint(on_grid: np.ndarray) -> str:
     """sha256 of an image (H,W) float32 as the network reads it: equal for images that differ in type, scale or file only."""
-    return hashlib.sha256(np.ascontiguousarray(on_grid)).hexdigest()
+    return hashlib.sha256(np.ascontiguousarray(on_grid).data).hexdigest()

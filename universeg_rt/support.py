@@ -113,7 +113,7 @@ class SupportSet:
             arrays = {f"image_{i}": image for i, image in enumerate(self.images)}
             arrays.update({f"label_{i}": label for i, label in enumerate(self.labels)})
         with write_file(path) as file:
-            np.savez_compressed(file, names=np.array(self.names), **arrays)
+            np.savez_compressed(file, names=np.array(self.names), **arrays)  # type: ignore[arg-type]  # allow_pickle's type
 
     @cached_property
     def sha256(self) -> str:

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -60,7 +61,7 @@ def read_label(path: str | os.PathLike[str], notes: list[str] | None = None) -> 
 
 
 @contextmanager
-def opened(path: Path, notes: list[str]) -> Iterator:
+def opened(path: Path, notes: list[str]) -> Iterator[Any]:
     """A picture of one frame, loaded and upright; what goes wrong in the block is an InputError that names the file."""
     from PIL import Image, ImageOps
 
@@ -89,14 +90,14 @@ def opened(path: Path, notes: list[str]) -> Iterator:
             yield picture
 
 
-def _orientation(picture) -> int:
+def _orientation(picture: Any) -> int:
     try:
-        return picture.getexif().get(0x0112, 1)
+        return int(picture.getexif().get(0x0112, 1))
     except Exception:  # a damaged EXIF block beside a good picture
         return 1
 
 
-def _is_cut_to_eight_bits(picture) -> bool:
+def _is_cut_to_eight_bits(picture: Any) -> bool:
     """Whether the file holds 16 bits of several channels, of which Pillow keeps the upper 8."""
     if picture.format not in ("PNG", "TIFF") or picture.mode.startswith("I"):
         return False
@@ -104,25 +105,25 @@ def _is_cut_to_eight_bits(picture) -> bool:
     return any(";16" in mode for mode in modes)
 
 
-def _is_misread_bitmap(picture) -> bool:
+def _is_misread_bitmap(picture: Any) -> bool:
     """Whether Pillow takes the bytes of a BMP for single bits: it looks at the number of colours, not at the bits of a pixel."""
     if picture.format != "BMP" or picture.mode != "1" or not picture.tile or not isinstance(picture.tile[0][3], tuple):
         return False
     row_of_bits = (picture.width + 31) // 32 * 4
-    return picture.tile[0][3][1] != row_of_bits
+    return bool(picture.tile[0][3][1] != row_of_bits)
 
 
-def _is_transparent(picture) -> bool:
+def _is_transparent(picture: Any) -> bool:
     if "A" in picture.getbands():
-        return picture.getchannel("A").getextrema()[0] < 255
+        return bool(picture.getchannel("A").getextrema()[0] < 255)
     if "transparency" not in picture.info:
         return False
     if picture.mode.startswith("I"):  # one grey value stands for nothing
         return bool((np.array(picture) == picture.info["transparency"]).any())
-    return picture.convert("RGBA").getchannel("A").getextrema()[0] < 255
+    return bool(picture.convert("RGBA").getchannel("A").getextrema()[0] < 255)
 
 
-def _indices(path: Path, picture) -> np.ndarray:
+def _indices(path: Path, picture: Any) -> np.ndarray:
     """(H,W) indices into the palette; InputError where index 0 looks like the mark rather than the background."""
     indices = np.array(picture)
     looks = {}  # opacity and brightness of each index that is there, by one pixel of it: the whole picture in colour takes much memory
@@ -208,7 +209,8 @@ def _outline(mask: np.ndarray) -> np.ndarray:
     """Pixels of the mask with a neighbour (of four) outside it."""
     padded = np.pad(mask, 1)
     core = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
-    return mask & ~core
+    outline: np.ndarray = mask & ~core
+    return outline
 
 
 def png_bytes(pixels: np.ndarray) -> bytes:

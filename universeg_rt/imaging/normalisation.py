@@ -32,7 +32,8 @@ class Window:
 
     def clip(self, image: np.ndarray) -> np.ndarray:
         """(H,W) -> (H,W) float64."""
-        return np.clip(image.astype(np.float64), self.low, self.high)
+        out: np.ndarray = np.clip(image.astype(np.float64), self.low, self.high)
+        return out
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,8 @@ class Percentiles:
         if image.dtype.kind == "b":
             return image
         low, high = np.percentile(image, (self.low, self.high), method="nearest")  # values that are there: no type changes
-        return np.clip(image, low, high)
+        out: np.ndarray = np.clip(image, low, high)
+        return out
 
 
 Normalisation = Window | Percentiles | Literal["minmax"]

@@ -81,10 +81,11 @@ def check_label(label: np.ndarray, shape: tuple[int, int], name: str = "label") 
     if array.dtype.kind not in "biuf":
         raise InputError(f"{name} has type {array.dtype}; expected bool or the numbers 0 and 1")
     if array.dtype.kind == "b":
-        return array.copy()
+        return np.array(array)
     values = np.unique(array)
     if np.isin(values, (0, 1)).all() or np.isin(values, (0, 255)).all():
-        return array != 0
+        marked: np.ndarray = array != 0
+        return marked
     shown = ", ".join(str(v) for v in values[:6]) + (", ..." if len(values) > 6 else "")
     marks = values[(values != 0) & np.isfinite(values)]
     cure = f"for example label == {marks[-1]} to mark what holds {marks[-1]}" if len(marks) else "0 for background and 1 for what is marked"
@@ -93,7 +94,7 @@ def check_label(label: np.ndarray, shape: tuple[int, int], name: str = "label") 
 
 def _as_array(value: object, name: str) -> np.ndarray:
     try:
-        masked = int(np.ma.count_masked(value)) if isinstance(value, np.ma.MaskedArray) else 0
+        masked = int(np.ma.getmaskarray(value).sum()) if isinstance(value, np.ma.MaskedArray) else 0
         array = np.asarray(value)
     except Exception as error:  # a ragged list, an object whose own conversion fails, a tensor on another device
         raise InputError(f"{name} is no array ({reason(error)}); give a NumPy array (H,W)") from None

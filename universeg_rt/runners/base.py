@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -82,11 +83,11 @@ class Runner(ABC):
             return prepared.run(self, queries)
         if queries.shape[2:] != prepared.size:
             raise InputError(f"queries are {queries.shape[2:]}, the support was prepared at {prepared.size}")
-        logits = self._run(prepared.value, np.ascontiguousarray(queries, np.float32))
+        logits: np.ndarray = self._run(prepared.value, np.ascontiguousarray(queries, np.float32))
         self._check(logits, (len(queries), prepared.sets, 1, *prepared.size))
         return logits
 
-    def _check(self, logits: object, expected: tuple[int, ...]) -> None:
+    def _check(self, logits: Any, expected: tuple[int, ...]) -> None:
         """RunnerError where logits are no mask's: whatever is not a number would pass for background."""
         ours = f"the runner {self.name} ({self.precision}, {self.device})"
         shape, kind = getattr(logits, "shape", None), getattr(logits, "dtype", None)

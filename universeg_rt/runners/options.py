@@ -61,7 +61,7 @@ class Options:
     def plugins(self) -> tuple[Path, ...]:
         """Plugin libraries that are named, in order."""
         named = (said("plugin") or "").split(os.pathsep) if self.plugin is None else self.plugin
-        return tuple(Path(path) for path in named if path)  # type: ignore[union-attr, arg-type]  # a tuple since __post_init__
+        return tuple(Path(path) for path in named if path)  # type: ignore[union-attr]  # a tuple since __post_init__
 
     @property
     def cache_folder(self) -> Path:

@@ -32,7 +32,7 @@ def opener(monkeypatch):
     def open_it(bundle, flavour: str = "10.14.1", total: int = 1 << 30, precision: str = "auto"):
         device = StandIn(total)
         trt = fake_tensorrt.make(device, flavour)
-        monkeypatch.setattr(tensorrt_runner, "open_device", lambda: device)
+        monkeypatch.setattr(tensorrt_runner, "open_device", lambda *_: device)
         monkeypatch.setattr(tensorrt_runner.TensorRT, "_import", classmethod(lambda cls: trt))
         return open_runner(bundle, "tensorrt-rtx" if flavour == "rtx" else "tensorrt", precision), device, trt
 
