@@ -128,7 +128,7 @@ def _to_float64(image: np.ndarray) -> np.ndarray:
     if image.dtype.kind == "f" and image.dtype.itemsize > 8:
         low, high = image.min() / 2, image.max() / 2  # halved: their difference does not overflow
         if np.any(image.astype(np.float64) != image) and high > low:
-            return ((image / 2 - low) / (high - low)).astype(np.float64)
+            return np.asarray((image / 2 - low) / (high - low), np.float64)
     return image.astype(np.float64)
 
 
@@ -198,4 +198,4 @@ def resize(image: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
 
 def _nearest(size: int, new: int) -> np.ndarray:
     """For each of `new` pixels the index of the pixel of `size` whose area holds its centre."""
-    return np.minimum(((np.arange(new) + 0.5) * size / new).astype(int), size - 1)
+    return np.asarray(np.minimum(((np.arange(new) + 0.5) * size / new).astype(int), size - 1))
