@@ -20,7 +20,7 @@ import numpy as np
 from universeg_rt import Ensemble, Segmenter, SupportSet
 from universeg_rt.cli.common import run_command
 from universeg_rt.errors import InputError
-from universeg_rt.imaging.metrics import dice
+from universeg_rt.imaging.metrics import dice, expected_dice
 from universeg_rt.storage.atomic import write_file
 from universeg_rt.training.evaluation.figures import seeded
 from universeg_rt.training.tasks.datasets import load_dataset
@@ -30,11 +30,10 @@ BAD = 0.5  # Dice below this is a bad mask
 REPETITIONS = 500
 
 
-def expected_dice(members: np.ndarray) -> float:
-    """2Σpm / (Σp + Σm) of the mean p of members' probabilities (K,H,W) and its mask m; 0 for an empty mask."""
+def expected(members: np.ndarray) -> float:
+    """`Prediction.confidence` of members' probabilities (K,H,W)."""
     probability = members.mean(axis=0)
-    mask = probability >= 0.5
-    return float(2 * probability[mask].sum() / (probability.sum() + mask.sum()))
+    return expected_dice(probability, probability >= 0.5)
 
 
 def mean_inside(members: np.ndarray) -> float:
@@ -56,7 +55,7 @@ def mean_spread(members: np.ndarray) -> float:
 
 
 CANDIDATES: dict[str, Callable[[np.ndarray], float]] = {
-    "expected Dice": expected_dice, "mean probability inside": mean_inside, "agreement": agreement, "mean spread": mean_spread}
+    "expected Dice": expected, "mean probability inside": mean_inside, "agreement": agreement, "mean spread": mean_spread}
 
 
 def ranks(values: Sequence[float]) -> np.ndarray:
