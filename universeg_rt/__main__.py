@@ -1,4 +1,5 @@
-"""`python -m universeg_rt`: the version, the commands, and which runners start here; with a command's name it runs that."""
+"""`python -m universeg_rt`: the version, the commands, and which runners start here; with a command's name it runs
+that."""
 
 from __future__ import annotations
 

@@ -47,8 +47,8 @@ class _Asked:
 class Segmenter:
     """A bundle with the runner that runs it. Safe to use from several threads.
 
-    `close()`, or a `with` block, gives back the runner with its weights. A Segmenter that `open` made pickles as its path and
-    options, and is opened again where it is unpickled.
+    `close()`, or a `with` block, gives back the runner with its weights. A Segmenter that `open` made pickles as its
+    path and options, and is opened again where it is unpickled.
     """
 
     def __init__(self, bundle: Bundle, runner: Runner) -> None:
@@ -62,16 +62,24 @@ class Segmenter:
 
     @classmethod
     def open(
-        cls, path: str | os.PathLike[str] | None = None, *, runner: str = "auto", precision: str = "auto",
-        threads: int | None = None, device: int | None = None, device_library: str | None = None, tf32: bool | None = None,
+        cls,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        runner: str = "auto",
+        precision: str = "auto",
+        threads: int | None = None,
+        device: int | None = None,
+        device_library: str | None = None,
+        tf32: bool | None = None,
         plugin: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None = None,
-        cache: str | os.PathLike[str] | None = None, instructions: str | None = None,
+        cache: str | os.PathLike[str] | None = None,
+        instructions: str | None = None,
     ) -> Segmenter:
         """Open the bundle at `path` (None: the shipped one), checking its files, and start a runner.
 
-        threads and what follows: as `runners.Options`; None takes what the environment variable says (UNIVERSEG_RT_DEVICE and
-        so on), else the default. Raises BundleError, RunnerError, or InputError for an unknown runner or precision or an option
-        of a wrong kind.
+        threads and what follows: as `runners.Options`; None takes what the environment variable says
+        (UNIVERSEG_RT_DEVICE and so on), else the default. Raises BundleError, RunnerError, or InputError for an
+        unknown runner or precision or an option of a wrong kind.
         """
         options = Options(threads, device, device_library, tf32, plugin, cache, instructions)
         return cls._open(path, runner, precision, options)
@@ -81,7 +89,9 @@ class Segmenter:
         bundle = Bundle.open(path)
         opened = cls(bundle, open_runner(bundle, runner, precision, options=options))
         shipped = path is None or bundle.path == SHIPPED
-        opened._asked = _Asked(None if shipped else str(bundle.path.absolute()), bundle.sha256, runner, precision, options)
+        opened._asked = _Asked(
+            None if shipped else str(bundle.path.absolute()), bundle.sha256, runner, precision, options
+        )
         return opened
 
     @property
@@ -89,19 +99,28 @@ class Segmenter:
         """Height and width at which the network runs, in pixels."""
         return self.bundle.manifest.input.height, self.bundle.manifest.input.width
 
-    def prepare(self, support: SupportSet, ensemble: Ensemble | None = None, *, aspect: str = "stretch",
-                normalise: Normalisation = MINMAX) -> Task:
+    def prepare(
+        self,
+        support: SupportSet,
+        ensemble: Ensemble | None = None,
+        *,
+        aspect: str = "stretch",
+        normalise: Normalisation = MINMAX,
+    ) -> Task:
         """Do the work that no query is needed for, once.
 
         ensemble: None for one member with all entries. aspect: how images get to the grid and back, `stretch` or `pad`
-        (keeps the aspect ratio). normalise: which intensities span an image's range, `"minmax"` for all, or Window(low, high) or
-        Percentiles(low, high), outside of which values are clipped. Both hold for support and queries. Raises InputError, and
-        RunnerError where the runner fails or the Segmenter is closed.
+        (keeps the aspect ratio). normalise: which intensities span an image's range, `"minmax"` for all, or
+        Window(low, high) or Percentiles(low, high), outside of which values are clipped. Both hold for support and
+        queries. Raises InputError, and RunnerError where the runner fails or the Segmenter is closed.
         """
         if not isinstance(support, SupportSet):
             raise InputError(f"support is a {type(support).__name__}; make a SupportSet, for example with from_arrays")
         if not isinstance(ensemble, Ensemble | None):
-            raise InputError(f"ensemble is a {type(ensemble).__name__}; give an Ensemble, for example Ensemble(members=5, support_size=16)")
+            raise InputError(
+                f"ensemble is a {type(ensemble).__name__}; give an Ensemble, for example "
+                "Ensemble(members=5, support_size=16)"
+            )
         normalise = check_normalisation(normalise)
         ensemble = Ensemble() if ensemble is None else ensemble
         members, places = distinct(ensemble.draw(len(support)))
@@ -109,8 +128,10 @@ class Segmenter:
         drawn = Drawn.of(support, used, self.grid, aspect, normalise)
         notes = drawn.notes()
         if len(members) == 1 < ensemble.members:
-            notes.append(f"all {ensemble.members} members are the same set of {len(members[0][0])} entries, computed once; for members that "
-                         "differ give a support_size below the number of entries, or replacement=True")
+            notes.append(
+                f"all {ensemble.members} members are the same set of {len(members[0][0])} entries, computed once; for "
+                "members that differ give a support_size below the number of entries, or replacement=True"
+            )
         weights = np.zeros((len(members), len(used)), np.float32)
         for k, (indices, row) in enumerate(members):
             weights[k, np.searchsorted(used, indices)] = row
@@ -124,16 +145,16 @@ class Segmenter:
         return logits
 
     def warm_up(self) -> None:
-        """Prepare the smallest support that the runner takes and run it once, so that the first request finds all loaded.
-        `Task.warm_up` does so for the shapes of a task."""
+        """Prepare the smallest support that the runner takes and run it once, so that the first request finds all
+        loaded. `Task.warm_up` does so for the shapes of a task."""
         entries = self.runner.support_sizes[0]
         support = np.zeros((1, entries, 2, *self.grid), np.float32)
         prepared = self.runner.prepare(support, np.full((1, entries), 1 / entries, np.float32))
         self.run(prepared, np.zeros((1, 1, *self.grid), np.float32))
 
     def close(self) -> None:
-        """Give back the runner: its memory is free when what runs at this moment and the tasks that it prepared for are gone.
-        Later calls raise RunnerError; to close again does nothing."""
+        """Give back the runner: its memory is free when what runs at this moment and the tasks that it prepared for
+        are gone. Later calls raise RunnerError; to close again does nothing."""
         if not isinstance(self.runner, _Closed):
             self.runner = _Closed(self.runner)
 
@@ -152,12 +173,14 @@ class Segmenter:
         if isinstance(self.runner, _Closed):
             raise RunnerError("a closed Segmenter cannot be pickled; open it again")
         if self._asked is None:
-            raise InputError("a Segmenter made of a runner cannot be pickled; make it with Segmenter.open, whose path and options are")
+            raise InputError(
+                "a Segmenter made of a runner cannot be pickled; make it with Segmenter.open, whose path and options are"
+            )
         return _opened_again, (self._asked,)
 
     def _log_notes(self) -> None:
         notes = self.runner.notes
-        for note in notes[len(self._logged):] if notes[: len(self._logged)] == self._logged else notes:
+        for note in notes[len(self._logged) :] if notes[: len(self._logged)] == self._logged else notes:
             log.warning("%s (%s): %s", self.runner.name, self.runner.precision, note)
         self._logged = notes
 
@@ -174,7 +197,9 @@ class Segmenter:
                 self._seconds = self._calibrate()
         fixed, each = self._seconds
         at_once = min(members, sets_in_group(support_size, 2 * 4 * self.grid[0] * self.grid[1]))
-        return Estimate(members * (fixed + each * support_size), self.runner.peak_bytes(support_size, at_once, *self.grid))
+        return Estimate(
+            members * (fixed + each * support_size), self.runner.peak_bytes(support_size, at_once, *self.grid)
+        )
 
     def _calibrate(self, small: int = 4, large: int = 20, repeats: int = 3) -> tuple[float, float]:
         """Seconds a query and a support set take whatever the support's size, and seconds an entry."""
@@ -184,7 +209,10 @@ class Segmenter:
         query = rng.random((1, 1, *self.grid), np.float32)
         entries = rng.random((1, large, 2, *self.grid), np.float32)
         entries[:, :, 1] = np.linspace(0, 1, self.grid[1]) > 0.5  # labels as masks are: mostly constant
-        prepared = {size: self.runner.prepare(entries[:, :size], np.full((1, size), 1 / size, np.float32)) for size in {small, large}}
+        prepared = {
+            size: self.runner.prepare(entries[:, :size], np.full((1, size), 1 / size, np.float32))
+            for size in {small, large}
+        }
         seconds: dict[int, list[float]] = {small: [], large: []}
         for repeat in range(repeats + 1):  # the first pass warms up
             for size, value in prepared.items():
@@ -204,8 +232,18 @@ class _Closed(Runner):
     """In the place of a runner that was given back: says what it was, and runs nothing."""
 
     def __init__(self, runner: Runner) -> None:
-        self.name, self.precision, self.device, self.threads = runner.name, runner.precision, runner.device, runner.threads
-        self.reason, self.notes, self.passed, self.support_sizes = runner.reason, runner.notes, runner.passed, runner.support_sizes
+        self.name, self.precision, self.device, self.threads = (
+            runner.name,
+            runner.precision,
+            runner.device,
+            runner.threads,
+        )
+        self.reason, self.notes, self.passed, self.support_sizes = (
+            runner.reason,
+            runner.notes,
+            runner.passed,
+            runner.support_sizes,
+        )
 
     @classmethod
     def open(cls, bundle: Bundle, precision: str, options: Options) -> Runner:
@@ -235,6 +273,8 @@ def _opened_again(asked: _Asked) -> Segmenter:
     """A Segmenter from a pickle; BundleError where another bundle lies at its path now."""
     segmenter = Segmenter._open(asked.path, asked.runner, asked.precision, asked.options)
     if segmenter.bundle.sha256 != asked.sha256:
-        raise BundleError(f"the bundle at {segmenter.bundle.path} is not the one that was pickled (sha256 of its manifest "
-                          f"{segmenter.bundle.sha256}, then {asked.sha256}); put that one there, or open this one anew")
+        raise BundleError(
+            f"the bundle at {segmenter.bundle.path} is not the one that was pickled (sha256 of its manifest "
+            f"{segmenter.bundle.sha256}, then {asked.sha256}); put that one there, or open this one anew"
+        )
     return segmenter

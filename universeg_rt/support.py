@@ -38,8 +38,8 @@ class SupportSet:
         cls, images: np.ndarray | Sequence[np.ndarray], labels: np.ndarray | Sequence[np.ndarray],
         names: Sequence[str] | None = None,
     ) -> "SupportSet":
-        """images and labels: arrays (N,H,W), or sequences of (H,W); colour images (H,W,3) or (H,W,4) of uint8 become their
-        luminance. labels: bool, {0, 1} or {0, 255}."""
+        """images and labels: arrays (N,H,W), or sequences of (H,W); colour images (H,W,3) or (H,W,4) of uint8 become
+        their luminance. labels: bool, {0, 1} or {0, 255}."""
         if isinstance(images, np.ndarray) and images.ndim == 2 or isinstance(labels, np.ndarray) and labels.ndim == 2:
             raise InputError("images and labels are single arrays (H,W); give (N,H,W), for one entry image[None]")
         count = count_of(images, "images")
@@ -158,11 +158,13 @@ class SupportSet:
             out[i] = self.entry_on_grid(i, grid, aspect, normalise)
         return out
 
-    def entry_on_grid(self, index: int, grid: tuple[int, int], aspect: str, normalise: Normalisation = MINMAX) -> np.ndarray:
+    def entry_on_grid(self, index: int, grid: tuple[int, int], aspect: str,
+                      normalise: Normalisation = MINMAX) -> np.ndarray:
         """(2,H,W) float32 of one entry, as `on_grid`."""
         return self._on_grid(index, grid, aspect, normalise)[0]
 
-    def _on_grid(self, index: int, grid: tuple[int, int], aspect: str, how: Normalisation) -> tuple[np.ndarray, np.ndarray]:
+    def _on_grid(self, index: int, grid: tuple[int, int], aspect: str,
+                 how: Normalisation) -> tuple[np.ndarray, np.ndarray]:
         """`entry_on_grid`, and the normalised image (H,W) at its own size."""
         name, label = f"support image {self.names[index]}", self.labels[index]
         image = normalised(self.images[index], how, name)

@@ -28,13 +28,24 @@ THRESHOLD = 0.5
 class Task:
     """A prepared support set, ready for queries; made by `Segmenter.prepare`. Safe to use from several threads.
 
-    `close()`, or a `with` block, gives back what was prepared; the Segmenter stays open. A Task pickles as its Segmenter, support
-    and options, and is prepared again where it is unpickled.
+    `close()`, or a `with` block, gives back what was prepared; the Segmenter stays open. A Task pickles as its
+    Segmenter, support and options, and is prepared again where it is unpickled.
     """
 
-    def __init__(self, segmenter: Segmenter, support: SupportSet, ensemble: Ensemble, aspect: str, normalise: Normalisation,
-                 prepared: PreparedSupport | SharedEntries, places: np.ndarray, drawn: Drawn, notes: tuple[str, ...]) -> None:
-        """places: (K,) for each member the index of the prepared set. notes: what is allowed but rarely meant in the support."""
+    def __init__(
+        self,
+        segmenter: Segmenter,
+        support: SupportSet,
+        ensemble: Ensemble,
+        aspect: str,
+        normalise: Normalisation,
+        prepared: PreparedSupport | SharedEntries,
+        places: np.ndarray,
+        drawn: Drawn,
+        notes: tuple[str, ...],
+    ) -> None:
+        """places: (K,) for each member the index of the prepared set. notes: what is allowed but rarely meant in the
+        support."""
         self.segmenter = segmenter
         self.support = support
         self.ensemble = ensemble
@@ -47,21 +58,25 @@ class Task:
         self._entries = drawn.fingerprints()
 
     def predict(self, image: np.ndarray, *, threshold: float = THRESHOLD, logits: bool = False) -> Prediction:
-        """Segment one grey image (H,W) of any size and real type, or a colour one (H,W,3) or (H,W,4) of uint8 by its luminance.
+        """Segment one grey image (H,W) of any size and real type, or a colour one (H,W,3) or (H,W,4) of uint8 by its
+        luminance.
 
-        threshold: probability from which a pixel is in the mask, between 0 and 1. logits: keep the members' logits too. Raises
-        InputError where the image breaks the input contract or an option is out of range, RunnerError where the runner fails or
-        the Task or its Segmenter is closed.
+        threshold: probability from which a pixel is in the mask, between 0 and 1. logits: keep the members' logits
+        too. Raises InputError where the image breaks the input contract or an option is out of range, RunnerError
+        where the runner fails or the Task or its Segmenter is closed.
         """
         return self.predict_batch([image], threshold=threshold, logits=logits)[0]
 
-    def predict_batch(self, images: Sequence[np.ndarray] | np.ndarray, *, threshold: float = THRESHOLD,
-                      logits: bool = False) -> list[Prediction]:
-        """Segment images (N,H,W), or a sequence of images as `predict` takes them, of any sizes; all are checked before any is
-        run."""
+    def predict_batch(
+        self, images: Sequence[np.ndarray] | np.ndarray, *, threshold: float = THRESHOLD, logits: bool = False
+    ) -> list[Prediction]:
+        """Segment images (N,H,W), or a sequence of images as `predict` takes them, of any sizes; all are checked
+        before any is run."""
         if isinstance(images, np.ndarray):
             if is_colour(images):
-                raise InputError(f"images have shape {images.shape} and type uint8, as one colour image; give image[None], or a list")
+                raise InputError(
+                    f"images have shape {images.shape} and type uint8, as one colour image; give image[None], or a list"
+                )
             if images.ndim != 3 and not (images.ndim == 4 and len(images) and is_colour(images[0])):
                 raise InputError(f"images have shape {images.shape}; expected (N,H,W), or a sequence of (H,W)")
         if isinstance(threshold, bool) or not isinstance(threshold, (int, float, np.floating)) or not 0 < threshold < 1:
@@ -71,7 +86,9 @@ class Task:
         if not checked:
             return []
         queries = np.empty((count, 1, *self.segmenter.grid), np.float32)
-        placed = [self._place(image, f"image {i}" if count > 1 else "image", queries[i, 0]) for i, image in enumerate(checked)]
+        placed = [
+            self._place(image, f"image {i}" if count > 1 else "image", queries[i, 0]) for i, image in enumerate(checked)
+        ]
         start = time.perf_counter()
         found = self._run(queries)
         network = (time.perf_counter() - start) / count
@@ -84,8 +101,8 @@ class Task:
         return np.stack([placed.placement.back(member) for member in _sigmoid(self._run(query)[0, :, 0])])
 
     def warm_up(self) -> None:
-        """Run one query twice and drop the result, so that the first image finds all loaded: what a GPU captures as a graph, it
-        captures when a shape comes again."""
+        """Run one query twice and drop the result, so that the first image finds all loaded: what a GPU captures as a
+        graph, it captures when a shape comes again."""
         query = np.zeros((1, 1, *self.segmenter.grid), np.float32)
         for _ in range(2):
             self._run(query)
@@ -103,11 +120,14 @@ class Task:
     def __repr__(self) -> str:
         ensemble, manifest = self.ensemble, self.segmenter.bundle.manifest
         size = ensemble.support_size or len(self.support)
+        members = f"{ensemble.members} member{'s' * (ensemble.members != 1)} of {size}"
         options = "" if self.aspect == "stretch" else f", aspect {self.aspect}"
         options += "" if isinstance(self.normalise, str) else f", {self.normalise}"
         state = ", closed" if self._prepared is None else ""
-        return (f"Task({manifest.name}, {len(self.support)} entries, {ensemble.members} member{'s' * (ensemble.members != 1)} of {size}"
-                f"{options}{state})")
+        return (
+            f"Task({manifest.name}, {len(self.support)} entries, {members}"
+            f"{options}{state})"
+        )
 
     def __reduce__(self) -> tuple[object, ...]:
         if self._prepared is None:
@@ -130,10 +150,14 @@ class Task:
         out[:] = placement.normalised_to_grid(wide, self.segmenter.grid, name)
         notes = [range_note(wide, name)]
         if (entry := self._entries.get(fingerprint(out))) is not None:
-            notes.append(f"{name} is in the support, as entry {entry}; a score on it says nothing of images that are not")
+            notes.append(
+                f"{name} is in the support, as entry {entry}; a score on it says nothing of images that are not"
+            )
         return _Placed(placement, tuple(note for note in notes if note), time.perf_counter() - start)
 
-    def _finish(self, logits: np.ndarray, placed: _Placed, network: float, threshold: float, keep_logits: bool) -> Prediction:
+    def _finish(
+        self, logits: np.ndarray, placed: _Placed, network: float, threshold: float, keep_logits: bool
+    ) -> Prediction:
         """(K,1,h,w) logits on the grid -> maps at the image's size."""
         start = time.perf_counter()
         members = _sigmoid(logits[:, 0])
@@ -145,9 +169,18 @@ class Task:
         mask = probability >= threshold
         note = mask_note(float(mask.mean()), self._foreground)
         runner = self.segmenter.runner
-        timing = Timing(placed.seconds, network, time.perf_counter() - start, runner.name, runner.precision, runner.notes)
-        return Prediction(mask, probability, spread, timing, (*placed.notes, *([note] if note else []), *self.notes), threshold,
-                          logits[:, 0] if keep_logits else None)
+        timing = Timing(
+            placed.seconds, network, time.perf_counter() - start, runner.name, runner.precision, runner.notes
+        )
+        return Prediction(
+            mask,
+            probability,
+            spread,
+            timing,
+            (*placed.notes, *([note] if note else []), *self.notes),
+            threshold,
+            logits[:, 0] if keep_logits else None,
+        )
 
 
 @dataclass(frozen=True)
@@ -159,7 +192,9 @@ class _Placed:
     seconds: float
 
 
-def _prepared_again(segmenter: Segmenter, support: SupportSet, ensemble: Ensemble, aspect: str, normalise: Normalisation) -> Task:
+def _prepared_again(
+    segmenter: Segmenter, support: SupportSet, ensemble: Ensemble, aspect: str, normalise: Normalisation
+) -> Task:
     return segmenter.prepare(support, ensemble, aspect=aspect, normalise=normalise)
 
 

@@ -2,9 +2,9 @@
 
     python -m universeg_rt.benchmarks.cpu.confidence training/data_sets/tune/*.yaml --data-root DATA
 
-Queries are the dev split's images, supports are drawn from the support split. For each candidate: AUROC for finding masks
-of Dice under 0.5, and Spearman's rank correlation with Dice, over all queries, each with its bootstrap standard deviation: whole
-images are drawn, with all draws of their supports.
+Queries are the dev split's images, supports are drawn from the support split. For each candidate: AUROC for finding
+masks of Dice under 0.5, and Spearman's rank correlation with Dice, over all queries, each with its bootstrap standard
+deviation: whole images are drawn, with all draws of their supports.
 """
 
 from __future__ import annotations
@@ -55,7 +55,11 @@ def mean_spread(members: np.ndarray) -> float:
 
 
 CANDIDATES: dict[str, Callable[[np.ndarray], float]] = {
-    "expected Dice": expected, "mean probability inside": mean_inside, "agreement": agreement, "mean spread": mean_spread}
+    "expected Dice": expected,
+    "mean probability inside": mean_inside,
+    "agreement": agreement,
+    "mean spread": mean_spread,
+}
 
 
 def ranks(values: Sequence[float]) -> np.ndarray:
@@ -65,7 +69,8 @@ def ranks(values: Sequence[float]) -> np.ndarray:
 
 
 def auroc(signal: Sequence[float], bad: np.ndarray) -> float:
-    """Probability that a bad mask has a lower signal than a good one; equal signals count half. nan where one kind is missing."""
+    """Probability that a bad mask has a lower signal than a good one; equal signals count half. nan where one kind is
+    missing."""
     good, total = ~bad, len(bad)
     if bad.all() or good.all():
         return float("nan")
@@ -77,7 +82,9 @@ def spearman(a: Sequence[float], b: Sequence[float]) -> float:
     return float(np.corrcoef(ranks(a), ranks(b))[0, 1])
 
 
-def rows_of(segmenter: Segmenter, task: Task, queries: int, ensembles: Sequence[Ensemble], seed: int) -> list[dict[str, float | str]]:
+def rows_of(
+    segmenter: Segmenter, task: Task, queries: int, ensembles: Sequence[Ensemble], seed: int
+) -> list[dict[str, float | str]]:
     """Dice and every candidate's value for up to `queries` images of a task, each with every ensemble."""
     dev, support = task.split("dev"), task.split("support")
     pool = SupportSet.from_arrays(support.images, support.labels)
@@ -86,9 +93,14 @@ def rows_of(segmenter: Segmenter, task: Task, queries: int, ensembles: Sequence[
     for query in seeded(task.name, seed, "queries").permutation(len(dev))[:queries]:
         for each in prepared:
             members = each.member_probabilities(dev.images[query])
-            out.append({"task": task.name, "image": f"{task.name} {query}",
-                        "dice": dice(members.mean(axis=0) >= 0.5, dev.labels[query] > 0),
-                        **{name: candidate(members) for name, candidate in CANDIDATES.items()}})
+            out.append(
+                {
+                    "task": task.name,
+                    "image": f"{task.name} {query}",
+                    "dice": dice(members.mean(axis=0) >= 0.5, dev.labels[query] > 0),
+                    **{name: candidate(members) for name, candidate in CANDIDATES.items()},
+                }
+            )
     return out
 
 
@@ -97,20 +109,28 @@ def summarise(rows: Sequence[dict[str, float | str]]) -> dict[str, dict[str, flo
     scores = np.array([row["dice"] for row in rows], float)
     images = np.array([row["image"] for row in rows])
     places, random = [np.flatnonzero(images == image) for image in np.unique(images)], seeded("", 0, "bootstrap")
-    drawn = [np.concatenate([places[i] for i in random.integers(len(places), size=len(places))]) for _ in range(REPETITIONS)]
+    drawn = [
+        np.concatenate([places[i] for i in random.integers(len(places), size=len(places))]) for _ in range(REPETITIONS)
+    ]
     out = {}
     for name in CANDIDATES:
         values = np.array([row[name] for row in rows], float)
         repeated = [(auroc(values[d], scores[d] < BAD), spearman(values[d], scores[d])) for d in drawn]
         sd = np.nanstd(repeated, axis=0)
-        out[name] = {"auroc": auroc(values, scores < BAD), "spearman": spearman(values, scores),
-                     "auroc_sd": float(sd[0]), "spearman_sd": float(sd[1])}
+        out[name] = {
+            "auroc": auroc(values, scores < BAD),
+            "spearman": spearman(values, scores),
+            "auroc_sd": float(sd[0]),
+            "spearman_sd": float(sd[1]),
+        }
     return out
 
 
 def _main(args: argparse.Namespace) -> int:
     segmenter = Segmenter.open(args.bundle, runner=args.runner, threads=args.threads)
-    ensembles = [Ensemble(args.members, args.support_size, replacement=True, seed=args.seed + i) for i in range(args.draws)]
+    ensembles = [
+        Ensemble(args.members, args.support_size, replacement=True, seed=args.seed + i) for i in range(args.draws)
+    ]
     rows: list[dict[str, float | str]] = []
     for task in (task for path in args.datasets for task in load_dataset(path, args.data_root)):
         rows += rows_of(segmenter, task, args.queries, ensembles, args.seed)
@@ -118,10 +138,14 @@ def _main(args: argparse.Namespace) -> int:
         raise InputError("fewer than two queries; give data sets with images in their dev split")
     summary = summarise(rows)
     bad = sum(float(row["dice"]) < BAD for row in rows)
-    print(f"{len(rows)} queries, {bad} of Dice under {BAD}; K = {args.members}, S = {args.support_size}, {segmenter.runner.name}")
+    print(
+        f"{len(rows)} queries, {bad} of Dice under {BAD}; K = {args.members}, S = {args.support_size}, "
+        f"{segmenter.runner.name}"
+    )
     print("| candidate | AUROC | Spearman |\n| --- | ---: | ---: |")
     for name, figures in summary.items():
-        print(f"| {name} | {figures['auroc']:.3f} ± {figures['auroc_sd']:.3f} | {figures['spearman']:.3f} ± {figures['spearman_sd']:.3f} |")
+        cells = (f"{figures[key]:.3f} ± {figures[f'{key}_sd']:.3f}" for key in ("auroc", "spearman"))
+        print(f"| {name} | {' | '.join(cells)} |")
     if args.output:
         with write_file(args.output) as file:
             file.write((json.dumps({"summary": summary, "rows": rows}, indent=2) + "\n").encode())
@@ -129,8 +153,11 @@ def _main(args: argparse.Namespace) -> int:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    p = argparse.ArgumentParser(prog="universeg_rt.benchmarks.cpu.confidence", description=__doc__,
-                                formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = argparse.ArgumentParser(
+        prog="universeg_rt.benchmarks.cpu.confidence",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     p.add_argument("datasets", type=Path, nargs="+", help="YAML files of data sets (training/README.md)")
     p.add_argument("--data-root", type=Path, required=True, help="folder of their files")
     p.add_argument("--bundle", type=Path, help="bundle folder (the shipped one)")

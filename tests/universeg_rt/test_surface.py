@@ -5,15 +5,23 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import pickle
-import subprocess
-import sys
 from importlib import resources
 
 import numpy as np
 import pytest
 
 import universeg_rt
-from universeg_rt import (BundleError, Ensemble, InputError, Percentiles, RunnerError, Segmenter, SupportSet, Window, available_runners)
+from universeg_rt import (
+    BundleError,
+    Ensemble,
+    InputError,
+    Percentiles,
+    RunnerError,
+    Segmenter,
+    SupportSet,
+    Window,
+    available_runners,
+)
 from universeg_rt.runners import RUNNERS, Options, choose
 from universeg_rt.runners.cpu.onnxruntime import StreamedOnnxRuntime
 
@@ -86,8 +94,13 @@ def test_closing_gives_back_and_says_so(small_bundle, support, image):
     segmenter.close()
     gc.collect()
     assert runner() is None, "nobody holds the runner any more"
-    for call in (lambda: task.predict(image), lambda: segmenter.prepare(support), segmenter.warm_up, lambda: pickle.dumps(segmenter),
-                 lambda: segmenter.estimate(4)):
+    for call in (
+        lambda: task.predict(image),
+        lambda: segmenter.prepare(support),
+        segmenter.warm_up,
+        lambda: pickle.dumps(segmenter),
+        lambda: segmenter.estimate(4),
+    ):
         with pytest.raises(RunnerError, match="this Segmenter is closed|a closed Segmenter cannot be pickled"):
             call()
     assert "closed" in repr(segmenter) and segmenter.runner.name == "onnxruntime"
@@ -114,7 +127,9 @@ def test_thresholds_out_of_range(segmenter, support, image, threshold):
 def test_warming_up_runs_the_runner(segmenter, support, monkeypatch):
     runs = []
     real = StreamedOnnxRuntime._run
-    monkeypatch.setattr(StreamedOnnxRuntime, "_run", lambda self, *given: runs.append(given[1].shape) or real(self, *given))
+    monkeypatch.setattr(
+        StreamedOnnxRuntime, "_run", lambda self, *given: runs.append(given[1].shape) or real(self, *given)
+    )
     segmenter.warm_up()
     segmenter.prepare(support).warm_up()
     assert runs == [(1, 1, *segmenter.grid)] * 3
@@ -153,7 +168,9 @@ def test_colour_is_its_luminance_as_in_the_command(segmenter, tmp_path):
 def test_windows_and_percentiles_hold_for_support_and_query(segmenter):
     images, labels = discs(4)
     images = images.astype(np.float64)
-    clean = segmenter.prepare(SupportSet.from_arrays(np.clip(images, 50, 200), labels)).predict(np.clip(images[0], 50, 200))
+    clean = segmenter.prepare(SupportSet.from_arrays(np.clip(images, 50, 200), labels)).predict(
+        np.clip(images[0], 50, 200)
+    )
     hot = images.copy()
     hot[:, 0, 0] = 1e6
     windowed = np.clip(hot, 50, 200)
@@ -165,13 +182,21 @@ def test_windows_and_percentiles_hold_for_support_and_query(segmenter):
     by_hand = [np.clip(i, *(np.percentile(i, q, method="nearest") for q in (1, 99))) for i in hot]
     ours = segmenter.prepare(SupportSet.from_arrays(hot, labels), normalise=Percentiles(1, 99)).predict(hot[0])
     assert high < 1e6 and low < high
-    assert np.array_equal(ours.probability, segmenter.prepare(SupportSet.from_arrays(by_hand, labels)).predict(by_hand[0]).probability)
+    assert np.array_equal(
+        ours.probability, segmenter.prepare(SupportSet.from_arrays(by_hand, labels)).predict(by_hand[0]).probability
+    )
 
 
-@pytest.mark.parametrize("make, message", [
-    (lambda: Window(3, 3), "the first below the second"), (lambda: Window(0, float("inf")), "finite"), (lambda: Window("a", 2), "finite"),
-    (lambda: Percentiles(-1, 50), "accepted are 0 to 100"), (lambda: Percentiles(60, 40), "the first below"),
-])
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda: Window(3, 3), "the first below the second"),
+        (lambda: Window(0, float("inf")), "finite"),
+        (lambda: Window("a", 2), "finite"),
+        (lambda: Percentiles(-1, 50), "accepted are 0 to 100"),
+        (lambda: Percentiles(60, 40), "the first below"),
+    ],
+)
 def test_ranges_that_cannot_be(make, message):
     with pytest.raises(InputError, match=message):
         make()
@@ -184,10 +209,18 @@ def test_a_window_beside_all_values_is_refused(segmenter, support, image):
         segmenter.prepare(support, normalise=Window(1000, 2000))
 
 
-@pytest.mark.parametrize("options, message", [
-    ({"device": -1}, "device is -1"), ({"device": "0"}, "device is '0'"), ({"tf32": 1}, "tf32 is 1"), ({"plugin": 3}, "plugin is a int"),
-    ({"cache": 3}, "the path is a int"), ({"instructions": 3}, "instructions is 3"), ({"threads": 0}, "threads is 0"),
-])
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"device": -1}, "device is -1"),
+        ({"device": "0"}, "device is '0'"),
+        ({"tf32": 1}, "tf32 is 1"),
+        ({"plugin": 3}, "plugin is a int"),
+        ({"cache": 3}, "the path is a int"),
+        ({"instructions": 3}, "instructions is 3"),
+        ({"threads": 0}, "threads is 0"),
+    ],
+)
 def test_options_of_a_wrong_kind(small_bundle, options, message):
     with pytest.raises(InputError, match=message):
         Segmenter.open(small_bundle, **options)
@@ -236,8 +269,12 @@ def test_what_falls_back_is_logged_and_nothing_is_printed(small_bundle, support,
 def test_texts_are_short(segmenter, support, image):
     task = segmenter.prepare(support, Ensemble(2, 3))
     prediction = task.predict(image)
-    for value, start in ((support, "SupportSet(5 entries, 40x36 uint8, labels mark "), (segmenter, "Segmenter(small, onnxruntime fp32, CPU"),
-                         (task, "Task(small, 5 entries, 2 members of 3"), (prediction, "Prediction(40x36, mask ")):
+    for value, start in (
+        (support, "SupportSet(5 entries, 40x36 uint8, labels mark "),
+        (segmenter, "Segmenter(small, onnxruntime fp32, CPU"),
+        (task, "Task(small, 5 entries, 2 members of 3"),
+        (prediction, "Prediction(40x36, mask "),
+    ):
         assert repr(value).startswith(start) and len(repr(value)) < 140 and "\n" not in repr(value)
 
 
@@ -252,18 +289,3 @@ def test_a_notebook_shows_a_prediction_as_a_picture(segmenter, support, image):
 
 def test_types_come_with_the_package():
     assert resources.files(universeg_rt).joinpath("py.typed").is_file()
-
-
-@pytest.mark.parametrize("module", ["universeg_rt", "universeg_rt.cli.segment"])
-def test_commands_say_their_version(module):
-    done = subprocess.run([sys.executable, "-m", module, "--version"], capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0 and done.stdout.strip().endswith(universeg_rt.__version__)
-
-
-def test_the_package_as_a_command():
-    done = subprocess.run([sys.executable, "-m", "universeg_rt"], capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0 and "onnxruntime: starts here" in done.stdout and "usage:" in done.stdout
-    done = subprocess.run([sys.executable, "-m", "universeg_rt", "segment", "--help"], capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0 and "usage: universeg-segment" in done.stdout
-    done = subprocess.run([sys.executable, "-m", "universeg_rt", "nothing"], capture_output=True, text=True, timeout=60)
-    assert done.returncode == 2 and "'nothing' is no command" in done.stderr

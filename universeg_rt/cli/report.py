@@ -65,8 +65,8 @@ class Report:
         start = time.monotonic()
         rows = [self.rows[name] for name in self._names if name in self.rows]
         scores = [row["dice"] for row in rows if "dice" in row]
-        report = {**self._facts, **self._settings, "complete": complete, "mean_dice": float(np.mean(scores)) if scores else None,
-                  "images": rows}
+        mean = float(np.mean(scores)) if scores else None
+        report = {**self._facts, **self._settings, "complete": complete, "mean_dice": mean, "images": rows}
         with write_file(self.path) as file:
             file.write((json.dumps(report, indent=2) + "\n").encode())
         end = time.monotonic()

@@ -49,7 +49,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--seed", type=int, default=0, help="of the drawing (0)")
     p.add_argument("--aspect", choices=ASPECTS, default="stretch", help="how images get to the network's grid (stretch)")
     spans = p.add_mutually_exclusive_group()
-    spans.add_argument("--window", type=float, nargs=2, metavar=("LOW", "HIGH"), help="clip intensities to this range first")
+    spans.add_argument("--window", type=float, nargs=2, metavar=("LOW", "HIGH"),
+                       help="clip intensities to this range first")
     spans.add_argument("--percentiles", type=float, nargs=2, metavar=("LOW", "HIGH"),
                        help="clip each image to these percentiles of its intensities first, for example 0.5 99.5")
     p.add_argument("--runner", choices=("auto", *RUNNERS), default="auto")
@@ -105,7 +106,8 @@ def _main(args: argparse.Namespace) -> int:
     return 1 if any("error" in row for row in rows) else 0
 
 
-def _row(task: Task, name: str, path: Path, truth_path: Path | None, earlier: dict[str, Any] | None, args: argparse.Namespace) -> dict[str, Any]:
+def _row(task: Task, name: str, path: Path, truth_path: Path | None, earlier: dict[str, Any] | None,
+         args: argparse.Namespace) -> dict[str, Any]:
     """Segment one file, unless its row of an earlier run still holds; what the report says of it, an error included."""
     try:
         hashes = {"sha256": sha256_of(path)}
@@ -121,7 +123,8 @@ def _row(task: Task, name: str, path: Path, truth_path: Path | None, earlier: di
 
 
 def _reviewed(row: dict[str, Any], below: float | None) -> dict[str, Any]:
-    """The row with `review`, whether the mask's confidence is below what was asked for; without it where nothing was."""
+    """The row with `review`, whether the mask's confidence is below what was asked for; without it where nothing
+    was."""
     row = {key: value for key, value in row.items() if key != "review"}
     return row if below is None or "error" in row else {**row, "review": row["confidence"] < below}
 
@@ -262,7 +265,8 @@ def _print_summary(rows: list[dict[str, Any]], output: Path, review_below: float
     print(line)
     if review_below is not None:
         doubtful = sorted((row for row in done if row["review"]), key=lambda row: float(row["confidence"]))
-        print(f"{len(doubtful)} of them to be looked at: confidence below {review_below:g}{', the lowest first' if doubtful else ''}")
+        order = ", the lowest first" if doubtful else ""
+        print(f"{len(doubtful)} of them to be looked at: confidence below {review_below:g}{order}")
         for row in doubtful:
             print(f"  {row['confidence']:.2f}  {row['input']}")
 

@@ -201,7 +201,8 @@ def tinted(grey: np.ndarray, mask: np.ndarray, truth: np.ndarray | None = None) 
     return grey.round().astype(np.uint8)
 
 
-def write_overlay(path: str | os.PathLike[str], image: np.ndarray, mask: np.ndarray, truth: np.ndarray | None = None) -> None:
+def write_overlay(path: str | os.PathLike[str], image: np.ndarray, mask: np.ndarray,
+                  truth: np.ndarray | None = None) -> None:
     write_png(path, overlay(image, mask, truth))
 
 

@@ -38,8 +38,8 @@ class Window:
 
 @dataclass(frozen=True)
 class Percentiles:
-    """Intensities between two percentiles of each image, from 0 to 100; what lies outside is clipped to them, so that a few hot
-    pixels do not set the range. Raises InputError where they are out of range or low is not below high.
+    """Intensities between two percentiles of each image, from 0 to 100; what lies outside is clipped to them, so that
+    a few hot pixels do not set the range. Raises InputError where they are out of range or low is not below high.
     """
 
     low: float = 0.5
@@ -55,7 +55,9 @@ class Percentiles:
         """(H,W) -> (H,W) of the same type."""
         if image.dtype.kind == "b":
             return image
-        low, high = np.percentile(image, (self.low, self.high), method="nearest")  # values that are there: no type changes
+        low, high = np.percentile(
+            image, (self.low, self.high), method="nearest"
+        )  # values that are there: no type changes
         out: np.ndarray = np.clip(image, low, high)
         return out
 
@@ -73,7 +75,8 @@ def check_normalisation(how: object) -> Normalisation:
 
 
 def normalised(image: np.ndarray, how: Normalisation, name: str) -> np.ndarray:
-    """(H,W) float32 in [0, 1]: clipped as `how` says, then by minimum and maximum, which is what the network was trained with.
+    """(H,W) float32 in [0, 1]: clipped as `how` says, then by minimum and maximum, which is what the network was
+    trained with.
 
     InputError where nothing but one value is left of the image.
     """
@@ -81,14 +84,20 @@ def normalised(image: np.ndarray, how: Normalisation, name: str) -> np.ndarray:
         return normalise(image)
     clipped = how.clip(image)
     if clipped.min() == clipped.max():
-        raise InputError(f"{name} is constant within {how} (its values lie from {image.min()} to {image.max()}); give a range that its "
-                         "values span")
+        raise InputError(
+            f"{name} is constant within {how} (its values lie from {image.min()} to {image.max()}); give a range that "
+            "its values span"
+        )
     return normalise(clipped)
 
 
 def _check_range(name: str, low: object, high: object, least: float, most: float) -> None:
     for value in (low, high):
-        if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)) or not math.isfinite(value):
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, (int, float, np.integer, np.floating))
+            or not math.isfinite(value)
+        ):
             raise InputError(f"{name} from {low!r} to {high!r}: give two finite numbers")
     if not least <= low < high <= most:  # type: ignore[operator]  # numbers, as checked above
         raise InputError(f"{name} from {low} to {high}: accepted are {least:g} to {most:g}, the first below the second")

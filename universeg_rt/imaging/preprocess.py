@@ -19,7 +19,8 @@ EXACT = 2**53  # integers up to here are exact in float64
 def check_image(image: np.ndarray, name: str = "image") -> np.ndarray:
     """Return an image as an array (H,W) of real, finite numbers that are not all equal, or raise InputError.
 
-    Colour (H,W,3) or (H,W,4) uint8 becomes its luminance, as a picture read by `files.read_image`; transparency is not used.
+    Colour (H,W,3) or (H,W,4) uint8 becomes its luminance, as a picture read by `files.read_image`; transparency is not
+    used.
     """
     array = _as_array(image, name)
     if is_colour(array):

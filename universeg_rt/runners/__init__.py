@@ -1,7 +1,7 @@
 """Backends behind one contract (`base.Runner`), and the choice among them (`choose`).
 
-A backend is a module of this folder with a class that fulfils `Runner` and has a class method
-`open(bundle, precision, options)`; it imports its library there and not before. A new one is a line in `choose.BACKENDS`.
+A backend is a module of this folder with a class that fulfils `Runner` and has a class method `open(bundle, precision,
+options)`; it imports its library there and not before. A new one is a line in `choose.BACKENDS`.
 """
 
 from __future__ import annotations

@@ -39,8 +39,8 @@ class RunnerState:
 
 
 def available_runners(options: Options | None = None) -> list[RunnerState]:
-    """Of every runner whether it starts here, the fastest first. Opens no bundle, which may still lack what a runner needs: a
-    precision, or an engine for this GPU. Imports the runtimes that are installed."""
+    """Of every runner whether it starts here, the fastest first. Opens no bundle, which may still lack what a runner
+    needs: a precision, or an engine for this GPU. Imports the runtimes that are installed."""
     options = Options() if options is None else options
     out = []
     for name in RUNNERS:
@@ -52,14 +52,21 @@ def available_runners(options: Options | None = None) -> list[RunnerState]:
     return out
 
 
-def open_runner(bundle: Bundle, runner: str = "auto", precision: str = "auto", threads: int | None = None, *,
-                options: Options | None = None) -> Runner:
-    """Start a runner on a bundle; `auto` takes the first of RUNNERS that starts here and says why in `Runner.reason`, and
-    why not those before it in `Runner.passed`.
+def open_runner(
+    bundle: Bundle,
+    runner: str = "auto",
+    precision: str = "auto",
+    threads: int | None = None,
+    *,
+    options: Options | None = None,
+) -> Runner:
+    """Start a runner on a bundle; `auto` takes the first of RUNNERS that starts here and says why in `Runner.reason`,
+    and why not those before it in `Runner.passed`.
 
-    precision `auto` is the backend's own choice. threads: short for Options(threads=...), not together with options. Raises
-    InputError for an unknown runner or precision or a bad option, BundleError where the bundle lacks the precision, RunnerError
-    where the runner cannot start; with `auto` only where none can, and then it says of each why.
+    precision `auto` is the backend's own choice. threads: short for Options(threads=...), not together with options.
+    Raises InputError for an unknown runner or precision or a bad option, BundleError where the bundle lacks the
+    precision, RunnerError where the runner cannot start; with `auto` only where none can, and then it says of each
+    why.
     """
     if runner not in ("auto", *RUNNERS):
         raise InputError(f"runner is {runner!r}; accepted: auto, {', '.join(RUNNERS)}")

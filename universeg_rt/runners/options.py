@@ -18,14 +18,14 @@ AnyPath = str | os.PathLike[str]
 
 @dataclass(frozen=True)
 class Options:
-    """Each runner reads those that concern it. None takes what the environment variable says (`UNIVERSEG_RT_` and the name in
-    capitals, but for threads), else the default.
+    """Each runner reads those that concern it. None takes what the environment variable says (`UNIVERSEG_RT_` and the
+    name in capitals, but for threads), else the default.
 
-    threads: of a CPU runner (one a core). device: the GPU's number (0). device_library: `pycuda` or `cuda-python`, for TensorRT
-    (the first that starts). tf32: let float32 products of `onnxruntime-cuda` be rounded to TF32 (no; the variable: 1).
-    plugin: plugin libraries for TensorRT that are not in their usual place (the variable: separated as in PATH).
-    cache: folder for what can be made again (the user's cache folder). instructions: of the native runner, such as `plain`
-    (auto). Raises InputError for a value of a wrong kind.
+    threads: of a CPU runner (one a core). device: the GPU's number (0). device_library: `pycuda` or `cuda-python`, for
+    TensorRT (the first that starts). tf32: let float32 products of `onnxruntime-cuda` be rounded to TF32 (no; the
+    variable: 1). plugin: plugin libraries for TensorRT that are not in their usual place (the variable: separated as
+    in PATH). cache: folder for what can be made again (the user's cache folder). instructions: of the native runner,
+    such as `plain` (auto). Raises InputError for a value of a wrong kind.
     """
 
     threads: int | None = None
@@ -38,7 +38,9 @@ class Options:
 
     def __post_init__(self) -> None:
         check_threads(self.threads)
-        if self.device is not None and (isinstance(self.device, bool) or not isinstance(self.device, int) or self.device < 0):
+        if self.device is not None and (
+            isinstance(self.device, bool) or not isinstance(self.device, int) or self.device < 0
+        ):
             raise InputError(f"device is {self.device!r}; give the GPU's number, 0 for the first")
         if not isinstance(self.tf32, bool | None):
             raise InputError(f"tf32 is {self.tf32!r}; give True or False")

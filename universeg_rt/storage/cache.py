@@ -55,7 +55,8 @@ class CachedFiles:
                 file.write(hashlib.sha256(content).digest() + content)
         except OSError as error:  # OutputError is one
             reason = error.strerror if not isinstance(error, OutputError) else None
-            self._note(f"the cache {self.folder} cannot be written ({reason or error}); set cache in Segmenter.open, or {VARIABLE}")
+            self._note(f"the cache {self.folder} cannot be written ({reason or error}); set cache in Segmenter.open, or "
+                       f"{VARIABLE}")
 
     def _note(self, text: str) -> None:
         if text not in self.notes:

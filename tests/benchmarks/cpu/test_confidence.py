@@ -10,7 +10,16 @@ import pytest
 pytest.importorskip("torch", reason="data sets are read by the training package: pip install '.[train]'")
 pytest.importorskip("yaml", reason="data sets are read by the training package: pip install '.[train]'")
 
-from universeg_rt.benchmarks.cpu.confidence import CANDIDATES, agreement, auroc, main, mean_inside, mean_spread, ranks, spearman
+from universeg_rt.benchmarks.cpu.confidence import (
+    CANDIDATES,
+    agreement,
+    auroc,
+    main,
+    mean_inside,
+    mean_spread,
+    ranks,
+    spearman,
+)
 
 from ...conftest import discs
 
@@ -35,8 +44,28 @@ def test_the_command_measures_every_candidate(tmp_path, small_bundle, capsys):
     images, labels = discs(20)
     np.savez(tmp_path / "discs.npz", images=images, labels=labels.astype(np.uint8), ids=np.arange(20).astype(str))
     (tmp_path / "discs.yaml").write_text("name: discs\nlicence: none\ntasks:\n  - {name: discs, file: discs.npz}\n")
-    assert main([str(tmp_path / "discs.yaml"), "--data-root", str(tmp_path), "--bundle", str(small_bundle), "--support-size", "3",
-                 "--members", "2", "--draws", "2", "--threads", "1", "--output", str(tmp_path / "out.json")]) == 0
+    assert (
+        main(
+            [
+                str(tmp_path / "discs.yaml"),
+                "--data-root",
+                str(tmp_path),
+                "--bundle",
+                str(small_bundle),
+                "--support-size",
+                "3",
+                "--members",
+                "2",
+                "--draws",
+                "2",
+                "--threads",
+                "1",
+                "--output",
+                str(tmp_path / "out.json"),
+            ]
+        )
+        == 0
+    )
     result = json.loads((tmp_path / "out.json").read_text())
     assert set(result["summary"]) == set(CANDIDATES) and len(result["rows"]) == 8
     assert all(0 <= row["expected Dice"] <= 1 for row in result["rows"])

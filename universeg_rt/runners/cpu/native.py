@@ -27,8 +27,8 @@ class NativeRunner(Runner):
     threads. In int8 the maps of the support entries are held in 8 bits, but for those of blocks that the export left in float;
     the inner blocks' weights come in 8 bits and are expanded to float32 when the file is loaded, so they save no memory here.
 
-    The option `instructions` forces one of INSTRUCTIONS; else that one is taken which has the least to do for the network's
-    features, padded to whole vectors, of those that the processor has.
+    The option `instructions` forces one of INSTRUCTIONS; else that one is taken which has the least to do for the
+    network's features, padded to whole vectors, of those that the processor has.
     """
 
     name = "native"

@@ -54,14 +54,17 @@ def _new_core():
 
 
 def _started() -> tuple[ModuleType, Any, list[str]]:
-    """The module, the shared core and what the processor is; RunnerError with the cure where OpenVINO does not start."""
+    """The module, the shared core and what the processor is; RunnerError with the cure where OpenVINO does not
+    start."""
     try:
         openvino, core = import_openvino(), shared_core()
-        return openvino, core, [str(core.get_property("CPU", name)) for name in ("FULL_DEVICE_NAME", "OPTIMIZATION_CAPABILITIES")]
+        facts = ("FULL_DEVICE_NAME", "OPTIMIZATION_CAPABILITIES")
+        return openvino, core, [str(core.get_property("CPU", name)) for name in facts]
     except ImportError as error:
         raise RunnerError(f"the openvino runner cannot start ({error}); {install_hint('openvino')}") from None
     except Exception as error:  # a broken installation, or one without the CPU plugin
-        raise RunnerError(f"OpenVINO cannot start here: {str(error).strip().splitlines()[-1]}; reinstall openvino") from None
+        said = str(error).strip().splitlines()[-1]
+        raise RunnerError(f"OpenVINO cannot start here: {said}; reinstall openvino") from None
 
 
 class StreamedOpenVino(StagedRunner):

@@ -86,8 +86,8 @@ class OnnxRuntimeCuda(Runner):
         if precision == "auto":
             precision = next((p for p in AUTO if p in have), "fp32")
         *prepare, predict = have[precision].on_device if precision in have else ("whole",)
-        runner = cls(bundle.load(precision, predict), bundle.load(precision, *prepare) if prepare else None, ordinal=_ordinal(options.device),
-                     tf32=options.use_tf32)
+        runner = cls(bundle.load(precision, predict), bundle.load(precision, *prepare) if prepare else None,
+                     ordinal=_ordinal(options.device), tf32=options.use_tf32)
         runner.precision = precision
         return runner
 

@@ -1,7 +1,7 @@
 """Device memory, streams and graphs behind one small interface, so that a runner knows neither pycuda nor cuda-python.
 
-`open_device()` takes the library that is installed (pycuda first); UNIVERSEG_RT_DEVICE_LIBRARY=cuda-python or an argument
-chooses. Both work in the device's primary context, the one that PyTorch, ONNX Runtime and TensorRT use too.
+`open_device()` takes the library that is installed (pycuda first); UNIVERSEG_RT_DEVICE_LIBRARY=cuda-python or an
+argument chooses. Both work in the device's primary context, the one that PyTorch, ONNX Runtime and TensorRT use too.
 """
 
 from __future__ import annotations
@@ -205,9 +205,9 @@ _lock = Lock()
 def open_device(library: str | None = None, ordinal: int | None = None) -> Device:
     """The GPU number `ordinal` through `library`, opened once a process.
 
-    library: of LIBRARIES; None takes UNIVERSEG_RT_DEVICE_LIBRARY, else the first that is installed and starts. ordinal: as
-    CUDA counts; None takes UNIVERSEG_RT_DEVICE, else 0. InputError for an unknown library or a bad number, RunnerError where
-    neither library starts: it names what to install, or what the driver said.
+    library: of LIBRARIES; None takes UNIVERSEG_RT_DEVICE_LIBRARY, else the first that is installed and starts.
+    ordinal: as CUDA counts; None takes UNIVERSEG_RT_DEVICE, else 0. InputError for an unknown library or a bad number,
+    RunnerError where neither library starts: it names what to install, or what the driver said.
     """
     wanted = library or said("device_library")
     if wanted is not None and wanted not in LIBRARIES:

@@ -34,8 +34,8 @@ def choose(bundle: Bundle, builder: str, precision: str, trt: ModuleType, device
            plugins: Sequence[Path]) -> tuple[str, list[Plans]]:
     """Precision and engines to run a bundle with `trt` on `device`, in the bundle's order, the pairs first.
 
-    plugins: libraries to look among first. Those that the engines need are loaded. RunnerError where the bundle has no engine of this builder and precision,
-    EngineError naming every field that differs where it has some and none fits.
+    plugins: libraries to look among first. Those that the engines need are loaded. RunnerError where the bundle has no
+    engine of this builder and precision, EngineError naming every field that differs where it has some and none fits.
     """
     mine = [e for e in bundle.manifest.engines if e.fingerprint.builder == builder]
     wanted = AUTO if precision == "auto" else (precision,)

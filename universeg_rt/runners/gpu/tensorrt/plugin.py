@@ -76,8 +76,8 @@ def load(path: str | Path, tensorrt: ModuleType, libnvinfer: ctypes.CDLL | None 
 
 
 def find(sha256: str, named: Sequence[Path] = ()) -> Path | None:
-    """The plugin library with this sha256: of those named, else beside the kernels of this installation; None where there is
-    none."""
+    """The plugin library with this sha256: of those named, else beside the kernels of this installation; None where
+    there is none."""
     built = sorted((Path(__file__).parents[3] / "kernels" / "lib").glob("libuniverseg_rt_plugin_trt*.so"))
     spec = importlib.util.find_spec("universeg_rt.kernels")  # an editable installation keeps it elsewhere
     for folder in (spec.submodule_search_locations or ()) if spec else ():

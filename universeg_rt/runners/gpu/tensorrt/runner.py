@@ -61,8 +61,8 @@ class TensorRT(Runner):
 
     @classmethod
     def open(cls, bundle: Bundle, precision: str, options: Options) -> TensorRT:
-        """Of the options, device, device_library and plugin have an effect here. Runs the smallest shapes once, so that the
-        first request finds all loaded."""
+        """Of the options, device, device_library and plugin have an effect here. Runs the smallest shapes once, so
+        that the first request finds all loaded."""
         trt = cls._import()
         if not any(e.fingerprint.builder == cls.name for e in bundle.manifest.engines):
             raise RunnerError(f"{bundle.path} holds no {cls.name} engine; build one on this machine with universeg-export "
