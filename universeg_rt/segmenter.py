@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a prediction will cost here: seconds for each image, and bytes of memory for the whole process's network part."""
+    """What a prediction will cost here: seconds for each image, and bytes of memory for the process's network part."""
 
     seconds: float
     bytes: int

@@ -161,7 +161,7 @@ def test_colour_is_its_luminance_as_in_the_command(segmenter, tmp_path):
     assert len(task.predict_batch(colour)) == 3
     with pytest.raises(InputError, match="as one colour image; give image"):
         task.predict_batch(colour[0])
-    with pytest.raises(InputError, match="of uint8"):
+    with pytest.raises(InputError, match="or colour of uint8 .*, not float32"):
         task.predict(colour[0].astype(np.float32))
 
 

@@ -27,8 +27,8 @@ def check_image(image: np.ndarray, name: str = "image") -> np.ndarray:
         check_pixels(array.shape[:2], name)
         array = luminance(array)
     if array.ndim != 2 or 0 in array.shape:
-        hint = ", or a colour one (H,W,3) or (H,W,4) of uint8" if array.ndim == 3 else ""
-        raise InputError(f"{name} has shape {array.shape} and type {array.dtype}; expected one grey image (H,W){hint}")
+        hint = f", or colour of uint8 (H,W,3) or (H,W,4), not {array.dtype}" if array.ndim == 3 else ""
+        raise InputError(f"{name} has shape {array.shape}; expected one grey image (H,W){hint}")
     check_pixels(array.shape, name)
     if array.dtype.kind not in "biuf":
         raise InputError(f"{name} has type {array.dtype}; expected real numbers (integers or floats)")
