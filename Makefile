@@ -6,7 +6,7 @@ PIP = $(BIN)/python -m pip --disable-pip-version-check -q
 # TensorRT-RTX, which builds engines on a CPU too: 147 MB for tests only, and not there for every platform.
 TENSORRT = onnxruntime-ep-nv-tensorrt-rtx-cu13 tensorrt_cu13_bindings
 # The tests require the native runner: they fail where it cannot be built, in place of being skipped.
-TESTED = UNIVERSEG_NATIVE=1
+TESTED = UNIVERSEG_RT_NATIVE=1
 PARTS = pyproject.toml setup.py constraints.txt
 
 .PHONY: demo test bench clean

@@ -1,8 +1,8 @@
 """Installs the five top-level folders as one package, so that nothing called `export` lands in site-packages.
 
 The native CPU runner is compiled where a C++ compiler is found and left out, with a warning, where none is: installing never
-fails for it. UNIVERSEG_NATIVE=0 leaves it out, UNIVERSEG_NATIVE=1 fails where it cannot be built (its tests then fail in place of
-being skipped), UNIVERSEG_BUILD_KERNELS=1 also builds the CUDA kernels that can be built.
+fails for it. UNIVERSEG_RT_NATIVE=0 leaves it out, UNIVERSEG_RT_NATIVE=1 fails where it cannot be built (its tests then fail in place of
+being skipped), UNIVERSEG_RT_BUILD_KERNELS=1 also builds the CUDA kernels that can be built.
 """
 
 import glob
@@ -27,9 +27,9 @@ packages = []
 for package, folder in TOP_LEVEL.items():
     packages += [package] + [f"{package}.{name}" for name in find_packages(folder)]
 
-KERNELS = os.environ.get("UNIVERSEG_BUILD_KERNELS") == "1"  # off: installing needs no compiler
-NATIVE = os.environ.get("UNIVERSEG_NATIVE") != "0"
-REQUIRED = os.environ.get("UNIVERSEG_NATIVE") == "1"
+KERNELS = os.environ.get("UNIVERSEG_RT_BUILD_KERNELS") == "1"  # off: installing needs no compiler
+NATIVE = os.environ.get("UNIVERSEG_RT_NATIVE") != "0"
+REQUIRED = os.environ.get("UNIVERSEG_RT_NATIVE") == "1"
 
 CPU = "kernels/cpu/"
 NATIVE_PARTS = runpy.run_path(CPU + "sources.py")
@@ -37,7 +37,7 @@ SOURCES = NATIVE_PARTS["LIBRARY"] | NATIVE_PARTS["BINDINGS"]
 
 
 class BuildPy(build_py):
-    """With UNIVERSEG_BUILD_KERNELS=1 also builds the native parts of kernels/ that can be built here (kernels/build.py)."""
+    """With UNIVERSEG_RT_BUILD_KERNELS=1 also builds the native parts of kernels/ that can be built here (kernels/build.py)."""
 
     def run(self):
         super().run()
@@ -57,7 +57,7 @@ class BuildExt(build_ext):
                 raise
             print(f"WARNING: universeg_rt is built without its native CPU runner ({type(error).__name__}: {error}). runner=\"auto\" will "
                   "take ONNX Runtime, which is slower. Install GCC or Clang and reinstall universeg_rt to have it; "
-                  "UNIVERSEG_NATIVE=0 leaves it out on purpose.", file=sys.stderr, flush=True)
+                  "UNIVERSEG_RT_NATIVE=0 leaves it out on purpose.", file=sys.stderr, flush=True)
 
     def _build(self, ext):
         import pybind11

@@ -107,18 +107,18 @@ def build_bundle(
             calibration = synthetic_episodes(grid, 0) if calibration is None else calibration
             plan, spared = int8_plan(network, calibration, grid, held_out_tolerance.flipped, progress)
             provenance["calibration"] = {**calibration.provenance(), "blocks_in_float": list(spared)}
-        for name in precisions:
-            precision = Precision(name, np.float16 if name == "fp16" else np.float32, plan if name == "int8" else None)
-            attempts.models[name] = write_models(folder, network, precision, metadata, version)
-        opened = {name: open_models(folder, models, spec) for name, models in attempts.models.items()}
+        for each in precisions:
+            precision = Precision(each, np.float16 if each == "fp16" else np.float32, plan if each == "int8" else None)
+            attempts.models[each] = write_models(folder, network, precision, metadata, version)
+        opened = {each: open_models(folder, models, spec) for each, models in attempts.models.items()}
         held_out, reports, reference = {}, {}, Reference(spec, weights)
         if calibration is not None and "int8" in precisions:
             with attempts.gate("int8", _cure("int8", calibration)):
                 fresh = synthetic_episodes(grid, calibration.seed, HELD_OUT_TASKS, first=HELD_OUT)
                 held_out = {"held_out": check_held_out(opened["int8"], opened["fp32"]["streamed"], fresh, held_out_tolerance, progress)}
-        for name in tuple(attempts.models):
-            with attempts.gate(name, _cure(name, calibration)):
-                reports[name] = check_parity(spec, weights, opened[name], tolerances[name], progress, reference)
+        for each in tuple(attempts.models):
+            with attempts.gate(each, _cure(each, calibration)):
+                reports[each] = check_parity(spec, weights, opened[each], tolerances[each], progress, reference)
         if "int8" in attempts.failed:
             del provenance["calibration"]
         parity = {name: {**report.summary(), **(held_out if name == "int8" else {})} for name, report in reports.items()}

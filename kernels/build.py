@@ -5,7 +5,7 @@
     python -m universeg_rt.kernels.build --cuda --arch 90   only the CUDA library, for one architecture
     python -m universeg_rt.kernels.build --plugin --tensorrt-include /usr/include/x86_64-linux-gnu
 
-Installing universeg_rt never runs this, unless UNIVERSEG_BUILD_KERNELS=1 is set (setup.py). Uses the standard library
+Installing universeg_rt never runs this, unless UNIVERSEG_RT_BUILD_KERNELS=1 is set (setup.py). Uses the standard library
 only, so that it also runs as a script from a plain checkout.
 """
 

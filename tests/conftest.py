@@ -21,17 +21,17 @@ SMALL_GRID = (32, 32)
 
 
 def material(*parts: str) -> Path:
-    """A file of the optional material folder (UNIVERSEG_MATERIAL, else `shared/` beside the clone), or skip."""
-    folder = Path(os.environ.get("UNIVERSEG_MATERIAL", ROOT.parent / "shared"))
+    """A file of the optional material folder (UNIVERSEG_RT_MATERIAL, else `shared/` beside the clone), or skip."""
+    folder = Path(os.environ.get("UNIVERSEG_RT_MATERIAL", ROOT.parent / "shared"))
     path = folder.joinpath(*parts)
     if not path.exists():
-        pytest.skip(f"{'/'.join(parts)} is not in this clone's material folder (set UNIVERSEG_MATERIAL to point to it)")
+        pytest.skip(f"{'/'.join(parts)} is not in this clone's material folder (set UNIVERSEG_RT_MATERIAL to point to it)")
     return path
 
 
 def native_part():
-    """The compiled module of the native runner, or skip; with UNIVERSEG_NATIVE=1, as `make test` sets it, its absence is an error."""
-    if os.environ.get("UNIVERSEG_NATIVE") == "1":
+    """The compiled module of the native runner, or skip; with UNIVERSEG_RT_NATIVE=1, as `make test` sets it, its absence is an error."""
+    if os.environ.get("UNIVERSEG_RT_NATIVE") == "1":
         return importlib.import_module("universeg_rt._native")
     return pytest.importorskip(
         "universeg_rt._native", reason="the native runner is not built here: reinstall universeg_rt where there is a C++ compiler")

@@ -5,10 +5,13 @@
     support = SupportSet.from_arrays(images, labels)
     task = segmenter.prepare(support, Ensemble(members=1, support_size=16))
     prediction = task.predict(image)
+
+`available_runners()` says what runs here.
 """
 
 from __future__ import annotations
 
+import logging
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -20,25 +23,36 @@ if TYPE_CHECKING:
     from .errors import OutputError as OutputError
     from .errors import RunnerError as RunnerError
     from .errors import UniverSegError as UniverSegError
+    from .imaging.normalisation import Percentiles as Percentiles
+    from .imaging.normalisation import Window as Window
+    from .prediction import Prediction as Prediction
+    from .prediction import Timing as Timing
+    from .runners.choose import RunnerState as RunnerState
+    from .runners.choose import available_runners as available_runners
     from .segmenter import Estimate as Estimate
-    from .segmenter import Prediction as Prediction
     from .segmenter import Segmenter as Segmenter
-    from .segmenter import Task as Task
-    from .segmenter import Timing as Timing
     from .support import SupportSet as SupportSet
+    from .task import Task as Task
 
 __version__ = "0.1.0"
 
+# What falls back is logged under this name; where a program sets no logging up, nothing is printed.
+logging.getLogger(__name__).addHandler(logging.NullHandler())
+
 _HOME = {
-    "Bundle": "bundle.bundle", "Ensemble": "ensemble", "SupportSet": "support",
+    "Bundle": "bundle.bundle", "Ensemble": "ensemble", "SupportSet": "support", "Task": "task",
     **dict.fromkeys(("BundleError", "InputError", "OutputError", "RunnerError", "UniverSegError"), "errors"),
-    **dict.fromkeys(("Estimate", "Prediction", "Segmenter", "Task", "Timing"), "segmenter"),
+    **dict.fromkeys(("Estimate", "Segmenter"), "segmenter"),
+    **dict.fromkeys(("Percentiles", "Window"), "imaging.normalisation"),
+    **dict.fromkeys(("Prediction", "Timing"), "prediction"),
+    **dict.fromkeys(("RunnerState", "available_runners"), "runners.choose"),
 }
 __all__ = sorted(_HOME)  # noqa: PLE0605
 
 
 def __getattr__(name: str) -> object:
-    """Import a public name when it is first asked for: a command can then handle an interruption while NumPy is being imported."""
+    """Import a public name when it is first asked for: a command can then handle an interruption while NumPy is being
+    imported."""
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = globals()[name] = getattr(import_module(f".{_HOME[name]}", __name__), name)

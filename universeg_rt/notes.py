@@ -26,7 +26,7 @@ def range_note(normalised: np.ndarray, name: str) -> str | None:
     if (width := (high - low + 1) / (BINS + 1)) >= 0.5:
         return None
     return (f"under 0.1 % of the pixels of {name} set its intensity range: all others lie within {width:.0%} of it; if they are hot "
-            "pixels or burnt-in marks, clip them, for example numpy.clip(image, *numpy.percentile(image, (0.1, 99.9)))")
+            "pixels or burnt-in marks, clip them with prepare(..., normalise=Percentiles(0.1, 99.9))")
 
 
 def label_notes(labels: Sequence[np.ndarray], names: Sequence[str]) -> list[str]:
@@ -57,4 +57,4 @@ def mask_note(share: float, support_share: float) -> str | None:
 
 def fingerprint(on_grid: np.ndarray) -> str:
     """sha256 of an image (H,W) float32 as the network reads it: equal for images that differ in type, scale or file only."""
-    return hashlib.sha256(np.ascontiguousarray(on_grid)).hexdigest()
+    return hashlib.sha256(np.ascontiguousarray(on_grid).data).hexdigest()

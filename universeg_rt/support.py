@@ -15,7 +15,8 @@ from .storage.atomic import write_file
 from .errors import InputError
 from .imaging.files import named_images, read_image, read_label
 from .notes import fingerprint, label_notes, range_note
-from .imaging.preprocess import Placement, check_image, check_label, count_of, normalise
+from .imaging.normalisation import MINMAX, Normalisation, normalised
+from .imaging.preprocess import Placement, check_image, check_label, count_of
 from .storage.reading import is_folder, path_of
 
 
@@ -37,7 +38,8 @@ class SupportSet:
         cls, images: np.ndarray | Sequence[np.ndarray], labels: np.ndarray | Sequence[np.ndarray],
         names: Sequence[str] | None = None,
     ) -> "SupportSet":
-        """images and labels: arrays (N,H,W), or sequences of (H,W). labels: bool, {0, 1} or {0, 255}."""
+        """images and labels: arrays (N,H,W), or sequences of (H,W); colour images (H,W,3) or (H,W,4) of uint8 become
+        their luminance. labels: bool, {0, 1} or {0, 255}."""
         if isinstance(images, np.ndarray) and images.ndim == 2 or isinstance(labels, np.ndarray) and labels.ndim == 2:
             raise InputError("images and labels are single arrays (H,W); give (N,H,W), for one entry image[None]")
         count = count_of(images, "images")
@@ -60,7 +62,7 @@ class SupportSet:
         return cls(tuple(checked_images), tuple(checked_labels), names)
 
     @classmethod
-    def from_folder(cls, path: str | os.PathLike) -> "SupportSet":
+    def from_folder(cls, path: str | os.PathLike[str]) -> "SupportSet":
         """A folder with `images/` and `labels/`, paired by file name (the ending may differ), subfolders included (`p1/001`)."""
         path = path_of(path)
         for part in ("images", "labels"):
@@ -75,7 +77,7 @@ class SupportSet:
         return cls.from_arrays([read_image(images[n]) for n in names], [read_label(labels[n]) for n in names], names)
 
     @classmethod
-    def from_npz(cls, path: str | os.PathLike) -> "SupportSet":
+    def from_npz(cls, path: str | os.PathLike[str]) -> "SupportSet":
         """An .npz with `images` and `labels` (N,H,W), or one that `save` wrote; never unpickles."""
         path = path_of(path)
         data = read_npz(path)
@@ -96,12 +98,12 @@ class SupportSet:
         return cls.from_arrays(images, labels, names)
 
     @classmethod
-    def load(cls, path: str | os.PathLike) -> "SupportSet":
+    def load(cls, path: str | os.PathLike[str]) -> "SupportSet":
         """`from_folder` for a folder, `from_npz` for a file."""
         path = path_of(path)
         return cls.from_folder(path) if is_folder(path) else cls.from_npz(path)
 
-    def save(self, path: str | os.PathLike) -> None:
+    def save(self, path: str | os.PathLike[str]) -> None:
         """Write everything to one .npz, whole or not at all; `from_npz` reads it back with the same sha256."""
         shapes = {image.shape for image in self.images}
         types = {image.dtype for image in self.images}
@@ -111,7 +113,7 @@ class SupportSet:
             arrays = {f"image_{i}": image for i, image in enumerate(self.images)}
             arrays.update({f"label_{i}": label for i, label in enumerate(self.labels)})
         with write_file(path) as file:
-            np.savez_compressed(file, names=np.array(self.names), **arrays)
+            np.savez_compressed(file, names=np.array(self.names), **arrays)  # type: ignore[arg-type]  # allow_pickle's type
 
     @cached_property
     def sha256(self) -> str:
@@ -127,6 +129,17 @@ class SupportSet:
     def __len__(self) -> int:
         return len(self.images)
 
+    def __repr__(self) -> str:
+        shapes = sorted({image.shape for image in self.images})
+        sizes = "x".join(map(str, shapes[0])) if len(shapes) == 1 else f"{len(shapes)} sizes"
+        types = "/".join(sorted({str(image.dtype) for image in self.images}))
+        marked = np.mean([label.mean() for label in self.labels])
+        entries = f"{len(self)} entr{'y' if len(self) == 1 else 'ies'}"
+        return f"SupportSet({entries}, {sizes} {types}, labels mark {marked:.1%} on average)"
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _restored, (self.images, self.labels, self.names)
+
     def subset(self, indices: Sequence[int]) -> "SupportSet":
         """The entries at these indices, in this order; InputError where one is out of range or all labels are empty."""
         count_of(indices, "indices")
@@ -138,23 +151,33 @@ class SupportSet:
         return SupportSet.from_arrays(
             [self.images[i] for i in indices], [self.labels[i] for i in indices], [self.names[i] for i in indices])
 
-    def on_grid(self, grid: tuple[int, int], aspect: str) -> np.ndarray:
+    def on_grid(self, grid: tuple[int, int], aspect: str, normalise: Normalisation = MINMAX) -> np.ndarray:
         """(N,2,H,W) float32 as the network reads it: normalised images and labels on the grid."""
         out = np.empty((len(self), 2, *grid), np.float32)
         for i in range(len(self)):
-            out[i] = self.entry_on_grid(i, grid, aspect)
+            out[i] = self.entry_on_grid(i, grid, aspect, normalise)
         return out
 
-    def entry_on_grid(self, index: int, grid: tuple[int, int], aspect: str) -> np.ndarray:
+    def entry_on_grid(self, index: int, grid: tuple[int, int], aspect: str,
+                      normalise: Normalisation = MINMAX) -> np.ndarray:
         """(2,H,W) float32 of one entry, as `on_grid`."""
-        return self._on_grid(index, grid, aspect)[0]
+        return self._on_grid(index, grid, aspect, normalise)[0]
 
-    def _on_grid(self, index: int, grid: tuple[int, int], aspect: str) -> tuple[np.ndarray, np.ndarray]:
+    def _on_grid(self, index: int, grid: tuple[int, int], aspect: str,
+                 how: Normalisation) -> tuple[np.ndarray, np.ndarray]:
         """`entry_on_grid`, and the normalised image (H,W) at its own size."""
-        image, label = normalise(self.images[index]), self.labels[index]
+        name, label = f"support image {self.names[index]}", self.labels[index]
+        image = normalised(self.images[index], how, name)
         placement = Placement.of(image.shape, grid, aspect)
-        on_grid = placement.normalised_to_grid(image, grid, f"support image {self.names[index]}")
+        on_grid = placement.normalised_to_grid(image, grid, name)
         return np.stack([on_grid, placement.label_to_grid(label, grid)]), image
+
+
+def _restored(images: tuple[np.ndarray, ...], labels: tuple[np.ndarray, ...], names: tuple[str, ...]) -> SupportSet:
+    """A support from a pickle; arrays come out of it writeable."""
+    for array in (*images, *labels):
+        array.flags.writeable = False
+    return SupportSet(images, labels, names)
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,12 +193,13 @@ class Drawn:
     ranges: tuple[str, ...]
 
     @classmethod
-    def of(cls, support: SupportSet, indices: np.ndarray, grid: tuple[int, int], aspect: str) -> "Drawn":
+    def of(cls, support: SupportSet, indices: np.ndarray, grid: tuple[int, int], aspect: str,
+           normalise: Normalisation = MINMAX) -> "Drawn":
         """Raises InputError where no label that marks something is left on the grid, or an image is constant there."""
         on_grid, ranges = np.empty((len(indices), 2, *grid), np.float32), []
         for place, index in enumerate(indices):
-            on_grid[place], normalised = support._on_grid(index, grid, aspect)
-            if note := range_note(normalised, f"support image {support.names[index]}"):
+            on_grid[place], image = support._on_grid(index, grid, aspect, normalise)
+            if note := range_note(image, f"support image {support.names[index]}"):
                 ranges.append(note)
         labels, names = (tuple(values[i] for i in indices) for values in (support.labels, support.names))
         drawn = cls(on_grid, labels, names, tuple(ranges))

@@ -48,8 +48,8 @@ class Library:
     """An opened libsupport_mean.so. Problems are the dictionaries of support_mean.host.problem."""
 
     def __init__(self, path: str | os.PathLike | None = None):
-        """path: the library; None looks at UNIVERSEG_KERNELS and then beside this file. RunnerError where there is none."""
-        path = Path(path or os.environ.get("UNIVERSEG_KERNELS") or Path(__file__).parents[1] / "lib" / "libsupport_mean.so")
+        """path: the library; None looks at UNIVERSEG_RT_KERNELS and then beside this file. RunnerError where there is none."""
+        path = Path(path or os.environ.get("UNIVERSEG_RT_KERNELS") or Path(__file__).parents[1] / "lib" / "libsupport_mean.so")
         try:
             self._library = ctypes.CDLL(str(path))
         except OSError as error:

@@ -27,7 +27,7 @@ class Still(Runner):
     name = "still"
 
     @classmethod
-    def open(cls, bundle, precision, threads):
+    def open(cls, bundle, precision, options):
         return cls()
 
     def _prepare(self, support, weights):

@@ -68,9 +68,9 @@ def test_the_command_runs_as_a_script_without_the_package(tmp_path):
 
 
 def build_without_tools(folder, native: str) -> subprocess.CompletedProcess:
-    """setup.py's build step with a PATH that holds no tool at all; native: UNIVERSEG_NATIVE."""
-    environment = os.environ | {"PATH": "", "CXX": "no-such-compiler", "CC": "no-such-compiler", "UNIVERSEG_BUILD_KERNELS": "0",
-                                "UNIVERSEG_NATIVE": native}
+    """setup.py's build step with a PATH that holds no tool at all; native: UNIVERSEG_RT_NATIVE."""
+    environment = os.environ | {"PATH": "", "CXX": "no-such-compiler", "CC": "no-such-compiler", "UNIVERSEG_RT_BUILD_KERNELS": "0",
+                                "UNIVERSEG_RT_NATIVE": native}
     command = [sys.executable, "setup.py", "-q", "build", "--build-base", folder / "b", "egg_info", "--egg-base", folder]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
     if "No module named 'setuptools'" in done.stderr:

@@ -18,10 +18,10 @@ def training_folder():
 
 @pytest.fixture(scope="session")
 def data_folder():
-    """Real tasks, in the optional material folder (UNIVERSEG_MATERIAL, else `shared/` beside the clone)."""
-    folder = Path(os.environ.get("UNIVERSEG_MATERIAL", ROOT.parent / "shared")) / "data"
+    """Real tasks, in the optional material folder (UNIVERSEG_RT_MATERIAL, else `shared/` beside the clone)."""
+    folder = Path(os.environ.get("UNIVERSEG_RT_MATERIAL", ROOT.parent / "shared")) / "data"
     if not folder.is_dir():
-        pytest.skip("data is not in this clone's material folder (set UNIVERSEG_MATERIAL to point to it)")
+        pytest.skip("data is not in this clone's material folder (set UNIVERSEG_RT_MATERIAL to point to it)")
     return folder
 
 

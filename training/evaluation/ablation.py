@@ -47,7 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("config", type=Path, help="a run's YAML file, from which every variant begins")
     parser.add_argument("study", type=Path, help="YAML file of the variants (see studies/)")
     parser.add_argument("--output", type=Path, required=True, help="folder for the runs, ablation.csv and ablation.md")
-    parser.add_argument("--data-root", default=os.environ.get("UNIVERSEG_DATA", ""))
+    parser.add_argument("--data-root", default=os.environ.get("UNIVERSEG_RT_DATA", ""))
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--threads", type=int, default=1)
     return run_command(run, parser, arguments)

@@ -157,7 +157,7 @@ def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(prog="universeg-evaluate", epilog=EXAMPLE, description=__doc__,
                                 formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("datasets", type=Path, nargs="+", help="YAML files of data sets (training/README.md)")
-    p.add_argument("--data-root", default=os.environ.get("UNIVERSEG_DATA", ""), help="folder of their files (or UNIVERSEG_DATA)")
+    p.add_argument("--data-root", default=os.environ.get("UNIVERSEG_RT_DATA", ""), help="folder of their files (or UNIVERSEG_RT_DATA)")
     p.add_argument("--bundle", type=Path, help="bundle folder (the shipped one)")
     p.add_argument("--runner", default="auto")
     p.add_argument("--precision", default="auto")
@@ -187,7 +187,7 @@ def _main(args: argparse.Namespace) -> int:
     protocol = Protocol(tuple(args.support_sizes), tuple(args.members), args.queries, args.bootstrap, args.seed, args.leave_one_out)
     pools = PoolProtocol(tuple(args.pools), args.repetitions, args.queries, args.seed) if args.pools else None
     if not args.data_root:
-        raise InputError("say where the data sets' files are with --data-root or UNIVERSEG_DATA")
+        raise InputError("say where the data sets' files are with --data-root or UNIVERSEG_RT_DATA")
     tasks = [task for path in args.datasets for task in load_dataset(path, args.data_root)]
     if args.tasks:
         unknown = set(args.tasks) - {t.name for t in tasks}

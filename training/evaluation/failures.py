@@ -132,7 +132,7 @@ def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(prog="python -m universeg_rt.training.evaluation.failures", description=__doc__,
                                 formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("datasets", type=Path, nargs="+", help="YAML files of data sets")
-    p.add_argument("--data-root", default=os.environ.get("UNIVERSEG_DATA", ""))
+    p.add_argument("--data-root", default=os.environ.get("UNIVERSEG_RT_DATA", ""))
     p.add_argument("--bundle", type=Path, help="bundle folder (the shipped one)")
     p.add_argument("--runner", default="auto")
     p.add_argument("--precision", default="auto")
@@ -153,7 +153,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _main(args: argparse.Namespace) -> int:
     if not args.data_root:
-        raise InputError("say where the data sets' files are with --data-root or UNIVERSEG_DATA")
+        raise InputError("say where the data sets' files are with --data-root or UNIVERSEG_RT_DATA")
     if min(args.support_size, args.queries, args.worst) < 1:
         raise InputError("support-size, queries and worst must be positive")
     tasks = [task for path in args.datasets for task in load_dataset(path, args.data_root)]

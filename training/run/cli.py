@@ -21,8 +21,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="universeg-train", description=__doc__)
     parser.add_argument("config", type=Path, help="YAML file of the run (see configs/)")
     parser.add_argument("--output", type=Path, required=True, help="folder of the run; a run that lies there goes on")
-    parser.add_argument("--data-root", default=os.environ.get("UNIVERSEG_DATA", ""),
-                        help="folder of the data sets' files (or UNIVERSEG_DATA)")
+    parser.add_argument("--data-root", default=os.environ.get("UNIVERSEG_RT_DATA", ""),
+                        help="folder of the data sets' files (or UNIVERSEG_RT_DATA)")
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (torchrun sets N)")
     parser.add_argument("--weights", type=Path, help="weights to begin a new run from, a .safetensors file or a bundle; a run "
                                                      "with a state goes on from that")
@@ -50,7 +50,7 @@ def train(options: argparse.Namespace) -> int:
     make_folder(options.output)
     root = options.data_root or config.data.data_root
     if not root and (config.data.datasets or config.validation.datasets):
-        raise InputError("the config names data sets; say where their files are with --data-root or UNIVERSEG_DATA")
+        raise InputError("the config names data sets; say where their files are with --data-root or UNIVERSEG_RT_DATA")
     held_out = [t for path in config.validation.datasets for t in load_dataset(path, root)
                 if not config.validation.tasks or t.name in config.validation.tasks]
     tasks = [t.split(*config.data.splits) for path in config.data.datasets for t in load_dataset(path, root)

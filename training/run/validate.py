@@ -71,7 +71,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m universeg_rt.training.run.validate", description=main.__doc__)
     parser.add_argument("weights", type=Path, help="a .safetensors file")
     parser.add_argument("datasets", nargs="+", help="YAML files of data sets")
-    parser.add_argument("--data-root", default=os.environ.get("UNIVERSEG_DATA", ""))
+    parser.add_argument("--data-root", default=os.environ.get("UNIVERSEG_RT_DATA", ""))
     parser.add_argument("--tasks", nargs="+", help="names of tasks; all where not given")
     parser.add_argument("--split", default="test", choices=["support", "dev", "test"])
     parser.add_argument("--size", type=int, default=128)

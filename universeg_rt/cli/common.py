@@ -20,7 +20,10 @@ CLOSED = 141  # what a shell gives for a program that SIGPIPE ended: 128 + 13, b
 
 
 def run_command(body: Callable[[argparse.Namespace], int], parser: argparse.ArgumentParser, arguments: list[str] | None) -> int:
-    """Parse and run `body`, as `guarded` does."""
+    """Parse and run `body`, as `guarded` does; every command has --version."""
+    from .. import __version__
+
+    parser.add_argument("--version", action="version", version=f"{parser.prog} {__version__}")
     return guarded(parser.prog, lambda: body(parser.parse_args(arguments)))
 
 
@@ -85,7 +88,7 @@ def _terminated_like_interrupted() -> Iterator[None]:
         yield  # signals belong to the main thread
         return
 
-    def interrupt(*_) -> None:
+    def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
     before = signal.signal(signal.SIGTERM, interrupt)

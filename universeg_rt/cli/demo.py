@@ -48,7 +48,8 @@ def load_slices() -> dict[str, np.ndarray]:
     folder = Path(spec.origin).parent / "datasets" / "data"
     out = {}
     for name, file in FILES.items():
-        volume = np.asanyarray(nibabel.as_closest_canonical(nibabel.load(folder / file)).dataobj)
+        upright = nibabel.as_closest_canonical(nibabel.load(folder / file))  # type: ignore[no-untyped-call]
+        volume = np.asanyarray(upright.dataobj)
         slices = np.flip(np.transpose(volume, (2, 1, 0)), axis=1)
         out[name] = np.ascontiguousarray(slices if name == "T1" else slices > 0.5 * volume.max())
     return out

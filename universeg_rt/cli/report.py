@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -24,9 +25,9 @@ class Report:
     settings: what the results depend on; a report of other settings is not gone on with. facts: what else is said of the run.
     """
 
-    def __init__(self, folder: Path, settings: dict, facts: dict, names: Sequence[str]) -> None:
+    def __init__(self, folder: Path, settings: dict[str, Any], facts: dict[str, Any], names: Sequence[str]) -> None:
         self.path = folder / REPORT
-        self.rows: dict[str, dict] = {}
+        self.rows: dict[str, dict[str, Any]] = {}
         self._settings, self._facts, self._names = json.loads(json.dumps(settings)), facts, names
         self._due = 0.0
 
@@ -37,7 +38,7 @@ class Report:
         except OSError as error:
             raise OutputError(f"cannot remove {self.path}: {reason(error)}; choose another --output") from None
 
-    def earlier_rows(self) -> dict[str, dict]:
+    def earlier_rows(self) -> dict[str, dict[str, Any]]:
         """Rows of the report that lies there, by name; none where there is none.
 
         Raises InputError where it is damaged or of other settings.
@@ -53,7 +54,7 @@ class Report:
             raise InputError(f"{self.path} is of another run ({shown}); give what it was made with, or leave --resume out to start anew")
         return rows
 
-    def add(self, name: str, row: dict) -> None:
+    def add(self, name: str, row: dict[str, Any]) -> None:
         """Take in an image's row, and write the report if it has not been for a moment."""
         self.rows[name] = {"name": name, **row}
         if time.monotonic() >= self._due:
@@ -64,7 +65,8 @@ class Report:
         start = time.monotonic()
         rows = [self.rows[name] for name in self._names if name in self.rows]
         scores = [row["dice"] for row in rows if "dice" in row]
-        report = {**self._facts, **self._settings, "complete": complete, "mean_dice": float(np.mean(scores)) if scores else None, "images": rows}
+        mean = float(np.mean(scores)) if scores else None
+        report = {**self._facts, **self._settings, "complete": complete, "mean_dice": mean, "images": rows}
         with write_file(self.path) as file:
             file.write((json.dumps(report, indent=2) + "\n").encode())
         end = time.monotonic()

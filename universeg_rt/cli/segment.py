@@ -7,6 +7,7 @@ import os
 import platform
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -15,12 +16,15 @@ from ..ensemble import Ensemble
 from ..errors import InputError, OutputError, UniverSegError
 from ..imaging.files import add_named, named_images, read_image, read_label, write_array, write_mask, write_overlay
 from ..imaging.metrics import dice
+from ..imaging.normalisation import MINMAX, Normalisation, Percentiles, Window
 from ..imaging.preprocess import ASPECTS, check_label
 from ..storage.reading import is_folder, reason, sha256_of
 from ..runners import PRECISIONS, RUNNERS
 from ..runners.libraries import runtime_versions
-from ..segmenter import Prediction, Segmenter, Task
+from ..prediction import Prediction
+from ..segmenter import Segmenter
 from ..support import SupportSet
+from ..task import Task
 from .common import run_command, say
 from .report import REPORT, Report
 
@@ -46,12 +50,19 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--replacement", action="store_true", help="draw entries with replacement")
     p.add_argument("--seed", type=int, default=0, help="seed of the drawing (0)")
     p.add_argument("--aspect", choices=ASPECTS, default="stretch", help="how images get to the network's grid (stretch)")
+    spans = p.add_mutually_exclusive_group()
+    spans.add_argument("--window", type=float, nargs=2, metavar=("LOW", "HIGH"),
+                       help="clip intensities to this range first")
+    spans.add_argument("--percentiles", type=float, nargs=2, metavar=("LOW", "HIGH"),
+                       help="clip each image to these percentiles of its intensities first, for example 0.5 99.5")
     p.add_argument("--runner", choices=("auto", *RUNNERS), default="auto")
     p.add_argument("--precision", choices=("auto", *PRECISIONS), default="auto", help="(auto: the runner's own choice)")
     p.add_argument("--threads", type=int, help="threads of a CPU runner, 1 to 256 (one a core)")
     p.add_argument("--probabilities", action="store_true", help="also write probabilities/NAME.npy and spread/NAME.npy, float32 (H,W)")
     p.add_argument("--overlays", action="store_true", help="also write overlays/NAME.png")
     p.add_argument("--truth", type=Path, help="folder of true masks by the same names: reports Dice")
+    p.add_argument("--review-below", type=float, metavar="X",
+                   help="name the images whose mask has a confidence below X, from 0 to 1, to be looked at")
     p.add_argument("--resume", action="store_true", help=f"go on where a run with the same options stood, by its {REPORT}")
     return p
 
@@ -61,15 +72,17 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _main(args: argparse.Namespace) -> int:
-    from tqdm import tqdm
+    from tqdm import tqdm  # type: ignore[import-untyped]  # it comes without types
 
     # Everything is read and checked before anything is written.
+    if args.review_below is not None and not 0 <= args.review_below <= 1:
+        raise InputError(f"--review-below is {args.review_below}; give a confidence from 0 to 1")
     support = SupportSet.load(args.support)
     ensemble = Ensemble(args.members, args.support_size, args.replacement, args.seed)
     queries = _queries(args.input, args.output)
     truths = named_images(args.truth) if args.truth else {}
     segmenter = Segmenter.open(args.bundle, runner=args.runner, precision=args.precision, threads=args.threads)
-    task = segmenter.prepare(support, ensemble, aspect=args.aspect)
+    task = segmenter.prepare(support, ensemble, aspect=args.aspect, normalise=_normalisation(args))
     report = Report(args.output, _settings(args, task), _facts(task), list(queries))
     earlier = report.earlier_rows() if args.resume else {}
     _make_folders(args)
@@ -78,12 +91,13 @@ def _main(args: argparse.Namespace) -> int:
     complete = False
     try:
         for name, path in tqdm(queries.items(), desc="segmenting", unit="image"):
-            report.add(name, _row(task, name, path, truths.get(name), earlier.get(name), args))
+            row = _row(task, name, path, truths.get(name), earlier.get(name), args)
+            report.add(name, _reviewed(row, args.review_below))
         complete = True
     finally:  # an interruption too leaves a report of what is there
         report.write(complete)
     rows = list(report.rows.values())
-    _print_summary(rows, args.output)
+    _print_summary(rows, args.output, args.review_below)
     for note in task.notes:
         say(f"universeg-segment: note on the support: {note}")
     for row in rows:
@@ -94,7 +108,8 @@ def _main(args: argparse.Namespace) -> int:
     return 1 if any("error" in row for row in rows) else 0
 
 
-def _row(task: Task, name: str, path: Path, truth_path: Path | None, earlier: dict | None, args: argparse.Namespace) -> dict:
+def _row(task: Task, name: str, path: Path, truth_path: Path | None, earlier: dict[str, Any] | None,
+         args: argparse.Namespace) -> dict[str, Any]:
     """Segment one file, unless its row of an earlier run still holds; what the report says of it, an error included."""
     try:
         hashes = {"sha256": sha256_of(path)}
@@ -109,13 +124,26 @@ def _row(task: Task, name: str, path: Path, truth_path: Path | None, earlier: di
         return {"input": str(path), "error": f"{path} cannot be segmented ({type(error).__name__}: {reason(error)})"}
 
 
-def _holds(row: dict, hashes: dict[str, str], output: Path) -> bool:
+def _reviewed(row: dict[str, Any], below: float | None) -> dict[str, Any]:
+    """The row with `review`, whether the mask's confidence is below what was asked for; without it where nothing
+    was."""
+    row = {key: value for key, value in row.items() if key != "review"}
+    return row if below is None or "error" in row else {**row, "review": row["confidence"] < below}
+
+
+def _normalisation(args: argparse.Namespace) -> Normalisation:
+    if args.window:
+        return Window(*args.window)
+    return Percentiles(*args.percentiles) if args.percentiles else MINMAX
+
+
+def _holds(row: dict[str, Any], hashes: dict[str, str], output: Path) -> bool:
     """Whether the row is of files with these hashes, has no error, and what it names is there."""
     same = {key: row.get(key) for key in ("sha256", "truth_sha256") if key in row} == hashes
     return same and "error" not in row and all((output / row[key]).is_file() for key in OUTPUTS if key in row)
 
 
-def _segment(task: Task, name: str, path: Path, truth_path: Path | None, args: argparse.Namespace) -> dict:
+def _segment(task: Task, name: str, path: Path, truth_path: Path | None, args: argparse.Namespace) -> dict[str, Any]:
     """Segment one file and write its results; its files, figures and notes."""
     notes: list[str] = []
     image = read_image(path, notes)
@@ -145,13 +173,13 @@ def _target(output: Path, folder: str, name: str, ending: str) -> str:
     return f"{folder}/{name}{ending}"
 
 
-def _figures(prediction: Prediction, truth: np.ndarray | None) -> dict:
+def _figures(prediction: Prediction, truth: np.ndarray | None) -> dict[str, Any]:
     timing = prediction.timing
-    figures = {
+    figures: dict[str, Any] = {
         "size": list(prediction.mask.shape),
         "foreground_pixels": int(prediction.mask.sum()),
         "foreground_share": float(prediction.mask.mean()),
-        "mean_spread": float(prediction.spread.mean()),
+        "confidence": prediction.confidence,
         "seconds": {"preprocess": timing.preprocess, "network": timing.network, "postprocess": timing.postprocess},
     }
     if truth is not None:
@@ -205,7 +233,7 @@ def _outputs(args: argparse.Namespace) -> list[str]:
     return ["masks"] + ["probabilities", "spread"] * args.probabilities + ["overlays"] * args.overlays
 
 
-def _settings(args: argparse.Namespace, task: Task) -> dict:
+def _settings(args: argparse.Namespace, task: Task) -> dict[str, Any]:
     """What the results depend on, but for the queries."""
     manifest, runner, ensemble = task.segmenter.bundle.manifest, task.segmenter.runner, task.ensemble
     return {
@@ -215,11 +243,12 @@ def _settings(args: argparse.Namespace, task: Task) -> dict:
         "ensemble": {"members": ensemble.members, "support_size": ensemble.support_size or len(task.support),
                      "replacement": ensemble.replacement, "seed": ensemble.seed},
         "aspect": args.aspect,
+        "normalise": str(task.normalise),
         "outputs": _outputs(args),
     }
 
 
-def _facts(task: Task) -> dict:
+def _facts(task: Task) -> dict[str, Any]:
     from .. import __version__
 
     versions = {"universeg_rt": __version__, **runtime_versions(), "numpy": np.__version__,
@@ -227,7 +256,7 @@ def _facts(task: Task) -> dict:
     return {"versions": versions, "runner_reason": task.segmenter.runner.reason, "notes": task.notes}
 
 
-def _print_summary(rows: list[dict], output: Path) -> None:
+def _print_summary(rows: list[dict[str, Any]], output: Path, review_below: float | None) -> None:
     done = [row for row in rows if "error" not in row]
     line = f"{len(done)} of {len(rows)} images segmented, masks and {REPORT} in {output}"
     if done:
@@ -236,6 +265,12 @@ def _print_summary(rows: list[dict], output: Path) -> None:
     if scores:
         line += f"; mean Dice {np.mean(scores):.3f}"
     print(line)
+    if review_below is not None:
+        doubtful = sorted((row for row in done if row["review"]), key=lambda row: float(row["confidence"]))
+        order = ", the lowest first" if doubtful else ""
+        print(f"{len(doubtful)} of them to be looked at: confidence below {review_below:g}{order}")
+        for row in doubtful:
+            print(f"  {row['confidence']:.2f}  {row['input']}")
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -22,7 +23,7 @@ SUFFIXES = (*FORMATS, ".npy")
 COLOUR = ("RGB", "RGBA", "CMYK", "YCbCr", "LA", "PA", "P", "HSV", "LAB")
 
 
-def read_image(path: str | os.PathLike, notes: list[str] | None = None) -> np.ndarray:
+def read_image(path: str | os.PathLike[str], notes: list[str] | None = None) -> np.ndarray:
     """A picture as (H,W), upright as its EXIF orientation says: grey as it is (8 or 16 bits), colour as luminance.
 
     A .npy array comes unchanged. notes: what was done to the picture is appended. Raises InputError naming a file that is
@@ -40,7 +41,7 @@ def read_image(path: str | os.PathLike, notes: list[str] | None = None) -> np.nd
         return np.array(picture.convert("L") if picture.mode in COLOUR else picture)
 
 
-def read_label(path: str | os.PathLike, notes: list[str] | None = None) -> np.ndarray:
+def read_label(path: str | os.PathLike[str], notes: list[str] | None = None) -> np.ndarray:
     """A mask as (H,W), upright as its EXIF orientation says: pictures with a palette by their indices, all else as `read_image`.
 
     Index 0 is the background. Raises InputError as `read_image` does; where a palette shows index 0 brighter or less transparent than
@@ -60,7 +61,7 @@ def read_label(path: str | os.PathLike, notes: list[str] | None = None) -> np.nd
 
 
 @contextmanager
-def opened(path: Path, notes: list[str]) -> Iterator:
+def opened(path: Path, notes: list[str]) -> Iterator[Any]:
     """A picture of one frame, loaded and upright; what goes wrong in the block is an InputError that names the file."""
     from PIL import Image, ImageOps
 
@@ -89,14 +90,14 @@ def opened(path: Path, notes: list[str]) -> Iterator:
             yield picture
 
 
-def _orientation(picture) -> int:
+def _orientation(picture: Any) -> int:
     try:
-        return picture.getexif().get(0x0112, 1)
+        return int(picture.getexif().get(0x0112, 1))
     except Exception:  # a damaged EXIF block beside a good picture
         return 1
 
 
-def _is_cut_to_eight_bits(picture) -> bool:
+def _is_cut_to_eight_bits(picture: Any) -> bool:
     """Whether the file holds 16 bits of several channels, of which Pillow keeps the upper 8."""
     if picture.format not in ("PNG", "TIFF") or picture.mode.startswith("I"):
         return False
@@ -104,25 +105,25 @@ def _is_cut_to_eight_bits(picture) -> bool:
     return any(";16" in mode for mode in modes)
 
 
-def _is_misread_bitmap(picture) -> bool:
+def _is_misread_bitmap(picture: Any) -> bool:
     """Whether Pillow takes the bytes of a BMP for single bits: it looks at the number of colours, not at the bits of a pixel."""
     if picture.format != "BMP" or picture.mode != "1" or not picture.tile or not isinstance(picture.tile[0][3], tuple):
         return False
     row_of_bits = (picture.width + 31) // 32 * 4
-    return picture.tile[0][3][1] != row_of_bits
+    return bool(picture.tile[0][3][1] != row_of_bits)
 
 
-def _is_transparent(picture) -> bool:
+def _is_transparent(picture: Any) -> bool:
     if "A" in picture.getbands():
-        return picture.getchannel("A").getextrema()[0] < 255
+        return bool(picture.getchannel("A").getextrema()[0] < 255)
     if "transparency" not in picture.info:
         return False
     if picture.mode.startswith("I"):  # one grey value stands for nothing
         return bool((np.array(picture) == picture.info["transparency"]).any())
-    return picture.convert("RGBA").getchannel("A").getextrema()[0] < 255
+    return bool(picture.convert("RGBA").getchannel("A").getextrema()[0] < 255)
 
 
-def _indices(path: Path, picture) -> np.ndarray:
+def _indices(path: Path, picture: Any) -> np.ndarray:
     """(H,W) indices into the palette; InputError where index 0 looks like the mark rather than the background."""
     indices = np.array(picture)
     looks = {}  # opacity and brightness of each index that is there, by one pixel of it: the whole picture in colour takes much memory
@@ -138,7 +139,7 @@ def _indices(path: Path, picture) -> np.ndarray:
     return indices
 
 
-def named_images(folder: str | os.PathLike, without: Path | None = None) -> dict[str, Path]:
+def named_images(folder: str | os.PathLike[str], without: Path | None = None) -> dict[str, Path]:
     """All image files in a folder and its subfolders, by their path in it without the ending (`p1/001`), sorted by it.
 
     without: a folder that is left out. Hidden files and folders are left out too. InputError where there is none, where two differ
@@ -171,12 +172,12 @@ def _walk(folder: Path, without: Path | None) -> Iterator[Path]:
         yield from (Path(root) / n for n in names if not n.startswith(".") and Path(n).suffix.lower() in SUFFIXES)
 
 
-def write_mask(path: str | os.PathLike, mask: np.ndarray) -> None:
+def write_mask(path: str | os.PathLike[str], mask: np.ndarray) -> None:
     """(H,W) bool -> 8-bit grey PNG, 0 and 255."""
     write_png(path, mask.astype(np.uint8) * 255)
 
 
-def write_array(path: str | os.PathLike, array: np.ndarray) -> None:
+def write_array(path: str | os.PathLike[str], array: np.ndarray) -> None:
     """An array as .npy."""
     with write_file(path) as file:
         np.save(file, array)
@@ -186,7 +187,12 @@ def overlay(image: np.ndarray, mask: np.ndarray, truth: np.ndarray | None = None
     """(H,W,3) uint8: the image in grey, the mask tinted orange with its outline, the truth's outline in cyan."""
     from .preprocess import normalise
 
-    grey = np.repeat((normalise(np.asarray(image)) * 255)[:, :, None], 3, axis=2)
+    return tinted(normalise(np.asarray(image)), mask, truth)
+
+
+def tinted(grey: np.ndarray, mask: np.ndarray, truth: np.ndarray | None = None) -> np.ndarray:
+    """As `overlay`, of grey values (H,W) in [0, 1]."""
+    grey = np.repeat((grey * 255)[:, :, None], 3, axis=2)
     inside = mask.astype(bool)
     grey[inside] = 0.65 * grey[inside] + 0.35 * np.array([255, 120, 0])
     grey[_outline(inside)] = (255, 140, 0)
@@ -195,7 +201,8 @@ def overlay(image: np.ndarray, mask: np.ndarray, truth: np.ndarray | None = None
     return grey.round().astype(np.uint8)
 
 
-def write_overlay(path: str | os.PathLike, image: np.ndarray, mask: np.ndarray, truth: np.ndarray | None = None) -> None:
+def write_overlay(path: str | os.PathLike[str], image: np.ndarray, mask: np.ndarray,
+                  truth: np.ndarray | None = None) -> None:
     write_png(path, overlay(image, mask, truth))
 
 
@@ -203,13 +210,20 @@ def _outline(mask: np.ndarray) -> np.ndarray:
     """Pixels of the mask with a neighbour (of four) outside it."""
     padded = np.pad(mask, 1)
     core = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
-    return mask & ~core
+    outline: np.ndarray = mask & ~core
+    return outline
 
 
-def write_png(path: str | os.PathLike, pixels: np.ndarray) -> None:
+def png_bytes(pixels: np.ndarray) -> bytes:
+    """(H,W) or (H,W,3) uint8 as a PNG."""
     from PIL import Image
 
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def write_png(path: str | os.PathLike[str], pixels: np.ndarray) -> None:
+    data = png_bytes(pixels)
     with write_file(path) as file:
-        file.write(buffer.getvalue())
+        file.write(data)

@@ -7,6 +7,13 @@ import numpy as np
 from ..errors import InputError
 
 
+def expected_dice(probability: np.ndarray, mask: np.ndarray) -> float:
+    """2Σpm / (Σp + Σm) of probabilities p and a bool mask m of one shape: the Dice to expect if each pixel is marked
+    with its probability. From 0 to 1; 0 where the mask is empty."""
+    total = float(probability.sum(dtype=np.float64)) + int(mask.sum())
+    return 2 * float(probability[mask].sum(dtype=np.float64)) / total if total else 0.0
+
+
 def dice(mask: np.ndarray, truth: np.ndarray) -> float:
     """Dice score 2|A∩B| / (|A|+|B|) of two bool masks of one shape, from 0 to 1; two empty masks agree (1).
 

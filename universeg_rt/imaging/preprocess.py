@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sized
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,10 +17,17 @@ EXACT = 2**53  # integers up to here are exact in float64
 
 
 def check_image(image: np.ndarray, name: str = "image") -> np.ndarray:
-    """Return an image as an array (H,W) of real, finite numbers that are not all equal, or raise InputError."""
+    """Return an image as an array (H,W) of real, finite numbers that are not all equal, or raise InputError.
+
+    Colour (H,W,3) or (H,W,4) uint8 becomes its luminance, as a picture read by `files.read_image`; transparency is not
+    used.
+    """
     array = _as_array(image, name)
+    if is_colour(array):
+        check_pixels(array.shape[:2], name)
+        array = luminance(array)
     if array.ndim != 2 or 0 in array.shape:
-        hint = "; convert colour to grey first, give one channel" if array.ndim == 3 else ""
+        hint = f", or colour of uint8 (H,W,3) or (H,W,4), not {array.dtype}" if array.ndim == 3 else ""
         raise InputError(f"{name} has shape {array.shape}; expected one grey image (H,W){hint}")
     check_pixels(array.shape, name)
     if array.dtype.kind not in "biuf":
@@ -32,7 +40,19 @@ def check_image(image: np.ndarray, name: str = "image") -> np.ndarray:
     return array
 
 
-def check_pixels(shape: tuple[int, int], name: str) -> None:
+def is_colour(array: np.ndarray) -> bool:
+    """Whether it is a colour image (H,W,3) or (H,W,4) of uint8."""
+    return array.ndim == 3 and array.shape[2] in (3, 4) and array.dtype == np.uint8 and 0 not in array.shape
+
+
+def luminance(colour: np.ndarray) -> np.ndarray:
+    """(H,W,3) or (H,W,4) uint8 -> (H,W) uint8, as Pillow weighs the channels (ITU-R 601-2)."""
+    from PIL import Image
+
+    return np.asarray(Image.fromarray(np.ascontiguousarray(colour[..., :3])).convert("L"))
+
+
+def check_pixels(shape: tuple[int, ...], name: str) -> None:
     """Raise InputError where an image of this shape (H,W) has more than MAX_PIXELS."""
     if shape[0] * shape[1] > MAX_PIXELS:
         raise InputError(f"{name} is {shape[0]}x{shape[1]}; accepted: at most {MAX_PIXELS:,} pixels; make it smaller or cut it first, "
@@ -41,10 +61,12 @@ def check_pixels(shape: tuple[int, int], name: str) -> None:
 
 def count_of(values: object, name: str) -> int:
     """How many there are, or InputError where that cannot be told (a single number, a generator, None)."""
+    if not isinstance(values, Sized):
+        raise InputError(f"{name} is a {type(values).__name__}; give an array (N,H,W) or a list of arrays (H,W)")
     try:
         return len(values)
-    except TypeError:
-        raise InputError(f"{name} is a {type(values).__name__}; give an array (N,H,W) or a list of arrays (H,W)") from None
+    except TypeError:  # an array of no dimensions has a length that it refuses to tell
+        raise InputError(f"{name} is a single value; give an array (N,H,W) or a list of arrays (H,W)") from None
 
 
 def check_label(label: np.ndarray, shape: tuple[int, int], name: str = "label") -> np.ndarray:
@@ -60,10 +82,11 @@ def check_label(label: np.ndarray, shape: tuple[int, int], name: str = "label") 
     if array.dtype.kind not in "biuf":
         raise InputError(f"{name} has type {array.dtype}; expected bool or the numbers 0 and 1")
     if array.dtype.kind == "b":
-        return array.copy()
+        return np.array(array)
     values = np.unique(array)
     if np.isin(values, (0, 1)).all() or np.isin(values, (0, 255)).all():
-        return array != 0
+        marked: np.ndarray = array != 0
+        return marked
     shown = ", ".join(str(v) for v in values[:6]) + (", ..." if len(values) > 6 else "")
     marks = values[(values != 0) & np.isfinite(values)]
     cure = f"for example label == {marks[-1]} to mark what holds {marks[-1]}" if len(marks) else "0 for background and 1 for what is marked"
@@ -72,7 +95,7 @@ def check_label(label: np.ndarray, shape: tuple[int, int], name: str = "label") 
 
 def _as_array(value: object, name: str) -> np.ndarray:
     try:
-        masked = int(np.ma.count_masked(value)) if isinstance(value, np.ma.MaskedArray) else 0
+        masked = int(np.ma.getmaskarray(value).sum()) if isinstance(value, np.ma.MaskedArray) else 0
         array = np.asarray(value)
     except Exception as error:  # a ragged list, an object whose own conversion fails, a tensor on another device
         raise InputError(f"{name} is no array ({reason(error)}); give a NumPy array (H,W)") from None
@@ -106,7 +129,7 @@ def _to_float64(image: np.ndarray) -> np.ndarray:
     if image.dtype.kind == "f" and image.dtype.itemsize > 8:
         low, high = image.min() / 2, image.max() / 2  # halved: their difference does not overflow
         if np.any(image.astype(np.float64) != image) and high > low:
-            return ((image / 2 - low) / (high - low)).astype(np.float64)
+            return np.asarray((image / 2 - low) / (high - low), np.float64)
     return image.astype(np.float64)
 
 
@@ -176,4 +199,4 @@ def resize(image: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
 
 def _nearest(size: int, new: int) -> np.ndarray:
     """For each of `new` pixels the index of the pixel of `size` whose area holds its centre."""
-    return np.minimum(((np.arange(new) + 0.5) * size / new).astype(int), size - 1)
+    return np.asarray(np.minimum(((np.arange(new) + 0.5) * size / new).astype(int), size - 1))

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from ..bundle.bundle import Bundle
 from ..errors import InputError, RunnerError
 from . import shared
+from .options import Options
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,9 +44,13 @@ class Runner(ABC):
 
     @classmethod
     @abstractmethod
-    def open(cls, bundle: Bundle, precision: str, threads: int | None) -> Runner:
+    def open(cls, bundle: Bundle, precision: str, options: Options) -> Runner:
         """Start on a bundle; precision may be `auto`. BundleError where the bundle lacks what is needed, RunnerError where
         the runner cannot start here: it names the package to install or the field of the machine that does not fit."""
+
+    @classmethod
+    def check_here(cls, options: Options) -> None:
+        """Raise RunnerError, as `open` would, where it starts on this machine with no bundle."""
 
     @property
     def place(self) -> str:
@@ -77,11 +83,11 @@ class Runner(ABC):
             return prepared.run(self, queries)
         if queries.shape[2:] != prepared.size:
             raise InputError(f"queries are {queries.shape[2:]}, the support was prepared at {prepared.size}")
-        logits = self._run(prepared.value, np.ascontiguousarray(queries, np.float32))
+        logits: np.ndarray = self._run(prepared.value, np.ascontiguousarray(queries, np.float32))
         self._check(logits, (len(queries), prepared.sets, 1, *prepared.size))
         return logits
 
-    def _check(self, logits: object, expected: tuple[int, ...]) -> None:
+    def _check(self, logits: Any, expected: tuple[int, ...]) -> None:
         """RunnerError where logits are no mask's: whatever is not a number would pass for background."""
         ours = f"the runner {self.name} ({self.precision}, {self.device})"
         shape, kind = getattr(logits, "shape", None), getattr(logits, "dtype", None)

@@ -8,15 +8,16 @@ import sys
 from pathlib import Path
 
 from .atomic import write_file
+from ..environment import said, variable
 from ..errors import OutputError
 
-VARIABLE = "UNIVERSEG_RT_CACHE"
+VARIABLE = variable("cache")
 
 
 def cache_folder() -> Path:
     """$UNIVERSEG_RT_CACHE, else `universeg_rt` in the user's cache folder; it need not exist."""
-    if os.environ.get(VARIABLE):
-        return Path(os.environ[VARIABLE])
+    if named := said("cache"):
+        return Path(named)
     if sys.platform == "win32" and os.environ.get("LOCALAPPDATA"):
         return Path(os.environ["LOCALAPPDATA"]) / "universeg_rt" / "cache"
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / (".cache" if sys.platform != "darwin" else "Library/Caches")
@@ -54,7 +55,8 @@ class CachedFiles:
                 file.write(hashlib.sha256(content).digest() + content)
         except OSError as error:  # OutputError is one
             reason = error.strerror if not isinstance(error, OutputError) else None
-            self._note(f"the cache {self.folder} cannot be written ({reason or error}); set {VARIABLE}")
+            self._note(f"the cache {self.folder} cannot be written ({reason or error}); set cache in Segmenter.open, or "
+                       f"{VARIABLE}")
 
     def _note(self, text: str) -> None:
         if text not in self.notes:

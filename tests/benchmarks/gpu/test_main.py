@@ -154,7 +154,7 @@ def test_engines_are_built_run_and_recorded(tmp_path, monkeypatch):
     assert entry["skipped"]["tensorrt-rtx fp16"] == "no such library" and "no plugin library" in entry["skipped"]["tensorrt plugin"]
 
     device = StandIn()
-    monkeypatch.setattr(tensorrt_runner, "open_device", lambda: device)
+    monkeypatch.setattr(tensorrt_runner, "open_device", lambda *_: device)
     monkeypatch.setattr(tensorrt_runner.TensorRT, "_import", classmethod(lambda cls: fake_tensorrt.make(device)))
     found, skipped = {}, []
 

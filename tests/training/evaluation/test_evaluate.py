@@ -109,9 +109,9 @@ def test_errors_are_one_line(tmp_path, small_bundle, capsys, extra, message):
 
 
 def test_without_data_it_says_so(capsys, monkeypatch, tmp_path):
-    monkeypatch.delenv("UNIVERSEG_DATA", raising=False)
+    monkeypatch.delenv("UNIVERSEG_RT_DATA", raising=False)
     assert main([str(tmp_path / "x.yaml")]) == 1
-    assert "--data-root or UNIVERSEG_DATA" in capsys.readouterr().err
+    assert "--data-root or UNIVERSEG_RT_DATA" in capsys.readouterr().err
     with pytest.raises(InputError):
         evaluate.Protocol(members=())
 

@@ -121,7 +121,7 @@ def test_a_run_that_fails_leaves_what_it_had(kit, tmp_path, training_folder):
 
 
 def test_errors_are_one_line_and_status_1(kit, tmp_path, capsys, monkeypatch):
-    monkeypatch.delenv("UNIVERSEG_DATA", raising=False)
+    monkeypatch.delenv("UNIVERSEG_RT_DATA", raising=False)
     assert cli.main([str(tmp_path / "none.yaml"), "--output", str(tmp_path / "o")]) == 1
     (tmp_path / "d.yaml").write_text("{name: d, licence: x, tasks: [{name: t, file: t.npz}]}")
     (tmp_path / "c.yaml").write_text("data: {datasets: [d.yaml]}")

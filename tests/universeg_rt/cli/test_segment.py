@@ -113,3 +113,34 @@ def test_colour_and_sixteen_bit_pictures(tmp_path):
 def test_help_has_an_example():
     out = subprocess.run([sys.executable, "-m", "universeg_rt.cli.segment", "--help"], capture_output=True, text=True)
     assert out.returncode == 0 and "example:" in out.stdout and "--support" in out.stdout
+
+
+def test_doubtful_masks_are_named_for_review(case, small_bundle, capsys):
+    folder, images, _, arguments = case
+    task = Segmenter.open(small_bundle).prepare(SupportSet.load(folder / "support"))
+    confidences = [task.predict(image).confidence for image in images]
+    middle = sorted(confidences)[1]
+    assert main([*arguments, "--review-below", str(middle)]) == 0
+    out = capsys.readouterr().out
+    rows = json.loads((folder / "out" / "report.json").read_text())["images"]
+    assert [row["confidence"] for row in rows] == pytest.approx(confidences)
+    assert [row["review"] for row in rows] == [row["confidence"] < middle for row in rows] and any(row["review"] for row in rows)
+    lowest = rows[int(np.argmin(confidences))]
+    assert f"1 of them to be looked at: confidence below {middle:g}" in out and lowest["input"] in out
+    assert "mean_spread" not in lowest
+    assert main([*arguments, "--resume"]) == 0
+    assert all("review" not in row for row in json.loads((folder / "out" / "report.json").read_text())["images"])
+    assert main([*arguments, "--review-below", "2"]) == 1
+    assert "--review-below is 2.0" in capsys.readouterr().err
+
+
+def test_windows_and_percentiles_of_the_command(case, small_bundle):
+    from universeg_rt import Percentiles
+
+    folder, images, _, arguments = case
+    assert main([*arguments, "--percentiles", "2", "98", "--probabilities"]) == 0
+    report = json.loads((folder / "out" / "report.json").read_text())
+    assert report["normalise"] == "percentiles 2 to 98"
+    task = Segmenter.open(small_bundle).prepare(SupportSet.load(folder / "support"), normalise=Percentiles(2, 98))
+    assert np.array_equal(np.load(folder / "out" / report["images"][0]["probability"]), task.predict(images[0]).probability)
+    assert main([*arguments, "--window", "50", "200", "--resume"]) == 1, "masks of other settings are not gone on with"

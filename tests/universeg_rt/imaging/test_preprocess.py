@@ -15,7 +15,7 @@ IMAGE = np.arange(12.0).reshape(3, 4)
 
 
 @pytest.mark.parametrize("image, message", [
-    (np.zeros((2, 3, 4)), r"shape \(2, 3, 4\); expected one grey image \(H,W\); convert colour"),
+    (np.zeros((2, 3, 4)), r"shape \(2, 3, 4\); expected one grey image \(H,W\), or colour of uint8 \(H,W,3\) or \(H,W,4\), not float64"),
     (np.zeros(5), r"shape \(5,\); expected one grey image"),
     (np.zeros((0, 4)), r"shape \(0, 4\)"),
     (np.full((3, 3), 7), "constant \\(7\\)"),

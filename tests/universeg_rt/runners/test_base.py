@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from universeg_rt import Bundle, InputError, RunnerError, Segmenter, SupportSet
-from universeg_rt.runners import RUNNERS, _backend, open_runner
+from universeg_rt.runners import RUNNERS, open_runner
 from universeg_rt.runners.base import Runner
+from universeg_rt.runners.choose import backend
 
 from ...conftest import discs
 
@@ -21,7 +22,7 @@ class Odd(Runner):
         self.logits = logits
 
     @classmethod
-    def open(cls, bundle, precision, threads):
+    def open(cls, bundle, precision, options):
         raise NotImplementedError
 
     def _prepare(self, support, weights):
@@ -73,7 +74,7 @@ def test_queries_of_another_size_than_the_support_are_refused_once_for_all():
 
 def test_no_backend_goes_around_the_check():
     for name in RUNNERS:
-        assert _backend(name).run is Runner.run and _backend(name).prepare is Runner.prepare
+        assert backend(name).run is Runner.run and backend(name).prepare is Runner.prepare
 
 
 @pytest.mark.parametrize("name", ["native", "onnxruntime", "openvino"])

@@ -7,9 +7,8 @@ import sys
 
 import pytest
 
-from universeg_rt import runners
 from universeg_rt.errors import BundleError, EngineError, RunnerError
-from universeg_rt.runners import open_runner
+from universeg_rt.runners import choose, open_runner
 
 
 class Fails:
@@ -49,8 +48,8 @@ def test_reasons_are_kept_whole_and_told_in_short(small_bundle, monkeypatch):
         "tensorrt-rtx": Fails(RunnerError("a very long reason " * 20)),
         "onnxruntime-cuda": Fails(RunnerError("whatever", short="no NVIDIA driver")),
     }
-    real = runners._backend
-    monkeypatch.setattr(runners, "_backend", lambda name: backends.get(name) or real(name))
+    real = choose.backend
+    monkeypatch.setattr(choose, "backend", lambda name: backends.get(name) or real(name))
     runner = open_runner(Bundle.open(small_bundle))
     assert runner.name in ("native", "onnxruntime") and "here is 'B'" in runner.passed["tensorrt"]
     assert "not tensorrt (engines/a.plan does not fit here), tensorrt-rtx (a very long" in runner.reason
@@ -60,8 +59,8 @@ def test_reasons_are_kept_whole_and_told_in_short(small_bundle, monkeypatch):
 def test_where_nothing_starts_every_reason_is_given(small_bundle, monkeypatch):
     from universeg_rt.bundle.bundle import Bundle
 
-    errors = {name: RunnerError(f"{name} is broken") for name in runners.RUNNERS}
-    monkeypatch.setattr(runners, "_backend", lambda name: Fails(errors[name]))
+    errors = {name: RunnerError(f"{name} is broken") for name in choose.RUNNERS}
+    monkeypatch.setattr(choose, "backend", lambda name: Fails(errors[name]))
     with pytest.raises(RunnerError, match="no runner starts here: tensorrt: tensorrt is broken; .*onnxruntime: onnxruntime is broken"):
         open_runner(Bundle.open(small_bundle))
     errors["onnxruntime"] = BundleError("the bundle holds no int8 models")

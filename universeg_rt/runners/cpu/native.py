@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
+from types import ModuleType
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from ...errors import BundleError, InputError, RunnerError
 from ...bundle.model_bytes import ModelBytes
 from ...spec import NetworkSpec
 from ..base import Runner
+from ..options import Options
 from .native_weights import TABLE, read_weights
 from .threads import cores
 
@@ -25,8 +27,8 @@ class NativeRunner(Runner):
     threads. In int8 the maps of the support entries are held in 8 bits, but for those of blocks that the export left in float;
     the inner blocks' weights come in 8 bits and are expanded to float32 when the file is loaded, so they save no memory here.
 
-    The environment variable UNIVERSEG_INSTRUCTIONS forces one of INSTRUCTIONS; else that one is taken which has the least to do
-    for the network's features, padded to whole vectors, of those that the processor has.
+    The option `instructions` forces one of INSTRUCTIONS; else that one is taken which has the least to do for the
+    network's features, padded to whole vectors, of those that the processor has.
     """
 
     name = "native"
@@ -37,12 +39,7 @@ class NativeRunner(Runner):
         Raises RunnerError where the native part is not built, InputError for instructions that this processor lacks,
         BundleError that names the array where the weights cannot be read or do not fit the network.
         """
-        try:
-            from ... import _native
-        except ImportError as error:
-            raise RunnerError(
-                f"the native runner is not built here ({error}); reinstall universeg_rt where there is a C++ compiler, or use "
-                "runner='onnxruntime'", short="not built here") from None
+        _native = _native_part()
         here = _native.available()
         if instructions != "auto" and instructions not in here:
             known = instructions in INSTRUCTIONS
@@ -64,7 +61,7 @@ class NativeRunner(Runner):
         self.device = f"CPU, {self._network.instructions}"
 
     @classmethod
-    def open(cls, bundle: Bundle, precision: str, threads: int | None) -> NativeRunner:
+    def open(cls, bundle: Bundle, precision: str, options: Options) -> NativeRunner:
         precision = "fp32" if precision == "auto" else precision
         if precision not in PRECISIONS:
             raise RunnerError(f"the native runner runs {' and '.join(PRECISIONS)}, not {precision}; use runner='onnxruntime' for that")
@@ -72,7 +69,11 @@ class NativeRunner(Runner):
             bundle.model(precision, "native")
         except BundleError as error:  # others run such a bundle
             raise RunnerError(f"{error}, or use runner='onnxruntime'", short=f"the bundle has no {precision} weights for it") from None
-        return cls(bundle.load(precision, "native"), bundle.manifest.spec, threads, os.environ.get("UNIVERSEG_INSTRUCTIONS", "auto"))
+        return cls(bundle.load(precision, "native"), bundle.manifest.spec, options.threads, options.instruction_set)
+
+    @classmethod
+    def check_here(cls, options: Options) -> None:
+        _native_part()
 
     def _prepare(self, support: np.ndarray, weights: np.ndarray) -> list:
         self._check_size(support.shape[3:])
@@ -99,6 +100,16 @@ class NativeRunner(Runner):
         multiple = self._spec.size_multiple
         if any(side < max(8, multiple) or side % multiple for side in size):
             raise InputError(f"images are {size[0]}x{size[1]}; height and width must be multiples of {multiple}, at least 8")
+
+
+def _native_part() -> ModuleType:
+    """The compiled module; RunnerError where it is not built."""
+    try:
+        return import_module("universeg_rt._native")
+    except ImportError as error:
+        raise RunnerError(
+            f"the native runner is not built here ({error}); reinstall universeg_rt where there is a C++ compiler, or use "
+            "runner='onnxruntime'", short="not built here") from None
 
 
 @contextmanager

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from threading import Lock
+from types import ModuleType
 
 import numpy as np
 
 from ...errors import RunnerError
 from ...bundle.model_bytes import ModelBytes
 from ..libraries import import_onnxruntime, open_session
+from ..options import Options
 from .streaming import StagedRunner, StageSession
 
 
@@ -21,10 +23,11 @@ class StreamedOnnxRuntime(StagedRunner):
     process_bytes, chunk_maps, query_maps = 9e7, 4.8, 15.6
 
     def _start(self) -> None:
-        try:
-            self._ort = import_onnxruntime()
-        except ImportError as error:
-            raise RunnerError(f"the onnxruntime runner cannot start ({error}); pip install onnxruntime") from None
+        self._ort = _module()
+
+    @classmethod
+    def check_here(cls, options: Options) -> None:
+        _module()
 
     def _session(self, model: ModelBytes) -> StageSession:
         ort = self._ort
@@ -42,6 +45,13 @@ class StreamedOnnxRuntime(StagedRunner):
 
     def _array(self, value: object) -> np.ndarray:
         return value.numpy()
+
+
+def _module() -> ModuleType:
+    try:
+        return import_onnxruntime()
+    except ImportError as error:
+        raise RunnerError(f"the onnxruntime runner cannot start ({error}); pip install onnxruntime") from None
 
 
 class _Session(StageSession):

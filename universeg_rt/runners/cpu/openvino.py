@@ -12,15 +12,18 @@ import hashlib
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 
 from ...bundle.bundle import Bundle
-from ...storage.cache import CachedFiles, cache_folder
+from ...storage.cache import CachedFiles
 from ...errors import RunnerError
 from ...install import install_hint
 from ...bundle.model_bytes import ModelBytes
 from ..libraries import import_openvino
+from ..options import Options
 from .streaming import StagedRunner, StageSession
 
 CONVERSION = 1  # counts up when openvino_ops.py changes what it builds
@@ -50,6 +53,20 @@ def _new_core():
     return core
 
 
+def _started() -> tuple[ModuleType, Any, list[str]]:
+    """The module, the shared core and what the processor is; RunnerError with the cure where OpenVINO does not
+    start."""
+    try:
+        openvino, core = import_openvino(), shared_core()
+        facts = ("FULL_DEVICE_NAME", "OPTIMIZATION_CAPABILITIES")
+        return openvino, core, [str(core.get_property("CPU", name)) for name in facts]
+    except ImportError as error:
+        raise RunnerError(f"the openvino runner cannot start ({error}); {install_hint('openvino')}") from None
+    except Exception as error:  # a broken installation, or one without the CPU plugin
+        said = str(error).strip().splitlines()[-1]
+        raise RunnerError(f"OpenVINO cannot start here: {said}; reinstall openvino") from None
+
+
 class StreamedOpenVino(StagedRunner):
     """OpenVINO, one compiled model a stage, in float32 however the processor likes to compute."""
 
@@ -66,21 +83,20 @@ class StreamedOpenVino(StagedRunner):
             self.notes += tuple(self._cache.notes)
 
     @classmethod
-    def open(cls, bundle: Bundle, precision: str, threads: int | None) -> StreamedOpenVino:
+    def open(cls, bundle: Bundle, precision: str, options: Options) -> StreamedOpenVino:
         precision = "fp32" if precision == "auto" else precision
-        runner = cls(bundle.load_stages(precision), threads, cache_folder() / "openvino" / f"{bundle.sha256[:32]}-{precision}")
+        cache = options.cache_folder / "openvino" / f"{bundle.sha256[:32]}-{precision}"
+        runner = cls(bundle.load_stages(precision), options.threads, cache)
         runner.precision = precision
         return runner
 
+    @classmethod
+    def check_here(cls, options: Options) -> None:
+        _started()
+
     def _start(self) -> None:
-        try:
-            self._ov = openvino = import_openvino()
-            self._core = shared_core()
-            device = [str(self._core.get_property("CPU", name)) for name in ("FULL_DEVICE_NAME", "OPTIMIZATION_CAPABILITIES")]
-        except ImportError as error:
-            raise RunnerError(f"the openvino runner cannot start ({error}); {install_hint('openvino')}") from None
-        except Exception as error:  # a broken installation, or one without the CPU plugin
-            raise RunnerError(f"OpenVINO cannot start here: {str(error).strip().splitlines()[-1]}; reinstall openvino") from None
+        openvino, self._core, device = _started()
+        self._ov = openvino
         version = openvino.__version__.split("-")[0]
         self._config = {"INFERENCE_NUM_THREADS": self.threads, "NUM_STREAMS": 1, "INFERENCE_PRECISION_HINT": "f32"}
         if self._cache_root is not None:

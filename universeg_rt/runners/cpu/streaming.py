@@ -17,6 +17,7 @@ from ...bundle.bundle import Bundle
 from ...errors import BundleError, RunnerError
 from ...bundle.model_bytes import ModelBytes
 from ..base import Runner
+from ..options import Options
 from .threads import cores
 
 # Entries in a chunk times pixels of an image; measured, see benchmarks/NOTES.md.
@@ -79,9 +80,9 @@ class StagedRunner(Runner):
         self._features = max((shape[1] or 0 for shape in shapes if len(shape) > 1), default=1)
 
     @classmethod
-    def open(cls, bundle: Bundle, precision: str, threads: int | None) -> StagedRunner:
+    def open(cls, bundle: Bundle, precision: str, options: Options) -> StagedRunner:
         precision = "fp32" if precision == "auto" else precision
-        runner = cls(bundle.load_stages(precision), threads)
+        runner = cls(bundle.load_stages(precision), options.threads)
         runner.precision = precision
         return runner
 

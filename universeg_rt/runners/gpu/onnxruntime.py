@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,11 +17,11 @@ from .identity import has_driver
 from ...bundle.model_bytes import ModelBytes
 from ..base import Runner
 from .cuda.device import _ordinal
+from ..options import Options
 from ..libraries import has_cuda_provider, import_onnxruntime, open_session
 
 PROVIDER = "CUDAExecutionProvider"
 TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
-TF32 = "UNIVERSEG_TF32"
 AUTO = ("fp16", "fp32")  # what precision `auto` takes, the first that the bundle has; int8 only where it is asked for
 GRAPHS = 16  # captured at most: ONNX Runtime keeps each for the session's life
 SHAPES = 8  # of queries for which a prepared support keeps its bindings
@@ -80,17 +79,21 @@ class OnnxRuntimeCuda(Runner):
                               and isinstance(t.shape[2], int)), default=64)
 
     @classmethod
-    def open(cls, bundle: Bundle, precision: str, threads: int | None) -> OnnxRuntimeCuda:
-        """threads is for CPU runners and has no effect here. UNIVERSEG_TF32=1 allows TF32 in float32."""
+    def open(cls, bundle: Bundle, precision: str, options: Options) -> OnnxRuntimeCuda:
+        """Of the options, device and tf32 have an effect here."""
         _onnxruntime(PROVIDER)
         have = bundle.manifest.models
         if precision == "auto":
             precision = next((p for p in AUTO if p in have), "fp32")
         *prepare, predict = have[precision].on_device if precision in have else ("whole",)
-        runner = cls(bundle.load(precision, predict), bundle.load(precision, *prepare) if prepare else None, ordinal=_ordinal(None),
-                     tf32=os.environ.get(TF32, "0") == "1")
+        runner = cls(bundle.load(precision, predict), bundle.load(precision, *prepare) if prepare else None,
+                     ordinal=_ordinal(options.device), tf32=options.use_tf32)
         runner.precision = precision
         return runner
+
+    @classmethod
+    def check_here(cls, options: Options) -> None:
+        _onnxruntime(PROVIDER)
 
     @property
     def notes(self) -> tuple[str, ...]:

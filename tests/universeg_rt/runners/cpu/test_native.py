@@ -56,9 +56,9 @@ def test_a_task_from_several_threads(native, small_bundle):
 
 
 def test_instructions_can_be_forced(native, small_bundle, monkeypatch):
-    monkeypatch.setenv("UNIVERSEG_INSTRUCTIONS", "plain")
+    monkeypatch.setenv("UNIVERSEG_RT_INSTRUCTIONS", "plain")
     assert open_runner(Bundle.open(small_bundle), "native").device == "CPU, plain"
-    monkeypatch.setenv("UNIVERSEG_INSTRUCTIONS", "sse9")
+    monkeypatch.setenv("UNIVERSEG_RT_INSTRUCTIONS", "sse9")
     with pytest.raises(InputError, match="'sse9'; accepted here: auto, .*plain"):
         open_runner(Bundle.open(small_bundle), "native")
 
@@ -67,7 +67,7 @@ def test_instructions_that_this_processor_lacks(native, small_bundle, monkeypatc
     missing = [name for name in ("avx512", "avx2") if name not in native.available()]
     if not missing:
         pytest.skip("this processor has all of them")
-    monkeypatch.setenv("UNIVERSEG_INSTRUCTIONS", missing[0])
+    monkeypatch.setenv("UNIVERSEG_RT_INSTRUCTIONS", missing[0])
     with pytest.raises(InputError, match=f"'{missing[0]}'; this processor runs"):
         open_runner(Bundle.open(small_bundle), "native")
 
@@ -92,7 +92,7 @@ def test_int8_is_its_own_where_the_bundle_has_the_weights(native, typed_bundle, 
     assert 0 < np.abs(probabilities["int8"] - probabilities["fp32"]).max() < 0.1
     chosen = open_runner(Bundle.open(typed_bundle), precision="int8")
     assert (chosen.name, chosen.precision) == ("native", "int8")
-    monkeypatch.setenv("UNIVERSEG_INSTRUCTIONS", "plain")
+    monkeypatch.setenv("UNIVERSEG_RT_INSTRUCTIONS", "plain")
     plain = Segmenter.open(typed_bundle, runner="native", precision="int8")
     assert plain.runner.device == "CPU, plain"
     assert np.abs(plain.prepare(support).predict(images[4]).probability - probabilities["int8"]).max() < 0.02

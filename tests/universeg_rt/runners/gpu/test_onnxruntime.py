@@ -232,7 +232,7 @@ def test_the_pair_is_taken_where_the_bundle_has_it_and_the_precision_that_there_
     models = plain_bundle.manifest.models
     old = replace(plain_bundle, manifest=replace(plain_bundle.manifest, models={
         "fp32": replace(models["fp32"], prepare=None, predict=None), "fp16": models["fp32"]}))
-    monkeypatch.setenv(onnxruntime_cuda.TF32, "1")
+    monkeypatch.setenv("UNIVERSEG_RT_TF32", "1")
     assert open_runner(old, "onnxruntime-cuda").precision == "fp16"
     open_runner(old, "onnxruntime-cuda", "fp32")
     assert taken[-1][0].name == "model.onnx" and taken[-1][1] is None and taken[-1][2]["tf32"] is True

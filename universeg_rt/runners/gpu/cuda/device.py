@@ -1,14 +1,13 @@
 """Device memory, streams and graphs behind one small interface, so that a runner knows neither pycuda nor cuda-python.
 
-`open_device()` takes the library that is installed (pycuda first); UNIVERSEG_DEVICE_LIBRARY=cuda-python or an argument
-chooses. Both work in the device's primary context, the one that PyTorch, ONNX Runtime and TensorRT use too.
+`open_device()` takes the library that is installed (pycuda first); UNIVERSEG_RT_DEVICE_LIBRARY=cuda-python or an
+argument chooses. Both work in the device's primary context, the one that PyTorch, ONNX Runtime and TensorRT use too.
 """
 
 from __future__ import annotations
 
 import ctypes
 import importlib.util
-import os
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -18,6 +17,7 @@ from threading import Lock, local
 
 import numpy as np
 
+from ....environment import said, variable
 from ....errors import InputError, RunnerError
 
 # name -> (module whose presence says that it is installed, module here, class, command that installs it).
@@ -27,8 +27,7 @@ LIBRARIES = {
                "CPATH, or build it with CUDA_ENABLE_CURAND=False in siteconf.py)"),
     "cuda-python": ("cuda", "cuda_python", "CudaPython", "pip install cuda-python"),
 }
-CHOICE = "UNIVERSEG_DEVICE_LIBRARY"
-ORDINAL = "UNIVERSEG_GPU"
+CHOICE, ORDINAL = variable("device_library"), variable("device")
 
 
 class OutOfDeviceMemory(Exception):
@@ -206,11 +205,11 @@ _lock = Lock()
 def open_device(library: str | None = None, ordinal: int | None = None) -> Device:
     """The GPU number `ordinal` through `library`, opened once a process.
 
-    library: of LIBRARIES; None takes UNIVERSEG_DEVICE_LIBRARY, else the first that is installed and starts. ordinal: as
-    CUDA counts; None takes UNIVERSEG_GPU, else 0. InputError for an unknown library or a bad number, RunnerError where
-    neither library starts: it names what to install, or what the driver said.
+    library: of LIBRARIES; None takes UNIVERSEG_RT_DEVICE_LIBRARY, else the first that is installed and starts.
+    ordinal: as CUDA counts; None takes UNIVERSEG_RT_DEVICE, else 0. InputError for an unknown library or a bad number,
+    RunnerError where neither library starts: it names what to install, or what the driver said.
     """
-    wanted = library or os.environ.get(CHOICE) or None
+    wanted = library or said("device_library")
     if wanted is not None and wanted not in LIBRARIES:
         raise InputError(f"the device library is {wanted!r}; accepted: {', '.join(LIBRARIES)} (argument or {CHOICE})")
     number = _ordinal(ordinal)
@@ -248,7 +247,7 @@ def _open(name: str, ordinal: int) -> Device:
 
 
 def _ordinal(given: int | None) -> int:
-    text = os.environ.get(ORDINAL, "0") if given is None else given
+    text = (said("device") or "0") if given is None else given
     try:
         number = int(text)
     except (TypeError, ValueError):

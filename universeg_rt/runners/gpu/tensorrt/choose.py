@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType
 
 from ....bundle.bundle import Bundle
 from ....bundle.engine import EngineEntry, Profile
+from ....environment import variable
 from ....errors import EngineError, RunnerError
 from . import plugin
 from ..cuda.device import Device
@@ -27,11 +30,12 @@ class Plans:
         return self.predict.profile
 
 
-def choose(bundle: Bundle, builder: str, precision: str, trt: ModuleType, device: Device) -> tuple[str, list[Plans]]:
+def choose(bundle: Bundle, builder: str, precision: str, trt: ModuleType, device: Device,
+           plugins: Sequence[Path]) -> tuple[str, list[Plans]]:
     """Precision and engines to run a bundle with `trt` on `device`, in the bundle's order, the pairs first.
 
-    Plugin libraries that they need are loaded. RunnerError where the bundle has no engine of this builder and precision,
-    EngineError naming every field that differs where it has some and none fits.
+    plugins: libraries to look among first. Those that the engines need are loaded. RunnerError where the bundle has no
+    engine of this builder and precision, EngineError naming every field that differs where it has some and none fits.
     """
     mine = [e for e in bundle.manifest.engines if e.fingerprint.builder == builder]
     wanted = AUTO if precision == "auto" else (precision,)
@@ -39,7 +43,7 @@ def choose(bundle: Bundle, builder: str, precision: str, trt: ModuleType, device
     for each in wanted:
         fitting = []
         for entry in (e for e in mine if e.fingerprint.precision == each):
-            differences = _differences(bundle, entry, trt, device)
+            differences = _differences(bundle, entry, trt, device, plugins)
             if differences:
                 refused.append((len(differences), f"{entry.file} does not fit here; {'; '.join(differences)}"))
             else:
@@ -47,7 +51,7 @@ def choose(bundle: Bundle, builder: str, precision: str, trt: ModuleType, device
         plans = _needed(_plans(fitting))
         if plans:
             for entry in (e for p in plans for e in (p.prepare, p.predict) if e is not None and e.fingerprint.plugin_sha256):
-                plugin.ensure(plugin.find(entry.fingerprint.plugin_sha256), trt)
+                plugin.ensure(plugin.find(entry.fingerprint.plugin_sha256, plugins), trt)
             return each, plans
         if fitting:
             refused.append((0, f"{', '.join(e.file for e in fitting)} alone cannot run the network; prepare and predict are "
@@ -60,13 +64,14 @@ def choose(bundle: Bundle, builder: str, precision: str, trt: ModuleType, device
                       f"({', '.join(have) or 'none at all'}); {cure}", short="no engine in the bundle")
 
 
-def _differences(bundle: Bundle, entry: EngineEntry, trt: ModuleType, device: Device) -> tuple[str, ...]:
+def _differences(bundle: Bundle, entry: EngineEntry, trt: ModuleType, device: Device,
+                 plugins: Sequence[Path]) -> tuple[str, ...]:
     fingerprint = entry.fingerprint
     present = {"builder_version": trt.__version__, "gpu": device.name, "compute_capability": device.compute_capability,
                "cuda": device.driver, "onnx_sha256": _onnx_sha256(bundle, entry)}
     if fingerprint.plugin_sha256:
-        present["plugin_sha256"] = fingerprint.plugin_sha256 if plugin.find(fingerprint.plugin_sha256) else \
-            f"no such library (name it in {plugin.LIBRARIES})"
+        present["plugin_sha256"] = fingerprint.plugin_sha256 if plugin.find(fingerprint.plugin_sha256, plugins) else \
+            f"no such library (name it in Segmenter.open(plugin=...) or {variable('plugin')})"
     return fingerprint.differences(**present)
 
 

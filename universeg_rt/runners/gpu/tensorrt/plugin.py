@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import importlib.util
-import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -15,7 +15,6 @@ from ....errors import InputError, RunnerError
 
 NAMESPACE = "universeg_rt"
 OPERATIONS = ("SupportMean", "SupportMeanPool")
-LIBRARIES = "UNIVERSEG_PLUGIN"
 
 
 @dataclass(frozen=True)
@@ -76,10 +75,9 @@ def load(path: str | Path, tensorrt: ModuleType, libnvinfer: ctypes.CDLL | None 
     return info
 
 
-def find(sha256: str) -> Path | None:
-    """The plugin library with this sha256: of those in UNIVERSEG_PLUGIN (paths, separated as in PATH), else beside the
-    kernels of this installation; None where there is none."""
-    named = [Path(path) for path in os.environ.get(LIBRARIES, "").split(os.pathsep) if path]
+def find(sha256: str, named: Sequence[Path] = ()) -> Path | None:
+    """The plugin library with this sha256: of those named, else beside the kernels of this installation; None where
+    there is none."""
     built = sorted((Path(__file__).parents[3] / "kernels" / "lib").glob("libuniverseg_rt_plugin_trt*.so"))
     spec = importlib.util.find_spec("universeg_rt.kernels")  # an editable installation keeps it elsewhere
     for folder in (spec.submodule_search_locations or ()) if spec else ():

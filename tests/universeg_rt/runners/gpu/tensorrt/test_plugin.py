@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from universeg_rt.errors import RunnerError
+from universeg_rt.runners import Options
 from universeg_rt.runners.gpu.tensorrt import plugin, runner as tensorrt_runner, choose as trt_choose
 
 from ... import fake_tensorrt
@@ -18,17 +19,19 @@ from ...standin import StandIn
 
 @pytest.fixture
 def library(tmp_path, monkeypatch) -> tuple[Path, str]:
-    """A file in the place of a plugin library, named in UNIVERSEG_PLUGIN, and its sha256."""
+    """A file in the place of a plugin library, named in UNIVERSEG_RT_PLUGIN, and its sha256."""
     path = tmp_path / "libuniverseg_rt_plugin_trt10.14.so"
     path.write_bytes(b"a library")
-    monkeypatch.setenv(plugin.LIBRARIES, f"{tmp_path / 'none.so'}:{path}")
+    monkeypatch.setenv("UNIVERSEG_RT_PLUGIN", f"{tmp_path / 'none.so'}:{path}")
     monkeypatch.setattr(plugin, "_loaded", set())
     return path, hashlib.sha256(b"a library").hexdigest()
 
 
 def test_a_library_is_found_by_its_sha256(library):
     path, sha256 = library
-    assert plugin.find(sha256) == path and plugin.find("0" * 64) is None
+    named = Options().plugins
+    assert plugin.find(sha256, named) == path and plugin.find("0" * 64, named) is None
+    assert Options(plugin=[path]).plugins == (path,) and plugin.find(sha256, Options(plugin=path.with_name("none.so")).plugins) is None
 
 
 def test_a_library_is_loaded_once_and_by_tensorrts_own_way(library, monkeypatch):
@@ -52,13 +55,13 @@ def test_an_engine_with_the_plugin_gets_it_and_one_without_does_not(plain_bundle
     ensured = []
     monkeypatch.setattr(trt_choose.plugin, "ensure", lambda path, trt: ensured.append(path))
     device = StandIn()
-    monkeypatch.setattr(tensorrt_runner, "open_device", lambda: device)
+    monkeypatch.setattr(tensorrt_runner, "open_device", lambda *_: device)
     monkeypatch.setattr(tensorrt_runner.TensorRT, "_import", classmethod(lambda cls: fake_tensorrt.make(device)))
     native = add_engines(plain_bundle, "whole")
-    tensorrt_runner.TensorRT.open(native, "auto", None)
+    tensorrt_runner.TensorRT.open(native, "auto", Options())
     assert ensured == []
     with_plugin = add_engines(native, "prepare", "predict", plugin_version="1", plugin_sha256=library[1])
-    runner = tensorrt_runner.TensorRT.open(with_plugin, "auto", None)
+    runner = tensorrt_runner.TensorRT.open(with_plugin, "auto", Options())
     assert set(ensured) == {library[0]}
     given = support(1, 2)
     assert abs(runner.run(runner.prepare(*given), queries(1)) - expected(given, queries(1))).max() < 1e-4

@@ -32,7 +32,7 @@ def opener(monkeypatch):
     def open_it(bundle, flavour: str = "10.14.1", total: int = 1 << 30, precision: str = "auto"):
         device = StandIn(total)
         trt = fake_tensorrt.make(device, flavour)
-        monkeypatch.setattr(tensorrt_runner, "open_device", lambda: device)
+        monkeypatch.setattr(tensorrt_runner, "open_device", lambda *_: device)
         monkeypatch.setattr(tensorrt_runner.TensorRT, "_import", classmethod(lambda cls: trt))
         return open_runner(bundle, "tensorrt-rtx" if flavour == "rtx" else "tensorrt", precision), device, trt
 
@@ -112,7 +112,7 @@ def test_fewer_entries_than_an_engine_takes_are_filled_up_with_such_of_no_weight
     ("builder_version", "10.3.0", "builder_version: built for '10.3.0', here is '10.14.1'"),
     ("cuda", "14.1", "cuda: built for '14.1', here is '13.0'"),
     ("onnx_sha256", "0" * 64, "onnx_sha256: built for '0000"),
-    ("plugin_sha256", "1" * 64, "no such library (name it in UNIVERSEG_PLUGIN)"),
+    ("plugin_sha256", "1" * 64, "no such library (name it in Segmenter.open(plugin=...) or UNIVERSEG_RT_PLUGIN)"),
 ])
 def test_an_engine_of_something_else_is_refused_by_the_name_of_the_field(plain_bundle, opener, fact, value, said):
     bundle = add_engines(plain_bundle, "prepare", "predict", **{fact: value})

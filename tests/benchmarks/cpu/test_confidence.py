@@ -1,0 +1,72 @@
+"""The measurement of signals of confidence: its statistics by hand, and a run on a made-up data set."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch", reason="data sets are read by the training package: pip install '.[train]'")
+pytest.importorskip("yaml", reason="data sets are read by the training package: pip install '.[train]'")
+
+from universeg_rt.benchmarks.cpu.confidence import (
+    CANDIDATES,
+    agreement,
+    auroc,
+    main,
+    mean_inside,
+    mean_spread,
+    ranks,
+    spearman,
+)
+
+from ...conftest import discs
+
+
+def test_ranks_share_ties_and_auroc_counts_pairs():
+    assert ranks([3, 1, 3, 2]).tolist() == [3.5, 1, 3.5, 2]
+    signal, bad = [0.1, 0.4, 0.4, 0.9], np.array([True, True, False, False])
+    assert auroc(signal, bad) == pytest.approx((1 + 1 + 0.5 + 1) / 4)
+    assert np.isnan(auroc(signal, np.zeros(4, bool)))
+    assert spearman([1, 2, 3], [10, 20, 99]) == pytest.approx(1) and spearman([1, 2, 3], [3, 2, 1]) == pytest.approx(-1)
+
+
+def test_candidates_by_hand():
+    members = np.array([[[0.9, 0.8, 0.1]], [[0.7, 0.4, 0.1]]])  # mean 0.8, 0.6, 0.1
+    assert mean_inside(members) == pytest.approx(0.7)
+    assert agreement(members) == pytest.approx((1 + 2 / 3) / 2)
+    assert mean_spread(members) == pytest.approx(-0.1)
+    assert CANDIDATES["expected Dice"](members) == pytest.approx(2 * 1.4 / (1.5 + 2))
+
+
+def test_the_command_measures_every_candidate(tmp_path, small_bundle, capsys):
+    images, labels = discs(20)
+    np.savez(tmp_path / "discs.npz", images=images, labels=labels.astype(np.uint8), ids=np.arange(20).astype(str))
+    (tmp_path / "discs.yaml").write_text("name: discs\nlicence: none\ntasks:\n  - {name: discs, file: discs.npz}\n")
+    assert (
+        main(
+            [
+                str(tmp_path / "discs.yaml"),
+                "--data-root",
+                str(tmp_path),
+                "--bundle",
+                str(small_bundle),
+                "--support-size",
+                "3",
+                "--members",
+                "2",
+                "--draws",
+                "2",
+                "--threads",
+                "1",
+                "--output",
+                str(tmp_path / "out.json"),
+            ]
+        )
+        == 0
+    )
+    result = json.loads((tmp_path / "out.json").read_text())
+    assert set(result["summary"]) == set(CANDIDATES) and len(result["rows"]) == 8
+    assert all(0 <= row["expected Dice"] <= 1 for row in result["rows"])
+    assert "| expected Dice |" in capsys.readouterr().out

@@ -1,0 +1,71 @@
+"""What a prediction is: mask, probability and spread at the image's own size, confidence, timing and notes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from .imaging.metrics import expected_dice
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds of one prediction; in a batch, network is the batch's time divided by its size.
+
+    runner, precision: what ran the network. notes: as `Runner.notes`, what was not as asked or as it could be, and the
+    cure.
+    """
+
+    preprocess: float
+    network: float
+    postprocess: float
+    runner: str = ""
+    precision: str = ""
+    notes: tuple[str, ...] = ()
+
+    @property
+    def total(self) -> float:
+        return self.preprocess + self.network + self.postprocess
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """All maps have the input image's own size (H,W).
+
+    mask: bool, probability >= threshold. probability: float32, mean over the ensemble's members. spread: float32,
+    standard deviation over the members (zero for one member). notes: what is allowed but rarely meant, of this image
+    and of the task's support (`Task.notes`), each with the cure. logits: (K,h,w) float32 of each member on the
+    network's grid, where they were asked for, else None.
+    """
+
+    mask: np.ndarray
+    probability: np.ndarray
+    spread: np.ndarray
+    timing: Timing
+    notes: tuple[str, ...] = ()
+    threshold: float = 0.5
+    logits: np.ndarray | None = None
+
+    @cached_property
+    def confidence(self) -> float:
+        """From 0 to 1, how far the mask may be trusted: the Dice that the probabilities let one expect of it
+        (`imaging.metrics.expected_dice`), 0 for an empty mask. Chosen by measurement, see benchmarks/NOTES.md: it
+        finds bad masks, and is no calibrated Dice."""
+        return expected_dice(self.probability, self.mask)
+
+    def __repr__(self) -> str:
+        height, width = self.mask.shape
+        members = "" if self.logits is None else f", logits of {len(self.logits)} members"
+        notes = f", {len(self.notes)} note{'s' * (len(self.notes) != 1)}" if self.notes else ""
+        return (
+            f"Prediction({height}x{width}, mask {self.mask.mean():.1%} of the image, confidence {self.confidence:.2f}, "
+            f"{self.timing.total:.3f} s{members}{notes})"
+        )
+
+    def _repr_png_(self) -> bytes:
+        """A notebook's picture: the probability in grey, the mask tinted orange with its outline."""
+        from .imaging.files import png_bytes, tinted
+
+        return png_bytes(tinted(self.probability, self.mask))
