@@ -158,7 +158,7 @@ def test_a_side_that_differs_is_not_timed():
 
 def test_what_cannot_run_or_dies_says_why(small_bundle, weights):
     case = Case(1, 1, 1, 32, 1)
-    files = Files(small_bundle, weights, small_bundle / "no.onnx", small_bundle / "no.onnx")
+    files = Files(small_bundle, small_bundle / "no.onnx", small_bundle / "no.onnx")
     with pytest.raises(Died, match="no.onnx"):
         Child("plain", files, case)
     with pytest.raises(Skipped, match="there is none here"):
@@ -175,7 +175,7 @@ def test_ours_in_a_process_gives_what_the_sdk_gives_here(small_bundle, weights, 
     from universeg_rt import Segmenter
 
     case = Case(3, 2, 2, 32, 1)
-    files = Files(small_bundle, weights, small_bundle / "no.onnx", small_bundle / "no.onnx")
+    files = Files(small_bundle, small_bundle / "no.onnx", small_bundle / "no.onnx")
     try:
         child = Child(name, files, case)
     except Skipped as reason:
