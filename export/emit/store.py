@@ -14,8 +14,8 @@ from universeg_rt.bundle.weights import ALIGNMENT, TYPES, WEIGHTS, split_weights
 from universeg_rt.spec import NetworkSpec
 
 _NAMES = {dtype: name for name, dtype in TYPES.items()}
-# What a graph's constants are called that are numbers of the network, not shapes, limits or defaults (graph.py).
-_NUMBERS = ("weight", "bias", "integers", "scales", "zero_points")
+# Graph constants that are numbers of the network, not shapes, limits or defaults: NAME/weight, NAME/bias/scales (graph.py).
+_NUMBERS = {"weight", "bias"}
 
 
 class WeightStore:
@@ -46,7 +46,7 @@ class WeightStore:
     def add_graph(self, model: onnx.ModelProto) -> dict[str, str]:
         """Put a graph's numbers in; the name in the file of each initializer that is one."""
         return {tensor.name: self.add(tensor.name, numpy_helper.to_array(tensor)) for tensor in model.graph.initializer
-                if tensor.name.rsplit("/", 1)[-1] in _NUMBERS}
+                if _NUMBERS & set(tensor.name.split("/")[-2:])}
 
     def file(self, metadata: Mapping[str, str]) -> StoredWeights:
         """The file's bytes. Tensors begin at multiples of ALIGNMENT as long as their sizes are such, so these come first."""
