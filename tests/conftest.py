@@ -87,6 +87,26 @@ def typed_bundle(small_bundle, tmp_path_factory) -> Path:
     return folder
 
 
+def native_model(arrays: dict[str, np.ndarray]):
+    """Arrays as the native runner's list of a bundle, with weights of its own, as NativeRunner takes them."""
+    from universeg_rt.bundle.model_bytes import ModelBytes
+    from universeg_rt.bundle.weights import WEIGHTS
+    from universeg_rt.export.emit.native import emit_native
+    from universeg_rt.export.emit.store import WeightStore
+
+    store = WeightStore()
+    listed = emit_native(arrays, store)
+    return ModelBytes("native.json", listed, {WEIGHTS: store.file({}).data})
+
+
+def write_native(folder: Path, arrays: dict[str, np.ndarray]) -> Path:
+    """The same as files; the list's."""
+    model = native_model(arrays)
+    for name, data in ((model.name, model.data), *model.external.items()):
+        (folder / name).write_bytes(data)
+    return folder / model.name
+
+
 @pytest.fixture(scope="session")
 def tensorrt_rtx(tmp_path_factory) -> dict[str, str]:
     """Environment variables under which a child process imports `tensorrt_rtx` and builds plans on the CPU, or skip."""

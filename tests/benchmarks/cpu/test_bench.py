@@ -116,33 +116,12 @@ def test_results_of_several_runs_are_put_together(results, tmp_path, capsys):
     (["--members", "-1"], "--members is -1"), (["--starts", "-1"], "--starts is -1"), (["--size", "33"], "multiple of 4"),
     (["--sides", "theirs"], "--sides theirs is unknown; accepted: all, ours, reference"),
     (["--sides", "ours-onnxruntime-int8"], "has fp32 models only"), (["--limit", "reference"], "give SIDE=S"),
-    (["--checkpoint", "nowhere.safetensors"], "nowhere.safetensors is not there"), (["--bundle", "nowhere"], "no bundle at nowhere"),
+    (["--bundle", "nowhere"], "no bundle at nowhere"),
 ])
 def test_bad_options_are_one_line(options, capsys, extra, message):
     assert bench.main([*options, *extra]) == 1
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
-
-
-def test_without_a_checkpoint_the_sides_that_need_it_are_left_out_with_the_cure(small_bundle, monkeypatch, tmp_path, capsys):
-    """As from a wheel, which has the shipped bundle and not its checkpoint."""
-    monkeypatch.setattr(bench, "CHECKPOINT", tmp_path / "universeg_rt_v1.safetensors")
-    monkeypatch.setattr(bench, "SHIPPED", small_bundle)
-    args = bench.parser().parse_args(["--bundle", str(small_bundle)])
-    options = bench._options(args)
-    assert options.checkpoint is None and not set(options.sides) & set(TORCH) and {"folded-onnxruntime", "ours-native"} <= set(options.sides)
-    said = capsys.readouterr().err
-    assert said.count("\n") == 1 and "without reference, reference-kept, compiled, plain:" in said
-    assert "is not there; give --checkpoint: a clone of the project has that of the shipped bundle in training/weights/" in said
-    with pytest.raises(InputError, match="is not there; give --checkpoint: a clone.*, or leave out --sides plain$"):
-        bench._options(bench.parser().parse_args(["--bundle", str(small_bundle), "--sides", "plain", "ours"]))
-
-
-def test_other_weights_than_the_bundles_are_refused(options, tmp_path, capsys):
-    path = tmp_path / "other.safetensors"
-    save_checkpoint(path, SMALL_SPEC, random_weights(SMALL_SPEC, seed=1), {})
-    assert bench.main([*options, "--checkpoint", str(path)]) == 1
-    assert "other weights" in capsys.readouterr().err
 
 
 def test_a_side_that_differs_is_not_timed():

@@ -31,7 +31,7 @@ def edit(bundle, change):
 def test_a_good_bundle_says_what_it_is(small_bundle):
     bundle = Bundle.open(small_bundle)
     manifest = bundle.manifest
-    assert manifest.schema_version == 2 and manifest.precisions == ("fp32",)
+    assert manifest.schema_version == 3 and manifest.precisions == ("fp32",)
     assert set(manifest.files) == {str(p.relative_to(small_bundle)) for p in small_bundle.rglob("*.*") if p.name != "manifest.json"}
     assert manifest.parity["fp32"]["models"]["streamed"]["largest_logit_error"] < 1e-3
     assert manifest.licence == {"weights": "none"} and manifest.provenance == {"made": "for tests"}
