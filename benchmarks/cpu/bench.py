@@ -18,7 +18,7 @@ from universeg_rt.bundle.bundle import SHIPPED, Bundle
 from universeg_rt.cli.common import run_command
 from universeg_rt.errors import InputError, OutputError
 
-from .sides import OURS, PEERS, TORCH, our_sides
+from .sides import OURS, PEERS, our_sides
 
 # The largest S at which a peer runs unless --limit says otherwise: their memory grows by 25 to 53 MB an entry.
 LIMITS = {name: 64 for name in PEERS}

@@ -19,6 +19,7 @@ from universeg_rt.export.folds.cost import network_cost
 from universeg_rt.export.folds import fold
 from universeg_rt.export.int8.quantise import Quantisation
 from universeg_rt.bundle.manifest import InputContract, Manifest, network_metadata
+from universeg_rt.runners import PRECISIONS
 from universeg_rt.spec import NetworkSpec
 
 from ..harness.models import random_weights
@@ -94,7 +95,7 @@ def run_bundle(state: dict, entry: dict) -> None:
         shutil.copytree(shipped.path, folder)  # what is timed is what users run
         entry["int8"] = "the shipped bundle's own models"
         state["bundle"] = Bundle.open(folder)
-        entry["precisions"] = list(shipped.manifest.models)
+        entry["precisions"] = [name for name in PRECISIONS if name in shipped.manifest.models]
         return
     digest, given = _digest(state["weights"]), InputContract(*state["grid"], state["spec"].size_multiple)
     metadata = network_metadata(state["spec"], digest, given, universeg_rt.__version__)

@@ -23,7 +23,7 @@ from universeg_rt.bundle.bundle import Bundle
 from universeg_rt.cli.common import run_command
 from universeg_rt.errors import InputError, ParityError
 from universeg_rt.runners import PRECISIONS, RUNNERS, open_runner
-from universeg_rt.spec import PRESETS, NetworkSpec
+from universeg_rt.spec import NetworkSpec
 
 from . import parity
 from .parity import AnyTolerance, Case, HalfTolerance, MaskTolerance, Model, ParityReport, Reference, Tolerance

@@ -17,26 +17,17 @@ from universeg_rt.benchmarks.harness.case import Case
 from universeg_rt.benchmarks.harness.child import Child, Died
 from universeg_rt.benchmarks.cpu.first_mask import seconds_to_first_mask
 from universeg_rt.benchmarks.harness.report import ratios, statistics
-from universeg_rt.benchmarks.cpu.sides import TORCH, Files, Skipped
-from universeg_rt.errors import InputError, ParityError, RunnerError
+from universeg_rt.benchmarks.cpu.sides import Files, Skipped
+from universeg_rt.errors import ParityError, RunnerError
 from universeg_rt.runners import RUNNERS
-from universeg_rt.training.network.checkpoint import save_checkpoint
 
-from ...conftest import SMALL_SPEC, random_weights
 
 pytestmark = pytest.mark.torch
 
 
 @pytest.fixture(scope="module")
-def weights(tmp_path_factory):
-    path = tmp_path_factory.mktemp("weights") / "small.safetensors"
-    save_checkpoint(path, SMALL_SPEC, random_weights(SMALL_SPEC), {})
-    return path
-
-
-@pytest.fixture(scope="module")
-def options(small_bundle, weights):
-    return ["--bundle", str(small_bundle), "--checkpoint", str(weights), "--size", "32", "--repeats", "2", "--threads", "1"]
+def options(small_bundle):
+    return ["--bundle", str(small_bundle), "--size", "32", "--repeats", "2", "--threads", "1"]
 
 
 SIDES = ["reference", "reference-kept", "plain", "folded-onnxruntime", "ours"]
@@ -135,7 +126,7 @@ def test_a_side_that_differs_is_not_timed():
         run._compare({"reference": {}, "plain": {}}, {"reference": logits["reference"], "plain": np.full((1, 1, 1, 8, 8), np.nan)})
 
 
-def test_what_cannot_run_or_dies_says_why(small_bundle, weights):
+def test_what_cannot_run_or_dies_says_why(small_bundle):
     case = Case(1, 1, 1, 32, 1)
     files = Files(small_bundle, small_bundle / "no.onnx", small_bundle / "no.onnx")
     with pytest.raises(Died, match="no.onnx"):
@@ -150,7 +141,7 @@ def test_what_cannot_run_or_dies_says_why(small_bundle, weights):
 
 
 @pytest.mark.parametrize("name", ["ours-" + runner for runner in RUNNERS])
-def test_ours_in_a_process_gives_what_the_sdk_gives_here(small_bundle, weights, name):
+def test_ours_in_a_process_gives_what_the_sdk_gives_here(small_bundle, name):
     from universeg_rt import Segmenter
 
     case = Case(3, 2, 2, 32, 1)

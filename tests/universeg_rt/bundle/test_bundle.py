@@ -79,9 +79,9 @@ def test_a_model_missing_truncated_or_altered(copy):
 
 
 @pytest.mark.parametrize("text, message", [
-    ("{", "not whole JSON"), ("[]", "not a universeg_rt manifest"), ('{"schema_version": 2}', "incomplete or altered"),
-    ('{"schema_version": 3}', "schema version 3, this installation reads 2; upgrade universeg_rt"),
-    ('{"schema_version": 1}', "schema version 1, this installation reads 2; export or install the bundle again"),
+    ("{", "not whole JSON"), ("[]", "not a universeg_rt manifest"), ('{"schema_version": 3}', "incomplete or altered"),
+    ('{"schema_version": 4}', "schema version 4, this installation reads 3; upgrade universeg_rt"),
+    ('{"schema_version": 2}', "schema version 2, this installation reads 3; export or install the bundle again"),
     (b"\xff\xfe\x00", "not text"),
 ])
 def test_bad_manifests(copy, text, message):

@@ -16,6 +16,7 @@ from universeg_rt import Bundle, Ensemble, Segmenter, SupportSet
 from universeg_rt.errors import BundleError, InputError, RunnerError
 from universeg_rt.bundle.manifest import sealed
 from universeg_rt.bundle.model_bytes import ModelBytes
+from universeg_rt.bundle.weights import WEIGHTS
 from universeg_rt.runners import open_runner
 from universeg_rt.runners.cpu.native import NativeRunner
 from universeg_rt.spec import NetworkSpec
@@ -125,16 +126,19 @@ def test_sizes(native, small_bundle):
         runner.run(prepared, np.zeros((1, 1, 32, 64), np.float32))
 
 
-def test_damaged_or_foreign_weights(native, small_bundle, tmp_path):
-    source = Bundle.open(small_bundle).model("fp32", "native")
-    (tmp_path / "short.npz").write_bytes(source.read_bytes()[:-400])
-    with pytest.raises(BundleError, match="short.npz cannot be read as a whole .npz"):
-        NativeRunner(ModelBytes.of_file(tmp_path / "short.npz"), SMALL_SPEC)
-    shutil.copy(source, tmp_path / "other.npz")
-    with pytest.raises(BundleError, match="other.npz cannot be used .array 2.cross.weight has shape .*, the network needs .8, 10, 3, 3"):
-        NativeRunner(ModelBytes.of_file(tmp_path / "other.npz"), NetworkSpec("none", (6, 5, 8), (4, 6), "max_pool"))
+def test_damaged_or_foreign_weights(native, small_bundle):
+    good = Bundle.open(small_bundle).load("fp32", "native")
+    numbers = good.external[WEIGHTS]
+    for data, external, message in (
+            (good.data, numbers[:-400], "weights.safetensors cannot be used .*does not lie where its shape"),
+            (good.data, b"", "weights.safetensors cannot be used"), (good.data[:-9], numbers, "native.json cannot be used"),
+            (good.data.replace(b"out_conv", b"in_conv"), numbers, "made of 'in_conv.conv.bias', which weights.safetensors does not hold")):
+        with pytest.raises(BundleError, match=message):
+            NativeRunner(ModelBytes("native.json", data, {WEIGHTS: external}), SMALL_SPEC)
+    with pytest.raises(BundleError, match="native.json cannot be used .array 2.cross.weight has shape .*, the network needs .8, 10, 3, 3"):
+        NativeRunner(good, NetworkSpec("none", (6, 5, 8), (4, 6), "max_pool"))
     with pytest.raises(BundleError, match="600 features; the native runner takes at most 16 and 512"):
-        NativeRunner(ModelBytes.of_file(tmp_path / "other.npz"), NetworkSpec("none", (6, 600), (4,), "max_pool"))
+        NativeRunner(good, NetworkSpec("none", (6, 600), (4,), "max_pool"))
 
 
 @pytest.mark.parametrize("encoder, decoder", [((16, 64), (16,)), ((32, 64, 128, 256), (128, 64, 32))])

@@ -168,7 +168,7 @@ in_child(use)
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 def test_out_of_memory_is_a_runner_error(small_bundle, tmp_path):
     run("""
-many = np.tile(images[:4], (20, 1, 1)), np.tile(labels[:4], (20, 1, 1))
+many = np.tile(images[:4], (80, 1, 1)), np.tile(labels[:4], (80, 1, 1))
 large = segmenter.prepare(SupportSet.from_arrays(np.kron(many[0], np.ones((1, 4, 4))), np.kron(many[1], np.ones((1, 4, 4)))))
 limit_memory(4 * 2**20)
 try:
