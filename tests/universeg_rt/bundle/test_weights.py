@@ -14,10 +14,13 @@ from universeg_rt.bundle import onnx_file
 from universeg_rt.bundle.bundle import SHIPPED
 from universeg_rt.bundle.manifest import sealed
 from universeg_rt.bundle.weights import ALIGNMENT, WEIGHTS, read_tensors, reference_weights, split_weights
+from universeg_rt.bundle.model_bytes import ModelBytes
 from universeg_rt.errors import BundleError
+from universeg_rt.runners.cpu.native_weights import TABLE, read_weights
+from universeg_rt.runners.cpu.onnxruntime import StreamedOnnxRuntime
 from universeg_rt.spec import NetworkSpec
 
-from ...conftest import SMALL_SPEC, random_weights
+from ...conftest import SMALL_GRID, SMALL_SPEC, native_model, random_weights
 
 INLINE = 64  # values of a tensor in a graph
 LARGEST_BUNDLE = 9_000_000  # bytes of the shipped bundle
@@ -155,3 +158,32 @@ def test_the_stages_of_every_precision_share_the_one_files_bytes(typed_bundle):
         stages = bundle.load_stages(precision)
         shared = {id(model.external[WEIGHTS]) for _, model in stages if model.external}
         assert len(shared) == 1
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_outside_data_give_what_the_same_data_inside_a_graph_give(typed_bundle, precision):
+    bundle, rng = Bundle.open(typed_bundle), np.random.default_rng(0)
+    support, query = rng.random((1, 3, 2, 32, 32), np.float32), rng.random((1, 1, 32, 32), np.float32)
+    outside = bundle.load_stages(precision)
+    inside = [(name, ModelBytes(model.name, model.whole())) for name, model in outside]
+    assert any(model.external for _, model in outside) and not any(onnx_file.external_locations(m.data) for _, m in inside)
+    runners = [StreamedOnnxRuntime(stages, 1) for stages in (outside, inside)]
+    weights = np.full((1, 3), 1 / 3, np.float32)
+    one, two = (runner.run(runner.prepare(support, weights), query) for runner in runners)
+    assert np.array_equal(one, two) and np.isfinite(one).all()
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_the_native_runner_gets_the_arrays_of_the_folded_network(typed_bundle, precision):
+    pytest.importorskip("torch", reason="the folds need torch's reference: pip install '.[export]'")
+    from universeg_rt.export.emit.native import native_arrays
+    from universeg_rt.export.folds import fold
+    from universeg_rt.export.int8.calibration import calibrate, synthetic_episodes
+
+    network = fold(SMALL_SPEC, random_weights(SMALL_SPEC))
+    plan = calibrate(network, synthetic_episodes(SMALL_GRID, 0, episodes=2, entries=2)) if precision == "int8" else None
+    found, made = (read_weights(model, SMALL_SPEC) for model in (
+        Bundle.open(typed_bundle).load(precision, "native"), native_model(native_arrays(network, plan))))
+    assert set(found) == set(made) and (TABLE in made) == (precision == "int8")
+    for name, value in made.items():
+        assert found[name].dtype == value.dtype and np.array_equal(found[name], value), name
