@@ -87,7 +87,8 @@ class NativeDistribution(Distribution):
 
 native = Extension(
     "universeg_rt._native", [CPU + name for name in SOURCES], depends=sorted(glob.glob(CPU + "**/*.h", recursive=True)),
-    include_dirs=[CPU + room for room in NATIVE_PARTS["ROOMS"]], extra_compile_args=list(NATIVE_PARTS["FLAGS"]),
+    include_dirs=[CPU + room for room in NATIVE_PARTS["ROOMS"]],
+    extra_compile_args=[*NATIVE_PARTS["FLAGS"], "-g0"],  # Python's own flags ask for debug information, 95 % of the library
     extra_link_args=["-pthread"], language="c++", optional=not REQUIRED)
 setup(packages=packages, package_dir=TOP_LEVEL, ext_modules=[native] if NATIVE else [],
       cmdclass={"build_py": BuildPy, "build_ext": BuildExt}, distclass=NativeDistribution)

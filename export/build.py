@@ -7,7 +7,6 @@ The cheapest gate comes first: int8's held-out tasks take seconds, the compariso
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -48,8 +47,7 @@ class Exported:
 class _Attempts:
     """The precisions that are still in the race, and why the others left it."""
 
-    folder: Path
-    models: dict[str, Models] = field(default_factory=dict)
+    models: dict[str, Models]
     failed: dict[str, str] = field(default_factory=dict)
 
     @contextmanager
@@ -61,7 +59,6 @@ class _Attempts:
             if precision == "fp32":
                 raise
             del self.models[precision]
-            shutil.rmtree(self.folder / precision)
             self.failed[precision] = f"{str(error).splitlines()[0]}; {cure}, or export without --precision {precision}"
 
 
@@ -102,14 +99,14 @@ def build_bundle(
     provenance = dict(provenance or {})
     tolerances: dict[str, AnyTolerance] = {"fp32": tolerance, "fp16": half_tolerance, "int8": int8_tolerance}
     with write_folder(output) as folder:
-        attempts, plan = _Attempts(folder), None
+        plan = None
         if "int8" in precisions:
             calibration = synthetic_episodes(grid, 0) if calibration is None else calibration
             plan, spared = int8_plan(network, calibration, grid, held_out_tolerance.flipped, progress)
             provenance["calibration"] = {**calibration.provenance(), "blocks_in_float": list(spared)}
-        for each in precisions:
-            precision = Precision(each, np.float16 if each == "fp16" else np.float32, plan if each == "int8" else None)
-            attempts.models[each] = write_models(folder, network, precision, metadata, version)
+        made = {each: Precision(each, np.float16 if each == "fp16" else np.float32, plan if each == "int8" else None)
+                for each in precisions}
+        attempts = _Attempts(write_models(folder, network, weights, tuple(made.values()), metadata, version))
         opened = {each: open_models(folder, models, spec) for each, models in attempts.models.items()}
         held_out, reports, reference = {}, {}, Reference(spec, weights)
         if calibration is not None and "int8" in precisions:
@@ -121,6 +118,10 @@ def build_bundle(
                 reports[each] = check_parity(spec, weights, opened[each], tolerances[each], progress, reference)
         if "int8" in attempts.failed:
             del provenance["calibration"]
+        if attempts.failed:  # again, without their numbers: the others' are the same
+            for file in folder.iterdir():
+                file.unlink()
+            attempts.models = write_models(folder, network, weights, [made[each] for each in attempts.models], metadata, version)
         parity = {name: {**report.summary(), **(held_out if name == "int8" else {})} for name, report in reports.items()}
         files = {str(p.relative_to(folder).as_posix()): file_entry(p) for p in sorted(folder.rglob("*")) if p.is_file()}
         manifest = Manifest(

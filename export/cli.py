@@ -10,6 +10,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from universeg_rt.bundle.weights import WEIGHTS
 from universeg_rt.cli.common import run_command
 from universeg_rt.errors import InputError, ParityError, shown
 from universeg_rt.runners import PRECISIONS
@@ -29,7 +30,7 @@ def parser() -> argparse.ArgumentParser:
         description="Fold a UniverSeg checkpoint exactly, write it as ONNX, compare every model with the reference network, "
                     "and leave a bundle that universeg-segment and the SDK open. With float32 over tolerance nothing is left behind; "
                     "another precision that fails is left out of the bundle, and the exit status is then 1.")
-    p.add_argument("--checkpoint", type=Path, help=".safetensors of ours, or a published .pt (with --spec)")
+    p.add_argument("--checkpoint", type=Path, help=".safetensors of ours, a bundle's folder, or a published .pt (with --spec)")
     p.add_argument("--output", type=Path, help="folder to write; a bundle already there is replaced")
     p.add_argument("--spec", help=f"{', '.join(PRESETS)}, or a JSON file; needed where the checkpoint does not say it")
     p.add_argument("--grid", type=int, nargs=2, default=(128, 128), metavar=("H", "W"), help="image size of the network (128 128)")
@@ -83,7 +84,8 @@ def _main(args: argparse.Namespace) -> int:
                        else support_episodes(args.calibration, grid, seed))
     provenance = {
         "checkpoint": args.checkpoint.name,
-        "checkpoint_sha256": hashlib.sha256(args.checkpoint.read_bytes()).hexdigest(),
+        "checkpoint_sha256": hashlib.sha256(
+            (args.checkpoint / WEIGHTS if args.checkpoint.is_dir() else args.checkpoint).read_bytes()).hexdigest(),
         "checkpoint_metadata": {k: v for k, v in sorted(metadata.items()) if k != "universeg_spec"},
         "command": "universeg-export", "libraries": _versions(),
     }

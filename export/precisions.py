@@ -1,8 +1,9 @@
-"""The models of one precision: written into a bundle's folder, and opened as the parity gate calls them."""
+"""The models of each precision, and the one file of their numbers: written into a bundle's folder, opened as the parity gate calls
+them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 from universeg_rt.errors import RunnerError
 from universeg_rt.bundle.manifest import Models
 from universeg_rt.bundle.model_bytes import ModelBytes
+from universeg_rt.bundle.weights import WEIGHTS
 from universeg_rt.runners import libraries
 from universeg_rt.runners.base import Runner
 from universeg_rt.runners.cpu.native import NativeRunner
@@ -19,17 +21,18 @@ from universeg_rt.runners.cpu.onnxruntime import StreamedOnnxRuntime
 from universeg_rt.spec import NetworkSpec
 
 from .emit import emit_predict, emit_prepare, emit_stages, emit_whole
-from .emit.native import emit_native
+from .emit.native import emit_native, native_arrays
+from .emit.store import WeightStore
 from .folds.folded import FoldedNetwork
 from .gate.parity import Model
 from .int8.quantise import Quantisation
 
-WHOLE, PREPARE, PREDICT, NATIVE = "model.onnx", "prepare.onnx", "predict.onnx", "native.npz"
+WHOLE, PREPARE, PREDICT, NATIVE = "model.onnx", "prepare.onnx", "predict.onnx", "native.json"
 
 
 @dataclass(frozen=True)
 class Precision:
-    """How models of this precision are emitted. Those of fp32 lie at the top of a bundle, others in a folder of their name."""
+    """How models of this precision are emitted. All lie beside the weights, which ONNX wants; all but fp32's begin with its name."""
 
     name: str
     dtype: type = np.float32
@@ -37,25 +40,37 @@ class Precision:
 
     @property
     def prefix(self) -> str:
-        return "" if self.name == "fp32" else f"{self.name}/"
+        return "" if self.name == "fp32" else f"{self.name}."
 
 
-def write_models(folder: Path, network: FoldedNetwork, precision: Precision, metadata: Mapping[str, str], version: str) -> Models:
-    """Write every model of a precision below `folder`; the same network gives the same bytes."""
-    metadata = {**metadata, "universeg.precision": precision.name}
-    given = (metadata, version, precision.dtype, precision.quantisation)
-    prefix = precision.prefix
-    for file, emit in ((WHOLE, emit_whole), (PREPARE, emit_prepare), (PREDICT, emit_predict)):
-        _write(folder / (prefix + file), emit(network, *given))
-    stages = []
-    for position, stage in enumerate(emit_stages(network, *given)):
-        file = f"{prefix}stages/{position:02}_{stage.name}.onnx"
-        _write(folder / file, stage.model)
-        stages.append((stage.name, file))
-    native = None if precision.name == "fp16" else emit_native(network, precision.quantisation, metadata)
-    if native is not None:
-        (folder / (prefix + NATIVE)).write_bytes(native)
-    return Models(prefix + WHOLE, tuple(stages), prefix + PREPARE, prefix + PREDICT, None if native is None else prefix + NATIVE)
+def write_models(folder: Path, network: FoldedNetwork, weights: Mapping[str, np.ndarray], precisions: Sequence[Precision],
+                 metadata: Mapping[str, str], version: str) -> dict[str, Models]:
+    """Write every model of these precisions and their numbers below `folder`; the same network gives the same bytes.
+
+    weights: the network's before folding, by state-dict key.
+    """
+    store = WeightStore()
+    store.add_reference(network.spec, weights)
+    made, graphs, files = {}, {}, {}
+    for precision in precisions:
+        said, prefix = {**metadata, "universeg.precision": precision.name}, precision.prefix
+        given = (said, version, precision.dtype, precision.quantisation)
+        emitted = {prefix + file: emit(network, *given)
+                   for file, emit in ((WHOLE, emit_whole), (PREPARE, emit_prepare), (PREDICT, emit_predict))}
+        stages = [(stage.name, f"{prefix}stage.{position:02}_{stage.name}.onnx", stage.model)
+                  for position, stage in enumerate(emit_stages(network, *given))]
+        emitted.update((file, model) for _, file, model in stages)
+        graphs.update((file, (model, store.add_graph(model))) for file, model in emitted.items())
+        arrays = None if precision.name == "fp16" else native_arrays(network, precision.quantisation)
+        if arrays is not None:
+            files[prefix + NATIVE] = emit_native(arrays, store, said, network)
+        made[precision.name] = Models(prefix + WHOLE, tuple((name, file) for name, file, _ in stages), prefix + PREPARE,
+                                      prefix + PREDICT, None if arrays is None else prefix + NATIVE)
+    stored = store.file({**metadata, "universeg.kind": "weights"})
+    folder.mkdir(parents=True, exist_ok=True)
+    for file, data in (*files.items(), *((file, stored.move_out(*graph)) for file, graph in graphs.items()), (WEIGHTS, stored.data)):
+        (folder / file).write_bytes(data)
+    return made
 
 
 def open_models(folder: Path, models: Models, spec: NetworkSpec) -> dict[str, Model]:
@@ -108,8 +123,3 @@ def support_feed(support: np.ndarray, weights: np.ndarray) -> dict[str, np.ndarr
     """Support (K,S,2,H,W) and weights (K,S) by the models' names of their inputs."""
     return {"support_images": np.ascontiguousarray(support[:, :, :1]),
             "support_labels": np.ascontiguousarray(support[:, :, 1:]), "weights": weights}
-
-
-def _write(path: Path, model) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(model.SerializeToString(deterministic=True))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import os
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -77,15 +76,34 @@ def typed_bundle(small_bundle, tmp_path_factory) -> Path:
     from universeg_rt.export.folds import fold
     from universeg_rt.export.precisions import Precision, write_models
 
-    folder = shutil.copytree(small_bundle, tmp_path_factory.mktemp("bundles") / "typed")
-    manifest, network = Bundle.open(folder).manifest, fold(SMALL_SPEC, random_weights(SMALL_SPEC))
+    weights = random_weights(SMALL_SPEC)
+    folder, manifest, network = tmp_path_factory.mktemp("bundles") / "typed", Bundle.open(small_bundle).manifest, fold(SMALL_SPEC, weights)
     quantisation = calibrate(network, synthetic_episodes(SMALL_GRID, 0, episodes=2, entries=2))
-    models = dict(manifest.models)
-    for precision in (Precision("fp16", np.float16), Precision("int8", np.float32, quantisation)):
-        models[precision.name] = write_models(folder, network, precision, manifest.metadata, manifest.version)
-    files = {file: file_entry(folder / file) for m in models.values() for file in m.listed}
-    (folder / "manifest.json").write_text(dataclasses.replace(manifest, models=models, files=files).to_json())
+    precisions = (Precision("fp32"), Precision("fp16", np.float16), Precision("int8", np.float32, quantisation))
+    models = write_models(folder, network, weights, precisions, manifest.metadata, manifest.version)
+    files = {file.name: file_entry(file) for file in folder.iterdir()}
+    (folder / "manifest.json").write_text(dataclasses.replace(manifest, models=models, files=files, parity={}).to_json())
     return folder
+
+
+def native_model(arrays: dict[str, np.ndarray]):
+    """Arrays as the native runner's list of a bundle, with weights of its own, as NativeRunner takes them."""
+    from universeg_rt.bundle.model_bytes import ModelBytes
+    from universeg_rt.bundle.weights import WEIGHTS
+    from universeg_rt.export.emit.native import emit_native
+    from universeg_rt.export.emit.store import WeightStore
+
+    store = WeightStore()
+    listed = emit_native(arrays, store)
+    return ModelBytes("native.json", listed, {WEIGHTS: store.file({}).data})
+
+
+def write_native(folder: Path, arrays: dict[str, np.ndarray]) -> Path:
+    """The same as files; the list's."""
+    model = native_model(arrays)
+    for name, data in ((model.name, model.data), *model.external.items()):
+        (folder / name).write_bytes(data)
+    return folder / model.name
 
 
 @pytest.fixture(scope="session")

@@ -17,9 +17,8 @@ from universeg_rt.storage.atomic import write_file
 from universeg_rt.bundle.bundle import SHIPPED, Bundle
 from universeg_rt.cli.common import run_command
 from universeg_rt.errors import InputError, OutputError
-from universeg_rt.training.network.shipped import CHECKPOINT, CURE
 
-from .sides import OURS, PEERS, TORCH, our_sides
+from .sides import OURS, PEERS, our_sides
 
 # The largest S at which a peer runs unless --limit says otherwise: their memory grows by 25 to 53 MB an entry.
 LIMITS = {name: 64 for name in PEERS}
@@ -44,7 +43,6 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--limit", nargs="+", default=[], metavar="SIDE=S", help="largest S of a side (64 for all but ours)")
     p.add_argument("--starts", type=int, default=3, metavar="N", help="processes started to measure the time to a first mask at S = 16 (3)")
     p.add_argument("--bundle", type=Path, default=SHIPPED, help="what is run (the shipped bundle)")
-    p.add_argument("--checkpoint", type=Path, help="the same weights for the reference (those of the shipped bundle)")
     p.add_argument("--compile-cache", type=Path, help="keep torch.compile's work here; its stated time is then what is left of it")
     p.add_argument("--output", type=Path, help=f"folder for {JSON}, {TABLE} and {PLOT}")
     p.add_argument("--from", dest="earlier", type=Path, nargs="+", metavar="JSON", help="measure nothing, put these results together")
@@ -105,29 +103,7 @@ def _options(args: argparse.Namespace) -> argparse.Namespace:
             raise InputError(f"--limit {text}; give SIDE=S, for example reference=256")
         args.limits[name] = int(value)
     args.size = size
-    args.checkpoint = _checkpoint(args, bundle)
     return args
-
-
-def _checkpoint(args: argparse.Namespace, bundle: Bundle) -> Path | None:
-    """The reference's weights, checked to be the bundle's; None where no side needs them."""
-    if not set(args.sides) & set(TORCH):
-        return None
-    path = args.checkpoint or (CHECKPOINT if args.bundle == SHIPPED else None)
-    if path is None or not path.is_file():
-        missing = f"the reference needs the bundle's weights, and {path or 'no checkpoint'} is {'not there' if path else 'given'}; {CURE}"
-        asked = sorted(args.named & set(TORCH))
-        if args.checkpoint or asked:
-            raise InputError(f"{missing}, or leave out --sides {' '.join(asked or TORCH)}")
-        print(f"universeg-bench: without {', '.join(side for side in args.sides if side in TORCH)}: {missing}", file=sys.stderr)
-        args.sides = [side for side in args.sides if side not in TORCH]
-        return None
-    from universeg_rt.training.network.checkpoint import load_checkpoint, weights_sha256
-
-    _, weights, _ = load_checkpoint(path)
-    if weights_sha256(weights) != bundle.manifest.weights_sha256:
-        raise InputError(f"{path} holds other weights than {args.bundle}; give the checkpoint that the bundle was exported from")
-    return path.resolve()
 
 
 def merge(paths: list[Path]) -> dict:

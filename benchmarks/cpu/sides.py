@@ -46,7 +46,6 @@ class Files:
     """What the sides load; `plain` and `inlined` are made for the run (models.py)."""
 
     bundle: Path
-    checkpoint: Path
     plain: Path
     inlined: Path
 
@@ -107,7 +106,7 @@ def _torch_network(files: Files, case: Case):
     from ..harness.models import reference_network
 
     torch.set_num_threads(case.threads)
-    return torch, reference_network(files.checkpoint)
+    return torch, reference_network(files.bundle)
 
 
 def _torch_side(torch, network, case: Case) -> Side:

@@ -18,7 +18,8 @@ from universeg_rt.errors import UniverSegError
 from universeg_rt.export.folds.cost import network_cost
 from universeg_rt.export.folds import fold
 from universeg_rt.export.int8.quantise import Quantisation
-from universeg_rt.bundle.manifest import InputContract, Manifest, Models, network_metadata
+from universeg_rt.bundle.manifest import InputContract, Manifest, network_metadata
+from universeg_rt.runners import PRECISIONS
 from universeg_rt.spec import NetworkSpec
 
 from ..harness.models import random_weights
@@ -87,32 +88,29 @@ def run_bundle(state: dict, entry: dict) -> None:
     """A bundle in fp32 and, where this version exports them, fp16 and int8. Its parity is judged on the runners, later."""
     from universeg_rt.export.precisions import Precision, write_models
 
-    folder = state["work"] / "bundle"
+    folder, options = state["work"] / "bundle", state["options"]
     shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    entry["skipped"], shipped = {}, _shipped_bundle(state)
+    if shipped is not None and "int8" in shipped.manifest.models and not options.no_int8 and options.checkpoint is not None:
+        shutil.copytree(shipped.path, folder)  # what is timed is what users run
+        entry["int8"] = "the shipped bundle's own models"
+        state["bundle"] = Bundle.open(folder)
+        entry["precisions"] = [name for name in PRECISIONS if name in shipped.manifest.models]
+        return
     digest, given = _digest(state["weights"]), InputContract(*state["grid"], state["spec"].size_multiple)
     metadata = network_metadata(state["spec"], digest, given, universeg_rt.__version__)
-    models, entry["skipped"], shipped = {}, {}, _shipped_bundle(state)
-    for name in ("fp32", "fp16", "int8"):
-        try:
-            quantisation = None
-            if name == "int8":
-                if state["options"].no_int8 or state["options"].checkpoint is None:
-                    raise UniverSegError("left out by --no-int8, or since the weights are random: their masks are of no task")
-                if shipped is not None and "int8" in shipped.manifest.models:
-                    models[name] = _copy_models(shipped, name, folder)
-                    entry["int8"] = "the shipped bundle's own models"
-                    continue
-                quantisation, spared = _int8_plan(state)
-                entry["int8"] = f"calibrated here, in float: {', '.join(spared) or 'nothing'}"
-            dtype = np.float16 if name == "fp16" else np.float32
-            models[name] = write_models(folder, state["network"], Precision(name, dtype, quantisation), metadata, "0")
-        except Exception as error:
-            if name == "fp32":
-                raise
-            entry["skipped"][name] = one_line(error)
-            state["say"](f"bundle {name}: skipped, {one_line(error)}")
-    files = {name: file_entry(folder / name) for name in sorted({file for m in models.values() for file in m.listed})}
+    precisions = [Precision("fp32"), Precision("fp16", np.float16)]
+    try:
+        if options.no_int8 or options.checkpoint is None:
+            raise UniverSegError("left out by --no-int8, or since the weights are random: their masks are of no task")
+        quantisation, spared = _int8_plan(state)
+        entry["int8"] = f"calibrated here, in float: {', '.join(spared) or 'nothing'}"
+        precisions.append(Precision("int8", np.float32, quantisation))
+    except Exception as error:
+        entry["skipped"]["int8"] = one_line(error)
+        state["say"](f"bundle int8: skipped, {one_line(error)}")
+    models = write_models(folder, state["network"], state["weights"], precisions, metadata, universeg_rt.__version__)
+    files = {file.name: file_entry(file) for file in sorted(folder.iterdir())}
     manifest = Manifest(
         name="benchmark", version=universeg_rt.__version__, spec=state["spec"],
         weights_sha256=digest, input=given, models=models, files=files)
@@ -128,15 +126,6 @@ def _shipped_bundle(state: dict) -> Bundle | None:
     bundle = Bundle.open(SHIPPED)
     size = bundle.manifest.input.height, bundle.manifest.input.width
     return bundle if bundle.manifest.weights_sha256 == _digest(state["weights"]) and size == tuple(state["grid"]) else None
-
-
-def _copy_models(bundle: Bundle, precision: str, folder: Path) -> Models:
-    """Copies a bundle's models of one precision, so that what is timed is what users run."""
-    models = bundle.manifest.models[precision]
-    for file in models.listed:
-        (folder / file).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(bundle.file(file), folder / file)
-    return models
 
 
 def _int8_plan(state: dict) -> tuple[Quantisation, tuple[str, ...]]:

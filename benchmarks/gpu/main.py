@@ -26,12 +26,12 @@ if __package__ in (None, ""):  # run as a script: make the checkout importable a
     make_importable()
 
 from universeg_rt.storage.atomic import write_file  # noqa: E402
+from universeg_rt.bundle.bundle import MANIFEST, SHIPPED  # noqa: E402
 from universeg_rt.benchmarks.gpu import artefacts, contenders, machine, parity, timing  # noqa: E402
 from universeg_rt.checkout import make_importable_for_children  # noqa: E402
 from universeg_rt.cli.common import run_command  # noqa: E402
 from universeg_rt.errors import InputError, UniverSegError  # noqa: E402
 from universeg_rt.spec import PRESETS, NetworkSpec  # noqa: E402
-from universeg_rt.training.network.shipped import CHECKPOINT  # noqa: E402
 
 STEPS = {
     "machine": machine.run_machine, "ceilings": machine.run_ceilings, "network": artefacts.run_network,
@@ -55,7 +55,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--rounds", type=int, help="most timed runs of a contender in a cell (200)")
     p.add_argument("--budget", type=float, help="seconds a contender gets in a cell; at least 5 runs are made (0.4)")
     p.add_argument("--time-limit", type=float, default=540, help="seconds after which no measurement starts (540)")
-    p.add_argument("--checkpoint", type=Path, help="weights; default: the shipped ones, where they are, else random ones")
+    p.add_argument("--checkpoint", type=Path, help="weights, a bundle's folder too; default: the shipped ones, where they are, else random ones")
     p.add_argument("--spec", choices=tuple(PRESETS), help="of random weights, or of a published .pt")
     p.add_argument("--plugin", help="TensorRT plugin libraries, separated by `:`")
     p.add_argument("--no-int8", action="store_true", help="leave the int8 models out; their calibration takes a while")
@@ -99,8 +99,8 @@ def _main(options: argparse.Namespace) -> int:
     members = options.members or ([1, 2] if small else [1, 5])
     if min(*sizes, *members, options.threads) < 1 or (options.rounds is not None and options.rounds < 1):
         raise InputError("support sizes, members, rounds and threads must be positive")
-    if options.checkpoint is None and options.spec is None and not small and CHECKPOINT.is_file():
-        options.checkpoint = CHECKPOINT
+    if options.checkpoint is None and options.spec is None and not small and (SHIPPED / MANIFEST).is_file():
+        options.checkpoint = SHIPPED
     options.compile_backend = options.compile_backend or ("eager" if small else "inductor")
     options.work.mkdir(parents=True, exist_ok=True)
     if __name__ == "__main__" and __package__ in (None, ""):

@@ -58,7 +58,7 @@ def run(options: argparse.Namespace) -> dict:
 
 def _run_case(options: argparse.Namespace, bundle: Bundle, case: Case, folder: Path, flop: dict[str, float]) -> dict:
     rows: dict[str, dict] = {}
-    files = Files(bundle.path.resolve(), options.checkpoint or Path(), folder / f"plain_{case.support_size}.onnx", folder / "inlined.onnx")
+    files = Files(bundle.path.resolve(), folder / f"plain_{case.support_size}.onnx", folder / "inlined.onnx")
     with ExitStack() as stack:
         children: dict[str, Child] = {}
 
@@ -93,7 +93,7 @@ def _run_case(options: argparse.Namespace, bundle: Bundle, case: Case, folder: P
 
 def _take_turns(options: argparse.Namespace, case: Case, children: dict[str, Child], leave_out, stack: ExitStack) -> dict:
     """Seconds by part of each turn of each side, and the matrix product's rates under MATRIX."""
-    matrix = stack.enter_context(closing(Child(MATRIX, Files(Path(), Path(), Path(), Path()), case)))
+    matrix = stack.enter_context(closing(Child(MATRIX, Files(Path(), Path(), Path()), case)))
     turns: dict[str, list] = {MATRIX: []}
     for turn in range(-1, options.repeats):  # the turn before the first warms up: while others were loaded, a side was idle
         turns[MATRIX].append(matrix.call()["rate"])
@@ -114,7 +114,7 @@ def _make_models(name: str, options: argparse.Namespace, bundle: Bundle, files: 
     if limit is not None and case.support_size > limit:
         raise Skipped(f"its memory grows with S, it is limited to {limit} (--limit {name}={case.support_size})")
     if name == "plain" and not files.plain.exists():
-        command = [sys.executable, "-m", "universeg_rt.benchmarks.harness.models", files.checkpoint, files.plain, case.support_size, case.size]
+        command = [sys.executable, "-m", "universeg_rt.benchmarks.harness.models", files.bundle, files.plain, case.support_size, case.size]
         done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
         if done.returncode:
             raise Skipped(f"torch.onnx failed: {(done.stderr.strip().splitlines() or [f'status {done.returncode}'])[-1]}")

@@ -63,13 +63,20 @@ class GraphBuilder:
         return self.node("Cast", [x], name, to=int(helper.np_dtype_to_tensor_dtype(dtype)))
 
     def constant(self, name: str, value: np.ndarray | Sequence[int]) -> str:
-        """An initializer; floating-point values take the model's type, integers become int64."""
+        """An initializer; floating-point values take the model's type, integers become int64.
+
+        A float16 network's are float32 and rounded in the graph, which runtimes do once, at loading: so all precisions share them.
+        """
         array = np.asarray(value)
-        array = array.astype(self.dtype if array.dtype.kind == "f" else np.int64)
+        is_half = array.dtype.kind == "f" and self.dtype == np.float16
+        array = array.astype(self.wide if array.dtype.kind == "f" else np.int64)
         if name in self._initializers and not np.array_equal(numpy_helper.to_array(self._initializers[name]), array):
             raise ValueError(f"two different constants are called {name}")
+        known = name in self._initializers
         self._initializers[name] = numpy_helper.from_array(np.ascontiguousarray(array), name)
-        return name
+        if not is_half:
+            return name
+        return f"{name}/half" if known else self._cast(name, f"{name}/half", self.dtype)
 
     def node(self, op: str, inputs: Sequence[str], name: str, **attributes) -> str:
         self._nodes.append(helper.make_node(op, list(inputs), [name], name=name, **attributes))

@@ -1,9 +1,11 @@
-"""The folded network's weights as plain arrays, for the native CPU runner (kernels/cpu/), in one uncompressed `.npz` file.
+"""The folded network's weights as plain arrays, for the native CPU runner (kernels/cpu/): of which tensors of the bundle's weights
+it makes each one, as JSON.
 
 Block i, in the order in which they run: `i.cross`, `i.support` (but for the last block) and `i.target`, each `.weight`
 (out,in,3,3) and `.bias` (out,); `first` (9,2,5,5,out), the first block's composed kernels for the nine positions of a pixel,
 (top, middle, bottom) x (left, middle, right), where taps that fall outside the image are zero; `head.weight` (in,), `head.bias`
-(1,). All float32. The archive's comment is the metadata of the file, as JSON.
+(1,). All float32. An array of several tensors is their concatenation along the input channels, `first` is made of its nine
+kernels. universeg_rt/runners/cpu/native_weights.py reads all this.
 
 In int8 the runner holds maps of the support entries in 8 bits and computes in float32. `int8` (blocks - 1, 2) says which: a block's
 entries, and the result of their cross convolution. A held map x is s * round(x / s) with a scale s for each channel, and the
@@ -18,40 +20,64 @@ The weights of the inner blocks are int8 then, with a float32 `.scale` (out, par
 
 from __future__ import annotations
 
-import io
 import json
-import zipfile
 from collections.abc import Mapping
 
 import numpy as np
 
+from universeg_rt.runners.cpu.native_weights import FIRST, FIRST_BLOCK, first_block
+
 from ..folds.folded import FoldedBlock, FoldedNetwork
 from ..int8.quantise import MAP_LIMIT, Quantisation, quantise_weight
+from .store import WeightStore
 
-_POSITIONS = (("top_left", "top", "top_right"), ("left", None, "right"), ("bottom_left", "bottom", "bottom_right"))
-_INSIDE = (slice(2, 5), slice(0, 5), slice(0, 3))  # taps of a first, a middle and a last row or column
-
-
-def emit_native(network: FoldedNetwork, quantisation: Quantisation | None = None,
-                metadata: Mapping[str, str] | None = None) -> bytes | None:
-    """The file's bytes, the same for the same arguments; None where the native runner cannot run it: its order of work needs
-    the folds compose and mean before convolution, and 2x2 max pooling."""
-    spec = network.spec
-    if network.blocks[0].border_kernels is None or spec.downsample != "max_pool" \
+def native_arrays(network: FoldedNetwork, quantisation: Quantisation | None = None) -> dict[str, np.ndarray] | None:
+    """The arrays by name; None where the native runner cannot run the network: its order of work needs the folds compose and mean
+    before convolution, and 2x2 max pooling."""
+    if network.blocks[0].border_kernels is None or network.spec.downsample != "max_pool" \
             or not all(b.mean_before_convolution for b in network.blocks):
         return None
-    arrays = {}
-    for i, block in enumerate(network.blocks):
-        arrays[f"{i}.cross.weight"], arrays[f"{i}.cross.bias"] = block.cross_weight, block.cross_bias
-        arrays[f"{i}.target.weight"], arrays[f"{i}.target.bias"] = block.target_weight, block.target_bias
-        if block.support_weight is not None:
-            arrays[f"{i}.support.weight"], arrays[f"{i}.support.bias"] = block.support_weight, block.support_bias
-    arrays["first"] = _first_block(network.blocks[0])
-    arrays["head.weight"], arrays["head.bias"] = network.head_weight.reshape(-1), network.head_bias
+    arrays = {name: np.concatenate(parts, axis=1) if len(parts) == 2 else parts[0] for name, parts in _parts(network).items()
+              if name != FIRST}
+    arrays[FIRST] = first_block(_first_kernels(network.blocks[0]))
+    arrays["head.weight"] = arrays["head.weight"].reshape(-1)
     arrays = {name: np.ascontiguousarray(value, np.float32) for name, value in arrays.items()}
-    if quantisation is not None:
-        arrays |= _in_int8(network, quantisation, arrays)
-    return _npz(arrays, json.dumps({**(metadata or {}), "universeg.kind": "native"}, sort_keys=True))
+    return arrays if quantisation is None else arrays | _in_int8(network, quantisation, arrays)
+
+
+def emit_native(arrays: Mapping[str, np.ndarray], store: WeightStore, metadata: Mapping[str, str] | None = None,
+                network: FoldedNetwork | None = None) -> bytes:
+    """Puts the arrays into the store; the file's bytes that say where they lie. Of those that are the float32 network's, the parts
+    go in, as the graphs have them."""
+    plain = {} if network is None else native_arrays(network)
+    parts = {} if network is None else _parts(network)
+    kind = (metadata or {}).get("universeg.precision", "native")
+    found = {}
+    for name, value in sorted(arrays.items()):
+        if name in plain and value.tobytes() == plain[name].tobytes():
+            found[name] = [store.add(f"native/{name}/{i}", part) for i, part in enumerate(parts[name])]
+        else:
+            found[name] = [store.add(f"native/{kind}/{name}", value)]
+    return json.dumps({"metadata": {**(metadata or {}), "universeg.kind": "native"}, "arrays": found}, sort_keys=True).encode()
+
+
+def _parts(network: FoldedNetwork) -> dict[str, list[np.ndarray]]:
+    """What each array of the float32 network is made of."""
+    parts = {}
+    for i, block in enumerate(network.blocks):
+        parts[f"{i}.cross.weight"] = [block.query_term_weight, block.support_term_weight]
+        parts[f"{i}.cross.bias"] = [block.cross_bias]
+        parts[f"{i}.target.weight"], parts[f"{i}.target.bias"] = [block.target_weight], [block.target_bias]
+        if block.support_weight is not None:
+            parts[f"{i}.support.weight"], parts[f"{i}.support.bias"] = [block.support_weight], [block.support_bias]
+    parts[FIRST] = _first_kernels(network.blocks[0])
+    parts["head.weight"], parts["head.bias"] = [network.head_weight], [network.head_bias]
+    return {name: [np.asarray(value, np.float32) for value in values] for name, values in parts.items()}
+
+
+def _first_kernels(block: FoldedBlock) -> list[np.ndarray]:
+    """The composed kernels of the nine positions."""
+    return [block.composed_weight if name is None else getattr(block.border_kernels, name) for name in FIRST_BLOCK]
 
 
 def _in_int8(network: FoldedNetwork, quantisation: Quantisation, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -103,25 +129,3 @@ def _split(network: FoldedNetwork, i: int, scales: np.ndarray | None) -> list[np
     if scales is None:
         return [None] * len(sources)
     return np.split(scales, np.cumsum([network.blocks[s].features for s in sources])[:-1])
-
-
-def _first_block(block: FoldedBlock) -> np.ndarray:
-    features, inputs = block.composed_weight.shape[:2]
-    kernels = np.zeros((3, 3, features, inputs, 5, 5), np.float32)
-    for row, names in enumerate(_POSITIONS):
-        for column, name in enumerate(names):
-            kernel = block.composed_weight if name is None else getattr(block.border_kernels, name)
-            kernels[row, column][:, :, _INSIDE[row], _INSIDE[column]] = kernel
-    return kernels.reshape(9, features, inputs, 5, 5).transpose(0, 2, 3, 4, 1)
-
-
-def _npz(arrays: Mapping[str, np.ndarray], comment: str) -> bytes:
-    """As numpy.savez writes it, but without the time of writing, and with a comment on the archive."""
-    out = io.BytesIO()
-    with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
-        archive.comment = comment.encode()
-        for name, value in sorted(arrays.items()):
-            entry = io.BytesIO()
-            np.lib.format.write_array(entry, value, allow_pickle=False)
-            archive.writestr(zipfile.ZipInfo(f"{name}.npy", (1980, 1, 1, 0, 0, 0)), entry.getvalue())
-    return out.getvalue()

@@ -1,6 +1,6 @@
 """Holds any runner that starts here against the reference network, by the rules of the export's gate, in task units.
 
-    python -m universeg_rt.export.gate.check --bundle my_bundle --checkpoint my.safetensors --runner tensorrt --precision fp16
+    python -m universeg_rt.export.gate.check --bundle my_bundle --runner tensorrt --precision fp16
 
 float32 is held against fixed figures; half precision (and TF32) against at most twice the error of the reference network
 run plainly in half precision; int8 against the masks. Inputs are those of the gate, at the bundle's own image size. Exit
@@ -23,8 +23,7 @@ from universeg_rt.bundle.bundle import Bundle
 from universeg_rt.cli.common import run_command
 from universeg_rt.errors import InputError, ParityError
 from universeg_rt.runners import PRECISIONS, RUNNERS, open_runner
-from universeg_rt.spec import PRESETS, NetworkSpec
-from universeg_rt.training.network.shipped import CHECKPOINT, CURE
+from universeg_rt.spec import NetworkSpec
 
 from . import parity
 from .parity import AnyTolerance, Case, HalfTolerance, MaskTolerance, Model, ParityReport, Reference, Tolerance
@@ -96,9 +95,6 @@ def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(prog="universeg_rt.export.gate.check", description=__doc__,
                                 formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--bundle", type=Path, help="the bundle (the shipped one)")
-    p.add_argument("--checkpoint", type=Path,
-                   help="the weights that it was exported from; for the shipped bundle found in a checkout")
-    p.add_argument("--spec", choices=tuple(PRESETS), help="of a published .pt, which does not say it")
     p.add_argument("--runner", default="auto", help=f"auto, {', '.join(RUNNERS)} (auto)")
     p.add_argument("--precision", default="auto", help=f"auto, {', '.join(PRECISIONS)} (auto)")
     p.add_argument("--support-sizes", type=int, nargs="+", default=list(parity.SUPPORT_SIZES), metavar="S")
@@ -115,10 +111,12 @@ def main(arguments: list[str] | None = None) -> int:
 def _main(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
+    from universeg_rt.training.network.checkpoint import load_checkpoint
+
     if any(s < 1 for s in (*args.support_sizes, *args.members)):
         raise InputError("support sizes and members must be positive")
     bundle = Bundle.open(args.bundle)
-    spec, weights = _weights(bundle, args)
+    spec, weights, _ = load_checkpoint(bundle.path)
     runner = open_runner(bundle, args.runner, args.precision, args.threads)
     print(f"{runner.name} {runner.precision} on {runner.device}: {runner.reason}")
     cases = Cases(((bundle.manifest.input.height, bundle.manifest.input.width),), tuple(args.support_sizes), tuple(args.members))
@@ -141,23 +139,6 @@ def _main(args: argparse.Namespace) -> int:
         raise ParityError(f"{len(found)} comparisons are over tolerance; " + "; ".join(found[:3]))
     print(f"within tolerance on {len(report.results)} inputs")
     return 0
-
-
-def _weights(bundle: Bundle, args: argparse.Namespace) -> tuple[NetworkSpec, dict[str, np.ndarray]]:
-    from universeg_rt.training.network.checkpoint import load_checkpoint, weights_sha256
-
-    path = args.checkpoint or (CHECKPOINT if args.bundle is None else None)
-    if path is None or not path.is_file():
-        named = bundle.manifest.provenance.get("checkpoint", "not named in it")
-        raise InputError(f"{path} is no file; {CURE}" if path is not None else
-                         f"give --checkpoint, the weights that the bundle was exported from ({named}): the reference network is "
-                         "made of them")
-    spec, weights, _ = load_checkpoint(path, None if args.spec is None else NetworkSpec.preset(args.spec))
-    digest = weights_sha256(dict(weights))
-    if digest != bundle.manifest.weights_sha256:
-        raise InputError(f"{path.name} holds other weights (sha256 {digest[:12]}) than {bundle.path} was exported from "
-                         f"({bundle.manifest.weights_sha256[:12]}); give the bundle's own checkpoint")
-    return spec, weights
 
 
 if __name__ == "__main__":

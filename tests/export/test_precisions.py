@@ -21,6 +21,7 @@ from universeg_rt.export.int8.calibration import support_episodes, synthetic_epi
 from universeg_rt.export.cli import main
 from universeg_rt.export.gate.held_out import HeldOutTolerance
 from universeg_rt.export.gate.parity import HalfTolerance, MaskTolerance, Tolerance
+from universeg_rt.bundle.weights import WEIGHTS, read_tensors
 from universeg_rt.bundle.manifest import Manifest
 from universeg_rt.training.network.checkpoint import save_checkpoint
 
@@ -57,14 +58,14 @@ def test_files_and_manifest(bundle):
     assert sorted(manifest.precisions) == ["fp16", "fp32", "int8"], "fp32 is always there"
     assert set(manifest.files) == {str(p.relative_to(bundle.path)) for p in bundle.path.rglob("*.*") if p.name != "manifest.json"}
     for precision in ("fp16", "int8"):
-        assert bundle.model(precision) == bundle.path / precision / "model.onnx"
-        assert bundle.model(precision, "prepare").name == "prepare.onnx" and bundle.model(precision, "predict").is_file()
-        assert all(path.parent == bundle.path / precision / "stages" for _, path in bundle.stages(precision))
+        assert bundle.model(precision) == bundle.path / f"{precision}.model.onnx"
+        assert bundle.model(precision, "prepare").name == f"{precision}.prepare.onnx" and bundle.model(precision, "predict").is_file()
+        assert all(path.parent == bundle.path and path.name.startswith(f"{precision}.stage.") for _, path in bundle.stages(precision))
         assert [name for name, _ in bundle.stages(precision)] == [name for name, _ in bundle.stages("fp32")]
         assert (bundle.manifest.models[precision].native is None) == (precision == "fp16")
-        metadata = {p.key: p.value for p in onnx.load(bundle.model(precision)).metadata_props}
+        metadata = {p.key: p.value for p in onnx.load(bundle.model(precision), load_external_data=False).metadata_props}
         assert metadata["universeg.precision"] == precision
-    assert bundle.model("int8", "native") == bundle.path / "int8" / "native.npz"
+    assert bundle.model("int8", "native") == bundle.path / "int8.native.json"
     assert Manifest.from_json(manifest.to_json(), "m") == manifest
 
 
@@ -118,7 +119,10 @@ def test_a_precision_that_fails_leaves_the_others(quick, tmp_path, options, mess
     assert "\n" not in exported.failed[failed]
     manifest = Bundle.open(tmp_path / "b").manifest
     assert set(manifest.precisions) == set(manifest.parity) == set(exported.reports) == left
-    assert not (tmp_path / "b" / failed).exists() and not any(name.startswith(failed) for name in manifest.files)
+    left_over = [path.name for path in (tmp_path / "b").iterdir() if path.name.startswith(failed)]
+    assert not left_over and not any(name.startswith(failed) for name in manifest.files)
+    numbers = read_tensors((tmp_path / "b" / WEIGHTS).read_bytes())
+    assert any(value.dtype == np.int8 for value in numbers.values()) == ("int8" in left)
     assert ("calibration" in manifest.provenance) == ("int8" in left)
 
 

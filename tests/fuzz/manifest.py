@@ -13,12 +13,14 @@ import json
 import os
 import random
 import shutil
+import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 
 from universeg_rt.bundle.bundle import MANIFEST, Bundle, file_entry
+from universeg_rt.bundle.weights import WEIGHTS
 from universeg_rt.bundle.manifest import InputContract, Manifest, Models, sealed
 from universeg_rt.bundle.onnx_file import DATA_LOCATION, EXTERNAL_DATA, GRAPH, IR_VERSION, METADATA, _as_varint, _field
 from universeg_rt.spec import NetworkSpec
@@ -43,13 +45,15 @@ def cases(rng: random.Random, folder: Path) -> Iterator[tuple[str, Callable[[], 
 def make_bundle(folder: Path) -> Path:
     """A bundle that opens and that no runner runs: models with metadata and an empty graph."""
     shutil.rmtree(folder, ignore_errors=True)
-    (folder / "stages").mkdir(parents=True)
+    folder.mkdir(parents=True)
     spec = NetworkSpec("none", (6, 5, 7), (4, 6), "max_pool")
-    models = {"fp32": Models("model.onnx", tuple((name, f"stages/{name}.onnx") for name in STAGES), "prepare.onnx", "predict.onnx")}
+    models = {"fp32": Models("model.onnx", tuple((name, f"stage.{name}.onnx") for name in STAGES), "prepare.onnx", "predict.onnx")}
     bare = Manifest("fuzzed", "1", spec, "ab" * 32, InputContract(32, 32, spec.size_multiple), models, {})
     for file, kind in models["fp32"].kinds:
         (folder / file).write_bytes(_model({**bare.metadata, "universeg.precision": "fp32", "universeg.kind": kind}))
-    files = {file: file_entry(folder / file) for file in models["fp32"].listed}
+    header = json.dumps({"__metadata__": {**bare.metadata, "universeg.kind": "weights"}}).encode()
+    (folder / WEIGHTS).write_bytes(struct.pack("<Q", len(header)) + header)
+    files = {file: file_entry(folder / file) for file in (*models["fp32"].listed, WEIGHTS)}
     manifest = Manifest(bare.name, bare.version, spec, bare.weights_sha256, bare.input, models, files)
     (folder / MANIFEST).write_text(manifest.with_parity({"fp32": {"models": {"whole": {"cases": 40}}}}).to_json())
     return folder
@@ -159,7 +163,7 @@ def _key(rng: np.random.Generator, good: Path) -> Change:
 
 
 def _name(rng: np.random.Generator, good: Path) -> Change:
-    old, new = rng.choice(["model.onnx", "prepare.onnx", f"stages/{STAGES[0]}.onnx"]), ODD_NAMES[rng.integers(len(ODD_NAMES))]
+    old, new = rng.choice(["model.onnx", "prepare.onnx", f"stage.{STAGES[0]}.onnx"]), ODD_NAMES[rng.integers(len(ODD_NAMES))]
     without_parity = bool(rng.integers(2))
 
     def change(values: dict) -> None:
@@ -174,7 +178,7 @@ def _name(rng: np.random.Generator, good: Path) -> Change:
 
 
 def _file_kind(rng: np.random.Generator, good: Path) -> Change:
-    name = str(rng.choice([MANIFEST, "model.onnx", f"stages/{STAGES[1]}.onnx"]))
+    name = str(rng.choice([MANIFEST, "model.onnx", f"stage.{STAGES[1]}.onnx"]))
     kinds: dict[str, Callable[[Path], None]] = {
         "a pipe": lambda path: os.mkfifo(path), "a link": lambda path: path.symlink_to(good / name), "a folder": lambda path: path.mkdir(),
         "a link to /dev/zero": lambda path: path.symlink_to("/dev/zero"), "missing": lambda path: None, "empty": lambda path: path.touch(),
@@ -200,7 +204,7 @@ def _replace(folder: Path, name: str, data: bytes) -> None:
 
 
 def _model_bytes(rng: np.random.Generator, good: Path) -> Change:
-    name = str(rng.choice(["model.onnx", f"stages/{STAGES[0]}.onnx"]))
+    name = str(rng.choice(["model.onnx", WEIGHTS, f"stage.{STAGES[0]}.onnx"]))
     data = bytearray((good / name).read_bytes())
     places = rng.integers(len(data), size=rng.integers(1, 5)).tolist()
     for place in places:
@@ -212,7 +216,7 @@ def _model_bytes(rng: np.random.Generator, good: Path) -> Change:
 
 def _external(rng: np.random.Generator, good: Path) -> Change:
     """A tensor in the whole model that lies elsewhere."""
-    location = str(rng.choice(["model.onnx", f"stages/{STAGES[0]}.onnx", *(n for n in ODD_NAMES if n.isprintable() and n)]))
+    location = str(rng.choice(["model.onnx", f"stage.{STAGES[0]}.onnx", *(n for n in ODD_NAMES if n.isprintable() and n)]))
     entries = {"location": location, "offset": str(rng.choice(["0", "1", "-1", "9" * 25, "x", ""])), "length": str(rng.choice(["4", "0", "99999"]))}
     tensor = b"".join(_field(EXTERNAL_DATA, _field(1, key.encode()) + _field(2, value.encode("utf-8", "surrogatepass")))
                       for key, value in entries.items()) + _as_varint(DATA_LOCATION << 3) + b"\x01"

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from universeg_rt.bundle.bundle import Bundle
 from universeg_rt.storage.atomic import write_file
 from universeg_rt.errors import CheckpointError, SpecError, shown
 from universeg_rt.storage.reading import reading, reason, regular_file
@@ -32,19 +33,32 @@ def load_checkpoint(
 ) -> tuple[NetworkSpec, dict[str, np.ndarray], dict[str, str]]:
     """Read a checkpoint: (spec, weights by state-dict key as float32 arrays, metadata).
 
-    `.safetensors` files of ours carry their specification. A `.pt` file does not say which variant it is, and the two
+    A bundle's folder holds the weights that it was exported from. `.safetensors` files of ours carry their specification. A `.pt` file does not say which variant it is, and the two
     variants share keys and shapes, so `spec` must be given for it. It is read with `weights_only`, which refuses any
     pickle that would run code. Raises CheckpointError where the file is missing, is no checkpoint, contradicts `spec`,
     or lacks keys, has unknown ones, or holds misshapen or non-finite values (all are listed).
     """
+    metadata: dict[str, str]
+    if Path(path).is_dir():
+        bundle = Bundle.open(path)
+        weights = bundle.weights()
+        if weights_sha256(weights) != bundle.manifest.weights_sha256:
+            raise CheckpointError(f"{path} holds other weights than its manifest says; export the bundle again")
+        metadata = {**bundle.manifest.provenance.get("checkpoint_metadata", {}), SPEC_KEY: bundle.manifest.spec.to_json()}
+        return _fitting(Path(path), spec, weights, metadata)
     path = regular_file(path, CheckpointError)
     if path.suffix == ".safetensors":
         weights, metadata = _read_safetensors(path)
     elif path.suffix in (".pt", ".pth"):
         weights, metadata = _read_torch(path), {}
     else:
-        raise CheckpointError(f"{path} is no known kind of checkpoint; accepted: .safetensors, .pt, .pth")
+        raise CheckpointError(f"{path} is no known kind of checkpoint; accepted: .safetensors, .pt, .pth, or a bundle's folder")
+    return _fitting(path, spec, weights, metadata)
 
+
+def _fitting(path: Path, spec: NetworkSpec | None, weights: dict[str, np.ndarray],
+             metadata: dict[str, str]) -> tuple[NetworkSpec, dict[str, np.ndarray], dict[str, str]]:
+    """The same, checked against the specification that the file says or, where it says none, the given one."""
     if SPEC_KEY in metadata:
         try:
             stored = NetworkSpec.from_json(metadata[SPEC_KEY])

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import errno
+import functools
 import hashlib
-import io
-import json
 import os
 import stat
-import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 from . import onnx_file
 from ..storage.atomic import recover_folder
 from ..errors import BundleError
 from .manifest import FileEntry, Manifest, Models
 from .model_bytes import ModelBytes
+from .weights import WEIGHTS, mapping, read_metadata, read_tensors, reference_weights
 
 MANIFEST = "manifest.json"
 LARGEST_MANIFEST = 2**24  # bytes
@@ -49,7 +51,8 @@ class Bundle:
         if not path.is_dir():
             raise BundleError(f"no bundle at {path}: {'it is not a folder' if path.exists() else 'nothing is there'}; {cure}")
         manifest, text = read_manifest(path, cure)
-        network, said = manifest.metadata, {}
+        network = manifest.metadata
+        said = {WEIGHTS: [{**network, "universeg.kind": "weights"}]}
         for precision, models in manifest.models.items():
             for file, kind in models.kinds:
                 said.setdefault(file, []).append({**network, "universeg.precision": precision, "universeg.kind": kind})
@@ -68,14 +71,19 @@ class Bundle:
 
     def load(self, precision: str, part: str = "whole") -> ModelBytes:
         """A precision's model as in `model`, with all that it takes its data from; BundleError as there and in `read`."""
-        return self._load(self.model(precision, part))
+        return self._load(self.model(precision, part), self.read)
 
     def load_stages(self, precision: str) -> list[tuple[str, ModelBytes]]:
-        """Names and models of a precision's stages, in order; BundleError as in `load`."""
-        return [(name, self._load(path)) for name, path in self.stages(precision)]
+        """Names and models of a precision's stages, in order, which share the weights' bytes; BundleError as in `load`."""
+        read = functools.cache(self.read)
+        return [(name, self._load(path, read)) for name, path in self.stages(precision)]
 
-    def _load(self, path: Path) -> ModelBytes:
-        return ModelBytes.collect(path.relative_to(self.path).as_posix(), self.read)
+    def weights(self) -> dict[str, np.ndarray]:
+        """The reference network's weights by state-dict key, as float32 arrays; BundleError as in `read`."""
+        return reference_weights(read_tensors(self.read(WEIGHTS)), self.manifest.spec)
+
+    def _load(self, path: Path, read: Callable[[str], bytes]) -> ModelBytes:
+        return ModelBytes.collect(path.relative_to(self.path).as_posix(), read)
 
     def file(self, name: str) -> Path:
         return self.path / name
@@ -190,7 +198,7 @@ def _check_kind(mode: int, is_folder: bool) -> None:
 def _check_metadata(path: Path, data: bytes, expected: dict[str, str], cure: str) -> None:
     """BundleError where a model is not the one that the manifest describes."""
     try:
-        found = _native_metadata(data) if path.suffix == ".npz" else onnx_file.metadata(data)
+        found = _SAYS.get(path.suffix, onnx_file.metadata)(data)
     except Exception as error:  # the bytes may be anything, and nothing but they is read here
         raise BundleError(f"{path} is no model of ours ({error}); {cure}") from None
     for key, value in expected.items():
@@ -199,10 +207,5 @@ def _check_metadata(path: Path, data: bytes, expected: dict[str, str], cure: str
                               f"{value!r}; {cure}")
 
 
-def _native_metadata(data: bytes) -> dict[str, str]:
-    """What `export/emit/native.py` writes as the comment of the archive."""
-    with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        found = json.loads(archive.comment)
-    if not isinstance(found, dict):
-        raise ValueError("its comment holds no metadata")
-    return found
+# How a file says what it is, by its suffix.
+_SAYS: dict[str, Callable[[bytes], dict[str, str]]] = {".safetensors": read_metadata, ".json": functools.partial(mapping, key="metadata")}

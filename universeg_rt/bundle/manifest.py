@@ -10,8 +10,9 @@ from dataclasses import asdict, dataclass, field, replace
 from .engine import EngineEntry
 from ..errors import BundleError, SpecError
 from ..spec import NetworkSpec
+from .weights import WEIGHTS
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 LARGEST_FILE = 2**32  # bytes of one file of a bundle
 
 
@@ -26,10 +27,10 @@ class FileEntry:
 @dataclass(frozen=True)
 class Models:
     """The models of one precision: the whole network, its stages (name, file) in the order in which they run, the network
-    cut in two for runners that keep a prepared support on their device, and the native runner's weights (None in bundles
-    that lack them).
+    cut in two for runners that keep a prepared support on their device, and the list of the native runner's arrays (None in
+    bundles that lack it). The numbers of all lie in WEIGHTS.
 
-    The tensors between `prepare` and `predict` are described in export/emit/whole.py, the weights in export/emit/native.py.
+    The tensors between `prepare` and `predict` are described in export/emit/whole.py, the arrays in export/emit/native.py.
     """
 
     whole: str
@@ -105,8 +106,9 @@ class Manifest:
         return network_metadata(self.spec, self.weights_sha256, self.input, self.version)
 
     def models_sha256(self, precision: str) -> str:
-        """Of all models of a precision together: what its parity report was measured on."""
-        return _sha256([[kind, self.files[file].sha256] for file, kind in self.models[precision].kinds])
+        """Of all models of a precision and the weights together: what its parity report was measured on."""
+        kinds = (*self.models[precision].kinds, (WEIGHTS, "weights"))
+        return _sha256([[kind, self.files[file].sha256] for file, kind in kinds])
 
     def with_parity(self, parity: Mapping[str, Mapping]) -> Manifest:
         """The same with these parity reports, each tied to the models that it was measured on."""
@@ -174,7 +176,7 @@ class Manifest:
         for name, entry in self.files.items():
             if not (isinstance(entry.bytes, int) and not isinstance(entry.bytes, bool) and 0 <= entry.bytes <= LARGEST_FILE):
                 raise ValueError(f"{name} has {entry.bytes!r} bytes; a file has up to {LARGEST_FILE}")
-        listed = [file for m in self.models.values() for file in m.listed] + [file for e in self.engines for file in e.files]
+        listed = [WEIGHTS] + [file for m in self.models.values() for file in m.listed] + [file for e in self.engines for file in e.files]
         unknown = sorted(set(listed) - set(self.files))
         if unknown or not self.models:
             raise ValueError(f"it lists models or engines without their files ({', '.join(unknown) or 'none at all'})")

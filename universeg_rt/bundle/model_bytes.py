@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from ..errors import BundleError
 from .onnx_file import external_locations, with_data_inside
+from .weights import WEIGHTS
 
 
 @dataclass(frozen=True, eq=False)
 class ModelBytes:
-    """A model's bytes, and those of the files that its tensors lie in (ONNX external data), by the name that the model gives.
+    """A model's bytes, and those of the files that its tensors lie in (ONNX external data), by the name that the model gives; of the
+    native runner's list of arrays, those of the bundle's weights.
 
     `Bundle.load` gives them checked. Runtimes take bytes and no path, so that nothing else is ever read.
     """
@@ -26,14 +28,13 @@ class ModelBytes:
     def collect(cls, name: str, read: Callable[[str], bytes]) -> ModelBytes:
         """Read a model and what it names. read: gives a file's bytes by its name, or raises. BundleError where the file is no ONNX
         model; what `read` raises where it names a file that is not there to be read."""
-        data = read(name)
+        data, beside = read(name), PurePosixPath(name).parent
         if not name.endswith(".onnx"):
-            return cls(name, data)
+            return cls(name, data, {WEIGHTS: read((beside / WEIGHTS).as_posix())})
         try:
             locations = sorted(external_locations(data))
         except ValueError as error:  # UnicodeDecodeError is one
             raise BundleError(f"{name} is no ONNX model ({error}); export the bundle again") from None
-        beside = PurePosixPath(name).parent
         return cls(name, data, {location: read((beside / location).as_posix()) for location in locations})
 
     @classmethod
@@ -42,9 +43,12 @@ class ModelBytes:
         path = Path(path)
         return cls.collect(path.name, lambda name: (path.parent / name).read_bytes())
 
-    @property
-    def bytes_in_all(self) -> int:
-        return len(self.data) + sum(map(len, self.external.values()))
+    @staticmethod
+    def bytes_in_all(models: Iterable[ModelBytes]) -> int:
+        """Of several models, files that they share counted once."""
+        models = list(models)
+        files = {id(content): len(content) for model in models for content in model.external.values()}
+        return sum(len(model.data) for model in models) + sum(files.values())
 
     def whole(self) -> bytes:
         """The model as one run of bytes, external data put into it; BundleError where its tensors do not fit these data."""

@@ -17,26 +17,17 @@ from universeg_rt.benchmarks.harness.case import Case
 from universeg_rt.benchmarks.harness.child import Child, Died
 from universeg_rt.benchmarks.cpu.first_mask import seconds_to_first_mask
 from universeg_rt.benchmarks.harness.report import ratios, statistics
-from universeg_rt.benchmarks.cpu.sides import TORCH, Files, Skipped
-from universeg_rt.errors import InputError, ParityError, RunnerError
+from universeg_rt.benchmarks.cpu.sides import Files, Skipped
+from universeg_rt.errors import ParityError, RunnerError
 from universeg_rt.runners import RUNNERS
-from universeg_rt.training.network.checkpoint import save_checkpoint
 
-from ...conftest import SMALL_SPEC, random_weights
 
 pytestmark = pytest.mark.torch
 
 
 @pytest.fixture(scope="module")
-def weights(tmp_path_factory):
-    path = tmp_path_factory.mktemp("weights") / "small.safetensors"
-    save_checkpoint(path, SMALL_SPEC, random_weights(SMALL_SPEC), {})
-    return path
-
-
-@pytest.fixture(scope="module")
-def options(small_bundle, weights):
-    return ["--bundle", str(small_bundle), "--checkpoint", str(weights), "--size", "32", "--repeats", "2", "--threads", "1"]
+def options(small_bundle):
+    return ["--bundle", str(small_bundle), "--size", "32", "--repeats", "2", "--threads", "1"]
 
 
 SIDES = ["reference", "reference-kept", "plain", "folded-onnxruntime", "ours"]
@@ -116,33 +107,12 @@ def test_results_of_several_runs_are_put_together(results, tmp_path, capsys):
     (["--members", "-1"], "--members is -1"), (["--starts", "-1"], "--starts is -1"), (["--size", "33"], "multiple of 4"),
     (["--sides", "theirs"], "--sides theirs is unknown; accepted: all, ours, reference"),
     (["--sides", "ours-onnxruntime-int8"], "has fp32 models only"), (["--limit", "reference"], "give SIDE=S"),
-    (["--checkpoint", "nowhere.safetensors"], "nowhere.safetensors is not there"), (["--bundle", "nowhere"], "no bundle at nowhere"),
+    (["--bundle", "nowhere"], "no bundle at nowhere"),
 ])
 def test_bad_options_are_one_line(options, capsys, extra, message):
     assert bench.main([*options, *extra]) == 1
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
-
-
-def test_without_a_checkpoint_the_sides_that_need_it_are_left_out_with_the_cure(small_bundle, monkeypatch, tmp_path, capsys):
-    """As from a wheel, which has the shipped bundle and not its checkpoint."""
-    monkeypatch.setattr(bench, "CHECKPOINT", tmp_path / "universeg_rt_v1.safetensors")
-    monkeypatch.setattr(bench, "SHIPPED", small_bundle)
-    args = bench.parser().parse_args(["--bundle", str(small_bundle)])
-    options = bench._options(args)
-    assert options.checkpoint is None and not set(options.sides) & set(TORCH) and {"folded-onnxruntime", "ours-native"} <= set(options.sides)
-    said = capsys.readouterr().err
-    assert said.count("\n") == 1 and "without reference, reference-kept, compiled, plain:" in said
-    assert "is not there; give --checkpoint: a clone of the project has that of the shipped bundle in training/weights/" in said
-    with pytest.raises(InputError, match="is not there; give --checkpoint: a clone.*, or leave out --sides plain$"):
-        bench._options(bench.parser().parse_args(["--bundle", str(small_bundle), "--sides", "plain", "ours"]))
-
-
-def test_other_weights_than_the_bundles_are_refused(options, tmp_path, capsys):
-    path = tmp_path / "other.safetensors"
-    save_checkpoint(path, SMALL_SPEC, random_weights(SMALL_SPEC, seed=1), {})
-    assert bench.main([*options, "--checkpoint", str(path)]) == 1
-    assert "other weights" in capsys.readouterr().err
 
 
 def test_a_side_that_differs_is_not_timed():
@@ -156,9 +126,9 @@ def test_a_side_that_differs_is_not_timed():
         run._compare({"reference": {}, "plain": {}}, {"reference": logits["reference"], "plain": np.full((1, 1, 1, 8, 8), np.nan)})
 
 
-def test_what_cannot_run_or_dies_says_why(small_bundle, weights):
+def test_what_cannot_run_or_dies_says_why(small_bundle):
     case = Case(1, 1, 1, 32, 1)
-    files = Files(small_bundle, weights, small_bundle / "no.onnx", small_bundle / "no.onnx")
+    files = Files(small_bundle, small_bundle / "no.onnx", small_bundle / "no.onnx")
     with pytest.raises(Died, match="no.onnx"):
         Child("plain", files, case)
     with pytest.raises(Skipped, match="there is none here"):
@@ -171,11 +141,11 @@ def test_what_cannot_run_or_dies_says_why(small_bundle, weights):
 
 
 @pytest.mark.parametrize("name", ["ours-" + runner for runner in RUNNERS])
-def test_ours_in_a_process_gives_what_the_sdk_gives_here(small_bundle, weights, name):
+def test_ours_in_a_process_gives_what_the_sdk_gives_here(small_bundle, name):
     from universeg_rt import Segmenter
 
     case = Case(3, 2, 2, 32, 1)
-    files = Files(small_bundle, weights, small_bundle / "no.onnx", small_bundle / "no.onnx")
+    files = Files(small_bundle, small_bundle / "no.onnx", small_bundle / "no.onnx")
     try:
         child = Child(name, files, case)
     except Skipped as reason:

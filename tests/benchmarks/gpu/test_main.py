@@ -19,7 +19,7 @@ pytest.importorskip("onnx", reason="emitting the models needs onnx")
 from universeg_rt import checkout
 from universeg_rt.benchmarks.gpu import main as gpu
 from universeg_rt.benchmarks.gpu import artefacts, contenders, folded_torch, machine, parity, timing
-from universeg_rt.bundle.bundle import Bundle
+from universeg_rt.bundle.bundle import SHIPPED, Bundle
 from universeg_rt.errors import RunnerError
 from universeg_rt.export.gate.parity import Reference, make_inputs
 from universeg_rt.runners.gpu.tensorrt import runner as tensorrt_runner
@@ -333,9 +333,8 @@ def test_compiling_is_for_those_who_name_it(tmp_path):
 
 
 def test_int8_is_that_of_the_shipped_bundle(tmp_path):
-    checkpoint = material_checkpoint()
     state = make_state(tmp_path)
-    state["options"].checkpoint, state["options"].no_int8, state["grid"] = checkpoint, False, (128, 128)
+    state["options"].checkpoint, state["options"].no_int8, state["grid"] = SHIPPED, False, (128, 128)
     artefacts.run_network(state, {})
     entry = {}
     artefacts.run_bundle(state, entry)
@@ -361,14 +360,6 @@ def test_int8_of_other_weights_is_made_as_the_export_makes_it(tmp_path, monkeypa
     artefacts.run_bundle(state, entry)
     assert len(spared) == 1 and entry["int8"].endswith(f"in float: {', '.join(spared[0][1]) or 'nothing'}")
     assert "int8" in state["bundle"].manifest.precisions
-
-
-def material_checkpoint() -> Path:
-    from universeg_rt.training.network.shipped import CHECKPOINT
-
-    if not CHECKPOINT.is_file():
-        pytest.skip("the shipped weights are in a clone only")
-    return CHECKPOINT
 
 
 def test_a_wrong_contender_is_called_wrong_and_a_failing_one_skipped(tmp_path):

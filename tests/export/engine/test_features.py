@@ -54,7 +54,7 @@ def test_our_fp16_model_is_computed_in_the_types_that_it_states(fake, typed_bund
     fake(version)
     folder = shutil.copytree(typed_bundle, tmp_path / "typed")
     plan = plan_of(folder, build(folder, precisions=("fp16",))[0])
-    model = onnx.shape_inference.infer_shapes(onnx.inliner.inline_local_functions(onnx.load(folder / "fp16" / "model.onnx")))
+    model = onnx.shape_inference.infer_shapes(onnx.inliner.inline_local_functions(onnx.load(folder / "fp16.model.onnx")))
     stated = {v.name: v.type.tensor_type.elem_type for v in (*model.graph.value_info, *model.graph.output)}
     floats = {name: {onnx.TensorProto.FLOAT: "FLOAT", onnx.TensorProto.FLOAT16: "HALF"}[kind]
               for name, kind in stated.items() if kind in (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16)}

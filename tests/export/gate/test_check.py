@@ -15,20 +15,12 @@ from universeg_rt.bundle.bundle import Bundle
 from universeg_rt.errors import InputError
 from universeg_rt.export.gate import check
 from universeg_rt.export.gate.parity import Case, CaseResult, HalfTolerance, MaskTolerance, ParityReport, Reference
-from universeg_rt.training.network.checkpoint import save_checkpoint
 
 from ...conftest import SMALL_SPEC, random_weights
 
 pytestmark = pytest.mark.torch
 QUICK = ["--support-sizes", "1", "3", "--members", "1", "2"]
 CASES = check.Cases(((32, 32),), (1, 3), (1, 2))
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory):
-    path = tmp_path_factory.mktemp("weights") / "small.safetensors"
-    save_checkpoint(path, SMALL_SPEC, random_weights(SMALL_SPEC))
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -40,9 +32,9 @@ def compare(model, precision: str, reference, cases=CASES):
     return check.compare(SMALL_SPEC, reference.weights, {"mine": model}, check.tolerance_of(precision), cases, reference)
 
 
-def test_the_command_passes_a_runner_that_is_right(small_bundle, checkpoint, tmp_path, capsys):
+def test_the_command_passes_a_runner_that_is_right(small_bundle, tmp_path, capsys):
     out = tmp_path / "check.json"
-    assert check.main(["--bundle", str(small_bundle), "--checkpoint", str(checkpoint), "--runner", "onnxruntime", "--output", str(out), *QUICK]) == 0
+    assert check.main(["--bundle", str(small_bundle), "--runner", "onnxruntime", "--output", str(out), *QUICK]) == 0
     said = capsys.readouterr().out
     assert "onnxruntime fp32 on CPU: asked for" in said and "within tolerance on 8 inputs" in said
     result = json.loads(out.read_text())
@@ -50,7 +42,7 @@ def test_the_command_passes_a_runner_that_is_right(small_bundle, checkpoint, tmp
     assert result["cases"]["support_size"] == [1, 3] and result["bundle_sha256"] == Bundle.open(small_bundle).sha256
 
 
-def test_the_command_fails_a_runner_that_is_wrong(small_bundle, checkpoint, tmp_path, capsys, monkeypatch):
+def test_the_command_fails_a_runner_that_is_wrong(small_bundle, tmp_path, capsys, monkeypatch):
     real = runners.open_runner
 
     def off(*given):
@@ -61,7 +53,7 @@ def test_the_command_fails_a_runner_that_is_wrong(small_bundle, checkpoint, tmp_
 
     monkeypatch.setattr(check, "open_runner", off)
     out = tmp_path / "check.json"
-    assert check.main(["--bundle", str(small_bundle), "--checkpoint", str(checkpoint), "--output", str(out), *QUICK]) == 1
+    assert check.main(["--bundle", str(small_bundle), "--output", str(out), *QUICK]) == 1
     assert "comparisons are over tolerance; " in capsys.readouterr().err
     assert json.loads(out.read_text())["within"] is False
 
@@ -111,23 +103,18 @@ def test_a_nan_fails_every_precision(reference):
         assert check.over(report), precision
 
 
-def test_bad_options_are_one_line(small_bundle, checkpoint, tmp_path, capsys):
+def test_bad_options_are_one_line(small_bundle, capsys):
     def error(*arguments) -> str:
         assert check.main([str(a) for a in arguments]) == 1
         said = capsys.readouterr().err
         assert said.count("\n") == 1
         return said
 
-    assert "give --checkpoint" in error("--bundle", small_bundle)
-    assert "is no file" in error("--bundle", small_bundle, "--checkpoint", tmp_path / "none")
-    other = tmp_path / "other.safetensors"
-    save_checkpoint(other, SMALL_SPEC, random_weights(SMALL_SPEC, seed=1))
-    assert "holds other weights" in error("--bundle", small_bundle, "--checkpoint", other)
-    assert "runner is 'gpu'; accepted: auto" in error("--bundle", small_bundle, "--checkpoint", checkpoint, "--runner", "gpu")
+    assert "runner is 'gpu'; accepted: auto" in error("--bundle", small_bundle, "--runner", "gpu")
     assert "must be positive" in error("--bundle", small_bundle, "--support-sizes", "0")
 
 
-def test_nothing_compared_is_a_failure(small_bundle, checkpoint, monkeypatch, capsys):
+def test_nothing_compared_is_a_failure(small_bundle, monkeypatch, capsys):
     def refuse(*_):
         raise InputError("outside the profile")
 
@@ -139,5 +126,5 @@ def test_nothing_compared_is_a_failure(small_bundle, checkpoint, monkeypatch, ca
         return runner
 
     monkeypatch.setattr(check, "open_runner", picky)
-    assert check.main(["--bundle", str(small_bundle), "--checkpoint", str(checkpoint), *QUICK]) == 1
+    assert check.main(["--bundle", str(small_bundle), *QUICK]) == 1
     assert "took none of the inputs" in capsys.readouterr().err

@@ -14,7 +14,7 @@ from universeg_rt.errors import InputError
 from universeg_rt.export.int8.calibration import (
     CalibrationData, Episode, best_scale, calibrate, support_episodes, synthetic_episodes)
 from universeg_rt.export.emit import emit_predict, emit_prepare, emit_stages, emit_whole
-from universeg_rt.export.emit.native import emit_native
+from universeg_rt.export.emit.native import native_arrays
 from universeg_rt.export.folds import fold
 from universeg_rt.bundle.model_bytes import ModelBytes
 from universeg_rt.runners.cpu.onnxruntime import StreamedOnnxRuntime
@@ -23,7 +23,7 @@ from universeg_rt.export.int8.quantise import (
     WEIGHT_LIMIT, Quantisation, entry_convolutions, quantise_weight, quantised_convolutions)
 from universeg_rt.spec import NetworkSpec
 
-from ...conftest import SMALL_SPEC, discs, random_weights
+from ...conftest import SMALL_SPEC, discs, native_model, random_weights
 
 pytestmark = pytest.mark.torch
 
@@ -194,8 +194,8 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(network):
 
     assert model(noise_episodes()) == model(noise_episodes())
     assert model(noise_episodes()) != model(noise_episodes(seed=5))
-    if emit_native(network) is not None:
-        one, again, other = (emit_native(network, calibrate(network, noise_episodes(seed=seed))) for seed in (0, 0, 5))
+    if native_arrays(network) is not None:
+        one, again, other = (native_model(native_arrays(network, calibrate(network, noise_episodes(seed=seed)))).external for seed in (0, 0, 5))
         assert one == again != other
 
 

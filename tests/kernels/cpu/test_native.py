@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import itertools
 import platform
 import runpy
@@ -15,7 +14,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed: pip install '.[export]'")
 
-from universeg_rt.export.emit.native import emit_native
+from universeg_rt.export.emit.native import native_arrays
 from universeg_rt.export.folds import fold
 from universeg_rt.runners.cpu.native import INSTRUCTIONS
 from universeg_rt.spec import NetworkSpec
@@ -47,7 +46,7 @@ def instructions(request) -> str:
 
 
 def arrays(spec: NetworkSpec) -> dict[str, np.ndarray]:
-    return dict(np.load(io.BytesIO(emit_native(fold(spec, random_weights(spec))))))
+    return native_arrays(fold(spec, random_weights(spec)))
 
 
 def network(spec: NetworkSpec, instructions: str = "auto", threads: int = 2):

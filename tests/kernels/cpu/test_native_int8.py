@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-
 import numpy as np
 import pytest
 
@@ -12,7 +10,7 @@ torch = pytest.importorskip("torch", reason="torch is not installed: pip install
 from torch.nn.functional import conv2d, interpolate, leaky_relu, max_pool2d
 
 from universeg_rt.errors import BundleError
-from universeg_rt.export.emit.native import emit_native
+from universeg_rt.export.emit.native import native_arrays
 from universeg_rt.export.folds.folded import FoldedNetwork
 from universeg_rt.export.folds import fold
 from universeg_rt.export.int8.quantise import Quantisation, entry_convolutions
@@ -20,7 +18,7 @@ from universeg_rt.bundle.model_bytes import ModelBytes
 from universeg_rt.runners.cpu.native import NativeRunner
 from universeg_rt.spec import NetworkSpec
 
-from ...conftest import native_part, random_weights
+from ...conftest import native_part, random_weights, write_native
 from .test_native import SPECS, expected, inputs, instructions  # noqa: F401 (a fixture)
 
 native = native_part()
@@ -42,12 +40,11 @@ def files(spec: NetworkSpec, without: str = " ", **options) -> tuple[dict, dict,
     """Scales, the arrays of the file, the network; maps whose reader's name holds `without` stay in float."""
     network = fold(spec, random_weights(spec, **options))
     scales = {name: value for name, value in scales_of(network).items() if without not in name}
-    return scales, dict(np.load(io.BytesIO(emit_native(network, Quantisation({}, channels=scales))))), network
+    return scales, native_arrays(network, Quantisation({}, channels=scales)), network
 
 
 def runner(tmp_path, spec: NetworkSpec, arrays: dict, threads: int = 2, instructions: str = "auto") -> NativeRunner:
-    np.savez(tmp_path / "native.npz", **arrays)
-    return NativeRunner(ModelBytes.of_file(tmp_path / "native.npz"), spec, threads, instructions)
+    return NativeRunner(ModelBytes.of_file(write_native(tmp_path, arrays)), spec, threads, instructions)
 
 
 def run(runner: NativeRunner, support, weights, query) -> np.ndarray:
@@ -191,7 +188,7 @@ def test_a_channel_that_is_always_zero_and_one_that_is_cut_off(tmp_path):
     scales = scales_of(network)
     scales["dec0/support_term"][:] = 1e-5
     scales["dec0/support_term"][spec.encoder_features[2] + 2] = 1.0
-    arrays = dict(np.load(io.BytesIO(emit_native(network, Quantisation({}, channels=scales)))))
+    arrays = native_arrays(network, Quantisation({}, channels=scales))
     case = inputs(3, 36, 44)
     want = Rounded(spec, network, scales, arrays)(*case)
     got = run(runner(tmp_path, spec, arrays), *case)
@@ -232,13 +229,12 @@ def replaced(name: str, make):
     (replaced("int8", lambda x: x.astype(np.float32)), "array int8 is of type float32, not int8"),
     (replaced("int8", lambda x: np.ones_like(x)), "array int8 marks a map that is never stored"),
     (replaced("first", lambda x: np.full_like(x, np.inf)), "array first holds NaN or infinity"),
-    (replaced("first", lambda x: x.astype(np.float64)), "array first is of type float64, not float32"),
+    (replaced("first", lambda x: x.astype(np.int32)), "array first is of type int32, not float32"),
     (replaced("head.bias", lambda x: x.astype(np.int8)), "array head.bias is of type int8"),
-    (replaced("0.cross.bias", lambda x: x.astype("U3")), "array 0.cross.bias is of type <U3"),
-    (replaced("3.support.weight", lambda x: x.astype(">f4")), "array 3.support.weight is of type >f4"),
+    (replaced("0.cross.bias", lambda x: x.astype(np.uint8)), "array 0.cross.bias is of type uint8"),
     (lambda a: a.update({"7.cross.weight": a["first"]}), "array '7.cross.weight' is none of this network's")])
 def test_files_that_do_not_fit(tmp_path, change, message):
     _, arrays, _ = files(SPECS["four"])
     change(arrays)
-    with pytest.raises(BundleError, match=f"native.npz cannot be used .*{message}"):
+    with pytest.raises(BundleError, match=f"native.json cannot be used .*{message}"):
         runner(tmp_path, SPECS["four"], arrays)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from onnx import TensorProto, helper
 
 from universeg_rt import Bundle
 from universeg_rt.bundle.bundle import MANIFEST, file_entry
+from universeg_rt.bundle.weights import WEIGHTS
 
 
 def outside(values: np.ndarray, location: str, offset: int, name: str = "w") -> TensorProto:
@@ -22,24 +24,17 @@ def outside(values: np.ndarray, location: str, offset: int, name: str = "w") -> 
     return tensor
 
 
-def move_out(folder: Path, location: str = "weights.bin", listed: bool = True, smallest: int = 256) -> Bundle:
-    """The bundle with the larger tensors of each folder's models in one file of that folder; opened again."""
+def move_out(folder: Path, location: str = "weights.bin", listed: bool = True) -> Bundle:
+    """The bundle with its graphs' numbers in another file, which they call `location`; opened again."""
     manifest = Bundle.open(folder).manifest
-    names = [name for name in manifest.files if name.endswith(".onnx")]
-    blobs: dict[str, bytearray] = {}
-    for name in names:
-        model = onnx.load(folder / name)
-        blob = blobs.setdefault(str(Path(name).parent / "weights.bin"), bytearray())
-        for i, tensor in enumerate(model.graph.initializer):
-            if len(tensor.raw_data) >= smallest:
-                values = onnx.numpy_helper.to_array(tensor)
-                blob += bytes(-len(blob) % 64)
-                model.graph.initializer[i].CopyFrom(outside(values, location, len(blob), tensor.name))
-                blob += values.tobytes()
-        (folder / name).write_bytes(model.SerializeToString())
-    for name, blob in blobs.items():
-        (folder / name).write_bytes(blob)
-    relist(folder, [*manifest.files, *(blobs if listed else ())])
+    for name in manifest.files:
+        if name.endswith(".onnx"):
+            model = onnx.load(folder / name, load_external_data=False)
+            for entry in (e for tensor in model.graph.initializer for e in tensor.external_data if e.key == "location"):
+                entry.value = location
+            (folder / name).write_bytes(model.SerializeToString())
+    shutil.copyfile(folder / WEIGHTS, folder / "weights.bin")
+    relist(folder, [*manifest.files, *(["weights.bin"] if listed else [])])
     return Bundle.open(folder)
 
 

@@ -31,7 +31,7 @@ def edit(bundle, change):
 def test_a_good_bundle_says_what_it_is(small_bundle):
     bundle = Bundle.open(small_bundle)
     manifest = bundle.manifest
-    assert manifest.schema_version == 2 and manifest.precisions == ("fp32",)
+    assert manifest.schema_version == 3 and manifest.precisions == ("fp32",)
     assert set(manifest.files) == {str(p.relative_to(small_bundle)) for p in small_bundle.rglob("*.*") if p.name != "manifest.json"}
     assert manifest.parity["fp32"]["models"]["streamed"]["largest_logit_error"] < 1e-3
     assert manifest.licence == {"weights": "none"} and manifest.provenance == {"made": "for tests"}
@@ -79,9 +79,9 @@ def test_a_model_missing_truncated_or_altered(copy):
 
 
 @pytest.mark.parametrize("text, message", [
-    ("{", "not whole JSON"), ("[]", "not a universeg_rt manifest"), ('{"schema_version": 2}', "incomplete or altered"),
-    ('{"schema_version": 3}', "schema version 3, this installation reads 2; upgrade universeg_rt"),
-    ('{"schema_version": 1}', "schema version 1, this installation reads 2; export or install the bundle again"),
+    ("{", "not whole JSON"), ("[]", "not a universeg_rt manifest"), ('{"schema_version": 3}', "incomplete or altered"),
+    ('{"schema_version": 4}', "schema version 4, this installation reads 3; upgrade universeg_rt"),
+    ('{"schema_version": 2}', "schema version 2, this installation reads 3; export or install the bundle again"),
     (b"\xff\xfe\x00", "not text"),
 ])
 def test_bad_manifests(copy, text, message):

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from ...storage.arrays import npz_of_bytes
 from ...errors import BundleError
 from ...bundle.model_bytes import ModelBytes
+from ...bundle.weights import WEIGHTS, mapping, read_tensors
 from ...spec import NetworkSpec
 
-TABLE = "int8"
+TABLE, FIRST = "int8", "first"
+# Kernels of `first`: the nine positions of a pixel, of which all but the middle have fewer taps.
+FIRST_BLOCK = ("top_left", "top", "top_right", "left", None, "right", "bottom_left", "bottom", "bottom_right")
+_INSIDE = (slice(2, 5), slice(0, 5), slice(0, 3))  # taps of a first, a middle and a last row or column
 MAX_FEATURES = 512  # of a stage, as kernels/cpu/bindings/module.cpp accepts them
 MAX_STAGES = 16  # of the encoder; images would be multiples of 32768
 
@@ -26,11 +29,49 @@ def read_weights(weights: ModelBytes, spec: NetworkSpec) -> dict[str, np.ndarray
         raise BundleError(f"the network has {len(spec.encoder_features)} encoder stages of up to "
                           f"{max(spec.encoder_features + spec.decoder_features)} features; the native runner takes at most {MAX_STAGES} "
                           f"and {MAX_FEATURES}: use runner='onnxruntime'")
-    arrays = npz_of_bytes(weights.data, weights.name, BundleError)
+    tensors = read_tensors(weights.external.get(WEIGHTS, b""))
     try:
-        return _in_float(arrays, spec)
+        return _in_float(_assembled(_listed(weights.data), tensors), spec)
     except ValueError as error:
         raise BundleError(f"{weights.name} cannot be used ({error}); export the bundle again, or copy it again") from None
+
+
+def first_block(kernels: Sequence[np.ndarray]) -> np.ndarray:
+    """`first` (9,inputs,5,5,features) of the kernels (features,inputs,...) in the order of FIRST_BLOCK; ValueError for other shapes."""
+    features, inputs = kernels[4].shape[:2]
+    out = np.zeros((9, features, inputs, 5, 5), np.float32)
+    for position, (name, kernel) in enumerate(zip(FIRST_BLOCK, kernels, strict=True)):
+        inside = out[position][:, :, _INSIDE[position // 3], _INSIDE[position % 3]]
+        if kernel.shape != inside.shape or kernel.dtype != np.float32:
+            raise ValueError(f"the first block's kernel {name or 'inside'} is {kernel.dtype} {kernel.shape}, not {inside.shape}")
+        inside[...] = kernel
+    return np.ascontiguousarray(out.transpose(0, 2, 3, 4, 1))
+
+
+def _listed(data: bytes) -> dict[str, list[str]]:
+    """The tensors of which each array is made; ValueError."""
+    arrays = mapping(data, "arrays")
+    if not all(isinstance(names, list) and names and all(isinstance(name, str) for name in names) for names in arrays.values()):
+        raise ValueError("an array is made of no tensors")
+    return arrays
+
+
+def _assembled(listed: Mapping[str, Sequence[str]], tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    arrays = {}
+    for array, names in listed.items():
+        missing = [name for name in names if name not in tensors]
+        if missing:
+            raise ValueError(f"array {array} is made of {missing[0]!r}, which {WEIGHTS} does not hold")
+        parts = [tensors[name] for name in names]
+        if len(parts) == 1:
+            arrays[array] = parts[0].reshape(-1) if array == "head.weight" else parts[0]
+        elif array == FIRST and len(parts) == len(FIRST_BLOCK) and parts[4].ndim == 4:
+            arrays[array] = first_block(parts)
+        elif len(parts) == 2 and all(part.ndim == 4 for part in parts):
+            arrays[array] = np.concatenate(parts, axis=1)
+        else:
+            raise ValueError(f"array {array} cannot be made of {len(parts)} tensors")
+    return arrays
 
 
 def _shapes(spec: NetworkSpec) -> dict[str, tuple[int, ...]]:
@@ -42,7 +83,7 @@ def _shapes(spec: NetworkSpec) -> dict[str, tuple[int, ...]]:
             if part != "support" or i < len(blocks) - 1:  # nothing reads the entries of the last block
                 shapes[f"{i}.{part}.weight"] = (block.features, channels, 3, 3)
                 shapes[f"{i}.{part}.bias"] = (block.features,)
-    shapes["first"] = (9, 2, 5, 5, blocks[0].features)
+    shapes[FIRST] = (9, 2, 5, 5, blocks[0].features)
     shapes["head.weight"], shapes["head.bias"] = (blocks[-1].features,), (1,)
     return shapes
 

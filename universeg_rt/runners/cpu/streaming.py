@@ -73,7 +73,7 @@ class StagedRunner(Runner):
         Raises RunnerError where the engine is missing or refuses a model.
         """
         self.threads = threads or cores()
-        self.model_bytes = sum(model.bytes_in_all for _, model in stages)
+        self.model_bytes = ModelBytes.bytes_in_all(model for _, model in stages)
         self._start()
         self._stages = self._load(stages)
         shapes = [shape for stage in self._stages for shape in stage.session.inputs.values()]

@@ -70,7 +70,7 @@ class OnnxRuntimeCuda(Runner):
         self._options = {"use_tf32": str(int(tf32)), **({"prefer_nhwc": "1"} if nhwc else {})}
         self._place = ("cuda", ordinal) if provider == PROVIDER else ("cpu", 0)
         self.device = f"GPU {ordinal} (CUDA)" if provider == PROVIDER else "CPU"
-        self.model_bytes = sum(model.bytes_in_all for model in (predict, prepare) if model is not None)
+        self.model_bytes = ModelBytes.bytes_in_all(model for model in (predict, prepare) if model is not None)
         self.graph_failure = "" if graphs else NOT_WANTED
         self._lock, self._annotations = RLock(), count(1)
         self._prepare_session = None if prepare is None else self._session(prepare, graphs=False)

@@ -16,6 +16,7 @@ from universeg_rt import Bundle, Ensemble, Segmenter, SupportSet
 from universeg_rt.errors import BundleError, InputError, RunnerError
 from universeg_rt.bundle.manifest import sealed
 from universeg_rt.bundle.model_bytes import ModelBytes
+from universeg_rt.bundle.weights import WEIGHTS
 from universeg_rt.runners import open_runner
 from universeg_rt.runners.cpu.native import NativeRunner
 from universeg_rt.spec import NetworkSpec
@@ -125,30 +126,33 @@ def test_sizes(native, small_bundle):
         runner.run(prepared, np.zeros((1, 1, 32, 64), np.float32))
 
 
-def test_damaged_or_foreign_weights(native, small_bundle, tmp_path):
-    source = Bundle.open(small_bundle).model("fp32", "native")
-    (tmp_path / "short.npz").write_bytes(source.read_bytes()[:-4000])
-    with pytest.raises(BundleError, match="short.npz cannot be read as a whole .npz"):
-        NativeRunner(ModelBytes.of_file(tmp_path / "short.npz"), SMALL_SPEC)
-    shutil.copy(source, tmp_path / "other.npz")
-    with pytest.raises(BundleError, match="other.npz cannot be used .array 2.cross.weight has shape .*, the network needs .8, 10, 3, 3"):
-        NativeRunner(ModelBytes.of_file(tmp_path / "other.npz"), NetworkSpec("none", (6, 5, 8), (4, 6), "max_pool"))
+def test_damaged_or_foreign_weights(native, small_bundle):
+    good = Bundle.open(small_bundle).load("fp32", "native")
+    numbers = good.external[WEIGHTS]
+    for data, external, message in (
+            (good.data, numbers[:-400], "weights.safetensors cannot be used .*does not lie where its shape"),
+            (good.data, b"", "weights.safetensors cannot be used"), (good.data[:-9], numbers, "native.json cannot be used"),
+            (good.data.replace(b"out_conv", b"in_conv"), numbers, "made of 'in_conv.conv.bias', which weights.safetensors does not hold")):
+        with pytest.raises(BundleError, match=message):
+            NativeRunner(ModelBytes("native.json", data, {WEIGHTS: external}), SMALL_SPEC)
+    with pytest.raises(BundleError, match="native.json cannot be used .array 2.cross.weight has shape .*, the network needs .8, 10, 3, 3"):
+        NativeRunner(good, NetworkSpec("none", (6, 5, 8), (4, 6), "max_pool"))
     with pytest.raises(BundleError, match="600 features; the native runner takes at most 16 and 512"):
-        NativeRunner(ModelBytes.of_file(tmp_path / "other.npz"), NetworkSpec("none", (6, 600), (4,), "max_pool"))
+        NativeRunner(good, NetworkSpec("none", (6, 600), (4,), "max_pool"))
 
 
 @pytest.mark.parametrize("encoder, decoder", [((16, 64), (16,)), ((32, 64, 128, 256), (128, 64, 32))])
 def test_a_pair_whose_second_block_is_wider(native, tmp_path, encoder, decoder):
     """In a process of its own: what wrote past its maps ended the process."""
     pytest.importorskip("torch", reason="the folds need torch's reference: pip install '.[export]'")
-    from universeg_rt.export.emit.native import emit_native
+    from universeg_rt.export.emit.native import native_arrays
     from universeg_rt.export.folds import fold
 
-    from ....conftest import random_weights
+    from ....conftest import random_weights, write_native
     from ....kernels.cpu.test_native import expected, inputs
 
     spec, case = NetworkSpec("none", encoder, decoder, "max_pool"), inputs(5, 128, 128)
-    (tmp_path / "native.npz").write_bytes(emit_native(fold(spec, random_weights(spec))))
+    write_native(tmp_path, native_arrays(fold(spec, random_weights(spec))))
     np.savez(tmp_path / "case.npz", **dict(zip(("support", "weights", "query"), case)))
     code = """
 import sys, numpy as np
@@ -156,7 +160,7 @@ from pathlib import Path
 from universeg_rt.bundle.model_bytes import ModelBytes
 from universeg_rt.runners.cpu.native import NativeRunner
 from universeg_rt.spec import NetworkSpec
-runner, case = NativeRunner(ModelBytes.of_file(Path(sys.argv[1]) / "native.npz"), NetworkSpec.from_json(sys.argv[2]), 2), np.load(Path(sys.argv[1]) / "case.npz")
+runner, case = NativeRunner(ModelBytes.of_file(Path(sys.argv[1]) / "native.json"), NetworkSpec.from_json(sys.argv[2]), 2), np.load(Path(sys.argv[1]) / "case.npz")
 np.save(Path(sys.argv[1]) / "logits.npy", runner.run(runner.prepare(case["support"][None], case["weights"][None]), case["query"][None, None]))
 """
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path), spec.to_json()], capture_output=True, text=True)
@@ -167,13 +171,13 @@ np.save(Path(sys.argv[1]) / "logits.npy", runner.run(runner.prepare(case["suppor
 
 def test_a_network_it_cannot_run_has_no_weights_for_it():
     pytest.importorskip("onnx", reason="exporting needs onnx: pip install '.[export]'")
-    from universeg_rt.export.emit.native import emit_native
+    from universeg_rt.export.emit.native import native_arrays
     from universeg_rt.export.folds import fold
 
     from ....conftest import random_weights
 
     for spec in (NetworkSpec("leaky_relu", (5, 6), (4,), "max_pool"), NetworkSpec("none", (5, 6), (4,), "bilinear")):
-        assert emit_native(fold(spec, random_weights(spec))) is None
+        assert native_arrays(fold(spec, random_weights(spec))) is None
 
 
 def test_the_memory_estimate_grows_with_the_support(native, small_bundle):
@@ -186,11 +190,11 @@ def test_int8_takes_far_less_memory_and_says_so(native, tmp_path):
     pytest.importorskip("torch", reason="the folds need torch's reference: pip install '.[export]'")
     if not Path("/proc/self/status").exists():
         pytest.skip("this system does not say how much memory a process has taken")
-    from universeg_rt.export.emit.native import emit_native
+    from universeg_rt.export.emit.native import native_arrays
     from universeg_rt.export.folds import fold
     from universeg_rt.export.int8.quantise import Quantisation, entry_convolutions
 
-    from ....conftest import random_weights
+    from ....conftest import random_weights, write_native
 
     spec = NetworkSpec("none", (64,) * 3, (64,) * 2, "max_pool")
     network, code = fold(spec, random_weights(spec)), """
@@ -210,8 +214,8 @@ print(runner.precision, peak, runner.peak_bytes(150, 1, 128, 128))
     took = {}
     whole = Quantisation({}, channels=scales)
     for quantisation in (None, whole.without("dec0"), whole):
-        (tmp_path / "native.npz").write_bytes(emit_native(network, quantisation))
-        done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "native.npz"), spec.to_json()], check=True,
+        write_native(tmp_path, native_arrays(network, quantisation))
+        done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "native.json"), spec.to_json()], check=True,
                               capture_output=True, text=True)
         precision, peak, said = done.stdout.split()
         took[precision] = int(peak)
