@@ -38,7 +38,7 @@ class WithoutFirstSkip(NetworkSpec):
 V1 = dict(cross_activation="none", downsample="max_pool", negative_slope=1 / 64)
 SPECS = {
     "two": NetworkSpec(encoder_features=(7, 3), decoder_features=(5,), **V1),
-    "four": NetworkSpec(encoder_features=(3, 8, 5, 6), decoder_features=(7, 4, 9), **V1),
+    "four": NetworkSpec(encoder_features=(6, 8, 5, 6), decoder_features=(7, 4, 9), **V1),
     "five": NetworkSpec("leaky_relu", (4, 3, 5, 2, 6), (3, 7, 2, 4), "bilinear", negative_slope=1 / 64),
     "four, activated": NetworkSpec("leaky_relu", (3, 8, 5, 6), (7, 4, 9), "max_pool", negative_slope=1 / 64),
     "without the first skip": WithoutFirstSkip(encoder_features=(6, 5, 7), decoder_features=(4, 6), **V1),
