@@ -150,7 +150,7 @@ def _speedups(rows: list[dict], entries: int, members: int, prepared: bool) -> N
 
 def make_inputs(members: int, entries: int, grid: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Support (K,S,2,H,W), equal weights (K,S), and one query (1,1,H,W); image-like."""
-    from universeg_rt.export.gate.parity import make_inputs as make
+    from universeg_rt.export.gate.inputs import make_inputs as make
 
     return make("image-like", *grid, entries, members)
 
