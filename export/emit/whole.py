@@ -128,7 +128,8 @@ def _query_side(g: GraphBuilder, network: FoldedNetwork, query: str, prepared: P
                 return layers.joined(g, maps, name, f"{name}_up") if wanted else None
 
             query_in = joined("query")
-            state = SupportOutputs(mean=joined("mean", block.mean_before_convolution), entries=joined("entries", block.reads_entries))
+            through = block.mean_through_upsampling if block.spec.is_decoder else block.mean_before_convolution
+            state = SupportOutputs(mean=joined("mean", through), entries=joined("entries", block.reads_entries))
             u, state = _block(g, network, block, query_in, state, prepared.weights, mixed_query, mixed_support)
         down = g.downsample(u, f"{block.label}/query_down", network.spec.downsample) if block.spec.is_halved else None
         flow.keep(block.spec, _Outputs(query=u, query_down=down, **vars(state)))
