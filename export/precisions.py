@@ -16,6 +16,7 @@ from universeg_rt.runners import libraries
 from universeg_rt.runners.base import Runner
 from universeg_rt.runners.cpu.native import NativeRunner
 from universeg_rt.runners.cpu.onnxruntime import StreamedOnnxRuntime
+from universeg_rt.precision import PRECISIONS
 from universeg_rt.spec import NetworkSpec
 
 from .emit import emit_predict, emit_prepare, emit_stages, emit_whole
@@ -32,8 +33,11 @@ class Precision:
     """How models of this precision are emitted. Those of fp32 lie at the top of a bundle, others in a folder of their name."""
 
     name: str
-    dtype: type = np.float32
     quantisation: Quantisation | None = None
+
+    @property
+    def dtype(self) -> type:
+        return PRECISIONS[self.name].dtype
 
     @property
     def prefix(self) -> str:
@@ -52,7 +56,7 @@ def write_models(folder: Path, network: FoldedNetwork, precision: Precision, met
         file = f"{prefix}stages/{position:02}_{stage.name}.onnx"
         _write(folder / file, stage.model)
         stages.append((stage.name, file))
-    native = None if precision.name == "fp16" else emit_native(network, precision.quantisation, metadata)
+    native = emit_native(network, precision.quantisation, metadata) if PRECISIONS[precision.name].is_native else None
     if native is not None:
         (folder / (prefix + NATIVE)).write_bytes(native)
     return Models(prefix + WHOLE, tuple(stages), prefix + PREPARE, prefix + PREDICT, None if native is None else prefix + NATIVE)

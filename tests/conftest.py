@@ -81,7 +81,7 @@ def typed_bundle(small_bundle, tmp_path_factory) -> Path:
     manifest, network = Bundle.open(folder).manifest, fold(SMALL_SPEC, random_weights(SMALL_SPEC))
     quantisation = calibrate(network, synthetic_episodes(SMALL_GRID, 0, episodes=2, entries=2))
     models = dict(manifest.models)
-    for precision in (Precision("fp16", np.float16), Precision("int8", np.float32, quantisation)):
+    for precision in (Precision("fp16"), Precision("int8", quantisation)):
         models[precision.name] = write_models(folder, network, precision, manifest.metadata, manifest.version)
     files = {file: file_entry(folder / file) for m in models.values() for file in m.listed}
     (folder / "manifest.json").write_text(dataclasses.replace(manifest, models=models, files=files).to_json())

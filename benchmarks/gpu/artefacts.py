@@ -20,10 +20,11 @@ from universeg_rt.export.folds import fold
 from universeg_rt.export.int8.quantise import Quantisation
 from universeg_rt.bundle.manifest import InputContract, Manifest, Models, network_metadata
 from universeg_rt.spec import NetworkSpec
+from universeg_rt.kernels.support_mean.check.steps import one_line
+from universeg_rt.precision import PRECISIONS
 
 from ..harness.models import random_weights
 from . import machine
-from .timing import one_line
 
 
 def run_network(state: dict, entry: dict) -> None:
@@ -93,7 +94,7 @@ def run_bundle(state: dict, entry: dict) -> None:
     digest, given = _digest(state["weights"]), InputContract(*state["grid"], state["spec"].size_multiple)
     metadata = network_metadata(state["spec"], digest, given, universeg_rt.__version__)
     models, entry["skipped"], shipped = {}, {}, _shipped_bundle(state)
-    for name in ("fp32", "fp16", "int8"):
+    for name in PRECISIONS:
         try:
             quantisation = None
             if name == "int8":
@@ -105,8 +106,7 @@ def run_bundle(state: dict, entry: dict) -> None:
                     continue
                 quantisation, spared = _int8_plan(state)
                 entry["int8"] = f"calibrated here, in float: {', '.join(spared) or 'nothing'}"
-            dtype = np.float16 if name == "fp16" else np.float32
-            models[name] = write_models(folder, state["network"], Precision(name, dtype, quantisation), metadata, "0")
+            models[name] = write_models(folder, state["network"], Precision(name, quantisation), metadata, "0")
         except Exception as error:
             if name == "fp32":
                 raise

@@ -9,9 +9,9 @@ from dataclasses import replace
 import numpy as np
 
 from universeg_rt.export.gate.parity import TOLERANCES, Cases, Reference, compare, over
+from universeg_rt.kernels.support_mean.check.steps import one_line
 
 from . import machine
-from .timing import one_line
 
 
 def run_parity(state: dict, entry: dict) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 
 from universeg_rt.errors import RunnerError
 from universeg_rt.export.folds.cost import Cost, total
+from universeg_rt.kernels.support_mean.check.steps import one_line
 
 from . import machine
 
@@ -153,11 +154,6 @@ def make_inputs(members: int, entries: int, grid: tuple[int, int]) -> tuple[np.n
     from universeg_rt.export.gate.inputs import make_inputs as make
 
     return make("image-like", *grid, entries, members)
-
-
-def one_line(error: BaseException) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 300 else f"{text[:297]}..."
 
 
 def table(values: dict) -> list[str]:

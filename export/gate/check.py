@@ -20,7 +20,8 @@ from universeg_rt.storage.atomic import write_file
 from universeg_rt.bundle.bundle import Bundle
 from universeg_rt.cli.common import run_command
 from universeg_rt.errors import InputError, ParityError
-from universeg_rt.runners import PRECISIONS, RUNNERS, open_runner
+from universeg_rt.precision import PRECISIONS
+from universeg_rt.runners import RUNNERS, open_runner
 from universeg_rt.spec import PRESETS, NetworkSpec
 from universeg_rt.training.network.shipped import CHECKPOINT, CURE
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from universeg_rt import Bundle
 from universeg_rt.bundle.model_bytes import ModelBytes
-from universeg_rt.runners.cpu.native import PRECISIONS, NativeRunner
+from universeg_rt.runners.cpu.native import NATIVE, NativeRunner
 from universeg_rt.spec import NetworkSpec
 
 from .mutate import damaged
@@ -24,9 +24,9 @@ TYPES = ("<f4", ">f4", "<f8", "<f2", "<c8", "i1", "<i8", "u1", "?", "<U3", "<M8[
 def cases(rng: random.Random, folder: Path) -> Iterator[tuple[str, Callable[[], None]]]:
     bundle = Bundle.open()
     spec = bundle.manifest.spec
-    files = {precision: bundle.model(precision, "native").read_bytes() for precision in PRECISIONS}
+    files = {precision: bundle.model(precision, "native").read_bytes() for precision in NATIVE}
     while True:
-        precision = rng.choice(PRECISIONS)
+        precision = rng.choice(NATIVE)
         if rng.random() < 0.4:
             done, data = damaged(rng, files[precision])
         else:

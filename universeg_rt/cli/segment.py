@@ -17,7 +17,8 @@ from ..imaging.files import add_named, named_images, read_image, read_label, wri
 from ..imaging.metrics import dice
 from ..imaging.preprocess import ASPECTS, check_label
 from ..storage.reading import is_folder, reason, sha256_of
-from ..runners import PRECISIONS, RUNNERS
+from ..precision import PRECISIONS
+from ..runners import RUNNERS
 from ..runners.libraries import runtime_versions
 from ..segmenter import Prediction, Segmenter, Task
 from ..support import SupportSet

@@ -10,6 +10,7 @@ from importlib import import_module
 
 from ..bundle.bundle import Bundle
 from ..errors import BundleError, EngineError, InputError, RunnerError
+from ..precision import PRECISIONS
 from .base import Runner
 from .cpu.threads import check_threads
 
@@ -23,9 +24,8 @@ BACKENDS = {
     "openvino": ("cpu.openvino", "StreamedOpenVino"),
 }
 RUNNERS = tuple(BACKENDS)
-PRECISIONS = ("fp32", "fp16", "int8")
 
-__all__ = ["PRECISIONS", "RUNNERS", "Runner", "open_runner"]
+__all__ = ["RUNNERS", "Runner", "open_runner"]
 
 
 def open_runner(bundle: Bundle, runner: str = "auto", precision: str = "auto", threads: int | None = None) -> Runner:

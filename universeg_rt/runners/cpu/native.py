@@ -11,13 +11,14 @@ import numpy as np
 from ...bundle.bundle import Bundle
 from ...errors import BundleError, InputError, RunnerError
 from ...bundle.model_bytes import ModelBytes
+from ...precision import PRECISIONS
 from ...spec import NetworkSpec
 from ..base import Runner
 from .native_weights import TABLE, read_weights
 from .threads import cores
 
 INSTRUCTIONS = ("avx512", "avx2", "plain")
-PRECISIONS = ("fp32", "int8")
+NATIVE = tuple(name for name, precision in PRECISIONS.items() if precision.is_native)
 
 
 class NativeRunner(Runner):
@@ -67,8 +68,8 @@ class NativeRunner(Runner):
     @classmethod
     def open(cls, bundle: Bundle, precision: str, threads: int | None) -> NativeRunner:
         precision = "fp32" if precision == "auto" else precision
-        if precision not in PRECISIONS:
-            raise RunnerError(f"the native runner runs {' and '.join(PRECISIONS)}, not {precision}; use runner='onnxruntime' for that")
+        if precision not in NATIVE:
+            raise RunnerError(f"the native runner runs {' and '.join(NATIVE)}, not {precision}; use runner='onnxruntime' for that")
         try:
             bundle.model(precision, "native")
         except BundleError as error:  # others run such a bundle
