@@ -95,7 +95,7 @@ def test_without_a_gpu_the_run_ends_with_the_reason(tmp_path):
     if torch.cuda.is_available():
         pytest.skip("this machine has a GPU")
     out = tmp_path / "gpu.json"
-    done = subprocess.run([sys.executable, ROOT / "benchmarks" / "gpu.py", "--out", out, "--work", tmp_path / "work"], cwd=tmp_path,
+    done = subprocess.run([sys.executable, ROOT / "benchmarks" / "gpu" / "main.py", "--out", out, "--work", tmp_path / "work"], cwd=tmp_path,
                           capture_output=True, text=True, timeout=300, env=os.environ)
     assert done.returncode == 1 and "FAILED" in done.stdout
     result = json.loads(out.read_text())

@@ -20,7 +20,7 @@ def dry_run(tmp_path, native, *options):
     """The command as a script, with the build folder that the fixture has filled."""
     folder = Path(native.__file__).parents[1]
     out = tmp_path / "result.json"
-    done = subprocess.run([sys.executable, ROOT / "kernels" / "check.py", "--dry-run", "--build-dir", folder, "--out", out,
+    done = subprocess.run([sys.executable, ROOT / "kernels" / "support_mean" / "check" / "main.py", "--dry-run", "--build-dir", folder, "--out", out,
                            *options], capture_output=True, text=True, timeout=300, cwd=tmp_path, env=os.environ)
     return done, json.loads(out.read_text()) if out.exists() else None
 

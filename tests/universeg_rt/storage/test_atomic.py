@@ -65,7 +65,7 @@ def test_where_nothing_can_be_written(tmp_path):
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from universeg_rt import atomic
+from universeg_rt.storage import atomic
 
 folder, exchange, what = Path(sys.argv[1]), sys.argv[2] == "exchange", sys.argv[3]
 if not exchange:

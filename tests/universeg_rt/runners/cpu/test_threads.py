@@ -25,6 +25,7 @@ import numpy as np
 from universeg_rt import Segmenter, SupportSet
 from universeg_rt.errors import RunnerError
 
+os.register_at_fork(after_in_child=lambda: signal.alarm(20))  # no child outlives a hang
 arrays = np.load(sys.argv[2])
 images, labels = arrays["images"], arrays["labels"]
 
@@ -45,7 +46,6 @@ def use():
 def in_child(check):
     child = os.fork()
     if not child:
-        signal.alarm(20)
         check()
         sys.exit(0)  # as a worker of a server does: every object goes
     assert os.waitpid(child, 0)[1] == 0
@@ -168,7 +168,7 @@ in_child(use)
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 def test_out_of_memory_is_a_runner_error(small_bundle, tmp_path):
     run("""
-many = np.tile(images[:4], (20, 1, 1)), np.tile(labels[:4], (20, 1, 1))
+many = np.tile(images[:4], (200, 1, 1)), np.tile(labels[:4], (200, 1, 1))
 large = segmenter.prepare(SupportSet.from_arrays(np.kron(many[0], np.ones((1, 4, 4))), np.kron(many[1], np.ones((1, 4, 4)))))
 limit_memory(4 * 2**20)
 try:
