@@ -19,7 +19,7 @@ from universeg_rt.storage.atomic import write_folder
 from universeg_rt.bundle.bundle import MANIFEST, Bundle, file_entry
 from universeg_rt.errors import InputError, OutputError, ParityError
 from universeg_rt.bundle.manifest import InputContract, Manifest, Models, network_metadata
-from universeg_rt.runners import PRECISIONS
+from universeg_rt.precision import PRECISIONS
 from universeg_rt.spec import NetworkSpec
 from universeg_rt.training.network.checkpoint import weights_sha256
 
@@ -81,7 +81,7 @@ def build_bundle(
 ) -> Exported:
     """Write a bundle for a network to the folder `output`.
 
-    grid: height and width that images are resized to. precisions: of `runners.PRECISIONS`; fp32 is always among them.
+    grid: height and width that images are resized to. precisions: of `precision.PRECISIONS`; fp32 is always among them.
     calibration: of int8 (None: synthetic tasks of seed 0). A bundle already at `output` is replaced; anything else there is
     left alone. A precision beside float32 that differs from the reference by more than its tolerance is not written; the
     result's `failed` says why. Raises ParityError where float32 does, InputError for a grid the network cannot take, an
@@ -104,8 +104,7 @@ def build_bundle(
             calibration = synthetic_episodes(grid, 0) if calibration is None else calibration
             plan, spared = int8_plan(network, calibration, grid, held_out_tolerance.flipped, progress)
             provenance["calibration"] = {**calibration.provenance(), "blocks_in_float": list(spared)}
-        made = {each: Precision(each, np.float16 if each == "fp16" else np.float32, plan if each == "int8" else None)
-                for each in precisions}
+        made = {each: Precision(each, plan if PRECISIONS[each].is_quantised else None) for each in precisions}
         attempts = _Attempts(write_models(folder, network, weights, tuple(made.values()), metadata, version))
         opened = {each: open_models(folder, models, spec) for each, models in attempts.models.items()}
         held_out, reports, reference = {}, {}, Reference(spec, weights)

@@ -13,7 +13,7 @@ from pathlib import Path
 from universeg_rt.bundle.weights import WEIGHTS
 from universeg_rt.cli.common import run_command
 from universeg_rt.errors import InputError, ParityError, shown
-from universeg_rt.runners import PRECISIONS
+from universeg_rt.precision import PRECISIONS
 from universeg_rt.spec import PRESETS, NetworkSpec
 
 from .engine import command as engines

@@ -18,6 +18,7 @@ from universeg_rt.runners import libraries
 from universeg_rt.runners.base import Runner
 from universeg_rt.runners.cpu.native import NativeRunner
 from universeg_rt.runners.cpu.onnxruntime import StreamedOnnxRuntime
+from universeg_rt.precision import PRECISIONS
 from universeg_rt.spec import NetworkSpec
 
 from .emit import emit_predict, emit_prepare, emit_stages, emit_whole
@@ -35,8 +36,11 @@ class Precision:
     """How models of this precision are emitted. All lie beside the weights, which ONNX wants; all but fp32's begin with its name."""
 
     name: str
-    dtype: type = np.float32
     quantisation: Quantisation | None = None
+
+    @property
+    def dtype(self) -> type:
+        return PRECISIONS[self.name].dtype
 
     @property
     def prefix(self) -> str:
@@ -61,7 +65,7 @@ def write_models(folder: Path, network: FoldedNetwork, weights: Mapping[str, np.
                   for position, stage in enumerate(emit_stages(network, *given))]
         emitted.update((file, model) for _, file, model in stages)
         graphs.update((file, (model, store.add_graph(model))) for file, model in emitted.items())
-        arrays = None if precision.name == "fp16" else native_arrays(network, precision.quantisation)
+        arrays = native_arrays(network, precision.quantisation) if PRECISIONS[precision.name].is_native else None
         if arrays is not None:
             files[prefix + NATIVE] = emit_native(arrays, store, said, network)
         made[precision.name] = Models(prefix + WHOLE, tuple((name, file) for name, file, _ in stages), prefix + PREPARE,

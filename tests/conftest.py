@@ -79,7 +79,7 @@ def typed_bundle(small_bundle, tmp_path_factory) -> Path:
     weights = random_weights(SMALL_SPEC)
     folder, manifest, network = tmp_path_factory.mktemp("bundles") / "typed", Bundle.open(small_bundle).manifest, fold(SMALL_SPEC, weights)
     quantisation = calibrate(network, synthetic_episodes(SMALL_GRID, 0, episodes=2, entries=2))
-    precisions = (Precision("fp32"), Precision("fp16", np.float16), Precision("int8", np.float32, quantisation))
+    precisions = (Precision("fp32"), Precision("fp16"), Precision("int8", quantisation))
     models = write_models(folder, network, weights, precisions, manifest.metadata, manifest.version)
     files = {file.name: file_entry(file) for file in folder.iterdir()}
     (folder / "manifest.json").write_text(dataclasses.replace(manifest, models=models, files=files, parity={}).to_json())

@@ -25,10 +25,6 @@ class SpecError(UniverSegError, ValueError):
     """A network specification that no network can be built from."""
 
 
-class FoldError(UniverSegError):
-    """A fold that was asked for where its condition does not hold; the message is the reason."""
-
-
 class ParityError(UniverSegError):
     """An exported model that differs from the reference network by more than its tolerance."""
 

@@ -69,7 +69,6 @@ class Segmenter:
         precision: str = "auto",
         threads: int | None = None,
         device: int | None = None,
-        device_library: str | None = None,
         tf32: bool | None = None,
         plugin: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None = None,
         cache: str | os.PathLike[str] | None = None,
@@ -81,7 +80,7 @@ class Segmenter:
         (UNIVERSEG_RT_DEVICE and so on), else the default. Raises BundleError, RunnerError, or InputError for an
         unknown runner or precision or an option of a wrong kind.
         """
-        options = Options(threads, device, device_library, tf32, plugin, cache, instructions)
+        options = Options(threads, device, tf32, plugin, cache, instructions)
         return cls._open(path, runner, precision, options)
 
     @classmethod

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
+from typing import Generic, TypeVar
 
 from .errors import SpecError, shown
 from .storage.reading import reading, reason
 
+Value = TypeVar("Value")
 CROSS_ACTIVATIONS = ("none", "leaky_relu")
 DOWNSAMPLINGS = ("max_pool", "bilinear")
 UPSAMPLINGS = ("bilinear",)
 MAX_STAGES, MAX_FEATURES = 12, 1024  # far above any network of this kind; a mistyped one would take all memory
+HALVED, SAME, DOUBLED = "halved", "same", "doubled"  # how a map is resized between two blocks
+QUERY_CHANNELS, SUPPORT_CHANNELS = 1, 2  # of the first block: the query's image; an entry's image and label
 MAX_JSON = 1 << 16  # bytes of a file, of which a specification takes some hundred
 
 
@@ -63,18 +68,23 @@ class NetworkSpec:
         """Image height and width must be multiples of this (8 for v1, 16 for the paper's network)."""
         return 2 ** (len(self.encoder_features) - 1)
 
+    def topology(self) -> list[tuple[str, int, tuple["Edge", ...]]]:
+        """Name, level and sources of each block, in the order in which they run: the one statement from which `blocks`, and
+        with it every form of the network, follows."""
+        encoders = len(self.encoder_features)
+        out = [(f"enc_blocks.{i}", i, (Edge(i - 1, HALVED),) if i else ()) for i in range(encoders)]
+        for i in range(len(self.decoder_features)):
+            skip = encoders - 2 - i  # an encoder block's position is its level
+            out.append((f"dec_blocks.{i}", skip, (Edge(encoders + i - 1, DOUBLED), Edge(skip, SAME))))
+        return out
+
     def blocks(self) -> list["BlockSpec"]:
-        """The CrossBlocks in the order in which they run."""
-        enc, dec = self.encoder_features, self.decoder_features
-        out = [
-            BlockSpec(f"enc_blocks.{i}", 1 if i == 0 else enc[i - 1], 2 if i == 0 else enc[i - 1], features, i)
-            for i, features in enumerate(enc)
-        ]
-        below = enc[-1]
-        for i, features in enumerate(dec):
-            level = len(enc) - 2 - i
-            out.append(BlockSpec(f"dec_blocks.{i}", below + enc[level], below + enc[level], features, level))
-            below = features
+        """The CrossBlocks in the order in which they run, each with what it reads and who reads it."""
+        features, places, out = self.encoder_features + self.decoder_features, self.topology(), []
+        for i, (name, level, sources) in enumerate(places):
+            read = sum(features[edge.block] for edge in sources)
+            readers = tuple(Edge(j, edge.resize) for j, (*_, edges) in enumerate(places) for edge in edges if edge.block == i)
+            out.append(BlockSpec(name, read or QUERY_CHANNELS, read or SUPPORT_CHANNELS, features[i], level, i, sources, readers))
         return out
 
     def weight_shapes(self) -> dict[str, tuple[int, ...]]:
@@ -136,18 +146,80 @@ class NetworkSpec:
 
 
 @dataclass(frozen=True)
+class Edge:
+    """A map that passes between two blocks: the other block's position, and how the map is resized on its way."""
+
+    block: int
+    resize: str  # HALVED, SAME or DOUBLED
+
+
+@dataclass(frozen=True)
 class BlockSpec:
-    """One CrossBlock: its state-dict prefix, channels in and out, and its level (0 is full resolution)."""
+    """One CrossBlock and its place in the network.
+
+    name: its prefix in the state dict. query_channels, support_channels: that it reads; features: that it gives.
+    level: 0 is full resolution, each further one half of it. index: its position in the order of work.
+    sources: the blocks whose outputs it reads, in the order of its input channels, for the query and for every support
+    entry alike; none for the first block, which reads the images. readers: the blocks that read its outputs.
+    """
 
     name: str
     query_channels: int
     support_channels: int
     features: int
     level: int
+    index: int
+    sources: tuple[Edge, ...]
+    readers: tuple[Edge, ...]
+
+    @property
+    def label(self) -> str:
+        """`enc_blocks.0` -> `enc0`, by which graphs name its parts."""
+        return self.name.replace("_blocks.", "")
 
     @property
     def is_decoder(self) -> bool:
-        return self.name.startswith("dec_blocks")
+        """Whether it reads a doubled map."""
+        return any(edge.resize == DOUBLED for edge in self.sources)
+
+    @property
+    def is_first(self) -> bool:
+        return not self.sources
+
+    @property
+    def is_last(self) -> bool:
+        """Whether nothing but the head reads it; the head reads the query alone, so nothing reads its entries."""
+        return not self.readers
+
+    @property
+    def is_halved(self) -> bool:
+        """Whether a block reads its output at half the size."""
+        return any(edge.resize == HALVED for edge in self.readers)
+
+    @property
+    def full_readers(self) -> tuple[int, ...]:
+        """Positions of the blocks that read its output before any halving."""
+        return tuple(edge.block for edge in self.readers if edge.resize != HALVED)
+
+
+class Flow(Generic[Value]):
+    """The outputs of blocks while a network runs: each is kept until its last reader has read it."""
+
+    def __init__(self, blocks: Sequence[BlockSpec]) -> None:
+        self._blocks = blocks
+        self._kept: dict[int, Value] = {}
+
+    def read(self, block: BlockSpec) -> list[tuple[Value, str]]:
+        """What the block reads, in the order of its input channels, each with how it is to be resized."""
+        out = [(self._kept[edge.block], edge.resize) for edge in block.sources]
+        for edge in block.sources:
+            if max(reader.block for reader in self._blocks[edge.block].readers) == block.index:
+                del self._kept[edge.block]
+        return out
+
+    def keep(self, block: BlockSpec, value: Value) -> None:
+        if block.readers:
+            self._kept[block.index] = value
 
 
 def _one_of(name: str, value: object, accepted: tuple[str, ...]) -> None:

@@ -19,12 +19,12 @@ from universeg_rt.export.folds.cost import network_cost
 from universeg_rt.export.folds import fold
 from universeg_rt.export.int8.quantise import Quantisation
 from universeg_rt.bundle.manifest import InputContract, Manifest, network_metadata
-from universeg_rt.runners import PRECISIONS
 from universeg_rt.spec import NetworkSpec
+from universeg_rt.kernels.support_mean.check.steps import one_line
+from universeg_rt.precision import PRECISIONS
 
 from ..harness.models import random_weights
 from . import machine
-from .timing import one_line
 
 
 def run_network(state: dict, entry: dict) -> None:
@@ -99,13 +99,13 @@ def run_bundle(state: dict, entry: dict) -> None:
         return
     digest, given = _digest(state["weights"]), InputContract(*state["grid"], state["spec"].size_multiple)
     metadata = network_metadata(state["spec"], digest, given, universeg_rt.__version__)
-    precisions = [Precision("fp32"), Precision("fp16", np.float16)]
+    precisions = [Precision("fp32"), Precision("fp16")]
     try:
         if options.no_int8 or options.checkpoint is None:
             raise UniverSegError("left out by --no-int8, or since the weights are random: their masks are of no task")
         quantisation, spared = _int8_plan(state)
         entry["int8"] = f"calibrated here, in float: {', '.join(spared) or 'nothing'}"
-        precisions.append(Precision("int8", np.float32, quantisation))
+        precisions.append(Precision("int8", quantisation))
     except Exception as error:
         entry["skipped"]["int8"] = one_line(error)
         state["say"](f"bundle int8: skipped, {one_line(error)}")

@@ -14,10 +14,10 @@ from universeg_rt.runners import open_runner
 from universeg_rt.runners.base import Runner
 from universeg_rt.runners.libraries import import_onnxruntime
 from universeg_rt.runners.gpu.onnxruntime import PROVIDER, OnnxRuntimeCuda
+from universeg_rt.kernels.support_mean.check.steps import one_line
 
 from . import artefacts, machine
 from .folded_torch import FoldedInference, kernel_support_mean
-from .timing import one_line
 
 
 class Contender:

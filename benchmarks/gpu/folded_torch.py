@@ -16,7 +16,8 @@ from torch.nn import functional as F
 
 from universeg_rt.errors import RunnerError
 from universeg_rt.kernels.support_mean.host import module as host
-from universeg_rt.spec import NetworkSpec
+from universeg_rt.spec import DOUBLED, HALVED, Flow, NetworkSpec
+
 
 @dataclass(frozen=True)
 class Prepared:
@@ -67,8 +68,8 @@ class FoldedInference:
             value = torch.from_numpy(np.asarray(weights[key])).to(device, dtype)
             return value.contiguous(memory_format=self._format) if value.ndim == 4 else value
 
-        self._blocks = []
-        for b in spec.blocks():
+        self._places, self._blocks = spec.blocks(), []
+        for b in self._places:
             cross = torch.from_numpy(np.asarray(weights[f"{b.name}.cross.cross_conv.weight"])).to(device, dtype)
             parts = cross[:, : b.query_channels], cross[:, b.query_channels :]
             split = [part.contiguous(memory_format=self._format) for part in parts]
@@ -88,39 +89,41 @@ class FoldedInference:
 
     def forward(self, query: Tensor, prepared: Prepared) -> Tensor:
         batch, sets, entries = query.shape[0], *prepared.weights.shape
-        encoders = len(self.spec.encoder_features)
-        skips: list[tuple[Tensor, Tensor, Tensor | None]] = []
-        u, m, v = query, None, None
-        for i, block in enumerate(self._blocks):
-            decoder, last = i >= encoders, i == len(self._blocks) - 1
-            if decoder:
-                skip_u, skip_m, skip_v = skips.pop()
-                u, m = torch.cat([_up(u), skip_u], 1), torch.cat([_up(m), skip_m], 1)
-                v = None if last else torch.cat([_up(v), skip_v], 1)
+        flow: Flow[dict[str, Tensor]] = Flow(self._places)
+        u = query
+        for place, block in zip(self._places, self._blocks, strict=True):
+            read = flow.read(place)
+
+            def joined(what: str, read=read) -> Tensor:
+                maps = [out[f"{what}_down"] if how == HALVED else _up(out[what]) if how == DOUBLED else out[what] for out, how in read]
+                return torch.cat(maps, 1) if len(maps) > 1 else maps[0]
+
+            if read:
+                u = joined("query")
             q = self._conv(u, block.query, block.bias)
-            if i == 0:
+            if place.is_first:
                 mean_z = (q[:, None] + prepared.mean_term).flatten(0, 1)
             else:
-                mean_z = self._conv(m, block.support) + q
+                mean_z = self._conv(joined("mean"), block.support) + q
             u = self._act(self._conv(mean_z, *block.target))
-            if last:
+            if place.is_last:
                 break
-            term = prepared.term if i == 0 else self._conv(self._conv(v, block.support), block.out[0])
             r = self._conv(q, *block.out)
-            if i:
-                term = term.unflatten(0, (batch, sets, entries))
-            r = r.unflatten(0, (batch, 1 if i == 0 else sets, 1))
-            pool = i < encoders - 1
-            # The full-resolution maps are read where a decoder's block mixes entries: not at the last one's level.
-            read = 0 < i < len(self._blocks) - 2
-            maps = self._support_mean(term, r, prepared, self.spec.negative_slope, pool, read)
-            mean = maps["mean"].flatten(0, 1)
-            full = maps["activated"].flatten(0, 2) if read else None
-            if pool:
-                skips.append((u, mean, full))
-                u, m, v = F.max_pool2d(u, 2), maps["pooled_mean"].flatten(0, 1), maps["pooled"].flatten(0, 2)
+            if place.is_first:
+                term = prepared.term
             else:
-                m, v = mean, full  # full None: the last block reads only the mean of what is upsampled
+                term = self._conv(self._conv(joined("entries"), block.support), block.out[0]).unflatten(0, (batch, sets, entries))
+            r = r.unflatten(0, (batch, 1 if place.is_first else sets, 1))
+            # The last block reads only the mean of what it is given.
+            whole = any(not self._places[i].is_last for i in place.full_readers)
+            maps = self._support_mean(term, r, prepared, self.spec.negative_slope, place.is_halved, whole)
+            out = {"query": u, "mean": maps["mean"].flatten(0, 1)}
+            if whole:
+                out["entries"] = maps["activated"].flatten(0, 2)
+            if place.is_halved:
+                out |= {"query_down": F.max_pool2d(u, 2), "mean_down": maps["pooled_mean"].flatten(0, 1),
+                        "entries_down": maps["pooled"].flatten(0, 2)}
+            flow.keep(place, out)
         return self._conv(u, *self._head, padding=0).unflatten(0, (batch, sets))
 
     def _conv(self, x: Tensor, weight: Tensor, bias: Tensor | None = None, padding: int = 1) -> Tensor:

@@ -11,7 +11,7 @@ from universeg_rt.errors import RunnerError
 from universeg_rt.kernels.support_mean.check.machine import describe
 
 PACKAGES = ("universeg_rt", "numpy", "torch", "triton", "onnx", "onnxscript", "onnxruntime", "onnxruntime-gpu", "tensorrt",
-            "tensorrt-rtx", "pycuda", "cuda-python", "cuda-bindings", "nvidia-cudnn-cu13", "nvidia-cudnn-cu12")
+            "tensorrt-rtx", "pycuda", "nvidia-cudnn-cu13", "nvidia-cudnn-cu12")
 REPEATS = 10
 
 

@@ -14,9 +14,7 @@ nothing failed; what was skipped is no failure.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
-import time
 from pathlib import Path
 
 if __package__ in (None, ""):  # run as a script: make the checkout importable as the package
@@ -25,12 +23,12 @@ if __package__ in (None, ""):  # run as a script: make the checkout importable a
 
     make_importable()
 
-from universeg_rt.storage.atomic import write_file  # noqa: E402
 from universeg_rt.bundle.bundle import MANIFEST, SHIPPED  # noqa: E402
 from universeg_rt.benchmarks.gpu import artefacts, contenders, machine, parity, timing  # noqa: E402
 from universeg_rt.checkout import make_importable_for_children  # noqa: E402
 from universeg_rt.cli.common import run_command  # noqa: E402
-from universeg_rt.errors import InputError, UniverSegError  # noqa: E402
+from universeg_rt.errors import InputError  # noqa: E402
+from universeg_rt.kernels.support_mean.check.steps import Report  # noqa: E402
 from universeg_rt.spec import PRESETS, NetworkSpec  # noqa: E402
 
 STEPS = {
@@ -73,21 +71,6 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
-class Report:
-    """The result file: a dictionary that is written whole after each change."""
-
-    def __init__(self, path: Path, values: dict) -> None:
-        self.path, self.values, self.started = path, values, time.monotonic()
-
-    def write(self) -> None:
-        self.values["seconds"] = round(time.monotonic() - self.started, 2)
-        with write_file(self.path) as file:
-            file.write((json.dumps(self.values, indent=1) + "\n").encode())
-
-    def say(self, line: str) -> None:
-        print(f"[{time.monotonic() - self.started:6.1f} s] {line}", flush=True)
-
-
 def main(arguments: list[str] | None = None) -> int:
     return run_command(_main, parser(), arguments)
 
@@ -106,7 +89,7 @@ def _main(options: argparse.Namespace) -> int:
     if __name__ == "__main__" and __package__ in (None, ""):
         make_importable_for_children(options.work / "site")
     command = sys.argv[1:] if __name__ == "__main__" else []
-    report = Report(options.out, {"device": device, "passed": None, "command": command, "steps": {}})
+    report = Report(options.out, {"device": device, "command": command})
     state = {
         "options": options, "device": device, "grid": (32, 32) if small else (128, 128), "support_sizes": sizes,
         "members": members, "rounds": options.rounds or (3 if small else 200), "budget": options.budget or (0.0 if small else 0.4),
@@ -115,7 +98,9 @@ def _main(options: argparse.Namespace) -> int:
     if small and options.checkpoint is None and options.spec is None:
         state["small_spec"] = SMALL
     report.write()
-    passed = _run(report, state, [name for name in STEPS if name in options.steps or name in ALWAYS])
+    steps = {name: lambda entry, step=step: step(state, entry) for name, step in STEPS.items()
+             if name in options.steps or name in ALWAYS}
+    passed = report.run(steps, ALWAYS, options.time_limit)
     report.values["passed"] = passed
     report.write()
     for line in (*parity.table(report.values), *timing.table(report.values)):
@@ -125,31 +110,6 @@ def _main(options: argparse.Namespace) -> int:
         print(f"skipped {line}")
     print(f"{'passed' if passed else 'FAILED'}; {options.out}")
     return 0 if passed else 1
-
-
-def _run(report: Report, state: dict, steps: list[str]) -> bool:
-    """True where no step failed. A step that fails does not stop those after it, unless they stand on it."""
-    for name in steps:
-        entry: dict = {"passed": None}
-        report.values["steps"][name] = entry
-        began = time.monotonic()
-        if began > state["deadline"]:
-            entry.update(passed=False, why="not run: the time limit was reached")
-        else:
-            try:
-                STEPS[name](state, entry)
-                if entry["passed"] is None and not entry.get("why"):
-                    entry["passed"] = True
-            except (UniverSegError, RuntimeError, OSError, ImportError, ValueError, KeyError) as error:
-                entry.update(passed=False, why=f"{type(error).__name__}: {timing.one_line(error)}")
-        entry["seconds"] = round(time.monotonic() - began, 2)
-        verdict = {True: "passed", False: "FAILED", None: "skipped"}[entry["passed"]]
-        report.say(f"{name}: {verdict} in {entry['seconds']:.1f} s" + (f" ({entry['why']})" if entry.get("why") else ""))
-        report.write()
-        if name in ALWAYS and entry["passed"] is False:
-            break
-    results = report.values["steps"]
-    return all(entry["passed"] is not False for entry in results.values()) and len(results) == len(steps)
 
 
 def _skipped(step: dict) -> list[tuple[str, str]]:

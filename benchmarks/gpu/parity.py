@@ -8,11 +8,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from universeg_rt.export.gate.check import Cases, compare, over, tolerance_of
-from universeg_rt.export.gate.parity import Reference
+from universeg_rt.export.gate.parity import TOLERANCES, Cases, Reference, compare, over
+from universeg_rt.kernels.support_mean.check.steps import one_line
 
 from . import machine
-from .timing import one_line
 
 
 def run_parity(state: dict, entry: dict) -> None:
@@ -30,8 +29,8 @@ def run_parity(state: dict, entry: dict) -> None:
         if name == "reference fp32" and small:
             continue  # the very same computation
         try:
-            report, refused = compare(state["spec"], state["weights"], {name: model(contender)}, tolerance_of(contender.precision),
-                                      cases, reference, lambda grid: _until(state, grid))
+            report, refused = compare({name: model(contender)}, TOLERANCES[contender.precision], cases, reference,
+                                      lambda grid: _until(state, grid))
         except _OutOfTime:
             entry.update(passed=False, why=f"the time limit was reached at {name}")
             return
@@ -77,7 +76,7 @@ class _DeviceReference(Reference):
         def logits(support: np.ndarray, weights: np.ndarray, query: np.ndarray) -> np.ndarray:
             return self._run(support, weights, query, False)
 
-        report, _ = compare(state["spec"], state["weights"], {"reference": logits}, tolerance_of("fp32"), cases, on_cpu)
+        report, _ = compare({"reference": logits}, TOLERANCES["fp32"], cases, on_cpu)
         entry["reference"] = {"device": state["device"], **report.summary()["models"]["reference"]}
         if found := over(report):
             entry["failed"].append("the reference on the device")

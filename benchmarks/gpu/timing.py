@@ -9,6 +9,7 @@ import numpy as np
 
 from universeg_rt.errors import RunnerError
 from universeg_rt.export.folds.cost import Cost, total
+from universeg_rt.kernels.support_mean.check.steps import one_line
 
 from . import machine
 
@@ -150,14 +151,9 @@ def _speedups(rows: list[dict], entries: int, members: int, prepared: bool) -> N
 
 def make_inputs(members: int, entries: int, grid: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Support (K,S,2,H,W), equal weights (K,S), and one query (1,1,H,W); image-like."""
-    from universeg_rt.export.gate.parity import make_inputs as make
+    from universeg_rt.export.gate.inputs import make_inputs as make
 
     return make("image-like", *grid, entries, members)
-
-
-def one_line(error: BaseException) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 300 else f"{text[:297]}..."
 
 
 def table(values: dict) -> list[str]:

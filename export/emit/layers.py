@@ -6,7 +6,10 @@ running over queries B, sets K and entries S in this order, as far as the tensor
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+from universeg_rt.spec import DOUBLED
 
 from ..folds.folded import FoldedBlock, FoldedNetwork
 from .graph import GraphBuilder
@@ -26,50 +29,31 @@ class SupportOutputs:
     """Tensors which a block's support step made; None where nothing reads them."""
 
     mean: str | None = None
-    down_mean: str | None = None
-    down: str | None = None
+    mean_down: str | None = None
+    entries_down: str | None = None
     entries: str | None = None
-
-
-def block_label(block: FoldedBlock) -> str:
-    return block.label
-
-
-def entries_are_read(network: FoldedNetwork, block: FoldedBlock) -> bool:
-    """Whether a decoder block reads this block's per-entry output at its own resolution (as input or as skip)."""
-    encoder, decoder = network.encoder, network.decoder
-    if block.spec.is_decoder:
-        position = decoder.index(block) + 1
-        return position < len(decoder) and decoder[position].reads_entries
-    level = block.spec.level
-    reader = decoder[0] if level == len(encoder) - 1 else decoder[len(decoder) - 1 - level]
-    return reader.reads_entries
-
-
-def is_downsampled(network: FoldedNetwork, block: FoldedBlock) -> bool:
-    return not block.spec.is_decoder and block.spec.level < len(network.encoder) - 1
 
 
 def query_term(g: GraphBuilder, block: FoldedBlock, u: str) -> str:
     """q = Wu * u + b."""
-    return g.conv(u, f"{block_label(block)}/query_term", block.query_term_weight, block.cross_bias)
+    return g.conv(u, f"{block.label}/query_term", block.query_term_weight, block.cross_bias)
 
 
 def support_query_term(g: GraphBuilder, block: FoldedBlock, q: str) -> str:
     """r = Ws * q + bs, what the query adds to every support entry before its activation."""
-    return g.conv(q, f"{block_label(block)}/support_query_term", block.support_weight, block.support_bias)
+    return g.conv(q, f"{block.label}/support_query_term", block.support_weight, block.support_bias)
 
 
 def target(g: GraphBuilder, network: FoldedNetwork, block: FoldedBlock, mean_z: str) -> str:
     """u' = φ(Wt * mean_i(z_i) + bt)."""
-    label = block_label(block)
+    label = block.label
     out = g.conv(mean_z, f"{label}/target", block.target_weight, block.target_bias)
     return g.leaky_relu(out, f"{label}/query", network.spec.negative_slope)
 
 
 def mean_cross_term(g: GraphBuilder, block: FoldedBlock, m: str) -> str:
     """Wv * mean_i(v_i), the mean before the convolution."""
-    return g.conv(m, f"{block_label(block)}/mean_term", block.support_term_weight)
+    return g.conv(m, f"{block.label}/mean_term", block.support_term_weight)
 
 
 def support_term(g: GraphBuilder, block: FoldedBlock, v: str) -> str:
@@ -77,7 +61,7 @@ def support_term(g: GraphBuilder, block: FoldedBlock, v: str) -> str:
 
     Without a cross activation Ws * (Wv * v_i), composed where that pays; with one Wv * v_i.
     """
-    label = block_label(block)
+    label = block.label
     if block.composed_weight is not None:
         return _composed(g, block, v)
     z = g.conv(v, f"{label}/support_term", block.support_term_weight)
@@ -89,7 +73,7 @@ def support_term(g: GraphBuilder, block: FoldedBlock, v: str) -> str:
 def support_step(g: GraphBuilder, network: FoldedNetwork, block: FoldedBlock, v: str, term: str, weights: str,
                  support: Layout, query: Layout) -> SupportOutputs:
     """The block's work for each entry: from its input maps v and the query's term to all that later steps read."""
-    label, x = block_label(block), support_term(g, block, v)
+    label, x = block.label, support_term(g, block, v)
     x_6d = g.reshape(x, f"{label}/support_6d",
                      [support.queries, support.sets, support.entries, g.shape(x, f"{label}/support_image", 1)])
     return support_operation(g, network, block, x_6d, term, weights, query)
@@ -102,10 +86,10 @@ def support_operation(g: GraphBuilder, network: FoldedNetwork, block: FoldedBloc
     Without a cross activation the operation activates the block's output v'_i, and `mean` is that of v'_i; with one it
     activates z_i, and `mean` is that of z_i, from which the query's path goes on.
     """
-    spec, label = network.spec, block_label(block)
-    wanted = entries_are_read(network, block)
+    spec, label = network.spec, block.label
+    wanted = network.entries_are_read(block)
     term_6d = g.reshape(term, f"{label}/term_6d", [query.queries, query.sets, 1, g.shape(term, f"{label}/term_image", 1)])
-    down = is_downsampled(network, block)
+    down = block.spec.is_halved
 
     def operation(outputs: list[str], pool: bool) -> list[str]:
         made = g.support_mean(x_6d, term_6d, weights, f"{label}/support_mean", outputs, pool, spec.negative_slope)
@@ -121,7 +105,7 @@ def support_operation(g: GraphBuilder, network: FoldedNetwork, block: FoldedBloc
         entries = g.conv(z, f"{label}/support", block.support_weight, block.support_bias)
         entries = g.leaky_relu(entries, f"{label}/entries", spec.negative_slope)
         return SupportOutputs(mean=mean, entries=entries,
-                              down=g.downsample(entries, f"{label}/down", spec.downsample) if down else None)
+                              entries_down=g.downsample(entries, f"{label}/down", spec.downsample) if down else None)
     if down and spec.downsample == "max_pool":
         return SupportOutputs(*operation(["mean", "down_mean", "down"] + ["entries"] * wanted, pool=True))
     made = operation(["mean"] + ["entries"] * (wanted or down), pool=False)
@@ -133,9 +117,15 @@ def support_operation(g: GraphBuilder, network: FoldedNetwork, block: FoldedBloc
         g.downsample(outputs.entries, f"{label}/down", spec.downsample), outputs.entries if wanted else None)
 
 
+def joined(g: GraphBuilder, maps: Sequence[tuple[str, str]], name: str, up_name: str) -> str:
+    """The maps that a block reads, one after the other; each comes with how it is resized, and DOUBLED ones are upsampled here."""
+    parts = [g.upsample(x, up_name) if resize == DOUBLED else x for x, resize in maps]
+    return g.concat(parts, name) if len(parts) > 1 else parts[0]
+
+
 def _composed(g: GraphBuilder, block: FoldedBlock, v: str) -> str:
     """One 5x5 convolution, with kernels of their own on the outermost pixels, laid side by side."""
-    label, k = block_label(block), block.border_kernels
+    label, k = block.label, block.border_kernels
     first, last = (0, 3), (-3, None)
     rows = {name: g.slice(v, f"{label}/{name}_rows", 2, *limits) for name, limits in (("top", first), ("bottom", last))}
     columns = {name: g.slice(v, f"{label}/{name}_columns", 3, *limits) for name, limits in (("left", first), ("right", last))}

@@ -88,8 +88,8 @@ def _in_int8(network: FoldedNetwork, quantisation: Quantisation, arrays: Mapping
     term = [quantisation.channels.get(f"{block.label}/support") for block in blocks]
     for i in range(1, last):
         read = quantisation.channels.get(f"{blocks[i].label}/support_term")
-        for source, scales in zip(_sources(network, i), _split(network, i, read)):
-            out[source] = scales  # of a skip connection those before pooling, which come later, stay
+        for edge, scales in zip(blocks[i].spec.sources, _split(network, i, read)):
+            out[edge.block] = scales  # of a skip connection those before pooling, which come later, stay
     changed = {"int8": np.array([[s is not None for s in pair] for pair in zip(out[:last], term)], np.int8)}
 
     one = np.ones(1, np.float32)
@@ -98,7 +98,7 @@ def _in_int8(network: FoldedNetwork, quantisation: Quantisation, arrays: Mapping
         return np.ones(blocks[i].features, np.float32) if scales[i] is None else scales[i]
 
     for i in range(last + 1):
-        entries, between, read = units(i, out), units(i, term), [units(source, out) for source in _sources(network, i)]
+        entries, between, read = units(i, out), units(i, term), [units(edge.block, out) for edge in blocks[i].spec.sources]
         columns = np.concatenate([np.ones_like(s) for s in read] + read) if i else one  # the query's inputs, then the entries'
         for part, rows, reads in (("cross", between, columns), ("support", entries, between), ("target", one, between)):
             name = f"{i}.{part}"
@@ -115,17 +115,9 @@ def _in_int8(network: FoldedNetwork, quantisation: Quantisation, arrays: Mapping
     return changed
 
 
-def _sources(network: FoldedNetwork, i: int) -> tuple[int, ...]:
-    """The blocks whose outputs block i reads, in the order of its input channels."""
-    block = network.blocks[i]
-    if i == 0:
-        return ()
-    return (i - 1, block.spec.level) if block.spec.is_decoder else (i - 1,)
-
-
 def _split(network: FoldedNetwork, i: int, scales: np.ndarray | None) -> list[np.ndarray | None]:
     """Of the input channels of block i by source."""
-    sources = _sources(network, i)
+    sources = network.sources(network.blocks[i])
     if scales is None:
         return [None] * len(sources)
-    return np.split(scales, np.cumsum([network.blocks[s].features for s in sources])[:-1])
+    return np.split(scales, np.cumsum([source.features for source in sources])[:-1])

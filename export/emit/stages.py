@@ -17,6 +17,8 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 
+from universeg_rt.spec import HALVED, QUERY_CHANNELS, SAME, SUPPORT_CHANNELS
+
 from ..folds.folded import FoldedBlock, FoldedNetwork
 from ..int8.quantise import Quantisation
 from . import layers
@@ -48,8 +50,7 @@ class _Emitter:
         self.stages: list[Stage] = []
 
     def emit(self) -> list[Stage]:
-        first = self.network.blocks[0]
-        if first.mean_before_convolution:
+        if self.network.blocks[0].mean_before_convolution:
             self._input_mean()
         for block in self.network.blocks:
             if block.mean_before_convolution:
@@ -62,8 +63,8 @@ class _Emitter:
 
     def _mean_first_block(self, block: FoldedBlock) -> None:
         """The query's path needs only the mean of the block's input; the entries follow."""
-        label, alive = layers.block_label(block), block.support_weight is not None
-        first = block is self.network.blocks[0]
+        label, alive = block.label, block.support_weight is not None
+        first = block.spec.is_first
         if first:  # apart, since it is the same for all members of an ensemble
             g = self._graph()
             q = layers.query_term(g, block, self._query_in(g, block))
@@ -86,7 +87,7 @@ class _Emitter:
 
     def _activated_block(self, block: FoldedBlock) -> None:
         """The entries come first: the query's path goes on from the mean of their activated cross convolutions."""
-        label = layers.block_label(block)
+        label = block.label
         g = self._graph()
         self._out(g, layers.query_term(g, block, self._query_in(g, block)), f"{label}.term", 1, block)
         self._close(g, f"{label}.term")
@@ -97,45 +98,45 @@ class _Emitter:
         self._close(g, f"{label}.query")
 
     def _support(self, block: FoldedBlock) -> None:
-        label, g = layers.block_label(block), self._graph()
+        label, g = block.label, self._graph()
         v = self._entries_in(g, block)
         term = g.input(f"{label}.term", [1, block.features, *self._size(block)])
         weights = g.reshape(g.input("weights", ["S"], wide=True), "weights/row", [1, -1])
         out = layers.support_step(g, self.network, block, v, term, weights, _CHUNK, _ONE)
         self._out(g, out.mean, f"{label}.mean", 1, block, wide=True)
-        if out.down is not None:
-            self._entries_out(g, out.down, f"{label}.entries_down", block, below=1)
-        if out.down_mean is not None:
-            self._out(g, out.down_mean, f"{label}.mean_down", 1, block, below=1, wide=True)
-        if out.entries is not None and layers.entries_are_read(self.network, block):
+        if out.entries_down is not None:
+            self._entries_out(g, out.entries_down, f"{label}.entries_down", block, below=1)
+        if out.mean_down is not None:
+            self._out(g, out.mean_down, f"{label}.mean_down", 1, block, below=1, wide=True)
+        if out.entries is not None and self.network.entries_are_read(block):
             self._entries_out(g, out.entries, f"{label}.entries", block)
         self._close(g, f"{label}.support")
 
     def _input_mean(self) -> None:
         g = self._graph()
-        support = g.input("support", ["S", 2, "H0", "W0"], wide=True)
+        support = g.input("support", ["S", SUPPORT_CHANNELS, "H0", "W0"], wide=True)
         row = g.reshape(g.input("weights", ["S"], wide=True), "weights/row", [1, -1])
         matrix = g.reshape(support, "support/matrix", [g.shape(support, "support/entries", 0, 1), -1])
         mean = g.reshape(g.node("MatMul", [row, matrix], "mean/product"), "mean", [1, g.shape(support, "support/image", 1)])
-        g.output(mean, "support.mean", [1, 2, "H0", "W0"], wide=True)
+        g.output(mean, "support.mean", [1, SUPPORT_CHANNELS, "H0", "W0"], wide=True)
         self._close(g, "support.mean")
 
     # Where a block's inputs come from and its outputs go ------------------------------------------------------------
 
     def _query_in(self, g: GraphBuilder, block: FoldedBlock) -> str:
-        if block is self.network.blocks[0]:
-            return self._given(g, "query", [1, 1, "H0", "W0"])
+        if block.spec.is_first:
+            return self._given(g, "query", [1, QUERY_CHANNELS, "H0", "W0"])
         return self._chained(g, block, "query", 1)
 
     def _mean_in(self, g: GraphBuilder, block: FoldedBlock) -> str:
-        if block is self.network.blocks[0]:
-            return self._given(g, "support.mean", [1, 2, "H0", "W0"])
+        if block.spec.is_first:
+            return self._given(g, "support.mean", [1, SUPPORT_CHANNELS, "H0", "W0"])
         mean = self._chained(g, block, "mean", 1, wide=True)
-        return g.narrow(mean, f"{layers.block_label(block)}/mean_in_narrow")
+        return g.narrow(mean, f"{block.label}/mean_in_narrow")
 
     def _entries_in(self, g: GraphBuilder, block: FoldedBlock) -> str:
-        if block is self.network.blocks[0]:
-            return self._given(g, "support", ["S", 2, "H0", "W0"])
+        if block.spec.is_first:
+            return self._given(g, "support", ["S", SUPPORT_CHANNELS, "H0", "W0"])
         return self._chained(g, block, "entries", "S")
 
     @staticmethod
@@ -143,18 +144,15 @@ class _Emitter:
         return g.narrow(g.input(name, shape, wide=True), f"{name}/narrow")
 
     def _chained(self, g: GraphBuilder, block: FoldedBlock, what: str, first: int | str, wide: bool = False) -> str:
-        """The previous block's output: downsampled for an encoder block, upsampled ‖ skip for a decoder block."""
-        blocks, label = self.network.blocks, layers.block_label(block)
-        previous = blocks[blocks.index(block) - 1]
-        before = layers.block_label(previous)
-        if not block.spec.is_decoder:
-            scale = self._scale(previous, below=1) if first == "S" else None
-            return self._in(g, f"{before}.{what}_down", [first, previous.features, *self._size(block)], wide, scale)
-        x = g.input(f"{before}.{what}", [first, previous.features, *self._size(previous)], wide=wide)
-        skip = self.network.encoder[block.spec.level]
-        scale = self._scale(skip) if first == "S" else None
-        skip_in = self._in(g, f"{layers.block_label(skip)}.{what}", [first, skip.features, *self._size(block)], wide, scale)
-        return g.concat([g.upsample(x, f"{label}/{what}_up"), skip_in], f"{label}/{what}_in")
+        """The outputs of the block's sources, resized as it reads them, one after the other."""
+        maps = []
+        for source, edge in zip(self.network.sources(block), block.spec.sources):
+            below = int(edge.resize == HALVED)
+            scale = self._scale(source, below) if first == "S" else None
+            name = f"{source.label}.{what}" + "_down" * below
+            x = self._in(g, name, [first, source.features, *self._size(source, below)], wide, scale)
+            maps.append((x, edge.resize))
+        return layers.joined(g, maps, f"{block.label}/{what}_in", f"{block.label}/{what}_up")
 
     def _entries_out(self, g: GraphBuilder, tensor: str, name: str, block: FoldedBlock, below: int = 0) -> None:
         scale = self._scale(block, below)
@@ -170,26 +168,21 @@ class _Emitter:
 
     def _scale(self, block: FoldedBlock, below: int = 0) -> np.float32 | None:
         """Scale of the int8 convolution that reads a block's entries (or downsampled ones) directly; None without one."""
-        network = self.network
-        if self.quantisation is None:
+        resize = HALVED if below else SAME  # a doubled map is interpolated first
+        readers = [self.network.blocks[edge.block] for edge in block.spec.readers if edge.resize == resize]
+        if self.quantisation is None or not readers:
             return None
-        if below:
-            reader = network.blocks[network.blocks.index(block) + 1]
-        elif block.spec.is_decoder or block is network.encoder[-1]:
-            return None  # upsampled first
-        else:
-            reader = network.decoder[len(network.decoder) - 1 - block.spec.level]
-        scale = self.quantisation.inputs.get(f"{reader.label}/support_term")
+        scale = self.quantisation.inputs.get(f"{readers[0].label}/support_term")
         return None if scale is None else np.float32(scale)
 
     def _query_out(self, g: GraphBuilder, block: FoldedBlock, u: str) -> None:
-        label = layers.block_label(block)
-        if block is self.network.blocks[-1]:
+        label = block.label
+        if block.spec.is_last:
             logits = g.conv(u, "head", self.network.head_weight, self.network.head_bias)
             g.output(g.widen(logits, "head/wide"), "logits", [1, 1, *self._size(block)], wide=True)
             return
         self._out(g, u, f"{label}.query", 1, block)
-        if layers.is_downsampled(self.network, block):
+        if block.spec.is_halved:
             down = g.downsample(u, f"{label}/query_down", self.network.spec.downsample)
             self._out(g, down, f"{label}.query_down", 1, block, below=1)
 

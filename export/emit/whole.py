@@ -29,11 +29,21 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 
+from universeg_rt.spec import HALVED, Flow
+
 from ..folds.folded import FoldedBlock, FoldedNetwork
 from ..int8.quantise import Quantisation
 from . import layers
 from .graph import GraphBuilder
 from .layers import Layout, SupportOutputs
+
+
+@dataclass(frozen=True)
+class _Outputs(SupportOutputs):
+    """What a block gave: with the support's tensors the query's map, and the same halved where a block reads it so."""
+
+    query: str = ""
+    query_down: str | None = None
 
 
 @dataclass(frozen=True)
@@ -89,7 +99,7 @@ def _support_side(g: GraphBuilder, network: FoldedNetwork) -> Prepared:
     support = g.concat([images, labels], "support", axis=2)
     image = g.shape(support, "support/image", 2)
     first = network.blocks[0]
-    label = layers.block_label(first)
+    label = first.label
     v = g.narrow(g.reshape(support, "support_4d", [-1, image]), "support_4d/narrow")
     x = layers.support_term(g, first, v)
     x_5d = g.reshape(x, f"{label}/support_5d", [sets, entries, g.shape(x, f"{label}/support_image", 1)])
@@ -105,28 +115,24 @@ def _query_side(g: GraphBuilder, network: FoldedNetwork, query: str, prepared: P
     sets = g.shape(prepared.weights, "sizes/weight_sets", 0, 1)
     entries = g.shape(prepared.weights, "sizes/weight_entries", 1, 2)
     mixed_query, mixed_support = Layout(queries, sets), Layout(queries, sets, entries)
-    skips = []
-    u, state = g.narrow(query, "query/narrow"), SupportOutputs()
-    for block in network.encoder:
-        if block is network.blocks[0]:
-            u, state = _first_block(g, network, block, u, prepared, queries, sets)
+    flow: Flow[_Outputs] = Flow([block.spec for block in network.blocks])
+    for block in network.blocks:
+        if block.spec.is_first:
+            u, state = _first_block(g, network, block, g.narrow(query, "query/narrow"), prepared, queries, sets)
         else:
-            u, state = _block(g, network, block, u, state, prepared.weights, mixed_query, mixed_support)
-        if layers.is_downsampled(network, block):
-            skips.append((u, state))
-            u = g.downsample(u, f"{layers.block_label(block)}/query_down", network.spec.downsample)
-            state = SupportOutputs(mean=state.down_mean, entries=state.down)
-    for block in network.decoder:
-        label = layers.block_label(block)
-        skip_u, skip = skips.pop()
-        u = _up_and_concat(g, u, skip_u, f"{label}/query_in")
-        mean = entries_in = None
-        if block.mean_through_upsampling:
-            mean = _up_and_concat(g, state.mean, skip.mean, f"{label}/mean_in")
-        if block.reads_entries:
-            entries_in = _up_and_concat(g, state.entries, skip.entries, f"{label}/entries_in")
-        u, state = _block(g, network, block, u, SupportOutputs(mean=mean, entries=entries_in), prepared.weights,
-                          mixed_query, mixed_support)
+            read = flow.read(block.spec)
+
+            def joined(what: str, wanted: bool = True) -> str | None:
+                maps = [(getattr(out, f"{what}_down" if resize == HALVED else what), resize) for out, resize in read]
+                name = f"{block.label}/{what}_in"
+                return layers.joined(g, maps, name, f"{name}_up") if wanted else None
+
+            query_in = joined("query")
+            through = block.mean_through_upsampling if block.spec.is_decoder else block.mean_before_convolution
+            state = SupportOutputs(mean=joined("mean", through), entries=joined("entries", block.reads_entries))
+            u, state = _block(g, network, block, query_in, state, prepared.weights, mixed_query, mixed_support)
+        down = g.downsample(u, f"{block.label}/query_down", network.spec.downsample) if block.spec.is_halved else None
+        flow.keep(block.spec, _Outputs(query=u, query_down=down, **vars(state)))
     logits = g.widen(g.conv(u, "head", network.head_weight, network.head_bias), "head/wide")
     logits = g.reshape(logits, "head/members", [queries, sets, g.shape(logits, "head/image", 1)])
     probability = g.node("ReduceMean", [g.node("Sigmoid", [logits], "head/sigmoid")], "head/ensemble_mean",
@@ -138,7 +144,7 @@ def _query_side(g: GraphBuilder, network: FoldedNetwork, query: str, prepared: P
 def _first_block(g: GraphBuilder, network: FoldedNetwork, block: FoldedBlock, u: str, prepared: Prepared,
                  queries: str, sets: str) -> tuple[str, SupportOutputs]:
     """The CrossBlock that mixes queries and sets: until here the query knows no sets and the support no queries."""
-    label = layers.block_label(block)
+    label = block.label
     x_6d = g.unsqueeze(prepared.support_term, f"{label}/support_6d", 0)
     q = layers.query_term(g, block, u)
     layout = Layout(queries, 1)
@@ -163,17 +169,12 @@ def _block(g: GraphBuilder, network: FoldedNetwork, block: FoldedBlock, u: str, 
     if not block.mean_before_convolution:
         out = layers.support_step(g, network, block, state.entries, q, weights, support_layout, query_layout)
         return layers.target(g, network, block, out.mean), out
-    mean_z = g.node("Add", [q, layers.mean_cross_term(g, block, state.mean)], f"{layers.block_label(block)}/mean_z")
+    mean_z = g.node("Add", [q, layers.mean_cross_term(g, block, state.mean)], f"{block.label}/mean_z")
     new_u = layers.target(g, network, block, mean_z)
     if block.support_weight is None:
         return new_u, SupportOutputs()
     r = layers.support_query_term(g, block, q)
     return new_u, layers.support_step(g, network, block, state.entries, r, weights, support_layout, query_layout)
-
-
-def _up_and_concat(g: GraphBuilder, x: str, skip: str, name: str) -> str:
-    """A decoder's input: upsampled ‖ skip."""
-    return g.concat([g.upsample(x, f"{name}_up"), skip], name)
 
 
 def _normalised(g: GraphBuilder, weights: str, sets: str, entries: str) -> str:

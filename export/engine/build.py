@@ -25,7 +25,7 @@ Progress = Callable[[str], AbstractContextManager[Report]]
 class EngineOptions:
     """What to build, checked when made (InputError).
 
-    builder: of BUILDERS. precisions: of `runners.PRECISIONS`. models: of MODELS; empty: what a runner reads (`Models.on_device`).
+    builder: of BUILDERS. precisions: of `precision.PRECISIONS`. models: of MODELS; empty: what a runner reads (`Models.on_device`).
     plugin: a plugin library for the support-mean operation; None: native operators. timing_cache: a file to start from
     and to leave the timings in. workspace: bytes; None: all there is. tf32: whether float32 products may be rounded to TF32.
     level: how long the builder searches, 0 to 5. hardware: "none" this GPU, "same" its compute capability, "ampere+".

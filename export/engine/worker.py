@@ -112,12 +112,12 @@ def _load_plugin(trt: ModuleType, plugin: str) -> str:
     """Register the plugin library, if one is given; returns the version of the headers it was built against."""
     if not plugin:
         return ""
-    from universeg_rt.kernels.support_mean.plugin import loading
+    from universeg_rt.runners.gpu.tensorrt.plugin import load
 
     libnvinfer = None
     if not hasattr(trt.get_plugin_registry(), "load_library"):
         libnvinfer = ctypes.CDLL(_opened("libnvinfer.so"))
-    return loading.load(plugin, trt, libnvinfer).headers
+    return load(plugin, trt, libnvinfer).headers
 
 
 def _opened(name: str) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..emit import layers
 from .folded import FoldedBlock, FoldedNetwork
 from . import BY_FORM, NOT_TAKEN
 
@@ -52,8 +51,7 @@ def total(rows: list[BlockCost], side: str, support_size: int) -> Cost:
 def _block_cost(network: FoldedNetwork, block: FoldedBlock, height: int, width: int) -> BlockCost:
     spec, pixels = block.spec, (height >> block.spec.level) * (width >> block.spec.level)
     cu, cv, c = spec.query_channels, spec.support_channels, spec.features
-    last = block is network.blocks[-1]
-    down = layers.is_downsampled(network, block)
+    last, down = spec.is_last, spec.is_halved
 
     def conv(inputs: int, outputs: int, taps: int = 9) -> Cost:
         return Cost(2.0 * taps * inputs * outputs * pixels, 4.0 * pixels * (inputs + outputs))
@@ -83,7 +81,7 @@ def _block_cost(network: FoldedNetwork, block: FoldedBlock, height: int, width: 
             if block.support_weight is not None:
                 folded_entry += conv(c, c)
         folded_entry += touch(1)  # the support-mean operation reads its input; what it writes is read by a later block
-        folded_entry += touch(0.25 if down else 0) + touch(1 if layers.entries_are_read(network, block) else 0)
+        folded_entry += touch(0.25 if down else 0) + touch(1 if network.entries_are_read(block) else 0)
         if spec.is_decoder:
             folded_entry += Cost(0.0, 4.0 * pixels * (cv + cv / 2))
     if last:

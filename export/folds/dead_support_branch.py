@@ -9,8 +9,8 @@ from .folded import FoldedBlock, FoldedNetwork
 
 
 def apply(network: FoldedNetwork) -> FoldedNetwork:
-    def decide(net: FoldedNetwork, block: FoldedBlock):
-        if block is not net.blocks[-1]:
+    def decide(_: FoldedNetwork, block: FoldedBlock):
+        if not block.spec.is_last:
             return None, "a later block reads this block's support output"
         return {"support_weight": None, "support_bias": None}, "nothing reads the last block's support output"
 

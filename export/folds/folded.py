@@ -52,8 +52,7 @@ class FoldedBlock:
 
     @property
     def label(self) -> str:
-        """`enc_blocks.0` -> `enc0`, by which graphs name its parts."""
-        return self.spec.name.replace("_blocks.", "")
+        return self.spec.label
 
     @property
     def features(self) -> int:
@@ -98,13 +97,13 @@ class FoldedNetwork:
             blocks.append(FoldedBlock(block, *conv["cross"], *conv["target"], *conv["support"]))
         return cls(spec, tuple(blocks), weights["out_conv.conv.weight"], weights["out_conv.conv.bias"])
 
-    @property
-    def encoder(self) -> tuple[FoldedBlock, ...]:
-        return tuple(b for b in self.blocks if not b.spec.is_decoder)
+    def sources(self, block: FoldedBlock) -> tuple[FoldedBlock, ...]:
+        """The blocks that `block` reads, in the order of its input channels."""
+        return tuple(self.blocks[edge.block] for edge in block.spec.sources)
 
-    @property
-    def decoder(self) -> tuple[FoldedBlock, ...]:
-        return tuple(b for b in self.blocks if b.spec.is_decoder)
+    def entries_are_read(self, block: FoldedBlock) -> bool:
+        """Whether a block reads this one's entries before any halving, not just their mean."""
+        return any(self.blocks[i].reads_entries for i in block.spec.full_readers)
 
     def rewrite(self, fold: str, decide) -> "FoldedNetwork":
         """Apply `decide(network, block) -> (changed fields or None, reason)` to every block and note the outcome."""

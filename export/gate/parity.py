@@ -11,15 +11,16 @@ from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
-from universeg_rt.errors import ParityError
+from universeg_rt.errors import InputError, ParityError
+from universeg_rt.imaging.metrics import dice
 from universeg_rt.spec import NetworkSpec
 
+from .inputs import KINDS, make_inputs
 from .memory import kept_memory
 
 SUPPORT_SIZES = (1, 2, 7, 16, 64)
 MEMBERS = (1, 3)
 IMAGE_SIZES = ((128, 128), (64, 96))
-KINDS = ("random", "image-like")
 
 # (support (K,S,2,H,W), weights (K,S), query (B,1,H,W)) -> logits (B,K,1,H,W)
 Model = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
@@ -72,6 +73,8 @@ class MaskTolerance:
 
 
 AnyTolerance = Tolerance | MaskTolerance
+# By precision; tf32 is float32 whose products have half precision's digits.
+TOLERANCES: dict[str, AnyTolerance] = {"fp32": Tolerance(), "tf32": HalfTolerance(), "fp16": HalfTolerance(), "int8": MaskTolerance()}
 
 
 @dataclass(frozen=True)
@@ -140,6 +143,69 @@ class ParityReport:
         return "\n".join(lines)
 
 
+@dataclass(frozen=True)
+class Cases:
+    """What to compare on: every kind of input at each image size, support size and number of members."""
+
+    image_sizes: tuple[tuple[int, int], ...]
+    support_sizes: tuple[int, ...]
+    members: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if any(k > max(MEMBERS) for k in self.members):
+            raise InputError(f"{max(self.members)} members; the gate's inputs have up to {max(MEMBERS)}")
+
+    def grid(self) -> list[tuple[str, tuple[int, int], int]]:
+        """Kind, image size and support size of each input, the cheapest first."""
+        grid = ((kind, size, entries) for kind in KINDS for size in self.image_sizes for entries in self.support_sizes)
+        return sorted(grid, key=lambda inputs: np.prod(inputs[1]) * inputs[2])
+
+
+def compare(
+    models: Mapping[str, Model], tolerance: AnyTolerance, cases: Cases, reference: Reference,
+    progress: Callable[[Sequence], Iterator] = iter, stop_early: bool = False,
+) -> tuple[ParityReport, dict[Case, str]]:
+    """Figures of each model on each case, and the cases that a model does not take (outside an engine's profile) with its
+    reason. `over` judges the report; nothing is raised for what is over tolerance. stop_early: no input follows one on which
+    a model is over tolerance."""
+    half, results, refused = isinstance(tolerance, HalfTolerance), [], {}
+    for kind, (height, width), entries in progress(cases.grid()):
+        inputs, before = (kind, height, width, entries), len(results)
+        support, entry_weights, query = make_inputs(*inputs, max(MEMBERS))
+        for members in cases.members:
+            case = Case(*inputs, members)
+            for name, model in models.items():
+                try:
+                    with kept_memory():
+                        actual = model(support[:members], entry_weights[:members], query)
+                except InputError as error:
+                    refused[case] = str(error)
+                    continue
+                expected, beside = reference.logits(*inputs)[:, :members], None
+                if half:
+                    beside = _compare("plain half", case, reference.logits(*inputs, half=True)[:, :members], expected)
+                results.append(replace(_compare(name, case, actual, expected), half=beside))
+        if stop_early and not all(r.within(tolerance) for r in results[before:]):
+            break
+    return ParityReport(tolerance, tuple(results)), refused
+
+
+def over(report: ParityReport) -> list[str]:
+    """What is over tolerance, a line each, the worst first; empty where all is within."""
+    worst = sorted(report.failures, key=lambda r: (not np.isfinite(r.logit_error), r.logit_error), reverse=True)
+    lines = [
+        f"{r.model} at {r.case.kind}, S={r.case.support_size}, K={r.case.members}, {r.case.height}x{r.case.width}: logit error "
+        f"{r.logit_error:.3g}, {r.flipped} of {r.pixels} pixels flipped, Dice {r.dice:.6f}"
+        + ("" if r.half is None else f" (plain half precision: {r.half.logit_error:.3g}, {r.half.flipped}, {r.half.dice:.6f})")
+        for r in worst]
+    if isinstance(report.tolerance, MaskTolerance):
+        for name, f in report.summary()["models"].items():
+            if not f["flipped_pixels"] <= report.tolerance.flipped_in_all * f["pixels"]:
+                lines.append(f"{name}: {f['flipped_pixels']} of {f['pixels']} pixels flipped in all, accepted is a share of "
+                             f"{report.tolerance.flipped_in_all:g}")
+    return lines
+
+
 def check_parity(
     spec: NetworkSpec, weights: Mapping[str, np.ndarray], models: Mapping[str, Model], tolerance: AnyTolerance = Tolerance(),
     progress: Callable[[Sequence], Iterator] = iter, reference: Reference | None = None,
@@ -150,79 +216,19 @@ def check_parity(
 
     reference: one that another call has used already, and that remembers its results.
     """
+    cases = Cases(IMAGE_SIZES, SUPPORT_SIZES, MEMBERS)
     reference = Reference(spec, weights) if reference is None else reference
-    half = isinstance(tolerance, HalfTolerance)
-    results = []
-    grid = sorted(((kind, size, entries) for kind in KINDS for size in IMAGE_SIZES for entries in SUPPORT_SIZES),
-                  key=lambda inputs: np.prod(inputs[1]) * inputs[2])
-    planned = len(grid) * len(MEMBERS) * len(models)
-    for kind, (height, width), entries in progress(grid):
-        inputs = (kind, height, width, entries)
-        support, entry_weights, query = make_inputs(*inputs, max(MEMBERS))
-        expected = reference.logits(*inputs)
-        plain_half = reference.logits(*inputs, half=True) if half else None
-        for members in MEMBERS:
-            case = Case(*inputs, members)
-            beside = _compare("plain half", case, plain_half[:, :members], expected[:, :members]) if half else None
-            for name, model in models.items():
-                with kept_memory():
-                    actual = model(support[:members], entry_weights[:members], query)
-                results.append(replace(_compare(name, case, actual, expected[:, :members]), half=beside))
-        if not all(r.within(tolerance) for r in results[-len(MEMBERS) * len(models):]):
-            break
-    report = ParityReport(tolerance, tuple(results))
-    failures = report.failures
-    if failures:
-        worst = max(failures, key=lambda r: (not np.isfinite(r.logit_error), r.logit_error))
-        beside = "" if worst.half is None else f" (plain half precision: {worst.half.logit_error:.3g}, {worst.half.flipped})"
-        left = f", the other {planned - len(results)} were not made" if planned > len(results) else ""
+    report, refused = compare(models, tolerance, cases, reference, progress, stop_early=True)
+    if refused:
+        raise ParityError(f"a model does not take an input of the gate: {next(iter(refused.values()))}")
+    if found := over(report):
+        planned = len(cases.grid()) * len(cases.members) * len(models)
+        left = f", the other {planned - len(report.results)} were not made" if planned > len(report.results) else ""
         limits = ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in asdict(tolerance).items())
-        raise ParityError(
-            f"{len(failures)} of {len(results)} comparisons with the reference are over tolerance ({limits}){left}; worst: "
-            f"{worst.model} at {worst.case}: logit error {worst.logit_error:.3g}, {worst.flipped} of {worst.pixels} pixels "
-            f"flipped{beside}, Dice {worst.dice:.6f}\n{report.table()}")
-    if isinstance(tolerance, MaskTolerance):
-        for name, figures in report.summary()["models"].items():
-            if not figures["flipped_pixels"] <= tolerance.flipped_in_all * figures["pixels"]:
-                raise ParityError(
-                    f"{name} is over tolerance: {figures['flipped_pixels']} of {figures['pixels']} pixels flipped in all, "
-                    f"accepted is a share of {tolerance.flipped_in_all:g}\n{report.table()}")
+        singly = f"{len(report.failures)} of {len(report.results)} comparisons with the reference are"
+        raise ParityError(f"{singly if report.failures else 'all comparisons together are'} over tolerance ({limits}){left}; worst: "
+                          f"{found[0]}\n{report.table()}")
     return report
-
-
-def make_inputs(kind: str, height: int, width: int, entries: int, members: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Support (K,S,2,H,W), weights (K,S) and one query (1,1,H,W), the same for the same arguments.
-
-    `random` is noise with unequal weights, some of them zero; `image-like` has smooth images of a bright, blurred ellipse
-    over a shading, and the ellipse as label.
-    """
-    rng = np.random.default_rng([KINDS.index(kind), height, width, entries])
-    count = members * entries + 1
-    weights = np.ones((members, entries))
-    if kind == "random":
-        images = rng.random((count, height, width))
-        labels = (rng.random((count, height, width)) > 0.5).astype(float)
-        if entries > 1:
-            weights = rng.random((members, entries)) + 0.1
-            weights[1:, entries // 2] = 0.0
-    else:
-        images, labels = _ellipses(rng, count, height, width)
-    weights /= weights.sum(axis=1, keepdims=True)
-    support = np.stack([images[1:], labels[1:]], axis=1).reshape(members, entries, 2, height, width)
-    return support.astype(np.float32), weights.astype(np.float32), images[None, :1].astype(np.float32)
-
-
-def _ellipses(rng: np.random.Generator, count: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    y, x = np.meshgrid(np.linspace(-1, 1, height), np.linspace(-1, 1, width), indexing="ij")
-    images, labels = [], []
-    for _ in range(count):
-        cy, cx, ry, rx = *rng.uniform(-0.4, 0.4, 2), *rng.uniform(0.15, 0.5, 2)
-        distance = ((y - cy) / ry) ** 2 + ((x - cx) / rx) ** 2
-        shading = 0.3 * np.sin(rng.uniform(1, 4) * y + rng.uniform(0, 6)) * np.cos(rng.uniform(1, 4) * x)
-        image = 1 / (1 + np.exp(np.minimum(6 * (distance - 1), 50))) + shading + rng.normal(0, 0.05, y.shape)
-        images.append((image - image.min()) / (image.max() - image.min()))
-        labels.append(distance < 1)
-    return np.stack(images), np.stack(labels).astype(float)
 
 
 class Reference:
@@ -275,16 +281,9 @@ def _convolve_as_gpus_do(network) -> None:
             module.forward = wide(module)
 
 
-def mask_dice(ours: np.ndarray, theirs: np.ndarray) -> float:
-    """Dice of two boolean masks; 1 where both are empty."""
-    size = int(ours.sum() + theirs.sum())
-    return 2.0 * float((ours & theirs).sum()) / size if size else 1.0
-
-
 def _compare(model: str, case: Case, actual: np.ndarray, expected: np.ndarray) -> CaseResult:
     if actual.shape != expected.shape:
         raise ParityError(f"{model} at {case} gives logits of shape {actual.shape}, the reference {expected.shape}")
     ours, theirs = actual > 0, expected > 0
-    dice = mask_dice(ours, theirs)
     error = float(np.abs(actual - expected).max())
-    return CaseResult(model, case, error, int((ours != theirs).sum()), int(expected.size), dice)
+    return CaseResult(model, case, error, int((ours != theirs).sum()), int(expected.size), dice(ours, theirs))

@@ -64,11 +64,11 @@ def quantised_convolutions(network: FoldedNetwork) -> tuple[tuple[str, ...], tup
     names, ends = [], []
     for block in network.blocks:
         found = []
-        if block is not network.blocks[0] and block is not network.blocks[-1]:
+        if not (block.spec.is_first or block.spec.is_last):
             found += ["query_term", "target"]
             if block.mean_before_convolution:
                 found += ["mean_term", "support_query_term"]
-        if block.reads_entries and block is not network.blocks[0]:
+        if block.reads_entries and not block.spec.is_first:
             found.append("support_term")
         if block.support_weight is not None and block.composed_weight is None:
             found.append("support")

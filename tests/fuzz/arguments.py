@@ -26,8 +26,6 @@ WORDS = ("", "-1", "0", "1", "7", "99999999999999999999", "1e9", "nan", "x", "é
 COMMANDS = {
     "training.run.cli": ["{}/c.yaml", "--output", "{}/run", "--data-root", "{}", "--weights", "{}/w.safetensors", "--threads", "1", "--device", "cpu",
                      "--stop-after", "1", "--no-progress"],
-    "training.run.validate": ["{}/w.safetensors", "{}/d.yaml", "--data-root", "{}", "--split", "test", "--size", "16", "--entries", "1", "--queries", "1",
-                          "--threads", "1"],
     "training.evaluation.ablation": ["{}/c.yaml", "{}/study.yaml", "--output", "{}/study", "--data-root", "{}", "--seeds", "1", "--threads", "1"],
     "export.cli": ["--explain", "--spec", "{}/s.json", "--grid", "16", "16", "--checkpoint", "{}/w.safetensors"],
     "cli.demo": ["--output", "{}/file/below", "--bundle", "{}/nothing"],

@@ -13,7 +13,7 @@ from safetensors.numpy import save
 from universeg_rt import Bundle
 from universeg_rt.bundle.model_bytes import ModelBytes
 from universeg_rt.bundle.weights import WEIGHTS, read_tensors
-from universeg_rt.runners.cpu.native import PRECISIONS, NativeRunner
+from universeg_rt.runners.cpu.native import NATIVE, NativeRunner
 from universeg_rt.spec import NetworkSpec
 
 from .mutate import damaged
@@ -26,9 +26,9 @@ TYPES = ("<f4", "<f8", "<f2", "i1", "<i4", "<i8", "u1", "?")
 def cases(rng: random.Random, folder: Path) -> Iterator[tuple[str, Callable[[], None]]]:
     bundle = Bundle.open()
     spec = bundle.manifest.spec
-    files = {precision: bundle.load(precision, "native") for precision in PRECISIONS}
+    files = {precision: bundle.load(precision, "native") for precision in NATIVE}
     while True:
-        precision = rng.choice(PRECISIONS)
+        precision = rng.choice(NATIVE)
         model = files[precision]
         listed, numbers = model.data, model.external[WEIGHTS]
         how = rng.random()

@@ -18,7 +18,7 @@ import pytest
 
 from universeg_rt import Bundle, Ensemble, Segmenter, SupportSet
 from universeg_rt.bundle.model_bytes import ModelBytes
-from universeg_rt.runners.cpu.native import INSTRUCTIONS, PRECISIONS, NativeRunner
+from universeg_rt.runners.cpu.native import INSTRUCTIONS, NATIVE, NativeRunner
 
 from ..conftest import native_part
 
@@ -35,7 +35,7 @@ INPUTS = {
     "members": (7, Ensemble(members=3, support_size=4, seed=3), (61, 83), "stretch"),
     "members, padded": (6, Ensemble(members=2, support_size=8, replacement=True, seed=1), (111, 64), "pad"),
 }
-CASES = [f"{precision}, {name}" for precision, name in itertools.product(PRECISIONS, INPUTS)]
+CASES = [f"{precision}, {name}" for precision, name in itertools.product(NATIVE, INPUTS)]
 
 
 @functools.cache

@@ -13,13 +13,16 @@ more for each support set instead of each query. What is folded, and when it may
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from universeg_rt.training.network.reference import CrossBlock, UniverSeg, check_shapes, downsample, upsample
+from universeg_rt.training.network.reference import CrossBlock, UniverSeg, check_shapes, downsample, resized
 from universeg_rt.training.network.winograd import conv3x3, first_block, usable
 
 from universeg_rt.errors import InputError
+from universeg_rt.spec import HALVED, Flow, NetworkSpec
 
 
 class FoldedUniverSeg(UniverSeg):
@@ -53,23 +56,21 @@ class FoldedUniverSeg(UniverSeg):
         terms: list[Tensor] | None = [] if static else None
         u = queries.flatten(0, 1)
         weights = weights.repeat_interleave(per_task, dim=0)
-        blocks = [*self.enc_blocks, *self.dec_blocks]
-        if self.spec.cross_activation == "none":
-            u, v, first = self._first_block(blocks[0], u, support, weights, terms)
-        else:
-            u, first = _block(blocks[0], u, support.repeat_interleave(per_task, dim=0).flatten(0, 1), weights)
-            v = downsample(first, self.spec)
-
-        skips = [(u, first)]
-        u, v = _block(blocks[1], downsample(u, self.spec), v, weights, terms)
-        for block in self.enc_blocks[2:]:
-            skips.append((u, v))
-            u, v = _block(block, downsample(u, self.spec), downsample(v, self.spec), weights, terms)
-        for block in self.dec_blocks[:-1]:
-            skip_u, skip_v = skips.pop()
-            u, v = _block(block, torch.cat([upsample(u), skip_u], 1), torch.cat([upsample(v), skip_v], 1), weights, terms)
-        skip_u, skip_v = skips.pop()
-        u = _last_block(self.dec_blocks[-1], torch.cat([upsample(u), skip_u], 1), v, skip_v, weights, terms)
+        means_suffice = self.spec.cross_activation == "none"
+        flow: Flow[_Outputs] = Flow(self.places)
+        for place, block in self.blocks():
+            read = flow.read(place)
+            u = _joined([resized(out.query, how, self.spec) for out, how in read]) if read else u
+            if place.is_last:
+                u = self._last_block(block, u, read, weights, terms)
+            elif read:
+                v = _joined([out.entries_for(how, self.spec) for out, how in read])
+                flow.keep(place, _Outputs(*_block(block, u, v, weights, terms)))
+            elif means_suffice and all(self.places[i].is_last for i in place.full_readers):
+                flow.keep(place, self._first_block(block, u, support, weights, terms))
+            else:
+                entries = support.repeat_interleave(per_task, dim=0).flatten(0, 1)
+                flow.keep(place, _Outputs(*_block(block, u, entries, weights, terms)))
         logits = self.out_conv.conv(u)
         if terms is not None:
             from_others = self.static_logits(queries.flatten(0, 1), [_mean_of_others(m, per_task) for m in terms])
@@ -81,22 +82,19 @@ class FoldedUniverSeg(UniverSeg):
 
         A block then reads no support: u' = φ(Wt*(Wu*u + b + m) + bt). With the terms of the query itself this is `forward`.
         """
-        u, skips, left = query, [], iter(terms)
-        for block in self.enc_blocks[:-1]:
-            u = _static_block(block, u, next(left))
-            skips.append(u)
-            u = downsample(u, self.spec)
-        u = _static_block(self.enc_blocks[-1], u, next(left))
-        for block in self.dec_blocks:
-            u = _static_block(block, torch.cat([upsample(u), skips.pop()], 1), next(left))
+        u, flow = query, Flow(self.places)
+        for (place, block), term in zip(self.blocks(), terms, strict=True):
+            if read := flow.read(place):
+                u = _joined([resized(out, how, self.spec) for out, how in read])
+            u = _static_block(block, u, term)
+            flow.keep(place, u)
         return self.out_conv.conv(u)
 
     def _first_block(
         self, block: CrossBlock, u: Tensor, v: Tensor, weights: Tensor, terms: list[Tensor] | None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """u (T·Q,1,H,W), v (T,S,2,H,W), weights (T·Q,S), cross_activation none -> the query's (T·Q,C,H,W), the support's next
-        (T·Q·S,C,H/2,W/2) and its mean before downsampling (T·Q,C,H,W), all that the rest of the network reads of it.
-        `terms` takes the support term."""
+    ) -> _Outputs:
+        """u (T·Q,1,H,W), v (T,S,2,H,W), weights (T·Q,S), cross_activation none -> of the entries only the halved ones and the
+        mean, which is all that a network reads where the last block alone reads them whole. `terms` takes the support term."""
         tasks = v.shape[0]
         query_weight, support_weight = _split(block, u.shape[1])
         out = block.support.vmapped.conv
@@ -107,11 +105,50 @@ class FoldedUniverSeg(UniverSeg):
         z_mean = _keep(term, terms) + q
         new_query = _activate(_convolve(block.target.vmapped.conv, z_mean), block)
         if self.spec.downsample == "max_pool" and usable(q, out.weight):
-            return new_query, *first_block(v, support_weight, out.weight, add, weights, block.slope)
+            halved, mean = first_block(v, support_weight, out.weight, add, weights, block.slope)
+            return _Outputs(new_query, mean=mean, halved=halved)
         term = F.conv2d(F.conv2d(v.flatten(0, 1), support_weight, padding=1), out.weight, padding=1)
         term = _activate(term.unflatten(0, (tasks, 1, -1)) + add[:, :, None], block)
         mean = _weighted_mean(term.flatten(0, 1), weights.flatten(0, 1))
-        return new_query, downsample(term.flatten(0, 2), self.spec), mean
+        return _Outputs(new_query, mean=mean, halved=downsample(term.flatten(0, 2), self.spec))
+
+    def _last_block(
+        self, block: CrossBlock, u: Tensor, read: list[tuple[_Outputs, str]], weights: Tensor, terms: list[Tensor] | None
+    ) -> Tensor:
+        """u (B,Cu,H,W), what the block reads, weights (B,S) -> (B,C,H,W): the query branch alone. `terms` takes the support term."""
+        if block.cross_activation == "none":
+            mean = _joined([resized(out.mean_over(weights), how, self.spec) for out, how in read])
+            if terms is None:
+                z_mean = _convolve(block.cross.cross_conv, torch.cat([u, mean], 1))
+            else:
+                q, term = _cross_terms(block, u, mean)
+                z_mean = _keep(term, terms) + q
+        else:
+            q, z = _cross_terms(block, u, _joined([out.entries_for(how, self.spec) for out, how in read]))
+            z_mean = _weighted_mean(_activate(z.unflatten(0, weights.shape) + q[:, None], block), weights)
+        return _activate(_convolve(block.target.vmapped.conv, z_mean), block)
+
+
+@dataclass(frozen=True)
+class _Outputs:
+    """What a block gave: query (B,C,H,W); entries (B·S,C,H,W), or of a block that never makes them whole their mean (B,C,H,W) and
+    the halved ones (B·S,C,H/2,W/2)."""
+
+    query: Tensor
+    entries: Tensor | None = None
+    mean: Tensor | None = None
+    halved: Tensor | None = None
+
+    def entries_for(self, how: str, spec: NetworkSpec) -> Tensor:
+        return self.halved if how == HALVED and self.halved is not None else resized(self.entries, how, spec)
+
+    def mean_over(self, weights: Tensor) -> Tensor:
+        """(B,C,H,W), before any resizing."""
+        return _weighted_mean(self.entries.unflatten(0, weights.shape), weights) if self.mean is None else self.mean
+
+
+def _joined(maps: list[Tensor]) -> Tensor:
+    return torch.cat(maps, 1) if len(maps) > 1 else maps[0]
 
 
 def _block(
@@ -128,26 +165,6 @@ def _block(
         z_mean = _keep(conv3x3(mean, _split(block, u.shape[1])[1]), terms) + q
     new_query = _activate(_convolve(block.target.vmapped.conv, z_mean), block)
     return new_query, _activate(_convolve(block.support.vmapped.conv, z.flatten(0, 1)), block)
-
-
-def _last_block(
-    block: CrossBlock, u: Tensor, below: Tensor, skip: Tensor, weights: Tensor, terms: list[Tensor] | None = None
-) -> Tensor:
-    """u (B,Cu,H,W), below (B·S,C,H/2,W/2), skip (B·S,C,H,W), or (B,C,H,W) their mean with cross_activation none -> (B,C,H,W):
-    the query branch alone. `terms` takes the support term."""
-    below = below.unflatten(0, weights.shape)
-    if block.cross_activation == "none":
-        mean = torch.cat([upsample(_weighted_mean(below, weights)), skip], 1)
-        if terms is None:
-            z_mean = _convolve(block.cross.cross_conv, torch.cat([u, mean], 1))
-        else:
-            q, term = _cross_terms(block, u, mean)
-            z_mean = _keep(term, terms) + q
-    else:
-        v = torch.cat([upsample(below.flatten(0, 1)), skip], 1)
-        q, z = _cross_terms(block, u, v)
-        z_mean = _weighted_mean(_activate(z.unflatten(0, weights.shape) + q[:, None], block), weights)
-    return _activate(_convolve(block.target.vmapped.conv, z_mean), block)
 
 
 def _static_block(block: CrossBlock, u: Tensor, term: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from universeg_rt.errors import InputError
-from universeg_rt.spec import BlockSpec, NetworkSpec
+from universeg_rt.spec import DOUBLED, HALVED, BlockSpec, Flow, NetworkSpec
 
 
 class CrossBlock(nn.Module):
@@ -45,11 +45,15 @@ class UniverSeg(nn.Module):
     def __init__(self, spec: NetworkSpec) -> None:
         super().__init__()
         self.spec = spec
-        blocks = spec.blocks()
-        self.enc_blocks = nn.ModuleList(CrossBlock(b, spec) for b in blocks if not b.is_decoder)
-        self.dec_blocks = nn.ModuleList(CrossBlock(b, spec) for b in blocks if b.is_decoder)
+        self.places = spec.blocks()
+        self.enc_blocks = nn.ModuleList(CrossBlock(b, spec) for b in self.places if not b.is_decoder)
+        self.dec_blocks = nn.ModuleList(CrossBlock(b, spec) for b in self.places if b.is_decoder)
         self.out_conv = nn.Module()
         self.out_conv.conv = nn.Conv2d(spec.decoder_features[-1], 1, 1)
+
+    def blocks(self) -> list[tuple[BlockSpec, CrossBlock]]:
+        """The blocks in the order in which they run, each with its place in the network."""
+        return list(zip(self.places, [*self.enc_blocks, *self.dec_blocks], strict=True))
 
     def forward(
         self, query: Tensor, support_images: Tensor, support_labels: Tensor, weights: Tensor | None = None
@@ -66,18 +70,21 @@ class UniverSeg(nn.Module):
         weights = weights / weights.sum(dim=1, keepdim=True)
 
         u, v = query, torch.cat([support_images, support_labels.to(support_images.dtype)], dim=2)
-        skips = []
-        for block in self.enc_blocks[:-1]:
+        flow: Flow[tuple[Tensor, Tensor]] = Flow(self.places)
+        for place, block in self.blocks():
+            if read := flow.read(place):
+                u = torch.cat([resized(u, how, self.spec) for (u, _), how in read], dim=1)
+                v = torch.cat([_each_entry(lambda x, how=how: resized(x, how, self.spec), v) for (_, v), how in read], dim=2)
             u, v = block(u, v, weights)
-            skips.append((u, v))
-            u, v = downsample(u, self.spec), _each_entry(lambda x: downsample(x, self.spec), v)
-        u, v = self.enc_blocks[-1](u, v, weights)
-        for block in self.dec_blocks:
-            skip_u, skip_v = skips.pop()
-            u = torch.cat([upsample(u), skip_u], dim=1)
-            v = torch.cat([_each_entry(upsample, v), skip_v], dim=2)
-            u, v = block(u, v, weights)
+            flow.keep(place, (u, v))
         return self.out_conv.conv(u)
+
+
+def resized(x: Tensor, how: str, spec: NetworkSpec) -> Tensor:
+    """(N,C,H,W) as a block reads it, by an `Edge`'s resize."""
+    if how == HALVED:
+        return downsample(x, spec)
+    return upsample(x) if how == DOUBLED else x
 
 
 def downsample(x: Tensor, spec: NetworkSpec) -> Tensor:

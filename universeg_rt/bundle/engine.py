@@ -80,7 +80,7 @@ class Fingerprint:
     later major version runs the engine as well.
     gpu: the GPU's name. compute_capability: "9.0" this one, "8.0+" this one and later, "8.6 8.9" one of these.
     onnx_sha256: of the model in the bundle. plugin_version, plugin_sha256: of the plugin library; empty: native operators.
-    precision: of `runners.PRECISIONS`. options: (name, value) of every builder option, sorted by name.
+    precision: of `precision.PRECISIONS`. options: (name, value) of every builder option, sorted by name.
     """
 
     builder: str

@@ -19,7 +19,8 @@ from ..imaging.metrics import dice
 from ..imaging.normalisation import MINMAX, Normalisation, Percentiles, Window
 from ..imaging.preprocess import ASPECTS, check_label
 from ..storage.reading import is_folder, reason, sha256_of
-from ..runners import PRECISIONS, RUNNERS
+from ..precision import PRECISIONS
+from ..runners import RUNNERS
 from ..runners.libraries import runtime_versions
 from ..prediction import Prediction
 from ..segmenter import Segmenter

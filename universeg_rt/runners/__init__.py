@@ -7,7 +7,7 @@ options)`; it imports its library there and not before. A new one is a line in `
 from __future__ import annotations
 
 from .base import Runner
-from .choose import PRECISIONS, RUNNERS, RunnerState, available_runners, open_runner
+from .choose import RUNNERS, RunnerState, available_runners, open_runner
 from .options import Options
 
-__all__ = ["PRECISIONS", "RUNNERS", "Options", "Runner", "RunnerState", "available_runners", "open_runner"]
+__all__ = ["RUNNERS", "Options", "Runner", "RunnerState", "available_runners", "open_runner"]

@@ -26,7 +26,7 @@ class PreparedSupport:
 class Runner(ABC):
     """Runs one network on one device. Safe to call from several threads at once.
 
-    name: as in `Segmenter.open(runner=...)`. precision: the one that runs, of `runners.PRECISIONS`. device: where it runs,
+    name: as in `Segmenter.open(runner=...)`. precision: the one that runs, of `precision.PRECISIONS`. device: where it runs,
     in words. threads: of a CPU runner; None where they are not counted. reason: why this runner was chosen, in one short line.
     notes: what is not as was asked or as it could be (a cache that could not be used, a path not taken), and the cure; also part
     of `reason`. passed: of each faster runner that does not start here, name and the whole reason. support_sizes: the fewest

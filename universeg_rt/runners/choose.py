@@ -8,6 +8,7 @@ from importlib import import_module
 
 from ..bundle.bundle import Bundle
 from ..errors import BundleError, EngineError, InputError, RunnerError
+from ..precision import PRECISIONS
 from .base import Runner
 from .options import Options
 
@@ -21,7 +22,6 @@ BACKENDS = {
     "openvino": ("cpu.openvino", "StreamedOpenVino"),
 }
 RUNNERS = tuple(BACKENDS)
-PRECISIONS = ("fp32", "fp16", "int8")
 
 log = logging.getLogger(__name__)
 

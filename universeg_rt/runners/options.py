@@ -21,8 +21,7 @@ class Options:
     """Each runner reads those that concern it. None takes what the environment variable says (`UNIVERSEG_RT_` and the
     name in capitals, but for threads), else the default.
 
-    threads: of a CPU runner (one a core). device: the GPU's number (0). device_library: `pycuda` or `cuda-python`, for
-    TensorRT (the first that starts). tf32: let float32 products of `onnxruntime-cuda` be rounded to TF32 (no; the
+    threads: of a CPU runner (one a core). device: the GPU's number (0). tf32: let float32 products of `onnxruntime-cuda` be rounded to TF32 (no; the
     variable: 1). plugin: plugin libraries for TensorRT that are not in their usual place (the variable: separated as
     in PATH). cache: folder for what can be made again (the user's cache folder). instructions: of the native runner,
     such as `plain` (auto). Raises InputError for a value of a wrong kind.
@@ -30,7 +29,6 @@ class Options:
 
     threads: int | None = None
     device: int | None = None
-    device_library: str | None = None
     tf32: bool | None = None
     plugin: AnyPath | Sequence[AnyPath] | None = None
     cache: AnyPath | None = None
@@ -44,9 +42,8 @@ class Options:
             raise InputError(f"device is {self.device!r}; give the GPU's number, 0 for the first")
         if not isinstance(self.tf32, bool | None):
             raise InputError(f"tf32 is {self.tf32!r}; give True or False")
-        for name in ("device_library", "instructions"):
-            if not isinstance(getattr(self, name), str | None):
-                raise InputError(f"{name} is {getattr(self, name)!r}; give a text, or None for the default")
+        if not isinstance(self.instructions, str | None):
+            raise InputError(f"instructions is {self.instructions!r}; give a text, or None for the default")
         if self.plugin is not None:
             given = (self.plugin,) if isinstance(self.plugin, (str, os.PathLike)) else self.plugin
             if not isinstance(given, Sequence):

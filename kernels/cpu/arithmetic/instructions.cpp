@@ -29,30 +29,27 @@ const std::vector<const Kernels*>& all_kernels() {
 double rate(const std::string& name) { return name == "avx512" ? 1.6 : name == "avx2" ? 1.0 : 0.43; }
 
 // Multiplications that an entry takes at each pixel of the image, padding included; the query's are few beside.
-double padded_cost(const std::vector<int>& encoder, const std::vector<int>& decoder, int block) {
-  const int encoders = (int)encoder.size(), last = encoders + (int)decoder.size() - 1;
+double padded_cost(const std::vector<Block>& blocks, int block) {
   const double winograd = 36. / 16;  // of a 4x4 tile
   double cost = 0;
-  for (int i = 0; i < last; ++i) {  // the last block reads the entries' mean
-    const bool is_encoder = i < encoders;
-    const int level = is_encoder ? i : 2 * encoders - 2 - i;
-    const double outputs = rounded(is_encoder ? encoder[i] : decoder[i - encoders], block);
-    double inputs = i == 0 ? 0 : rounded(i <= encoders ? encoder[i - 1] : decoder[i - encoders - 1], block);
-    if (!is_encoder) inputs += rounded(encoder[level], block);
+  for (size_t i = 0; i + 1 < blocks.size(); ++i) {  // the last block reads the entries' mean
+    const double outputs = rounded(blocks[i].cross.outputs, block);
+    double inputs = 0;
+    for (int source : blocks[i].sources) inputs += rounded(blocks[source].cross.outputs, block);
     const double each = i == 0 ? 50 * outputs : winograd * (inputs + outputs) * outputs;
-    cost += std::ldexp(each, -2 * level);
+    cost += std::ldexp(each, -2 * blocks[i].level);
   }
   return cost;
 }
 
 }  // namespace
 
-const Kernels* fastest_kernels(const std::vector<int>& encoder, const std::vector<int>& decoder) {
+const Kernels* fastest_kernels(const std::vector<Block>& blocks) {
   const Kernels* fastest = nullptr;
   double least = 0;
   for (const Kernels* kernels : all_kernels()) {
     if (!runs_here(kernels)) continue;
-    const double seconds = padded_cost(encoder, decoder, kernels->block) / rate(kernels->name);
+    const double seconds = padded_cost(blocks, kernels->block) / rate(kernels->name);
     if (!fastest || seconds < least) fastest = kernels, least = seconds;
   }
   return fastest;

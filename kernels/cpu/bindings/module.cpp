@@ -4,6 +4,7 @@
 #include <pybind11/stl.h>
 
 #include <stdexcept>
+#include <tuple>
 
 #include "network.h"
 
@@ -23,39 +24,56 @@ Array array(const py::dict& arrays, const std::string& name, std::vector<py::ssi
   return out;
 }
 
+// A block's place in the network, from universeg_rt/spec.py: features, query_channels, support_channels, level, sources, halved.
+using Place = std::tuple<int, int, int, int, std::vector<int>, bool>;
+
+// The order of work goes by pairs of blocks: each reads the one before it first, halved or doubled, and at most one more, at its size.
+void check(const std::vector<Place>& places) {
+  const int n = (int)places.size();
+  if (n < 3 || n % 2 == 0) throw py::value_error("the kernels run an odd number of blocks, at least 3");
+  for (int i = 0; i < n; ++i) {
+    const auto& [features, query, support, level, sources, halved] = places[i];
+    if (features < 1 || features > 512) throw py::value_error("a stage has 1 to 512 features");
+    int read = 0;
+    for (int source : sources) {
+      if (source < 0 || source >= i) throw py::value_error("a block reads blocks before it");
+      read += std::get<0>(places[source]);
+    }
+    const bool fits = i == 0 ? sources.empty() && level == 0 && query == 1 && support == 2
+                             : !sources.empty() && sources.size() < 3 && sources[0] == i - 1 && query == read && support == read;
+    const int below = i == 0 ? 0 : std::get<3>(places[i - 1]);
+    const bool resized = i == 0 || (sources.size() == 1 ? level == below + 1 && std::get<5>(places[i - 1])
+                                                        : level == below - 1 && std::get<3>(places[sources.back()]) == level);
+    if (!fits || !resized || level > 15) throw py::value_error("the kernels do not run a network of this topology");
+  }
+  if (std::get<3>(places.back()) != 0) throw py::value_error("the last block works at full resolution");
+}
+
 // arrays: for block i `i.cross`, `i.target`, `i.support` with `.weight` (out,in,3,3) and `.bias` (out,), `first` (9,2,5,5,out) and
 // `head.weight` (in,), `head.bias` (1,). `int8` (blocks - 1, 2), which may be left out: which maps are held in int8, a block's
 // (out_bytes, term_bytes) not zero.
-std::unique_ptr<Network> make(const py::dict& arrays, const std::vector<int>& encoder, const std::vector<int>& decoder, float slope,
-                              const std::string& instructions, int threads) {
-  const int n = (int)encoder.size();
-  if (n < 2 || (int)decoder.size() != n - 1) throw py::value_error("a network has one decoder stage less than encoder stages");
-  for (int features : encoder)
-    if (features < 1 || features > 512) throw py::value_error("a stage has 1 to 512 features");
-  for (int features : decoder)
-    if (features < 1 || features > 512) throw py::value_error("a stage has 1 to 512 features");
+std::unique_ptr<Network> make(const py::dict& arrays, const std::vector<Place>& places, float slope, const std::string& instructions,
+                              int threads) {
+  check(places);
   if (threads < 1) throw py::value_error("threads must be positive");
-  const auto* kernels = instructions == "auto" ? universeg::fastest_kernels(encoder, decoder) : universeg::choose_kernels(instructions);
-  if (!kernels) throw py::value_error("no kernels " + instructions + " for this processor");
+  const int n = (int)places.size();
   std::vector<Array> keep;
   std::vector<Block> blocks;
-  const Array bytes = arrays.contains("int8") ? array(arrays, "int8", {2 * n - 2, 2}) : Array();
+  const Array bytes = arrays.contains("int8") ? array(arrays, "int8", {n - 1, 2}) : Array();
   auto conv = [&](const std::string& name, int outputs, int inputs) {
     keep.push_back(array(arrays, name + ".weight", {outputs, inputs, 3, 3}));
     const float* weight = keep.back().data();
     keep.push_back(array(arrays, name + ".bias", {outputs}));
     return Conv{weight, keep.back().data(), outputs, inputs};
   };
-  for (int i = 0; i < 2 * n - 1; ++i) {
+  for (int i = 0; i < n; ++i) {
     const std::string name = std::to_string(i);
-    const int features = i < n ? encoder[i] : decoder[i - n];
-    int query = i == 0 ? 1 : i <= n ? encoder[i - 1] : decoder[i - n - 1], support = i == 0 ? 2 : query;
-    if (i >= n) query += encoder[2 * n - 2 - i], support = query;
+    const auto& [features, query, support, level, sources, halved] = places[i];
     Block block{};
-    block.query_channels = query;
+    block.query_channels = query, block.level = level, block.sources = sources, block.halved = halved;
     block.cross = conv(name + ".cross", features, query + support);
     block.target = conv(name + ".target", features, features);
-    if (i < 2 * n - 2) {
+    if (i < n - 1) {
       block.support = conv(name + ".support", features, features);
       if (bytes.ndim() == 2) block.out_bytes = bytes.at(i, 0) != 0, block.term_bytes = bytes.at(i, 1) != 0;
     }
@@ -65,10 +83,12 @@ std::unique_ptr<Network> make(const py::dict& arrays, const std::vector<int>& en
     }
     blocks.push_back(block);
   }
-  keep.push_back(array(arrays, "head.weight", {decoder.back()}));
+  keep.push_back(array(arrays, "head.weight", {std::get<0>(places.back())}));
   const float* head = keep.back().data();
   keep.push_back(array(arrays, "head.bias", {1}));
-  return std::make_unique<Network>(blocks, n, head, keep.back().data()[0], slope, kernels, threads);
+  const auto* kernels = instructions == "auto" ? universeg::fastest_kernels(blocks) : universeg::choose_kernels(instructions);
+  if (!kernels) throw py::value_error("no kernels " + instructions + " for this processor");
+  return std::make_unique<Network>(blocks, head, keep.back().data()[0], slope, kernels, threads);
 }
 
 // A prepared support and the array that it reads.
@@ -121,8 +141,7 @@ PYBIND11_MODULE(_native, m) {
   m.def("prepare", &prepare, py::arg("entries"), py::arg("weights"));
   py::class_<Prepared>(m, "Prepared");
   py::class_<Network>(m, "Network")
-      .def(py::init(&make), py::arg("arrays"), py::arg("encoder"), py::arg("decoder"), py::arg("slope"), py::arg("instructions"),
-           py::arg("threads"))
+      .def(py::init(&make), py::arg("arrays"), py::arg("places"), py::arg("slope"), py::arg("instructions"), py::arg("threads"))
       .def("run", &run, py::arg("supports"), py::arg("query"))
       .def_property_readonly("threads", &Network::threads)
       .def_property_readonly("instructions", [](const Network& n) { return std::string(n.kernels->name); });

@@ -19,28 +19,26 @@ struct Network::Impl {
   std::vector<Layer> layers;
   Floats first, label_sum, first_query, first_mixed, head;
   float head_bias, slope;
-  int encoders;
   const Kernels* k;
   Pool pool;
   Workspace w;
   Turn turn{[this] { new (&w) Workspace; }};  // of callers, one at a time
 
-  Impl(const std::vector<Block>& blocks, int encoders_, const float* head_weight, float head_bias_, float slope_,
+  Impl(const std::vector<Block>& blocks, const float* head_weight, float head_bias_, float slope_,
        const Kernels* kernels, int threads)
-      : head_bias(head_bias_), slope(slope_), encoders(encoders_), k(kernels), pool(threads) {
+      : head_bias(head_bias_), slope(slope_), k(kernels), pool(threads) {
     const int block = k->block;
     for (int i = 0; i < (int)blocks.size(); ++i) {
       const Block& b = blocks[i];
       Layer layer;
-      layer.is_encoder = i < encoders;
-      layer.level = layer.is_encoder ? i : 2 * encoders - 2 - i;
+      layer.doubles = b.sources.size() == 2;
+      layer.level = b.level, layer.sources = b.sources;
       layer.features = b.cross.outputs;
-      layer.pools = i < encoders - 1;
+      layer.pools = b.halved;
       layer.has_entries = b.support.weight != nullptr;
       layer.out_bytes = b.out_bytes, layer.term_bytes = b.term_bytes;
       if (i > 0) {
-        layer.groups = {layers[i - 1].features};
-        if (!layer.is_encoder) layer.groups.push_back(layers[layer.level].features);
+        for (int source : b.sources) layer.groups.push_back(layers[source].features);
         Conv without_bias = b.cross;
         without_bias.bias = nullptr;
         layer.query = pack(b.cross, 0, layer.groups, block);
@@ -70,7 +68,7 @@ struct Network::Impl {
   void reserve(int entries, int height, int width) {
     if (height == w.height && width == w.width && entries <= w.entries) return;
     w = Workspace();  // the old one's memory is free before the new one's is taken
-    w = Workspace(layers, encoders, k, pool.threads(), entries, height, width);
+    w = Workspace(layers, k, pool.threads(), entries, height, width);
   }
 
   void convolve(const Packed& conv, const std::vector<Source>& sources, const Shape& shape, int entries, const Epilogue& e) {
@@ -107,15 +105,15 @@ struct Network::Impl {
 
   // The query's inputs of block i, as sources.
   std::vector<Source> query_sources(int i) {
-    if (layers[i].is_encoder) return {w.u_down[i - 1].source()};
+    if (!layers[i].doubles) return {w.u_down[i - 1].source()};
     upsample(w.u[i - 1], 0, w.up[i], 1);
-    return {w.up[i].source(), w.u[layers[i].level].source()};
+    return {w.up[i].source(), w.u[layers[i].sources[1]].source()};
   }
 
   std::vector<Source> mean_sources(int i) {
-    if (layers[i].is_encoder) return {w.mean_down[i - 1].source()};
+    if (!layers[i].doubles) return {w.mean_down[i - 1].source()};
     upsample(w.mean[i - 1], 0, w.up[i], 1);
-    return {w.up[i].source(), w.mean[layers[i].level].source()};
+    return {w.up[i].source(), w.mean[layers[i].sources[1]].source()};
   }
 
   // q = Wu * u + b, and r = Ws * q + bs which every entry receives.
@@ -160,9 +158,9 @@ struct Network::Impl {
     std::vector<Source> sources;
     const Map& before = is_first ? w.kept[i - 1] : w.passed[i - 1];
     const int at = is_first ? from : 0;
-    if (!layer.is_encoder) {
+    if (layer.doubles) {
       upsample(before, at, w.resized[i], count);
-      sources = {w.resized[i].source(), w.kept[layer.level].source(from)};
+      sources = {w.resized[i].source(), w.kept[layer.sources[1]].source(from)};
     } else if (is_first) {
       pool_down(before, at, w.resized[i], count);
       sources = {w.resized[i].source()};
@@ -213,9 +211,19 @@ struct Network::Impl {
   }
 };
 
-Network::Network(const std::vector<Block>& blocks, int encoders_, const float* head_weight, float head_bias, float slope,
+namespace {
+
+int deepest(const std::vector<Block>& blocks) {
+  int level = 0;
+  for (const Block& block : blocks) level = std::max(level, block.level);
+  return level;
+}
+
+}  // namespace
+
+Network::Network(const std::vector<Block>& blocks, const float* head_weight, float head_bias, float slope,
                  const Kernels* kernels_, int threads)
-    : kernels(kernels_), encoders(encoders_), impl_(new Impl(blocks, encoders_, head_weight, head_bias, slope, kernels_, threads)) {}
+    : kernels(kernels_), multiple(1 << deepest(blocks)), impl_(new Impl(blocks, head_weight, head_bias, slope, kernels_, threads)) {}
 
 Network::~Network() = default;
 

@@ -9,18 +9,23 @@
 
 namespace universeg {
 
-// One CrossBlock. The last block has no support convolution (null weight). first: of the first block, its composed kernels
+// One CrossBlock, in its place in the network as universeg_rt/spec.py states it (BlockSpec). level: how often the image is halved
+// before it. sources: the blocks whose outputs it reads, in the order of its input channels: none for the first; one, read halved; or
+// two, the first of them doubled. The last block has no support convolution (null weight). first: of the first block, its composed kernels
 // (9, 2, 5, 5, outputs). out_bytes, term_bytes: whether the entries that it gives and their cross convolution's result are held in
 // int8; the first block has no such result, the last but one gives no entries.
 struct Block {
   Conv cross, target, support;
-  int query_channels;
+  int query_channels, level;
+  std::vector<int> sources;
+  bool halved;  // whether a block reads its output at half the size
   const float* first;
   bool out_bytes, term_bytes;
 };
 
 struct Network {
-  Network(const std::vector<Block>& blocks, int encoders, const float* head_weight, float head_bias, float slope,
+  // The order of work needs each block to read the one before it first.
+  Network(const std::vector<Block>& blocks, const float* head_weight, float head_bias, float slope,
           const Kernels* kernels, int threads);
   ~Network();
 
@@ -38,10 +43,10 @@ struct Network {
   void run(const std::vector<const Prepared*>& supports, const float* query, float* logits);
 
   int threads() const;  // that could be started, of those asked for
-  int size_multiple() const { return 1 << (encoders - 1); }  // of height and width
+  int size_multiple() const { return multiple; }  // of height and width
 
   const Kernels* const kernels;
-  const int encoders;
+  const int multiple;
 
  private:
   struct Impl;
@@ -50,7 +55,7 @@ struct Network {
 
 // The kernels that run a network of these features fastest here: channels are padded to whole blocks, so that the longest vectors
 // lose where few channels fill them.
-const Kernels* fastest_kernels(const std::vector<int>& encoder, const std::vector<int>& decoder);
+const Kernels* fastest_kernels(const std::vector<Block>& blocks);
 
 // Those with the longest vectors that this processor has ("auto"), or those that are named; null where they cannot run here.
 const Kernels* choose_kernels(const std::string& name);

@@ -23,7 +23,7 @@ Map shared(std::vector<Map>& pool, int height, int width, int channels, int entr
 
 }  // namespace
 
-Workspace::Workspace(const std::vector<Layer>& layers, int encoders, const Kernels* kernels, int threads, int entries_,
+Workspace::Workspace(const std::vector<Layer>& layers, const Kernels* kernels, int threads, int entries_,
                      int height_, int width_)
     : height(height_), width(width_), entries(entries_) {
   const int n = (int)layers.size();
@@ -36,18 +36,19 @@ Workspace::Workspace(const std::vector<Layer>& layers, int encoders, const Kerne
     const Layer& layer = layers[i];
     const int h = height >> layer.level, w = width >> layer.level, c = channels(i);
     const int even = i - i % 2;  // both blocks of a pair work on one chunk, which follows from the larger maps and the wider block
-    int largest = encoders, widest = 0;
+    int largest = 31, widest = 0;
     for (int j = even; j < std::min(even + 2, n); ++j)
       largest = std::min(largest, std::max(layers[j].level, 1)), widest = std::max(widest, channels(j));
     const long bytes = (long)(height >> largest) * (width >> largest) * widest * 4;
     const int some = chunk[i] = (int)std::max(1L, std::min<long>(entries, CHUNK_BYTES / bytes));
     // A decoder block works where the encoder block of its level has worked. Not where r of the first block lies: all of an
     // ensemble's members need it.
-    const bool twin = !layer.is_encoder && channels(layer.level) == c;
-    q[i] = twin ? q[layer.level] : Map(h, w, c);
-    z[i] = twin ? z[layer.level] : Map(h, w, c);
-    u[i] = twin && layer.level > 0 ? r[layer.level] : Map(h, w, c);
-    if (!layer.is_encoder) up[i] = channels(i - 1) == c ? u[i] : Map(h, w, channels(i - 1));
+    const int skip = layer.doubles ? layer.sources[1] : i;
+    const bool twin = layer.doubles && channels(skip) == c;
+    q[i] = twin ? q[skip] : Map(h, w, c);
+    z[i] = twin ? z[skip] : Map(h, w, c);
+    u[i] = twin && skip > 0 ? r[skip] : Map(h, w, c);
+    if (layer.doubles) up[i] = channels(i - 1) == c ? u[i] : Map(h, w, channels(i - 1));
     if (layer.pools) u_down[i] = Map(h / 2, w / 2, c);
     if (layer.has_entries) {
       r[i] = Map(h, w, c);
@@ -58,7 +59,7 @@ Workspace::Workspace(const std::vector<Layer>& layers, int encoders, const Kerne
       if (is_skipped || (!is_first && !is_last)) kept[i] = Map(h, w, c, entries, layer.out_bytes);
       const int down = layer.pools ? 2 : 1;
       if (is_first) passed[i] = shared(inputs, h / down, w / down, c, some, layer.out_bytes);
-      if (i > 0 && (!layer.is_encoder || is_first))
+      if (i > 0 && (layer.doubles || is_first))
         resized[i] = shared(inputs, h, w, channels(i - 1), some, layers[i - 1].out_bytes);
     }
     most_scratch = std::max(most_scratch, kernels->scratch_floats(std::max(layer.query.conv.inputs, c), c));

@@ -9,9 +9,10 @@ namespace universeg {
 
 struct Layer {
   Packed query, mean, support, target;  // query, mean: parts of the cross convolution that read the query and the support
-  bool is_encoder, pools, has_entries;
+  bool doubles, pools, has_entries;  // whether its first source is doubled, its own output halved; whether it gives entries
   bool out_bytes, term_bytes;  // held in int8: the entries that it gives, and their cross convolution's result
   int level, features;
+  std::vector<int> sources;  // as in Block
   std::vector<int> groups;  // channels of each input map
 };
 
@@ -27,7 +28,7 @@ struct Workspace {
   std::vector<Floats> scratch;  // of each thread
 
   Workspace() = default;
-  Workspace(const std::vector<Layer>& layers, int encoders, const Kernels* kernels, int threads, int entries, int height, int width);
+  Workspace(const std::vector<Layer>& layers, const Kernels* kernels, int threads, int entries, int height, int width);
 };
 
 }  // namespace universeg

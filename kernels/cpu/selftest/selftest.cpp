@@ -36,10 +36,10 @@ int main(int arguments, char** values) {
       const Network::Prepared set = Network::prepare(entries.data(), row.data(), count, height, width);
       const std::vector<const Network::Prepared*> sets = {&set, &set};
       std::vector<float> expected(2 * height * width);
-      Network one(blocks, 3, head, 0.1f, 0.01f, kernels, 1), many(blocks, 3, head, 0.1f, 0.01f, kernels, 4);
+      Network one(blocks, head, 0.1f, 0.01f, kernels, 1), many(blocks, head, 0.1f, 0.01f, kernels, 4);
       one.run(sets, query.data(), expected.data());
       std::vector<float> plain(expected.size());
-      Network(blocks, 3, head, 0.1f, 0.01f, choose_kernels("plain"), 1).run(sets, query.data(), plain.data());
+      Network(blocks, head, 0.1f, 0.01f, choose_kernels("plain"), 1).run(sets, query.data(), plain.data());
       float error = 0.f, mean = 0.f, largest = 0.f;
       for (size_t i = 0; i < plain.size(); ++i) {
         const float off = std::fabs(plain[i] - expected[i]);

@@ -18,7 +18,12 @@ std::vector<Block> make_blocks(Weights& weights, const std::vector<int>& encoder
     int query = i == 0 ? 1 : i <= encoders ? encoder[i - 1] : decoder[i - encoders - 1];
     int support = i == 0 ? 2 : query;
     if (!is_encoder) query += encoder[2 * encoders - 2 - i], support = query;
-    Block block{weights.conv(features, query + support), weights.conv(features, features), {}, query, nullptr, bytes, bytes};
+    const int level = is_encoder ? i : 2 * encoders - 2 - i;
+    std::vector<int> sources;
+    if (i > 0) sources.push_back(i - 1);
+    if (!is_encoder) sources.push_back(level);
+    Block block{weights.conv(features, query + support), weights.conv(features, features), {}, query, level, sources,
+                i < encoders - 1, nullptr, bytes, bytes};
     if (i < count - 1) block.support = weights.conv(features, features);
     if (i == 0) block.first = weights.make((size_t)9 * 50 * features, bytes ? 8.f : 0.1f);
     blocks.push_back(block);
@@ -51,7 +56,7 @@ int check_shapes(int count, unsigned seed) {
     const int height = multiple * draw((8 + multiple - 1) / multiple, std::max(2, 48 / multiple));
     const int width = multiple * draw((8 + multiple - 1) / multiple, std::max(2, 48 / multiple));
     const size_t size = (size_t)height * width;
-    Network net(blocks, encoders, head, 0.1f, 0.01f, choose_kernels("plain"), 2);
+    Network net(blocks, head, 0.1f, 0.01f, choose_kernels("plain"), 2);
     std::string what;
     for (int f : encoder) what += std::to_string(f) + " ";
     what += "|";
@@ -70,7 +75,7 @@ int check_shapes(int count, unsigned seed) {
       rows.emplace_back(entry_count, 1.f / (float)entry_count);
     }
     for (const std::string& name : available_kernels()) {
-      Network other(blocks, encoders, head, 0.1f, 0.01f, choose_kernels(name), 2);
+      Network other(blocks, head, 0.1f, 0.01f, choose_kernels(name), 2);
       for (size_t k = 0; k < counts.size(); ++k) {
         const Network::Prepared set = Network::prepare(entries[k].data(), rows[k].data(), counts[k], height, width);
         std::vector<float> logits(size);

@@ -12,9 +12,7 @@ short; one that the machine has no tool for (compute-sanitizer) is skipped, and 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
-import time
 from pathlib import Path
 
 if __package__ in (None, ""):  # run as a script: make the checkout importable as the package
@@ -25,32 +23,17 @@ if __package__ in (None, ""):  # run as a script: make the checkout importable a
     if str(_root) not in universeg_rt.__path__:
         universeg_rt.__path__.append(str(_root))
 
-from universeg_rt.storage.atomic import write_file  # noqa: E402
 from universeg_rt.errors import UniverSegError  # noqa: E402
-from universeg_rt.kernels.support_mean.check import correctness, devices, machine, timing  # noqa: E402
+from universeg_rt.kernels.support_mean.check import correctness, machine, timing  # noqa: E402
+from universeg_rt.kernels.support_mean.check.steps import Report  # noqa: E402
 
 # The self-test comes before any timing: it compares every kernel. What takes longest comes last, so that a time limit cuts
 # off what can be run again on its own: --steps sanitizers.
 STEPS = ("build", "selftest", "bandwidth", "timing", "correctness", "large", "sanitizers")
 
 
-class Report:
-    """The result file: a dictionary that is written whole after each change."""
-
-    def __init__(self, path: Path, dry: bool):
-        self.path, self.started = path, time.monotonic()
-        self.values: dict = {"dry_run": dry, "passed": None, "steps": {}}
-
-    def write(self) -> None:
-        with write_file(self.path) as file:
-            file.write((json.dumps(self.values, indent=1) + "\n").encode())
-
-    def say(self, line: str) -> None:
-        print(f"[{time.monotonic() - self.started:6.1f} s] {line}", flush=True)
-
-
-def run_steps(steps: list[str], report: Report, options: argparse.Namespace) -> bool:
-    """Runs the steps in order; True where all of them passed. A step that fails does not stop those after it."""
+def run_steps(names: list[str], report: Report, options: argparse.Namespace) -> bool:
+    """Runs the steps in order; True where all of them passed."""
     state: dict = {"dry": options.dry_run, "build_dir": options.build_dir, "arch": options.arch, "say": report.say,
                    "deadline": report.started + options.time_limit}
     report.values["machine"] = machine.describe()
@@ -60,26 +43,8 @@ def run_steps(steps: list[str], report: Report, options: argparse.Namespace) -> 
         "correctness": correctness.check_kernels, "large": correctness.check_large, "bandwidth": timing.copy_bandwidth,
         "timing": timing.time_kernels,
     }
-    for step in steps:
-        entry: dict = {"passed": None}
-        report.values["steps"][step] = entry
-        began = time.monotonic()
-        if began > state["deadline"]:
-            entry.update(passed=False, why=f"not run: the time limit of {options.time_limit:g} s was reached")
-            report.say(f"{step}: {entry['why']}")
-            continue
-        try:
-            functions[step](state, entry, report.write)
-        except (UniverSegError, RuntimeError, OSError, ImportError, ValueError) as error:
-            entry.update(passed=False, why=f"{type(error).__name__}: {error}")
-        entry["seconds"] = round(time.monotonic() - began, 2)
-        verdict = {True: "passed", False: "FAILED", None: "not run"}[entry["passed"]]
-        report.say(f"{step}: {verdict} in {entry['seconds']:.1f} s" + (f" ({entry['why']})" if entry.get("why") else ""))
-        report.write()
-        if step == "build" and not entry["passed"]:
-            break  # everything else needs it
-    results = report.values["steps"]
-    return all(entry["passed"] is not False for entry in results.values()) and len(results) == len(steps)
+    steps = {name: lambda entry, name=name: functions[name](state, entry, report.write) for name in names}
+    return report.run(steps, ("build",), options.time_limit)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -93,11 +58,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--dry-run", action="store_true", help="no GPU: the CPU build at toy sizes; times mean nothing")
     options = parser.parse_args(arguments)
     steps = [step for step in STEPS if step in options.steps or step == "build"]
-    report = Report(options.out, options.dry_run)
+    report = Report(options.out, {"dry_run": options.dry_run})
     try:
         passed = run_steps(steps, report, options)
         report.values["passed"] = passed
-        report.values["seconds"] = round(time.monotonic() - report.started, 2)
         report.write()
     except UniverSegError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -21,7 +21,8 @@ from universeg_rt.benchmarks.gpu import main as gpu
 from universeg_rt.benchmarks.gpu import artefacts, contenders, folded_torch, machine, parity, timing
 from universeg_rt.bundle.bundle import SHIPPED, Bundle
 from universeg_rt.errors import RunnerError
-from universeg_rt.export.gate.parity import Reference, make_inputs
+from universeg_rt.export.gate.inputs import make_inputs
+from universeg_rt.export.gate.parity import Reference
 from universeg_rt.runners.gpu.tensorrt import runner as tensorrt_runner
 from universeg_rt.spec import NetworkSpec
 

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed: pip install torch")
-from torch.nn.functional import conv2d, interpolate, leaky_relu
+from torch.nn.functional import conv2d
 
+from universeg_rt.export.emit import emit_stages, emit_whole
+from universeg_rt.export.folds import FOLDS, compose, fold, mean_through_upsampling
 from universeg_rt.export.folds.folded import FoldedNetwork
-from universeg_rt.export.folds import FOLDS, compose, fold
 from universeg_rt.spec import NetworkSpec
 
 from ...conftest import random_weights as float32_weights
 from ..conftest import SMALL_SPECS
+from ..emit.test_emit import episode, evaluator_of, reference_logits, run_stages
 
 pytestmark = pytest.mark.torch
 
@@ -55,22 +59,43 @@ def test_split_query_term(spec):
         assert relative_error(split, whole) < 1e-9
 
 
-def test_mean_before_convolution_with_weights():
-    network = folded(V1)
-    assert all(notes(network, "mean_before_convolution").values())
-    block = network.blocks[1]
-    v, weights = maps(5, block.spec.support_channels, 8, 8), torch.tensor([0.1, 0.4, 0.0, 0.2, 0.3], dtype=torch.float64)
-    kernel = tensor(block.support_term_weight)
-    after = (weights[:, None, None, None] * conv2d(v, kernel, padding=1)).sum(0, keepdim=True)
-    before = conv2d((weights[:, None, None, None] * v).sum(0, keepdim=True), kernel, padding=1)
-    assert relative_error(before, after) < 1e-9
+def emitted(network: FoldedNetwork, episode) -> np.ndarray:
+    """Logits (B,K,1,H,W) of the whole model that is emitted of a network, with unequal weights."""
+    query, images, labels, weights = episode
+    return evaluator_of(emit_whole(network, {}, "0", np.float64)).run(
+        ["logits"], {"query": query, "support_images": images, "support_labels": labels, "weights": weights})[0]
 
 
-def test_mean_before_convolution_is_refused_after_an_activation_and_rightly():
-    network = folded(PAPER)
+@pytest.fixture(params=SMALL_SPECS)
+def unfolded(request):
+    """A specification, its weights, an episode, and the unfolded network's logits."""
+    spec = SMALL_SPECS[request.param]
+    weights, size = random_weights(spec), 2 * spec.size_multiple
+    given = (*episode(spec, 2, 2, 4, size, 2 * size), np.array([[0.1, 0.4, 0.0, 0.5], [0.3, 0.2, 0.4, 0.1]]))
+    return spec, weights, given, reference_logits(spec, weights, *given)
+
+
+@pytest.mark.parametrize("last", [f for f in FOLDS[FOLDS.index(mean_through_upsampling):] if f is not compose], ids=lambda f: f.__name__.rsplit(".", 1)[1])
+def test_the_network_after_each_fold_is_the_unfolded_one(unfolded, last):
+    spec, weights, given, expected = unfolded
+    network = FoldedNetwork.from_weights(spec, weights)
+    for module in FOLDS[: FOLDS.index(last) + 1]:
+        network = module.apply(network)
+    assert np.abs(emitted(network, given) - expected).max() < 1e-9 * np.abs(expected).max()
+
+
+def test_mean_before_convolution_applies_to_all_blocks_of_v1():
+    assert all(notes(folded(V1), "mean_before_convolution").values())
+
+
+def test_mean_before_convolution_is_refused_after_an_activation_and_rightly(unfolded):
+    spec, weights, given, expected = unfolded
+    if spec.cross_activation == "none":
+        return
+    network = fold(spec, weights)
     assert not any(notes(network, "mean_before_convolution").values())
-    z = maps(5, 3, 8, 8)
-    assert relative_error(leaky_relu(z.mean(0), 0.01), leaky_relu(z, 0.01).mean(0)) > 1e-2
+    forced = fold(replace(spec, cross_activation="none"), weights)
+    assert np.abs(emitted(forced, given) - expected).max() > 1e-3 * np.abs(expected).max()
 
 
 @pytest.mark.parametrize("spec", [V1, PAPER], ids=["v1", "paper"])
@@ -79,15 +104,14 @@ def test_dead_support_branch_is_the_last_block_only(spec):
     assert [b.support_weight is None for b in network.blocks] == [False] * (len(network.blocks) - 1) + [True]
 
 
-def test_mean_through_upsampling():
-    low, skip = maps(6, 4, 5, 7), maps(6, 3, 10, 14)
-    up = lambda x: interpolate(x, scale_factor=2, mode="bilinear", align_corners=True)
-    after = torch.cat([up(low), skip], 1).mean(0, keepdim=True)
-    before = torch.cat([up(low.mean(0, keepdim=True)), skip.mean(0, keepdim=True)], 1)
-    assert relative_error(before, after) < 1e-9
-    applied = notes(folded(V1), "mean_through_upsampling")
+def test_mean_through_upsampling_upsamples_one_map_of_the_last_block():
+    network = folded(V1)
+    applied = notes(network, "mean_through_upsampling")
     assert all(applied[b.name] == b.is_decoder for b in V1.blocks())
     assert not any(notes(folded(PAPER), "mean_through_upsampling").values())
+    last = network.blocks[-1].label
+    resized = {n.name for n in emit_whole(network, {}, "0").graph.node if n.op_type == "Resize" and n.name.startswith(f"{last}/")}
+    assert any("mean" in name for name in resized) and not any("entries" in name for name in resized)
 
 
 def composed_with_border(v: torch.Tensor, weight: np.ndarray, kernels) -> torch.Tensor:
@@ -146,11 +170,14 @@ def test_compose_needs_few_input_channels():
     assert "costs more" in reasons["enc_blocks.1"]
 
 
-def test_streaming_keeps_the_mean():
-    x, weights = maps(13, 4, 6, 6), torch.softmax(maps(13, seed=4), 0)
-    whole = (weights[:, None, None, None] * x).sum(0)
-    chunks = sum((w[:, None, None, None] * c).sum(0) for w, c in zip(weights.split(5), x.split(5)))
-    assert relative_error(chunks, whole) < 1e-9
+@pytest.mark.parametrize("chunk", [1, 3])
+def test_streaming_in_chunks_keeps_the_result(unfolded, chunk):
+    spec, weights, (query, images, labels, rows), expected = unfolded
+    logits = run_stages(emit_stages(fold(spec, weights), {}, "0", np.float64), query[0], images[0], labels[0], rows[0], chunk)
+    assert np.abs(logits - expected[:1, 0]).max() < 1e-9 * np.abs(expected).max()
+
+
+def test_blocks_that_read_entries_are_streamed():
     assert [b.streamed for b in folded(V1).blocks] == [True] * 4 + [False]
     assert all(b.streamed for b in folded(PAPER).blocks)
 

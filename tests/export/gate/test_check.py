@@ -29,7 +29,7 @@ def reference():
 
 
 def compare(model, precision: str, reference, cases=CASES):
-    return check.compare(SMALL_SPEC, reference.weights, {"mine": model}, check.tolerance_of(precision), cases, reference)
+    return check.compare({"mine": model}, check.TOLERANCES[precision], cases, reference)
 
 
 def test_the_command_passes_a_runner_that_is_right(small_bundle, tmp_path, capsys):
@@ -70,7 +70,7 @@ def test_half_precision_may_be_twice_as_far_off_as_the_reference_in_half_precisi
     assert check.over(compare(half(1.0), "fp16", reference)[0]) == []
     worse = check.over(compare(half(30.0), "fp16", reference)[0])
     assert worse and "plain half precision" in worse[0]
-    assert isinstance(check.tolerance_of("tf32"), HalfTolerance)
+    assert isinstance(check.TOLERANCES["tf32"], HalfTolerance)
 
 
 def test_int8_is_judged_by_its_masks_in_all():

@@ -59,7 +59,7 @@ def test_every_form_of_a_partly_quantised_network_computes_the_same(tmp_path, sm
     def results(name, quantisation):
         folder = tmp_path / name
         folder.mkdir()
-        precision = Precision("fp32" if quantisation is None else "int8", np.float32, quantisation)
+        precision = Precision("fp32" if quantisation is None else "int8", quantisation)
         opened = open_models(
             folder, write_models(folder, network, random_weights(small_spec), [precision], {}, "0")[precision.name], small_spec)
         return {form: model(*inputs) for form, model in opened.items()}

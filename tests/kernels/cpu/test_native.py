@@ -16,7 +16,7 @@ torch = pytest.importorskip("torch", reason="torch is not installed: pip install
 
 from universeg_rt.export.emit.native import native_arrays
 from universeg_rt.export.folds import fold
-from universeg_rt.runners.cpu.native import INSTRUCTIONS
+from universeg_rt.runners.cpu.native import INSTRUCTIONS, places
 from universeg_rt.spec import NetworkSpec
 from universeg_rt.training.network.reference import UniverSeg
 
@@ -50,8 +50,7 @@ def arrays(spec: NetworkSpec) -> dict[str, np.ndarray]:
 
 
 def network(spec: NetworkSpec, instructions: str = "auto", threads: int = 2):
-    return native.Network(arrays(spec), list(spec.encoder_features), list(spec.decoder_features), spec.negative_slope,
-                          instructions, threads)
+    return native.Network(arrays(spec), places(spec), spec.negative_slope, instructions, threads)
 
 
 def inputs(entries: int, height: int, width: int, seed: int = 0):
@@ -149,7 +148,7 @@ def test_weights_that_do_not_fit(change, message):
     spec, values = SPECS["three"], arrays(SPECS["three"])
     change(values)
     with pytest.raises(ValueError, match=message):
-        native.Network(values, list(spec.encoder_features), list(spec.decoder_features), 0.01, "auto", 1)
+        native.Network(values, places(spec), 0.01, "auto", 1)
 
 
 def test_inputs_that_do_not_fit():

@@ -9,7 +9,7 @@ import sys
 import tensorrt_bindings as trt
 from onnx import TensorProto, helper
 
-from universeg_rt.kernels.support_mean.plugin import loading
+from universeg_rt.runners.gpu.tensorrt import plugin as loading
 
 
 def model(operation: str, dtype: str, outputs: int) -> bytes:

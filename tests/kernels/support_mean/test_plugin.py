@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from universeg_rt.errors import InputError, RunnerError
-from universeg_rt.kernels.support_mean.plugin import loading
+from universeg_rt.runners.gpu.tensorrt import plugin as loading
 
 
 def test_self_test_of_every_generation(plugins):

@@ -16,7 +16,7 @@ from universeg_rt import Bundle
 from universeg_rt.bundle.engine import Profile
 from universeg_rt.errors import EngineError
 from universeg_rt.export.engine.build import EngineOptions, build_engines
-from universeg_rt.kernels.support_mean.plugin import loading
+from universeg_rt.runners.gpu.tensorrt import plugin as loading
 
 PROFILE = Profile((1, 1, 2), (1, 1, 3), (1, 4, 8), (32, 32))
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from universeg_rt.kernels.support_mean.plugin import loading
+from universeg_rt.runners.gpu.tensorrt import plugin as loading
 
 @pytest.fixture(scope="module")
 def library(plugins):

@@ -1,10 +1,10 @@
-"""`pycuda.driver` and `cuda.bindings.runtime` over host memory, as far as runners use them; strict about what they are told."""
+"""`pycuda.driver` over host memory, as far as runners use it; strict about what it is told."""
 
 from __future__ import annotations
 
 import ctypes
 import types
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 
 import numpy as np
 
@@ -78,19 +78,13 @@ def pycuda_driver(memory: Memory, gpus: int = 1) -> ModuleType:
     class Dropped:
         def __init__(self, flags=0):
             assert memory.pushed
-            self.handle, self.at = 4711, 0.0
+            self.handle = 4711
 
         def __del__(self):
             assert memory.pushed, "dropped outside the context"
 
         def synchronize(self):
             assert memory.pushed
-
-        def record(self, stream):
-            assert isinstance(stream, driver.Stream)
-
-        def time_till(self, other):
-            return 1500.0
 
     def init():
         if not gpus:
@@ -117,48 +111,9 @@ def pycuda_driver(memory: Memory, gpus: int = 1) -> ModuleType:
         memory.copy(array.ctypes.data, address, array.nbytes)
 
     driver.Context, driver.Device, driver.init, driver.mem_alloc = Context, Device, init, mem_alloc
-    driver.Stream, driver.Event = type("Stream", (Dropped,), {}), type("Event", (Dropped,), {})
+    driver.Stream = type("Stream", (Dropped,), {})
     driver.get_driver_version = lambda: 12040
     driver.mem_get_info = lambda: (memory.limit - memory.used, memory.limit)
     driver.pagelocked_empty = lambda size, dtype: np.empty(size, dtype).view(Pages)
     driver.memcpy_htod_async, driver.memcpy_dtoh_async = to_device, to_host
     return driver
-
-
-def cuda_runtime(memory: Memory, gpus: int = 1) -> ModuleType:
-    """The module; every call returns a tuple whose first value is the status."""
-    runtime = types.ModuleType("cuda.bindings.runtime")
-    memory.pushed = 1  # the runtime makes its context current by itself
-    runtime.device, ok = 0, 0
-
-    def malloc(size):
-        return (2, None) if memory.used + size > memory.limit else (ok, memory.take(size))
-
-    def set_device(ordinal):
-        runtime.device = ordinal
-        return (ok,)
-
-    def memcpy(to, source, size, kind, stream):
-        assert stream == 4711 and kind in ("to device", "to host")
-        assert (to in memory.blocks) == (kind == "to device")
-        memory.copy(to, source, size)
-        return (ok,)
-
-    done = lambda *_: (ok,)  # noqa: E731
-    runtime.cudaError_t = SimpleNamespace(cudaErrorMemoryAllocation=2)
-    runtime.cudaMemcpyKind = SimpleNamespace(cudaMemcpyHostToDevice="to device", cudaMemcpyDeviceToHost="to host")
-    runtime.cudaGetErrorString = lambda status: (ok, {2: b"out of memory", 35: b"CUDA driver version is insufficient"}[int(status)])
-    runtime.cudaGetDeviceCount = lambda: (ok, gpus) if gpus else (35, None)
-    runtime.cudaGetDeviceProperties = lambda ordinal: (ok, SimpleNamespace(name=b"Fake GPU\0\0", major=8, minor=6))
-    runtime.cudaDriverGetVersion = lambda: (ok, 12040)
-    runtime.cudaGetDevice, runtime.cudaSetDevice = lambda: (ok, runtime.device), set_device
-    runtime.cudaMalloc, runtime.cudaFree = malloc, lambda address: (address and memory.give(address), (ok,))[1]
-    runtime.cudaHostAlloc = lambda size, flags: (ok, memory.take(size, "pinned"))
-    runtime.cudaFreeHost = lambda address: (memory.give(address, "pinned"), (ok,))[1]
-    runtime.cudaMemGetInfo = lambda: (ok, memory.limit - memory.used, memory.limit)
-    runtime.cudaStreamCreateWithFlags = runtime.cudaEventCreateWithFlags = lambda flags: (ok, 4711)
-    runtime.cudaMemcpyAsync, runtime.cudaEventElapsedTime = memcpy, lambda a, b: (ok, 1500.0)
-    for name in ("cudaGetLastError", "cudaStreamSynchronize", "cudaStreamDestroy", "cudaEventRecord", "cudaEventSynchronize",
-                 "cudaEventDestroy"):
-        setattr(runtime, name, done)
-    return runtime

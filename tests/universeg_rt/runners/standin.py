@@ -5,12 +5,11 @@ from __future__ import annotations
 
 import itertools
 import threading
-import time
 
 import numpy as np
 
 from universeg_rt.errors import RunnerError
-from universeg_rt.runners.gpu.cuda.device import Device, Event, Graph, OutOfDeviceMemory, Stream
+from universeg_rt.runners.gpu.cuda.device import Device, Graph, OutOfDeviceMemory, Stream
 
 
 class StandInStream(Stream):
@@ -36,14 +35,6 @@ class StandInGraph(Graph):
         self.device.count("launch")
         for each in self.work:
             stream.put(each)
-
-
-class StandInEvent(Event):
-    def record(self, stream: StandInStream) -> None:
-        stream.put(lambda: setattr(self, "at", time.perf_counter()))
-
-    def seconds_since(self, earlier: "StandInEvent") -> float:
-        return self.at - earlier.at
 
 
 class StandIn(Device):
@@ -78,9 +69,6 @@ class StandIn(Device):
         handle = next(self._numbers) << 4
         stream = self.streams[handle] = StandInStream(handle, self)
         return stream
-
-    def event(self) -> StandInEvent:
-        return StandInEvent()
 
     def capture(self, stream: StandInStream, enqueue) -> StandInGraph:
         self.count("capture")

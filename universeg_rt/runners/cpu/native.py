@@ -12,6 +12,7 @@ import numpy as np
 from ...bundle.bundle import Bundle
 from ...errors import BundleError, InputError, RunnerError
 from ...bundle.model_bytes import ModelBytes
+from ...precision import PRECISIONS
 from ...spec import NetworkSpec
 from ..base import Runner
 from ..options import Options
@@ -19,7 +20,7 @@ from .native_weights import TABLE, read_weights
 from .threads import cores
 
 INSTRUCTIONS = ("avx512", "avx2", "plain")
-PRECISIONS = ("fp32", "int8")
+NATIVE = tuple(name for name, precision in PRECISIONS.items() if precision.is_native)
 
 
 class NativeRunner(Runner):
@@ -49,22 +50,23 @@ class NativeRunner(Runner):
         self._native, self._spec = _native, spec
         arrays = read_weights(weights, spec)
         try:
-            self._network = _native.Network(arrays, list(spec.encoder_features), list(spec.decoder_features),
-                                            spec.negative_slope, instructions, self.threads)
+            self._network = _native.Network(arrays, places(spec), spec.negative_slope, instructions, self.threads)
+        except ValueError as error:
+            raise RunnerError(f"the native runner cannot run this network ({error}); use runner='onnxruntime'") from None
         except MemoryError:
             raise RunnerError("not enough memory for the network; give this process more, or take fewer threads") from None
         if self._network.threads < self.threads:
             self.notes = (f"{self._network.threads} of {self.threads} threads: this process can start no more",)
         self.precision = "int8" if TABLE in arrays else "fp32"
-        self._share_in_int8 = _share_in_int8(arrays, len(spec.encoder_features))
+        self._share_in_int8 = _share_in_int8(arrays, spec)
         self._weight_bytes = sum(array.nbytes for array in arrays.values())
         self.device = f"CPU, {self._network.instructions}"
 
     @classmethod
     def open(cls, bundle: Bundle, precision: str, options: Options) -> NativeRunner:
         precision = "fp32" if precision == "auto" else precision
-        if precision not in PRECISIONS:
-            raise RunnerError(f"the native runner runs {' and '.join(PRECISIONS)}, not {precision}; use runner='onnxruntime' for that")
+        if precision not in NATIVE:
+            raise RunnerError(f"the native runner runs {' and '.join(NATIVE)}, not {precision}; use runner='onnxruntime' for that")
         try:
             bundle.model(precision, "native")
         except BundleError as error:  # others run such a bundle
@@ -110,6 +112,10 @@ def _native_part() -> ModuleType:
         raise RunnerError(
             f"the native runner is not built here ({error}); reinstall universeg_rt where there is a C++ compiler, or use "
             "runner='onnxruntime'", short="not built here") from None
+def places(spec: NetworkSpec) -> list[tuple]:
+    """Each block's place in the network, as the native part takes it."""
+    return [(b.features, b.query_channels, b.support_channels, b.level, [edge.block for edge in b.sources], b.is_halved)
+            for b in spec.blocks()]
 
 
 @contextmanager
@@ -121,10 +127,11 @@ def _memory_for_support() -> Iterator[None]:
         raise RunnerError("not enough memory for this support; take fewer entries, smaller images or fewer threads") from None
 
 
-def _share_in_int8(arrays: dict[str, np.ndarray], encoders: int) -> float:
+def _share_in_int8(arrays: dict[str, np.ndarray], spec: NetworkSpec) -> float:
     """Of the bytes that are kept of each entry (the encoder blocks' outputs, but for the first), in float32, those held in int8."""
     held = arrays.get(TABLE)
     if held is None:
         return 0.0
-    pixels = 0.25 ** np.arange(1, encoders)
-    return float((pixels * held[1:encoders, 0]).sum() / pixels.sum())
+    kept = [block for block in spec.blocks() if not (block.is_first or block.is_decoder)]
+    pixels = np.array([0.25**block.level for block in kept])
+    return float((pixels * held[[block.index for block in kept], 0]).sum() / pixels.sum())

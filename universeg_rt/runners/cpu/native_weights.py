@@ -80,10 +80,10 @@ def _shapes(spec: NetworkSpec) -> dict[str, tuple[int, ...]]:
     for i, block in enumerate(blocks):
         inputs = {"cross": block.query_channels + block.support_channels, "target": block.features, "support": block.features}
         for part, channels in inputs.items():
-            if part != "support" or i < len(blocks) - 1:  # nothing reads the entries of the last block
+            if part != "support" or not block.is_last:  # nothing reads its entries
                 shapes[f"{i}.{part}.weight"] = (block.features, channels, 3, 3)
                 shapes[f"{i}.{part}.bias"] = (block.features,)
-    shapes[FIRST] = (9, 2, 5, 5, blocks[0].features)
+    shapes[FIRST] = (9, blocks[0].support_channels, 5, 5, blocks[0].features)
     shapes["head.weight"], shapes["head.bias"] = (blocks[-1].features,), (1,)
     return shapes
 

@@ -15,6 +15,7 @@ from ...bundle.bundle import Bundle
 from ...errors import RunnerError
 from .identity import has_driver
 from ...bundle.model_bytes import ModelBytes
+from ...precision import PRECISIONS
 from ..base import Runner
 from .cuda.device import _ordinal
 from ..options import Options
@@ -149,7 +150,7 @@ class OnnxRuntimeCuda(Runner):
     def peak_bytes(self, support_size: int, members: int, height: int, width: int) -> int:
         # Of the GPU, counted, not measured: the CUDA context and libraries; the support; what is prepared of it; and in the
         # first block its sum with the query term, its activation and the pooled maps.
-        itemsize = 2 if self.precision == "fp16" else 4
+        itemsize = np.dtype(PRECISIONS[self.precision].dtype).itemsize
         full_map = self._features * height * width * itemsize
         each = 2 * height * width * 4 + 3.5 * full_map
         return int(6e8 + 2 * self.model_bytes + members * (support_size * each + 16 * full_map))

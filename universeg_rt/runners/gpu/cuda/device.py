@@ -1,7 +1,6 @@
-"""Device memory, streams and graphs behind one small interface, so that a runner knows neither pycuda nor cuda-python.
+"""Device memory, streams and graphs behind one small interface, which pycuda.py implements and tests stand in for.
 
-`open_device()` takes the library that is installed (pycuda first); UNIVERSEG_RT_DEVICE_LIBRARY=cuda-python or an
-argument chooses. Both work in the device's primary context, the one that PyTorch, ONNX Runtime and TensorRT use too.
+It works in the device's primary context, the one that PyTorch, ONNX Runtime and TensorRT use too.
 """
 
 from __future__ import annotations
@@ -20,14 +19,9 @@ import numpy as np
 from ....environment import said, variable
 from ....errors import InputError, RunnerError
 
-# name -> (module whose presence says that it is installed, module here, class, command that installs it).
-LIBRARIES = {
-    "pycuda": ("pycuda", "pycuda", "PyCuda",
-               "pip install pycuda (it compiles, and wants curand.h: pip install nvidia-curand and put its include folder on "
-               "CPATH, or build it with CUDA_ENABLE_CURAND=False in siteconf.py)"),
-    "cuda-python": ("cuda", "cuda_python", "CudaPython", "pip install cuda-python"),
-}
-CHOICE, ORDINAL = variable("device_library"), variable("device")
+CURE = ("pip install pycuda (it compiles, and wants curand.h: pip install nvidia-curand and put its include folder on CPATH, or "
+        "build it with CUDA_ENABLE_CURAND=False in siteconf.py)")
+ORDINAL = variable("device")
 
 
 class OutOfDeviceMemory(Exception):
@@ -56,17 +50,6 @@ class Stream(ABC):
         """Wait for all of it; RunnerError where some of it failed."""
 
 
-class Event(ABC):
-    """A point in a stream."""
-
-    @abstractmethod
-    def record(self, stream: Stream) -> None: ...
-
-    @abstractmethod
-    def seconds_since(self, earlier: Event) -> float:
-        """Waits for this event; both must have been recorded."""
-
-
 class Graph(ABC):
     """Work captured from a stream, launched again as one."""
 
@@ -75,9 +58,9 @@ class Graph(ABC):
 
 
 class Device(ABC):
-    """One GPU through one library. Every method may be called from any thread.
+    """One GPU. Every method may be called from any thread.
 
-    library: of LIBRARIES. name: the GPU's. compute_capability: as "9.0". driver: the CUDA version of the driver, as "13.0".
+    library: by which it is reached. name: the GPU's. compute_capability: as "9.0". driver: the CUDA version of the driver, as "13.0".
     """
 
     library: str = ""
@@ -167,9 +150,6 @@ class Device(ABC):
     def stream(self) -> Stream: ...
 
     @abstractmethod
-    def event(self) -> Event: ...
-
-    @abstractmethod
     def capture(self, stream: Stream, enqueue: Callable[[], None]) -> Graph:
         """What `enqueue` puts on the stream, as a graph; it is not run. RunnerError, with the reason, where it cannot be."""
 
@@ -198,52 +178,33 @@ class Device(ABC):
     def _download(self, array: np.ndarray, buffer: Buffer, stream: Stream) -> None: ...
 
 
-_opened: dict[tuple[str, int], Device] = {}
+_opened: dict[int, Device] = {}
 _lock = Lock()
 
 
-def open_device(library: str | None = None, ordinal: int | None = None) -> Device:
-    """The GPU number `ordinal` through `library`, opened once a process.
+def open_device(ordinal: int | None = None) -> Device:
+    """The GPU number `ordinal`, opened once a process.
 
-    library: of LIBRARIES; None takes UNIVERSEG_RT_DEVICE_LIBRARY, else the first that is installed and starts.
-    ordinal: as CUDA counts; None takes UNIVERSEG_RT_DEVICE, else 0. InputError for an unknown library or a bad number,
-    RunnerError where neither library starts: it names what to install, or what the driver said.
+    ordinal: as CUDA counts; None takes UNIVERSEG_RT_DEVICE, else 0. InputError for a bad number, RunnerError where pycuda is
+    not installed or does not start: it names what to install, or what the driver said.
     """
-    wanted = library or said("device_library")
-    if wanted is not None and wanted not in LIBRARIES:
-        raise InputError(f"the device library is {wanted!r}; accepted: {', '.join(LIBRARIES)} (argument or {CHOICE})")
     number = _ordinal(ordinal)
-    names = [wanted] if wanted else [name for name in LIBRARIES if importlib.util.find_spec(LIBRARIES[name][0])]
-    if not names:
-        cures = "; or ".join(cure for *_, cure in LIBRARIES.values())
-        raise RunnerError(f"neither pycuda nor cuda-python is installed, and one of them must manage GPU memory: {cures}",
-                          short="neither pycuda nor cuda-python is installed")
-    failures = []
-    for name in names:
-        with _lock:
-            if (name, number) not in _opened:
-                try:
-                    _opened[name, number] = _open(name, number)
-                except RunnerError as error:
-                    failures.append(error)
-                    continue
-            return _opened[name, number]
-    if len(failures) == 1:
-        raise failures[0]
-    raise RunnerError("; ".join(str(error) for error in failures), short=failures[0].short)
+    with _lock:
+        if number not in _opened:
+            _opened[number] = _open(number)
+        return _opened[number]
 
 
-def _open(name: str, ordinal: int) -> Device:
-    package, module, cls, cure = LIBRARIES[name]
-    if importlib.util.find_spec(package) is None:
-        raise RunnerError(f"{name} is not installed: {cure}", short=f"{name} is not installed")
+def _open(ordinal: int) -> Device:
+    if importlib.util.find_spec("pycuda") is None:
+        raise RunnerError(f"pycuda is not installed, which manages GPU memory: {CURE}", short="pycuda is not installed")
     try:
-        return getattr(import_module(f".{module}", __package__), cls)(ordinal)
+        return import_module(".pycuda", __package__).PyCuda(ordinal)
     except ImportError as error:
-        short = "no NVIDIA driver" if "libcuda" in str(error) else f"{name} cannot be loaded"
+        short = "no NVIDIA driver" if "libcuda" in str(error) else "pycuda cannot be loaded"
         raise RunnerError(
-            f"{name} is installed and cannot be loaded ({error}); it needs the NVIDIA driver (libcuda.so.1) and a CUDA "
-            f"version that fits: {cure}", short=short) from None
+            f"pycuda is installed and cannot be loaded ({error}); it needs the NVIDIA driver (libcuda.so.1) and a CUDA "
+            f"version that fits: {CURE}", short=short) from None
 
 
 def _ordinal(given: int | None) -> int:

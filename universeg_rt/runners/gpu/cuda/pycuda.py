@@ -11,7 +11,7 @@ import pycuda.driver as cuda
 
 from ....errors import RunnerError
 from . import graph as cuda_graph
-from .device import Buffer, Device, Event, Graph, OutOfDeviceMemory, Stream
+from .device import Buffer, Device, Graph, OutOfDeviceMemory, Stream
 
 NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING: does not wait for the default stream, which other libraries use
 
@@ -57,10 +57,6 @@ class PyCuda(Device):
         with self.current(), _named("a stream"):
             return _Stream(cuda.Stream(NON_BLOCKING), self)
 
-    def event(self) -> Event:
-        with self.current(), _named("an event"):
-            return _Event(cuda.Event(), self)
-
     def capture(self, stream: Stream, enqueue: Callable[[], None]) -> Graph:
         return cuda_graph.capture(self, stream, enqueue)
 
@@ -98,21 +94,6 @@ class _Stream(Stream):
     def synchronize(self) -> None:
         with self._device.current(), _named("work on the device"):
             self.held[0].synchronize()
-
-
-class _Event(Event):
-    def __init__(self, value: cuda.Event, device: PyCuda) -> None:
-        self.held, self._device = [value], device
-        weakref.finalize(self, device.drop, self.held).atexit = False
-
-    def record(self, stream: _Stream) -> None:
-        with self._device.current(), _named("an event"):
-            self.held[0].record(stream.held[0])
-
-    def seconds_since(self, earlier: _Event) -> float:
-        with self._device.current(), _named("an event"):
-            self.held[0].synchronize()
-            return earlier.held[0].time_till(self.held[0]) / 1e3
 
 
 @contextmanager

@@ -61,20 +61,20 @@ class TensorRT(Runner):
 
     @classmethod
     def open(cls, bundle: Bundle, precision: str, options: Options) -> TensorRT:
-        """Of the options, device, device_library and plugin have an effect here. Runs the smallest shapes once, so
+        """Of the options, device and plugin have an effect here. Runs the smallest shapes once, so
         that the first request finds all loaded."""
         trt = cls._import()
         if not any(e.fingerprint.builder == cls.name for e in bundle.manifest.engines):
             raise RunnerError(f"{bundle.path} holds no {cls.name} engine; build one on this machine with universeg-export "
                               f"--engine {cls.name}", short="no engine in the bundle")
-        device = open_device(options.device_library, options.device)
+        device = open_device(options.device)
         precision, plans = choose(bundle, cls.name, precision, trt, device, options.plugins)
         return cls.start(bundle, plans, precision, trt, device)
 
     @classmethod
     def check_here(cls, options: Options) -> None:
         cls._import()
-        open_device(options.device_library, options.device)
+        open_device(options.device)
 
     @classmethod
     def start(cls, bundle: Bundle, plans: Sequence[Plans], precision: str, trt: ModuleType, device: Device, *,

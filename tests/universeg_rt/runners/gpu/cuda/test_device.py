@@ -1,4 +1,4 @@
-"""The device-memory interface over stand-ins of both libraries, the choice between them, and CUDA graphs by the driver."""
+"""The device-memory interface over a stand-in of pycuda, and CUDA graphs by the driver."""
 
 from __future__ import annotations
 
@@ -19,42 +19,32 @@ from universeg_rt.runners.gpu.cuda import graph as cuda_graph, device
 from ... import fake_cuda
 from ...standin import StandIn
 
-LIBRARIES = ("pycuda", "cuda-python")
-
 
 @pytest.fixture
 def opener(monkeypatch):
-    """open(library, ...) -> (device, memory) with the library's stand-in in the place of the real one."""
+    """open(...) -> (device, memory) with pycuda's stand-in in the place of the real one."""
 
-    def open_it(library: str, limit: int = 1 << 20, gpus: int = 1):
-        memory = fake_cuda.Memory(limit)
-        package = types.ModuleType("pycuda" if library == "pycuda" else "cuda")
+    def open_it(limit: int = 1 << 20, gpus: int = 1):
+        memory, package = fake_cuda.Memory(limit), types.ModuleType("pycuda")
         package.__path__ = []
         package.__spec__ = importlib.util.spec_from_loader(package.__name__, loader=None)
-        monkeypatch.setitem(sys.modules, package.__name__, package)
-        if library == "pycuda":
-            package.driver = fake_cuda.pycuda_driver(memory, gpus)
-            monkeypatch.setitem(sys.modules, "pycuda.driver", package.driver)
-        else:
-            bindings = types.ModuleType("cuda.bindings")
-            bindings.runtime = fake_cuda.cuda_runtime(memory, gpus)
-            monkeypatch.setitem(sys.modules, "cuda.bindings", bindings)
-            monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", bindings.runtime)
-        module = f"universeg_rt.runners.gpu.cuda.{device.LIBRARIES[library][1]}"
+        package.driver = fake_cuda.pycuda_driver(memory, gpus)
+        monkeypatch.setitem(sys.modules, "pycuda", package)
+        monkeypatch.setitem(sys.modules, "pycuda.driver", package.driver)
+        module = f"{device.__package__}.pycuda"
         monkeypatch.delitem(sys.modules, module, raising=False)
         monkeypatch.setattr(device, "_opened", {})
         try:
-            return device.open_device(library, 0), memory
+            return device.open_device(0), memory
         finally:
             sys.modules.pop(module, None)
 
     return open_it
 
 
-@pytest.mark.parametrize("library", LIBRARIES)
-def test_memory_copies_streams_and_events(opener, library):
-    gpu, memory = opener(library)
-    assert (gpu.library, gpu.name, gpu.compute_capability, gpu.driver) == (library, "Fake GPU", "8.6", "12.4")
+def test_memory_copies_and_streams(opener):
+    gpu, memory = opener()
+    assert (gpu.library, gpu.name, gpu.compute_capability, gpu.driver) == ("pycuda", "Fake GPU", "8.6", "12.4")
     stream, values = gpu.stream(), gpu.pinned((3, 5), np.float32)
     assert stream.handle == 4711
     values[...] = np.arange(15).reshape(3, 5)
@@ -65,28 +55,23 @@ def test_memory_copies_streams_and_events(opener, library):
     gpu.download(back, buffer, stream)
     stream.synchronize()
     assert np.array_equal(back, values)
-    first, second = gpu.event(), gpu.event()
-    first.record(stream), second.record(stream)
-    assert second.seconds_since(first) == 1.5
     buffer.free()
     buffer.free()  # a second time does nothing
     assert not memory.blocks
     again = gpu.allocate(8, "more")
     part = values[1:]
-    del again, values, stream, first, second
+    del again, values, stream
     gc.collect()
     assert not memory.blocks and memory.pinned  # a view still holds the pages
     assert part[0, 0] == 5
     del part
     gc.collect()
     assert not memory.pinned
-    if library == "pycuda":
-        assert memory.pushed == 0
+    assert memory.pushed == 0
 
 
-@pytest.mark.parametrize("library", LIBRARIES)
-def test_no_memory_left_says_how_much_is_needed_and_free(opener, library):
-    gpu, memory = opener(library, limit=3_000_000)
+def test_no_memory_left_says_how_much_is_needed_and_free(opener):
+    gpu, memory = opener(limit=3_000_000)
     kept = gpu.allocate(1_000_000, "a")
     with pytest.raises(RunnerError, match=r"no GPU memory left: the support needs 2.5 MB, 2.0 MB of 3.0 MB are free on Fake GPU; use") \
             as caught:
@@ -95,18 +80,16 @@ def test_no_memory_left_says_how_much_is_needed_and_free(opener, library):
     assert gpu.allocate(2_000_000, "what fits") and kept and memory.limit == 3_000_000
 
 
-@pytest.mark.parametrize("library", LIBRARIES)
-def test_a_machine_without_a_gpu_is_told_so(opener, library):
+def test_a_machine_without_a_gpu_is_told_so(opener):
     with pytest.raises(RunnerError, match="CUDA sees no GPU .*; install the NVIDIA driver") as caught:
-        opener(library, gpus=0)
+        opener(gpus=0)
     assert caught.value.short == "no NVIDIA GPU or driver"
 
 
-@pytest.mark.parametrize("library", LIBRARIES)
-def test_a_gpu_that_is_not_there(opener, library):
-    opener(library)
+def test_a_gpu_that_is_not_there(opener):
+    opener()
     with pytest.raises(RunnerError, match="there is no GPU number 3; CUDA sees 1"):
-        device.open_device(library, 3)
+        device.open_device(3)
 
 
 def test_copies_that_do_not_fit_are_refused():
@@ -129,57 +112,33 @@ def test_the_context_is_entered_once_however_deep():
     assert gpu.calls["enter"] == 2
 
 
-# The choice ---------------------------------------------------------------------------------------------------------
+# The library --------------------------------------------------------------------------------------------------------
 
 
-def test_neither_library_names_both_cures(monkeypatch):
-    monkeypatch.setattr(device.importlib.util, "find_spec", lambda name: None)
-    monkeypatch.delenv(device.CHOICE, raising=False)
-    with pytest.raises(RunnerError, match="neither pycuda nor cuda-python is installed.*pip install pycuda.*curand.h.*pip install "
-                                          "nvidia-curand.*pip install cuda-python") as caught:
-        device.open_device()
-    assert caught.value.short == "neither pycuda nor cuda-python is installed"
-    with pytest.raises(RunnerError, match="^pycuda is not installed: pip install pycuda"):
-        device.open_device("pycuda")
-
-
-def test_the_users_choice_comes_first(monkeypatch):
+def test_without_pycuda_the_cure_is_named(monkeypatch):
     monkeypatch.setattr(device, "_opened", {})
-    monkeypatch.setattr(device.importlib.util, "find_spec", lambda name: object())
-    monkeypatch.setattr(device, "_open", lambda name, ordinal: (name, ordinal))
-    monkeypatch.delenv(device.CHOICE, raising=False)
-    assert device.open_device() == ("pycuda", 0)
-    monkeypatch.setenv(device.CHOICE, "cuda-python")
-    monkeypatch.setenv(device.ORDINAL, "1")
-    assert device.open_device() == ("cuda-python", 1) and device.open_device("pycuda", 0) == ("pycuda", 0)
-    monkeypatch.setenv(device.CHOICE, "cupy")
-    with pytest.raises(InputError, match="the device library is 'cupy'; accepted: pycuda, cuda-python"):
+    monkeypatch.setattr(device.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(RunnerError, match="^pycuda is not installed.*pip install pycuda.*curand.h.*pip install nvidia-curand") as caught:
         device.open_device()
+    assert caught.value.short == "pycuda is not installed"
+
+
+def test_the_users_gpu_is_taken_and_opened_once(monkeypatch):
+    opened = []
+    monkeypatch.setattr(device, "_opened", {})
+    monkeypatch.setattr(device, "_open", lambda ordinal: opened.append(ordinal) or ordinal)
+    monkeypatch.delenv(device.ORDINAL, raising=False)
+    assert device.open_device() == 0
+    monkeypatch.setenv(device.ORDINAL, "1")
+    assert device.open_device() == 1 and device.open_device(0) == 0 and device.open_device(1) == 1
+    assert opened == [0, 1]
     monkeypatch.setenv(device.ORDINAL, "first")
     with pytest.raises(InputError, match="the GPU's number is 'first'"):
-        device.open_device("pycuda")
-
-
-def test_where_one_library_is_broken_the_other_is_taken(monkeypatch):
-    monkeypatch.setattr(device, "_opened", {})
-    monkeypatch.setattr(device.importlib.util, "find_spec", lambda name: object())
-    monkeypatch.delenv(device.CHOICE, raising=False)
-    broken = {"pycuda"}
-
-    def open_it(name, ordinal):
-        if name in broken:
-            raise RunnerError(f"{name} is broken", short="broken")
-        return name
-
-    monkeypatch.setattr(device, "_open", open_it)
-    assert device.open_device() == "cuda-python"
-    broken.add("cuda-python")
-    monkeypatch.setattr(device, "_opened", {})
-    with pytest.raises(RunnerError, match="pycuda is broken; cuda-python is broken"):
         device.open_device()
 
 
 def test_a_library_that_cannot_be_loaded_names_the_driver(monkeypatch):
+    monkeypatch.setattr(device, "_opened", {})
     monkeypatch.setattr(device.importlib.util, "find_spec", lambda name: object())
 
     def missing(name, package):
@@ -187,18 +146,8 @@ def test_a_library_that_cannot_be_loaded_names_the_driver(monkeypatch):
 
     monkeypatch.setattr(device, "import_module", missing)
     with pytest.raises(RunnerError, match="pycuda is installed and cannot be loaded .libcuda.so.1.*NVIDIA driver") as caught:
-        device.open_device("pycuda")
+        device.open_device()
     assert caught.value.short == "no NVIDIA driver"
-
-
-def test_the_real_cuda_python_on_this_machine():
-    pytest.importorskip("cuda.bindings.runtime", reason="cuda-python is not installed (pip install cuda-bindings)")
-    try:
-        gpu = device.open_device("cuda-python")
-    except RunnerError as error:
-        assert "CUDA sees no GPU" in str(error)
-    else:
-        assert gpu.name and gpu.memory()[1] > 0
 
 
 # Graphs -------------------------------------------------------------------------------------------------------------

@@ -1,0 +1,25 @@
+"""The precisions that a bundle's models come in: what each means, once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Precision:
+    """dtype: of weights and maps in a graph. is_quantised: whether convolutions are int8 between them. is_native: whether the
+    native CPU runner has weights of it."""
+
+    dtype: type
+    is_quantised: bool = False
+    is_native: bool = True
+
+
+# In the order in which they are exported; float32 is in every bundle.
+PRECISIONS = {
+    "fp32": Precision(np.float32),
+    "fp16": Precision(np.float16, is_native=False),
+    "int8": Precision(np.float32, is_quantised=True),
+}
