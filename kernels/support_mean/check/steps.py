@@ -49,7 +49,7 @@ class Report:
             verdict = {True: "passed", False: "FAILED", None: "skipped"}[entry["passed"]]
             self.say(f"{name}: {verdict} in {entry['seconds']:.1f} s" + (f" ({entry['why']})" if entry.get("why") else ""))
             self.write()
-            if name in needed and entry["passed"] is False:
+            if name in needed and entry["passed"] is False and began <= self.started + time_limit:
                 break
         return all(entry["passed"] is not False for entry in results.values()) and len(results) == len(steps)
 
