@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from universeg_rt import Bundle, RunnerError, Segmenter
-from universeg_rt.segmenter import _Placed
+from universeg_rt.task import _Placed
 from universeg_rt.benchmarks.harness.case import Case
 from universeg_rt.imaging.preprocess import Placement
 from universeg_rt.runners import RUNNERS, open_runner
