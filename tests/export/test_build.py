@@ -166,7 +166,7 @@ def test_the_command(tmp_path, quick_gate, capsys):
 
 @pytest.mark.parametrize("arguments, message", [
     ([], "give --checkpoint and --output"),
-    (["--checkpoint", "absent.pt", "--output", "o"], "no checkpoint at absent.pt"),
+    (["--checkpoint", "absent.pt", "--output", "o"], "absent.pt does not exist"),
     (["--checkpoint", "x", "--output", "o", "--spec", "v9"], "neither one of v1, paper nor a file"),
 ])
 def test_errors_of_the_command_are_one_line(arguments, message, capsys):

@@ -58,7 +58,7 @@ def test_asked_to_stop_it_saves_and_ends_well(kit, tmp_path):
 
 def test_the_script_for_short_loans_goes_on_from_what_it_left(kit, tmp_path, training_folder):
     kit.write_run(tmp_path)
-    script, environment = training_folder / "train_for.sh", {**os.environ, "PYTHON": sys.executable}
+    script, environment = training_folder / "run" / "train_for.sh", {**os.environ, "PYTHON": sys.executable}
     for previous, output in (("", "first"), ("first", "second")):
         done = subprocess.run(
             ["bash", script, "1", tmp_path / "run.yaml", tmp_path / output, tmp_path / previous if previous else "",
@@ -86,7 +86,7 @@ def test_the_script_runs_on_a_bare_checkout_and_stops_at_its_time(kit, tmp_path,
     python.write_text(f"#!/bin/sh\nexec {sys.executable} {tmp_path / 'bare.py'} \"$@\"\n")
     python.chmod(0o755)
     done = subprocess.run(
-        ["bash", training_folder / "train_for.sh", "0.4", tmp_path / "run.yaml", tmp_path / "out", "", "--threads", "1", "--no-progress"],
+        ["bash", training_folder / "run" / "train_for.sh", "0.4", tmp_path / "run.yaml", tmp_path / "out", "", "--threads", "1", "--no-progress"],
         env={**os.environ, "PYTHON": str(python)}, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     subprocess.run("cat out/run.tar.part* | tar -x", shell=True, check=True, cwd=tmp_path)
@@ -110,7 +110,7 @@ def test_a_signal_to_the_whole_group_saves_too(kit, tmp_path):
 
 def test_a_run_that_fails_leaves_what_it_had(kit, tmp_path, training_folder):
     kit.write_run(tmp_path)
-    script, environment = training_folder / "train_for.sh", {**os.environ, "PYTHON": sys.executable}
+    script, environment = training_folder / "run" / "train_for.sh", {**os.environ, "PYTHON": sys.executable}
     call = ["bash", script, "1", tmp_path / "run.yaml", tmp_path / "first", "", "--stop-after", "2", "--threads", "1", "--no-progress"]
     assert subprocess.run(call, env=environment, capture_output=True).returncode == 0
     call[4], call[5] = tmp_path / "second", tmp_path / "first"
