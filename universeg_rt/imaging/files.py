@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -139,17 +139,17 @@ def _indices(path: Path, picture: Any) -> np.ndarray:
     return indices
 
 
-def named_images(folder: str | os.PathLike[str], without: Path | None = None) -> dict[str, Path]:
+def named_images(folder: str | os.PathLike[str]) -> dict[str, Path]:
     """All image files in a folder and its subfolders, by their path in it without the ending (`p1/001`), sorted by it.
 
-    without: a folder that is left out. Hidden files and folders are left out too. InputError where there is none, where two differ
-    by their ending alone, or a folder cannot be read.
+    Hidden files and folders are left out. InputError where there is none, where two differ by their ending alone, or a
+    folder cannot be read.
     """
     folder = path_of(folder)
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder")
     files: dict[str, Path] = {}
-    for file in sorted(_walk(folder, without)):
+    for file in image_files(folder):
         add_named(files, file.relative_to(folder).with_suffix("").as_posix(), file)
     if not files:
         raise InputError(f"{folder} holds no images; accepted: {', '.join(SUFFIXES)}")
@@ -163,13 +163,26 @@ def add_named(files: dict[str, Path], name: str, file: Path) -> None:
     files[name] = file
 
 
-def _walk(folder: Path, without: Path | None) -> Iterator[Path]:
+def image_files(
+    folder: Path, leave_out: Callable[[Path], bool] | None = None, other: Callable[[Path], object] | None = None
+) -> list[Path]:
+    """All image files in a folder and its subfolders, sorted; hidden ones are left out.
+
+    leave_out: says of a subfolder whether it is left out. other: is called with each file of a kind that is not read.
+    InputError where a folder cannot be read.
+    """
     def refuse(error: OSError) -> None:
         raise InputError(f"{error.filename} cannot be read ({reason(error)}); give a folder that can be") from None
 
+    found = []
     for root, folders, names in os.walk(folder, onerror=refuse):
-        folders[:] = [f for f in folders if not f.startswith(".") and (without is None or (Path(root) / f).resolve() != without.resolve())]
-        yield from (Path(root) / n for n in names if not n.startswith(".") and Path(n).suffix.lower() in SUFFIXES)
+        folders[:] = [f for f in folders if not f.startswith(".") and not (leave_out and leave_out(Path(root) / f))]
+        for file in (Path(root) / name for name in names if not name.startswith(".")):
+            if file.suffix.lower() in SUFFIXES:
+                found.append(file)
+            elif other is not None:
+                other(file)
+    return sorted(found)
 
 
 def write_mask(path: str | os.PathLike[str], mask: np.ndarray) -> None:

@@ -10,7 +10,7 @@ import pytest
 from PIL import EpsImagePlugin, Image
 
 from universeg_rt import InputError, SupportSet
-from universeg_rt.imaging.files import named_images, read_image, read_label
+from universeg_rt.imaging.files import image_files, named_images, read_image, read_label
 from universeg_rt.imaging.preprocess import MAX_PIXELS
 
 from ...conftest import discs
@@ -198,4 +198,8 @@ def test_hidden_files_and_a_folder_of_results_are_left_out(tmp_path):
     for name in ("a.png", "b/c.png", ".d/e.png", ".f.png", "out/masks/a.png", "notes.txt"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
-    assert list(named_images(tmp_path, without=tmp_path / "out")) == ["a", "b/c"]
+    others = []
+    found = image_files(tmp_path, lambda folder: folder.name == "out", others.append)
+    assert [str(file.relative_to(tmp_path)) for file in found] == ["a.png", "b/c.png"]
+    assert others == [tmp_path / "notes.txt"]
+    assert list(named_images(tmp_path)) == ["a", "b/c", "out/masks/a"]
