@@ -8,16 +8,20 @@ import os
 from pathlib import Path
 
 import numpy as np
-import torch
-from torch import Tensor
-from torch.nn import functional as F
-from universeg_rt.runners.cpu.threads import check_threads
-from universeg_rt.training.episodes.fields import harden
-from universeg_rt.training.network.reference import UniverSeg
-from universeg_rt.training.tasks.tasks import Task
 
-from universeg_rt.cli.common import run_command
+from universeg_rt.cli.common import importing, run_command
 from universeg_rt.errors import InputError
+from universeg_rt.runners.cpu.threads import check_threads
+
+PROGRAM = "python -m universeg_rt.training.run.validate"
+
+with importing(__name__, PROGRAM):
+    import torch
+    from torch import Tensor
+    from torch.nn import functional as F
+    from universeg_rt.training.episodes.fields import harden
+    from universeg_rt.training.network.reference import UniverSeg
+    from universeg_rt.training.tasks.tasks import Task
 
 MOST = 4096  # of each count that the command is given
 
@@ -68,7 +72,7 @@ def resize(task: Task, size: int, device: torch.device | str = "cpu") -> tuple[T
 
 def main(arguments: list[str] | None = None) -> int:
     """Print one row a task: Dice, its standard error over the queries, and how many there were; status 1 for an error."""
-    parser = argparse.ArgumentParser(prog="python -m universeg_rt.training.run.validate", description=main.__doc__)
+    parser = argparse.ArgumentParser(prog=PROGRAM, description=main.__doc__)
     parser.add_argument("weights", type=Path, help="a .safetensors file")
     parser.add_argument("datasets", nargs="+", help="YAML files of data sets")
     parser.add_argument("--data-root", default=os.environ.get("UNIVERSEG_RT_DATA", ""))
