@@ -20,6 +20,7 @@ from ..storage.reading import path_of, reading, reason
 # Only these are ever handed a file: Pillow knows formats whose reader starts another program.
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".tif": "TIFF", ".tiff": "TIFF", ".bmp": "BMP"}
 SUFFIXES = (*FORMATS, ".npy")
+PHOTOMETRIC, WHITE_IS_ZERO = 262, 0  # a tag of TIFF, and its value
 COLOUR = ("RGB", "RGBA", "CMYK", "YCbCr", "LA", "PA", "P", "HSV", "LAB")
 
 
@@ -38,7 +39,7 @@ def read_image(path: str | os.PathLike[str], notes: list[str] | None = None) -> 
             notes.append("its transparency was not used")
         if picture.mode == "P" and "transparency" not in picture.info:
             picture = picture.convert("RGB")
-        return np.array(picture.convert("L") if picture.mode in COLOUR else picture)
+        return _grey(picture, notes)
 
 
 def read_label(path: str | os.PathLike[str], notes: list[str] | None = None) -> np.ndarray:
@@ -57,7 +58,20 @@ def read_label(path: str | os.PathLike[str], notes: list[str] | None = None) -> 
         if _is_transparent(picture):
             raise InputError(f"{path} is a label with transparent pixels, whose value is not clear; save it as grey without transparency, "
                              "0 for background and 255 for what is marked")
-        return np.array(picture.convert("L") if picture.mode in COLOUR else picture)
+        return _grey(picture, notes)
+
+
+def _grey(picture: Any, notes: list[str]) -> np.ndarray:
+    """(H,W) of a loaded picture. Where a TIFF says that 0 is white, Pillow inverts up to 8 bits; 16 are inverted here."""
+    if picture.mode in COLOUR:
+        return np.array(picture.convert("L"))
+    values = np.array(picture)
+    if picture.format == "TIFF" and picture.tag_v2.get(PHOTOMETRIC) == WHITE_IS_ZERO:
+        if values.dtype.kind == "u" and values.dtype.itemsize == 2:
+            return 65_535 - values
+        if values.dtype.kind == "f":
+            notes.append("its file says that 0 is white, which floats were not inverted for; invert them if they should be")
+    return values
 
 
 @contextmanager
