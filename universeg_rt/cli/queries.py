@@ -73,7 +73,8 @@ def stale_files(output: Path, written: Iterable[str]) -> int:
     """How many files lie in the folders of results that are not among those `written`, relative to `output`."""
     ours = {os.path.normpath(output / name) for name in written}
     found = (file for folder in FOLDERS.values() for file in (output / folder).rglob("*"))
-    return sum(file.is_file() and not file.name.startswith(".") and os.path.normpath(file) not in ours for file in found)
+    others = (file for file in found if os.path.normpath(file) not in ours)
+    return sum(file.is_file() and not file.name.startswith(".") for file in others)
 
 
 class _Own:
@@ -106,7 +107,8 @@ def _notes_on_others(others: Counter[str]) -> list[str]:
         return []
     kinds = ", ".join(f"{number} of {suffix}" for suffix, number in others.most_common(5))
     kinds += ", ..." if len(others) > 5 else ""
-    return [f"{count} file{'s' * (count > 1)} in --input of other kinds ignored ({kinds}); read are {', '.join(SUFFIXES)}"]
+    files = f"{count} file{'s' * (count > 1)}"
+    return [f"{files} in --input of other kinds ignored ({kinds}); read are {', '.join(SUFFIXES)}"]
 
 
 def _differ_by_ending(given: list[tuple[str, Path]]) -> bool:

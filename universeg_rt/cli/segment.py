@@ -96,6 +96,7 @@ def _main(args: argparse.Namespace) -> int:
         facts["with_truth"] = sum(query.truth_name in truths for query in queries.files.values())
     report = Report(args.output, _settings(args, task), facts, list(queries.files))
     earlier = report.earlier_rows() if args.resume else {}
+    earlier = {name: row for name, row in earlier.items() if "error" in row or _is_whole(row, "dice" in row)}
     _make_folders(args)
     report.start(earlier)
 
@@ -152,7 +153,7 @@ def _normalisation(args: argparse.Namespace) -> Normalisation:
 def _holds(row: dict[str, Any], hashes: dict[str, str], args: argparse.Namespace) -> bool:
     """Whether the row is whole, of files with these hashes, and what it names is there as it was written."""
     same = {key: row.get(key) for key in ("sha256", "truth_sha256") if key in row} == hashes
-    if not same or "error" in row or not _is_whole(row, args.truth is not None and "truth_sha256" in hashes):
+    if not same or "error" in row or not _is_whole(row, "truth_sha256" in hashes):
         return False
     try:
         return all(sha256_of(args.output / row[key]) == row[f"{key}_sha256"]
@@ -166,7 +167,7 @@ def _is_whole(row: dict[str, Any], scored: bool) -> bool:
     seconds, notes = row.get("seconds"), row.get("notes")
     numbers = [row.get(key) for key in (*NUMBERS, *["dice"] * scored)]
     numbers += list(seconds.values()) if isinstance(seconds, dict) and seconds else [None]
-    return (all(isinstance(number, (int, float)) for number in numbers) and isinstance(row.get("input"), str)
+    return (all(isinstance(number, (int, float)) and abs(number) < 1e18 for number in numbers) and isinstance(row.get("input"), str)
             and isinstance(notes, list) and all(isinstance(note, str) for note in notes))
 
 
@@ -280,8 +281,8 @@ def _print_notes(args: argparse.Namespace, queries: Queries, rows: list[dict[str
         print(f"{count} of {all_of_them} images have a true mask in {args.truth}{cure}")
     written = [row[key] for row in rows if "error" not in row for key in FOLDERS if key in row]
     if stale := stale_files(args.output, written):
-        print(f"other files in the folders of {args.output}: {stale}, of earlier runs, not of this one; remove them, or choose "
-              "an --output of its own for each run")
+        print(f"other files in the folders of {args.output}: {stale}, of earlier runs, not of this one; remove them, or "
+              "choose an --output of its own for each run")
     for note in queries.notes:
         say(f"universeg-segment: {note}")
 

@@ -62,7 +62,7 @@ def read_label(path: str | os.PathLike[str], notes: list[str] | None = None) -> 
 
 
 def _grey(picture: Any, notes: list[str]) -> np.ndarray:
-    """(H,W) of a loaded picture. Where a TIFF says that 0 is white, Pillow inverts up to 8 bits; 16 are inverted here."""
+    """(H,W) of a loaded picture. Where a TIFF says that 0 is white, Pillow inverts up to 8 bits, this 16."""
     if picture.mode in COLOUR:
         return np.array(picture.convert("L"))
     values = np.array(picture)
@@ -70,7 +70,7 @@ def _grey(picture: Any, notes: list[str]) -> np.ndarray:
         if values.dtype.kind == "u" and values.dtype.itemsize == 2:
             return 65_535 - values
         if values.dtype.kind == "f":
-            notes.append("its file says that 0 is white, which floats were not inverted for; invert them if they should be")
+            notes.append("its file says that 0 is white, which floats were not inverted for; invert them if it is so")
     return values
 
 

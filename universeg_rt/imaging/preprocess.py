@@ -15,7 +15,7 @@ ASPECTS = ("stretch", "pad")
 MAX_PIXELS = 2**27  # of an image: what is made of it on the way takes up to 2 GB
 SEEN = 1e-6  # contrast on the grid, of 1 in the image, below which only rounding is left
 EXACT = 2**53  # integers up to here are exact in float64
-NARROW = 2.0**-24  # a range below this share of the greatest value loses digits of float32 where the values are scaled first
+NARROW = 2.0**-24  # a range below this share of the greatest value loses digits where the values are scaled first
 SOFT, SOFT_TOP = 8, 200  # more values than this, up to this or more of 255, are a mask with soft edges, not classes
 
 
@@ -108,8 +108,8 @@ def _label_cure(values: np.ndarray) -> str:
 
 def _as_array(value: object, name: str) -> np.ndarray:
     if isinstance(value, (str, bytes, os.PathLike)):
-        raise InputError(f"{name} is a path, {shown(value)}; read the file first, by universeg_rt.imaging.files.read_image, "
-                         "or read_label for a label")
+        raise InputError(f"{name} is a path, {shown(value)}; read the file first, by "
+                         "universeg_rt.imaging.files.read_image, or read_label for a label")
     try:
         masked = _count_masked(value)
         array = None if masked else np.asarray(value)

@@ -1,4 +1,4 @@
-"""`universeg-segment --resume`: rows of an earlier run stand until they are made anew, and hold only what lies there unchanged."""
+"""`universeg-segment --resume`: earlier rows stand until they are made anew, and hold for unchanged files alone."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def done(case, monkeypatch):  # noqa: F811
     folder, arguments = case
     assert main([*arguments, "--truth", str(folder / "queries" / "labels")]) == 0
     calls, original = [], segment._segment
-    monkeypatch.setattr(segment, "_segment", lambda task, name, *rest: calls.append(name) or original(task, name, *rest))
+    monkeypatch.setattr(segment, "_segment", lambda task, *rest: calls.append(rest[0]) or original(task, *rest))
     return folder, [*arguments, "--truth", str(folder / "queries" / "labels"), "--resume"], calls
 
 
@@ -44,7 +44,12 @@ def test_an_interrupted_resume_keeps_all_rows(done, monkeypatch, at):
 def test_the_report_is_there_while_a_resume_runs(done, monkeypatch):
     folder, arguments, _ = done
     seen, original = [], segment._row
-    monkeypatch.setattr(segment, "_row", lambda *given: seen.append(len(report_of(folder)["images"])) or original(*given))
+
+    def watched(*given):
+        seen.append(len(report_of(folder)["images"]))
+        return original(*given)
+
+    monkeypatch.setattr(segment, "_row", watched)
     assert main(arguments) == 0
     assert seen == [3, 3, 3]
 
@@ -59,9 +64,10 @@ def test_a_mask_that_was_overwritten_is_made_again(done):
 
 
 @pytest.mark.parametrize("change", [
-    lambda row: row.pop("seconds"), lambda row: row.update(seconds={}), lambda row: row.update(seconds={"network": "long"}),
-    lambda row: row.pop("confidence"), lambda row: row.update(dice="good"), lambda row: row.pop("dice"), lambda row: row.pop("mask"),
-    lambda row: row.update(mask=3), lambda row: row.pop("mask_sha256"), lambda row: row.update(notes=[3]), lambda row: row.pop("input"),
+    *[lambda row, key=key: row.pop(key) for key in ("seconds", "confidence", "dice", "mask", "mask_sha256", "input")],
+    lambda row: row.update(seconds={}), lambda row: row.update(seconds={"network": "long"}),
+    lambda row: row.update(dice="good"), lambda row: row.update(dice=10**400), lambda row: row.update(mask=3),
+    lambda row: row.update(notes=[3]), lambda row: row.update(confidence=float("nan")),
 ])
 def test_an_edited_row_is_made_again(done, change):
     folder, arguments, calls = done
