@@ -49,7 +49,7 @@ def test_the_benchmark_without_onnx_and_torch_is_one_line_too():
 
 @pytest.mark.parametrize("module, extra", [
     ("training.evaluation.failures", "train"), ("training.run.validate", "train"), ("benchmarks.gpu.main", "bench"),
-    ("benchmarks.cpu.train_step", "bench"),
+    ("benchmarks.cpu.train_step", "bench"), ("benchmarks.cpu.confidence", "bench"),
 ])
 def test_modules_that_are_commands_name_the_cure_too(module, extra):
     code = MISSING.split("from universeg_rt.cli")[0].format(packages=("torch", "onnx")) + (
