@@ -49,7 +49,17 @@ class TrainingError(UniverSegError):
     """A training run that cannot start or go on; nothing already written is lost."""
 
 
-_REPR = reprlib.Repr()
+class _Repr(reprlib.Repr):
+    def repr_int(self, x: int, level: int) -> str:
+        """As usual; a number too long for Python to write in decimal is cut from its hexadecimal digits."""
+        if x.bit_length() < LONG_BITS:
+            return super().repr_int(x, level)
+        digits, end = hex(x), self.maxlong // 2
+        return f"{digits[:end - 2]}...{digits[-end + 1:]}"
+
+
+LONG_BITS = 2000  # Python may be set to write no more than 640 decimal digits
+_REPR = _Repr()
 _REPR.maxstring = _REPR.maxother = _REPR.maxlong = 80
 
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 FEW = 1000  # one pixel in so many
+LEAST = 100  # pixels: in a smaller image one is no longer few
 MOST = 0.9  # a share of foreground above this is most of the image
 BINS = 255
 
@@ -15,17 +16,18 @@ BINS = 255
 def range_note(normalised: np.ndarray, name: str) -> str | None:
     """Where under 0.1 % of the pixels at one end, or at both, take more than half of the range: hot pixels, burnt-in marks.
 
-    normalised: (H,W) float32 as `normalise` gives it. None for images of fewer than 1000 pixels.
+    normalised: (H,W) float32 as `normalise` gives it. Of fewer than 1000 pixels one is few; None for fewer than 100.
     """
-    few = normalised.size // FEW
-    if not few:
+    if normalised.size < LEAST:
         return None
+    few = max(1, normalised.size // FEW)
     below = np.bincount((normalised.reshape(-1) * BINS).astype(np.uint8), minlength=BINS + 1).cumsum()
     # The bins that hold the pixel of rank `few` from either end: all but those few pixels lie between them.
     low, high = np.searchsorted(below, few, side="right"), np.searchsorted(below, normalised.size - few, side="left")
     if (width := (high - low + 1) / (BINS + 1)) >= 0.5:
         return None
-    return (f"under 0.1 % of the pixels of {name} set its intensity range: all others lie within {width:.0%} of it; if they are hot "
+    who = "under 0.1 % of the pixels" if normalised.size >= FEW else "one pixel at an end or at both"
+    return (f"{who} of {name} set its intensity range: all others lie within {width:.0%} of it; if they are hot "
             "pixels or burnt-in marks, clip them with prepare(..., normalise=Percentiles(0.1, 99.9))")
 
 

@@ -18,13 +18,17 @@ from pathlib import Path
 import numpy as np
 
 from universeg_rt import Ensemble, Segmenter, SupportSet
-from universeg_rt.cli.common import run_command
+from universeg_rt.cli.common import importing, run_command
 from universeg_rt.errors import InputError
 from universeg_rt.imaging.metrics import dice, expected_dice
 from universeg_rt.storage.atomic import write_file
-from universeg_rt.training.evaluation.figures import seeded
-from universeg_rt.training.tasks.datasets import load_dataset
-from universeg_rt.training.tasks.tasks import Task
+
+PROGRAM = "universeg_rt.benchmarks.cpu.confidence"
+
+with importing(__name__, PROGRAM):
+    from universeg_rt.training.evaluation.figures import seeded
+    from universeg_rt.training.tasks.datasets import load_dataset
+    from universeg_rt.training.tasks.tasks import Task
 
 BAD = 0.5  # Dice below this is a bad mask
 REPETITIONS = 500
@@ -154,7 +158,7 @@ def _main(args: argparse.Namespace) -> int:
 
 def main(arguments: list[str] | None = None) -> int:
     p = argparse.ArgumentParser(
-        prog="universeg_rt.benchmarks.cpu.confidence",
+        prog=PROGRAM,
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

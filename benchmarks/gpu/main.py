@@ -24,12 +24,16 @@ if __package__ in (None, ""):  # run as a script: make the checkout importable a
     make_importable()
 
 from universeg_rt.bundle.bundle import MANIFEST, SHIPPED  # noqa: E402
-from universeg_rt.benchmarks.gpu import artefacts, contenders, machine, parity, timing  # noqa: E402
 from universeg_rt.checkout import make_importable_for_children  # noqa: E402
-from universeg_rt.cli.common import run_command  # noqa: E402
+from universeg_rt.cli.common import importing, run_command  # noqa: E402
 from universeg_rt.errors import InputError  # noqa: E402
 from universeg_rt.kernels.support_mean.check.steps import Report  # noqa: E402
 from universeg_rt.spec import PRESETS, NetworkSpec  # noqa: E402
+
+PROGRAM = "universeg_rt.benchmarks.gpu.main"
+
+with importing(__name__, PROGRAM):
+    from universeg_rt.benchmarks.gpu import artefacts, contenders, machine, parity, timing
 
 STEPS = {
     "machine": machine.run_machine, "ceilings": machine.run_ceilings, "network": artefacts.run_network,
@@ -42,7 +46,7 @@ SMALL = NetworkSpec("none", (6, 5, 7), (4, 6), "max_pool")  # all that v1 has, i
 
 
 def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(prog="universeg_rt.benchmarks.gpu.main", description=__doc__,
+    p = argparse.ArgumentParser(prog=PROGRAM, description=__doc__,
                                 formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--out", type=Path, default=Path("gpu.json"), help="the result file; default: %(default)s")
     p.add_argument("--steps", nargs="+", choices=tuple(STEPS), metavar="STEP", default=list(STEPS),

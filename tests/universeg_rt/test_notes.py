@@ -43,7 +43,15 @@ def test_a_range_that_many_pixels_set_is_not_noted():
     for image in (rng.normal(size=(100, 100)), rng.random((40, 40)), np.eye(40), discs(1)[0][0], (np.arange(10_000) < 20).reshape(100, 100)):
         assert range_note(normalise(np.asarray(image, float)), "image") is None
     assert range_note(normalise((np.arange(10_000) < 9).astype(float).reshape(100, 100)), "image") is not None
-    assert range_note(normalise((np.arange(900) < 1).astype(float).reshape(30, 30)), "image") is None, "one of 900 is more than 0.1 %"
+    assert range_note(normalise((np.arange(900) < 2).astype(float).reshape(30, 30)), "image") is None, "two of 900 are not few"
+    assert range_note(normalise((np.arange(99) < 1).astype(float).reshape(9, 11)), "image") is None, "one of 99 is not few"
+
+
+def test_one_hot_pixel_of_a_small_image_is_noted():
+    image = discs(1, 28, 28)[0][0]
+    assert range_note(normalise(image), "image") is None
+    note = range_note(normalise(hot(image)), "image")
+    assert note.startswith("one pixel at an end or at both of image set its intensity range")
 
 
 def test_a_hot_pixel_in_query_or_support_reaches_the_prediction(segmenter, support):

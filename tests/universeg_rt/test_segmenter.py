@@ -146,3 +146,10 @@ def test_estimates_grow_with_support_and_members(segmenter):
 def test_values_of_a_wrong_kind_are_input_errors(segmenter, support, call, message):
     with pytest.raises(InputError, match=message):
         call(segmenter, segmenter.prepare(support))
+
+
+def test_a_path_for_an_image_is_said_to_be_one(segmenter, support):
+    task = segmenter.prepare(support)
+    for ask in (task.predict, lambda path: task.predict_batch([path]), task.member_probabilities):
+        with pytest.raises(InputError, match=r"image is a path, 'x\.png'; read the file first"):
+            ask("x.png")

@@ -14,18 +14,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
-from universeg_rt.training.episodes.augment import dilate, erode
-from universeg_rt.training.tasks.datasets import load_dataset
-from universeg_rt.training.evaluation.figures import seeded
-from universeg_rt.training.evaluation.sheet import draw_sheet
-from universeg_rt.training.tasks.tasks import Task
 
 from universeg_rt import Segmenter, SupportSet
 from universeg_rt.storage.atomic import write_file
-from universeg_rt.cli.common import run_command
+from universeg_rt.cli.common import importing, run_command
 from universeg_rt.errors import InputError
 from universeg_rt.imaging.metrics import dice
+
+PROGRAM = "python -m universeg_rt.training.evaluation.failures"
+
+with importing(__name__, PROGRAM):
+    import torch
+    from universeg_rt.training.episodes.augment import dilate, erode
+    from universeg_rt.training.tasks.datasets import load_dataset
+    from universeg_rt.training.evaluation.figures import seeded
+    from universeg_rt.training.evaluation.sheet import draw_sheet
+    from universeg_rt.training.tasks.tasks import Task
 
 FACTS = {
     "size": "target's share of the image",
@@ -129,7 +133,7 @@ def common_table(cases: list[Case]) -> str:
 
 
 def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(prog="python -m universeg_rt.training.evaluation.failures", description=__doc__,
+    p = argparse.ArgumentParser(prog=PROGRAM, description=__doc__,
                                 formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("datasets", type=Path, nargs="+", help="YAML files of data sets")
     p.add_argument("--data-root", default=os.environ.get("UNIVERSEG_RT_DATA", ""))

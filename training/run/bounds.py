@@ -108,6 +108,6 @@ def _check_values(values: tuple, name: str, bounds: tuple[float, float] | None) 
     for value in values:
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             continue
-        if not (low <= value <= high and math.isfinite(value)):
+        if not (low <= value <= high and (isinstance(value, int) or math.isfinite(value))):
             accepted = f"it must lie in [{low:g}, {high:g}]" if bounds else "it must be finite"
             raise InputError(f"{name} is {shown(value)}; {accepted}")

@@ -254,7 +254,9 @@ def _value(hint, value, where: str):
     if origin is dict:
         if not isinstance(value, dict):
             raise InputError(f"{where} is {shown(value)}; expected a mapping")
-        return {str(k): _value(arguments[1], v, f"{where}.{str(k)[:40]}") for k, v in value.items()}
+        # str() refuses huge integers
+        named = [(shown(k) if isinstance(k, int) else str(k), v) for k, v in value.items()]
+        return {k: _value(arguments[1], v, f"{where}.{k[:40]}") for k, v in named}
     if hint is float and isinstance(value, (int, str)) and not isinstance(value, bool):  # YAML reads 1e-3 as text
         try:
             value = float(value)

@@ -13,7 +13,12 @@ from contextlib import contextmanager
 from ..errors import UniverSegError
 from ..install import install_hint
 
-EXTRAS = {"universeg-bench": "bench", "universeg-export": "export", "universeg-train": "train", "universeg-evaluate": "train"}
+# What a command's name has in it, and the extra that its packages stand in.
+EXTRAS = {
+    "universeg-bench": "bench", "universeg-export": "export", "universeg-train": "train", "universeg-evaluate": "train",
+    "universeg_rt.benchmarks.": "bench", "universeg_rt.export.": "export", "universeg_rt.training.": "train",
+    "universeg_rt.kernels.": "kernels", "universeg_rt.cli.demo": "demo",
+}
 
 INTERRUPTED = 128 + signal.SIGINT
 CLOSED = 141  # what a shell gives for a program that SIGPIPE ended: 128 + 13, by number as Windows has no such signal
@@ -55,7 +60,22 @@ def report_missing(program: str, error: ModuleNotFoundError) -> int:
     """Print the package that a command misses with the cure, and give the exit status; raises where the project's own part is missing."""
     if (error.name or "").startswith("universeg_rt"):
         raise error
-    return _fail(program, f"the package {error.name} is missing; {install_hint(EXTRAS.get(program, ''))}", 1)
+    extra = next((extra for part, extra in EXTRAS.items() if part in program), "")
+    return _fail(program, f"the package {error.name} is missing; {install_hint(extra)}", 1)
+
+
+@contextmanager
+def importing(module: str, program: str) -> Iterator[None]:
+    """Around the imports of a module that is also a command; module: its `__name__`.
+
+    Run as the command, a missing package ends it as `report_missing` says; imported, the error passes.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if module != "__main__":
+            raise
+        raise SystemExit(report_missing(program, error)) from None
 
 
 def say(text: str) -> None:

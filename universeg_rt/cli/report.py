@@ -31,8 +31,16 @@ class Report:
         self._settings, self._facts, self._names = json.loads(json.dumps(settings)), facts, names
         self._due = 0.0
 
-    def start(self) -> None:
-        """Remove the report of an earlier run: from here on it would stand beside masks of this one. Raises OutputError."""
+    def start(self, earlier: dict[str, dict[str, Any]]) -> None:
+        """Begin with the rows of an earlier run that this one goes on with; each stands until `add` replaces it.
+
+        Where there are none the report of an earlier run is removed: it would stand beside masks of this one. Raises
+        OutputError.
+        """
+        self.rows = {name: earlier[name] for name in self._names if name in earlier}
+        if self.rows:
+            self.write(complete=False)
+            return
         try:
             self.path.unlink(missing_ok=True)
         except OSError as error:
@@ -47,7 +55,7 @@ class Report:
             return {}
         with reading("a report", self.path, cure="leave --resume out to start anew"):
             earlier = json.loads(self.path.read_bytes())
-            rows = {row["name"]: row for row in earlier["images"]}
+            rows = {row["name"]: dict(row) for row in earlier["images"]}
         differs = [key for key, value in self._settings.items() if earlier.get(key) != value]
         if differs:
             shown = "; ".join(f"{key} was {json.dumps(earlier.get(key))}, is {json.dumps(self._settings[key])}" for key in differs)
@@ -64,10 +72,20 @@ class Report:
         """Write all rows so far, whole or not at all; complete: whether the batch came to its end. Raises OutputError."""
         start = time.monotonic()
         rows = [self.rows[name] for name in self._names if name in self.rows]
-        scores = [row["dice"] for row in rows if "dice" in row]
+        scores = [row["dice"] for row in rows if isinstance(row.get("dice"), (int, float))]
         mean = float(np.mean(scores)) if scores else None
         report = {**self._facts, **self._settings, "complete": complete, "mean_dice": mean, "images": rows}
         with write_file(self.path) as file:
             file.write((json.dumps(report, indent=2) + "\n").encode())
         end = time.monotonic()
         self._due = end + max(PAUSE, SHARE * (end - start))
+
+
+def is_report(path: Path) -> bool:
+    """Whether a report of a batch lies there, by the fields that only ours has together."""
+    try:
+        with reading("a report", path):
+            found = json.loads(path.read_bytes())
+    except InputError:
+        return False
+    return isinstance(found, dict) and {"images", "bundle", "ensemble", "complete"} <= found.keys()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import platform
 import sys
 from pathlib import Path
@@ -14,12 +13,12 @@ import numpy as np
 from ..storage.atomic import write_file
 from ..ensemble import Ensemble
 from ..errors import InputError, OutputError, UniverSegError
-from ..imaging.files import add_named, named_images, read_image, read_label, write_array, write_mask, write_overlay
+from ..imaging.files import named_images, read_image, read_label, write_array, write_mask, write_overlay
 from ..imaging.metrics import dice
 from ..imaging.normalisation import MINMAX, Normalisation, Percentiles, Window
 from ..imaging.preprocess import ASPECTS, check_label
-from ..storage.reading import is_folder, reason, sha256_of
 from ..precision import PRECISIONS
+from ..storage.reading import reason, sha256_of
 from ..runners import RUNNERS
 from ..runners.libraries import runtime_versions
 from ..prediction import Prediction
@@ -27,9 +26,15 @@ from ..segmenter import Segmenter
 from ..support import SupportSet
 from ..task import Task
 from .common import run_command, say
+from .queries import FOLDERS, Queries, find_queries, stale_files
 from .report import REPORT, Report
 
-OUTPUTS = ("mask", "probability", "spread", "overlay")  # keys of a row that name files
+NUMBERS = ("foreground_pixels", "foreground_share", "confidence")  # of a row
+# The SDK's words for a cure, and the command's.
+OPTIONS = {
+    "replacement=True": "--replacement", "support_size": "--support-size",
+    "prepare(..., normalise=Percentiles(0.1, 99.9))": "--percentiles 0.1 99.9",
+}
 
 EXAMPLE = """example:
   universeg-segment --support examples/ --input scans/ --output results/ --support-size 16 --overlays
@@ -80,32 +85,40 @@ def _main(args: argparse.Namespace) -> int:
         raise InputError(f"--review-below is {args.review_below}; give a confidence from 0 to 1")
     support = SupportSet.load(args.support)
     ensemble = Ensemble(args.members, args.support_size, args.replacement, args.seed)
-    queries = _queries(args.input, args.output)
+    queries = find_queries(args.input, args.output)
     truths = named_images(args.truth) if args.truth else {}
     segmenter = Segmenter.open(args.bundle, runner=args.runner, precision=args.precision, threads=args.threads)
-    task = segmenter.prepare(support, ensemble, aspect=args.aspect, normalise=_normalisation(args))
-    report = Report(args.output, _settings(args, task), _facts(task), list(queries))
+    try:
+        task = segmenter.prepare(support, ensemble, aspect=args.aspect, normalise=_normalisation(args))
+    except InputError as error:
+        raise InputError(_in_options(str(error))) from None
+    facts = {**_facts(task), "input_notes": queries.notes}
+    if args.truth:
+        facts["with_truth"] = sum(query.truth_name in truths for query in queries.files.values())
+    report = Report(args.output, _settings(args, task), facts, list(queries.files))
     earlier = report.earlier_rows() if args.resume else {}
+    earlier = {name: row for name, row in earlier.items() if "error" in row or _is_whole(row, "dice" in row)}
     _make_folders(args)
-    report.start()
+    report.start(earlier)
 
     complete = False
     try:
-        for name, path in tqdm(queries.items(), desc="segmenting", unit="image"):
-            row = _row(task, name, path, truths.get(name), earlier.get(name), args)
+        for name, query in tqdm(queries.files.items(), desc="segmenting", unit="image"):
+            row = _row(task, name, query.path, truths.get(query.truth_name), earlier.get(name), args)
             report.add(name, _reviewed(row, args.review_below))
         complete = True
     finally:  # an interruption too leaves a report of what is there
         report.write(complete)
     rows = list(report.rows.values())
     _print_summary(rows, args.output, args.review_below)
+    _print_notes(args, queries, rows, facts)
     for note in task.notes:
-        say(f"universeg-segment: note on the support: {note}")
+        say(f"universeg-segment: note on the support: {_in_options(note)}")
     for row in rows:
         if "error" in row:
             say(f"universeg-segment: skipped {row['input']}: {row['error']}")
         for note in row.get("notes", ()):
-            say(f"universeg-segment: note on {row['input']}: {note}")
+            say(f"universeg-segment: note on {row['input']}: {_in_options(note)}")
     return 1 if any("error" in row for row in rows) else 0
 
 
@@ -116,7 +129,7 @@ def _row(task: Task, name: str, path: Path, truth_path: Path | None, earlier: di
         hashes = {"sha256": sha256_of(path)}
         if truth_path is not None:
             hashes["truth_sha256"] = sha256_of(truth_path)
-        if earlier is not None and _holds(earlier, hashes, args.output):
+        if earlier is not None and _holds(earlier, hashes, args):
             return earlier
         return {"input": str(path), **hashes, **_segment(task, name, path, truth_path, args)}
     except UniverSegError as error:
@@ -138,10 +151,25 @@ def _normalisation(args: argparse.Namespace) -> Normalisation:
     return Percentiles(*args.percentiles) if args.percentiles else MINMAX
 
 
-def _holds(row: dict[str, Any], hashes: dict[str, str], output: Path) -> bool:
-    """Whether the row is of files with these hashes, has no error, and what it names is there."""
+def _holds(row: dict[str, Any], hashes: dict[str, str], args: argparse.Namespace) -> bool:
+    """Whether the row is whole, of files with these hashes, and what it names is there as it was written."""
     same = {key: row.get(key) for key in ("sha256", "truth_sha256") if key in row} == hashes
-    return same and "error" not in row and all((output / row[key]).is_file() for key in OUTPUTS if key in row)
+    if not same or "error" in row or not _is_whole(row, "truth_sha256" in hashes):
+        return False
+    try:
+        return all(sha256_of(args.output / row[key]) == row[f"{key}_sha256"]
+                   for key, folder in FOLDERS.items() if folder in _outputs(args))
+    except (InputError, KeyError, TypeError):
+        return False
+
+
+def _is_whole(row: dict[str, Any], scored: bool) -> bool:
+    """Whether all that a summary reads of a row is there: reports are edited by hand too."""
+    seconds, notes = row.get("seconds"), row.get("notes")
+    numbers = [row.get(key) for key in (*NUMBERS, *["dice"] * scored)]
+    numbers += list(seconds.values()) if isinstance(seconds, dict) and seconds else [None]
+    return (all(isinstance(number, (int, float)) and abs(number) < 1e18 for number in numbers) and isinstance(row.get("input"), str)
+            and isinstance(notes, list) and all(isinstance(note, str) for note in notes))
 
 
 def _segment(task: Task, name: str, path: Path, truth_path: Path | None, args: argparse.Namespace) -> dict[str, Any]:
@@ -155,17 +183,16 @@ def _segment(task: Task, name: str, path: Path, truth_path: Path | None, args: a
         prediction = task.predict(image)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
-    files = {"mask": _target(args.output, "masks", name, ".png")}
+    files = {key: _target(args.output, folder, name, ".npy" if key in ("probability", "spread") else ".png")
+             for key, folder in FOLDERS.items() if folder in _outputs(args)}
     write_mask(args.output / files["mask"], prediction.mask)
-    if args.probabilities:
-        for key, folder in (("probability", "probabilities"), ("spread", "spread")):
-            files[key] = _target(args.output, folder, name, ".npy")
-            write_array(args.output / files[key], getattr(prediction, key))
+    for key in ("probability", "spread") if args.probabilities else ():
+        write_array(args.output / files[key], getattr(prediction, key))
     if args.overlays:
-        files["overlay"] = _target(args.output, "overlays", name, ".png")
         write_overlay(args.output / files["overlay"], image, prediction.mask, truth)
     notes += [note for note in prediction.notes if note not in task.notes]
-    return {**files, **_figures(prediction, truth), "notes": notes}
+    written = {f"{key}_sha256": sha256_of(args.output / file) for key, file in files.items()}
+    return {**files, **written, **_figures(prediction, truth), "notes": notes}
 
 
 def _target(output: Path, folder: str, name: str, ending: str) -> str:
@@ -186,33 +213,6 @@ def _figures(prediction: Prediction, truth: np.ndarray | None) -> dict[str, Any]
     if truth is not None:
         figures["dice"] = dice(prediction.mask, truth)
     return figures
-
-
-def _queries(inputs: list[Path], output: Path) -> dict[str, Path]:
-    """All query files by the name of their results: the path in their own --input folder, or of single files the file name.
-
-    Where two would have the same name, all are named by their paths from the folder that they have in common.
-    """
-    given: list[tuple[str, Path]] = []
-    for path in inputs:
-        if not os.path.exists(path):
-            raise InputError(f"--input {path} does not exist")
-        given += named_images(path, without=output).items() if is_folder(path) else [(path.stem, path)]
-    given = list({path.resolve(): (name, path) for name, path in given}.values())  # each file once
-    if len({name for name, _ in given}) < len(given):
-        given = [(_from_common(path, [path for _, path in given]), path) for _, path in given]
-    files: dict[str, Path] = {}
-    for name, path in given:
-        add_named(files, name, path)
-    return files
-
-
-def _from_common(path: Path, paths: list[Path]) -> str:
-    try:
-        common = os.path.commonpath([p.absolute().parent for p in paths])
-    except ValueError:
-        raise InputError("inputs of several drives have the same name; segment each drive's in a run of its own") from None
-    return path.absolute().relative_to(common).with_suffix("").as_posix()
 
 
 def _make_folders(args: argparse.Namespace) -> None:
@@ -272,6 +272,27 @@ def _print_summary(rows: list[dict[str, Any]], output: Path, review_below: float
         print(f"{len(doubtful)} of them to be looked at: confidence below {review_below:g}{order}")
         for row in doubtful:
             print(f"  {row['confidence']:.2f}  {row['input']}")
+
+
+def _print_notes(args: argparse.Namespace, queries: Queries, rows: list[dict[str, Any]], facts: dict[str, Any]) -> None:
+    """What was left out, lacks a truth, or lies there from earlier."""
+    if args.truth:
+        count, all_of_them = facts["with_truth"], len(queries.files)
+        cure = "" if count == all_of_them else "; a true mask has the path and name of its image, but for the ending"
+        print(f"{count} of {all_of_them} images have a true mask in {args.truth}{cure}")
+    written = [row[key] for row in rows if "error" not in row for key in FOLDERS if key in row]
+    if stale := stale_files(args.output, written):
+        print(f"other files in the folders of {args.output}: {stale}, of earlier runs, not of this one; remove them, or "
+              "choose an --output of its own for each run")
+    for note in queries.notes:
+        say(f"universeg-segment: {note}")
+
+
+def _in_options(text: str) -> str:
+    """A message of the SDK in the words of the command line."""
+    for word, option in OPTIONS.items():
+        text = text.replace(word, option)
+    return text
 
 
 if __name__ == "__main__":

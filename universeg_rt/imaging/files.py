@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from ..storage.reading import path_of, reading, reason
 # Only these are ever handed a file: Pillow knows formats whose reader starts another program.
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".tif": "TIFF", ".tiff": "TIFF", ".bmp": "BMP"}
 SUFFIXES = (*FORMATS, ".npy")
+PHOTOMETRIC, WHITE_IS_ZERO = 262, 0  # a tag of TIFF, and its value
 COLOUR = ("RGB", "RGBA", "CMYK", "YCbCr", "LA", "PA", "P", "HSV", "LAB")
 
 
@@ -38,7 +39,7 @@ def read_image(path: str | os.PathLike[str], notes: list[str] | None = None) -> 
             notes.append("its transparency was not used")
         if picture.mode == "P" and "transparency" not in picture.info:
             picture = picture.convert("RGB")
-        return np.array(picture.convert("L") if picture.mode in COLOUR else picture)
+        return _grey(picture, notes)
 
 
 def read_label(path: str | os.PathLike[str], notes: list[str] | None = None) -> np.ndarray:
@@ -57,7 +58,20 @@ def read_label(path: str | os.PathLike[str], notes: list[str] | None = None) -> 
         if _is_transparent(picture):
             raise InputError(f"{path} is a label with transparent pixels, whose value is not clear; save it as grey without transparency, "
                              "0 for background and 255 for what is marked")
-        return np.array(picture.convert("L") if picture.mode in COLOUR else picture)
+        return _grey(picture, notes)
+
+
+def _grey(picture: Any, notes: list[str]) -> np.ndarray:
+    """(H,W) of a loaded picture. Where a TIFF says that 0 is white, Pillow inverts up to 8 bits, this 16."""
+    if picture.mode in COLOUR:
+        return np.array(picture.convert("L"))
+    values = np.array(picture)
+    if picture.format == "TIFF" and picture.tag_v2.get(PHOTOMETRIC) == WHITE_IS_ZERO:
+        if values.dtype.kind == "u" and values.dtype.itemsize == 2:
+            return 65_535 - values
+        if values.dtype.kind == "f":
+            notes.append("its file says that 0 is white, which floats were not inverted for; invert them if it is so")
+    return values
 
 
 @contextmanager
@@ -139,17 +153,17 @@ def _indices(path: Path, picture: Any) -> np.ndarray:
     return indices
 
 
-def named_images(folder: str | os.PathLike[str], without: Path | None = None) -> dict[str, Path]:
+def named_images(folder: str | os.PathLike[str]) -> dict[str, Path]:
     """All image files in a folder and its subfolders, by their path in it without the ending (`p1/001`), sorted by it.
 
-    without: a folder that is left out. Hidden files and folders are left out too. InputError where there is none, where two differ
-    by their ending alone, or a folder cannot be read.
+    Hidden files and folders are left out. InputError where there is none, where two differ by their ending alone, or a
+    folder cannot be read.
     """
     folder = path_of(folder)
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder")
     files: dict[str, Path] = {}
-    for file in sorted(_walk(folder, without)):
+    for file in image_files(folder):
         add_named(files, file.relative_to(folder).with_suffix("").as_posix(), file)
     if not files:
         raise InputError(f"{folder} holds no images; accepted: {', '.join(SUFFIXES)}")
@@ -163,13 +177,26 @@ def add_named(files: dict[str, Path], name: str, file: Path) -> None:
     files[name] = file
 
 
-def _walk(folder: Path, without: Path | None) -> Iterator[Path]:
+def image_files(
+    folder: Path, leave_out: Callable[[Path], bool] | None = None, other: Callable[[Path], object] | None = None
+) -> list[Path]:
+    """All image files in a folder and its subfolders, sorted; hidden ones are left out.
+
+    leave_out: says of a subfolder whether it is left out. other: is called with each file of a kind that is not read.
+    InputError where a folder cannot be read.
+    """
     def refuse(error: OSError) -> None:
         raise InputError(f"{error.filename} cannot be read ({reason(error)}); give a folder that can be") from None
 
+    found = []
     for root, folders, names in os.walk(folder, onerror=refuse):
-        folders[:] = [f for f in folders if not f.startswith(".") and (without is None or (Path(root) / f).resolve() != without.resolve())]
-        yield from (Path(root) / n for n in names if not n.startswith(".") and Path(n).suffix.lower() in SUFFIXES)
+        folders[:] = [f for f in folders if not f.startswith(".") and not (leave_out and leave_out(Path(root) / f))]
+        for file in (Path(root) / name for name in names if not name.startswith(".")):
+            if file.suffix.lower() in SUFFIXES:
+                found.append(file)
+            elif other is not None:
+                other(file)
+    return sorted(found)
 
 
 def write_mask(path: str | os.PathLike[str], mask: np.ndarray) -> None:

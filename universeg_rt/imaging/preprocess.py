@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sized
 from dataclasses import dataclass
 
 import numpy as np
 
-from ..errors import InputError
+from ..errors import InputError, shown
 from ..storage.reading import reason
 
 ASPECTS = ("stretch", "pad")
 MAX_PIXELS = 2**27  # of an image: what is made of it on the way takes up to 2 GB
 SEEN = 1e-6  # contrast on the grid, of 1 in the image, below which only rounding is left
 EXACT = 2**53  # integers up to here are exact in float64
+NARROW = 2.0**-24  # a range below this share of the greatest value loses digits where the values are scaled first
+SOFT, SOFT_TOP = 8, 200  # more values than this, up to this or more of 255, are a mask with soft edges, not classes
 
 
 def check_image(image: np.ndarray, name: str = "image") -> np.ndarray:
@@ -87,22 +90,44 @@ def check_label(label: np.ndarray, shape: tuple[int, int], name: str = "label") 
     if np.isin(values, (0, 1)).all() or np.isin(values, (0, 255)).all():
         marked: np.ndarray = array != 0
         return marked
-    shown = ", ".join(str(v) for v in values[:6]) + (", ..." if len(values) > 6 else "")
+    some = ", ".join(str(v) for v in values[:6]) + (", ..." if len(values) > 6 else "")
+    raise InputError(f"{name} is not binary: it holds {some}; give 0 and 1, {_label_cure(values)}")
+
+
+def _label_cure(values: np.ndarray) -> str:
+    """What to do with a label that holds these values, sorted."""
+    if len(values) > SOFT and values[0] >= 0:
+        half = 127 if SOFT_TOP <= values[-1] <= 255 else 0.5 if values.dtype.kind == "f" and values[-1] <= 1 else None
+        if half is not None:
+            return f"for example label > {half}: its edges look smoothed, by JPEG, resizing or as probabilities"
     marks = values[(values != 0) & np.isfinite(values)]
-    cure = f"for example label == {marks[-1]} to mark what holds {marks[-1]}" if len(marks) else "0 for background and 1 for what is marked"
-    raise InputError(f"{name} is not binary: it holds {shown}; give 0 and 1, {cure}")
+    if not len(marks):
+        return "0 for background and 1 for what is marked"
+    return f"for example label == {marks[-1]} to mark what holds {marks[-1]}"
 
 
 def _as_array(value: object, name: str) -> np.ndarray:
+    if isinstance(value, (str, bytes, os.PathLike)):
+        raise InputError(f"{name} is a path, {shown(value)}; read the file first, by "
+                         "universeg_rt.imaging.files.read_image, or read_label for a label")
     try:
-        masked = int(np.ma.getmaskarray(value).sum()) if isinstance(value, np.ma.MaskedArray) else 0
-        array = np.asarray(value)
+        masked = _count_masked(value)
+        array = None if masked else np.asarray(value)
     except Exception as error:  # a ragged list, an object whose own conversion fails, a tensor on another device
         raise InputError(f"{name} is no array ({reason(error)}); give a NumPy array (H,W)") from None
-    if masked:
+    if array is None:
         raise InputError(f"{name} is a masked array with {masked} masked values, which would be read as they are; give values for them, "
                          "for example by .filled(0)")
     return array
+
+
+def _count_masked(value: object, depth: int = 3) -> int:
+    """Masked values of an array, or of arrays or values in a list, whose masks NumPy drops."""
+    if isinstance(value, np.ma.MaskedArray):
+        return int(np.ma.getmaskarray(value).sum())
+    if depth and isinstance(value, (list, tuple)):
+        return sum(_count_masked(item, depth - 1) for item in value)
+    return 0
 
 
 def normalise(image: np.ndarray) -> np.ndarray:
@@ -113,6 +138,10 @@ def normalise(image: np.ndarray) -> np.ndarray:
         return np.zeros(image.shape, np.float32)
     # Scaled down first: the difference of two huge values may overflow.
     scale = max(abs(low), abs(high))
+    if high / scale - low / scale < NARROW:
+        wide -= low  # exact: the values are within a factor of two of each other
+        wide /= high - low
+        return wide.astype(np.float32)
     wide /= scale
     wide -= low / scale
     wide /= high / scale - low / scale

@@ -11,21 +11,27 @@ from typing import IO
 
 import numpy as np
 
-from ..errors import InputError, UniverSegError
+from ..errors import InputError, UniverSegError, shown
 from .reading import decoding, reading
 
 # An archive may unpack to this many bytes, or to this many times its own size where that is more: data of any size can be read,
 # and a small file cannot fill the memory.
 FREE_BYTES = 256 * 2**20
 MAX_RATIO = 64
+NUMERIC = "biufc"  # kinds of NumPy's types: a number takes at most 32 bytes, a text or a record as many as it says
 METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # those that NumPy writes
 
 
-def read_npy(path: str | os.PathLike, max_items: int | None = None, error: type[UniverSegError] = InputError) -> np.ndarray:
-    """The array of an .npy file; `error` where it is missing, not whole, of objects, or has more than max_items numbers."""
+def read_npy(
+    path: str | os.PathLike, max_items: int | None = None, error: type[UniverSegError] = InputError
+) -> np.ndarray:
+    """The array of numbers or bool of an .npy file; `error` where it is missing, not whole, of another type, or has
+    more than max_items numbers. All this is known from the header, before anything is allocated."""
     path = Path(path)
     with reading("a whole .npy of a plain array", path, error), open(path, "rb") as file:
         dtype, shape = _header(file)
+        if dtype.kind not in NUMERIC:
+            raise error(f"{path} holds {shown(str(dtype))}; accepted: numbers or bool; save it with such a type")
         left = os.fstat(file.fileno()).st_size - file.tell()
         if max_items is not None and math.prod(shape) > max_items:
             raise error(f"{path} holds {math.prod(shape)} numbers, shape {shape}; accepted: at most {max_items}; make it smaller")

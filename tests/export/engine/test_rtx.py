@@ -18,15 +18,18 @@ from universeg_rt.export.cli import main
 from .engines import PROFILE, build, bundle, engine_files, replace_model, rtx  # noqa: F401  fixtures
 
 
+MODELS = ("whole", "prepare", "predict")
+
+
 @pytest.fixture
 def build_rtx(rtx):
     return lambda folder, **options: build(folder, "tensorrt-rtx", **options)
 
 
 def test_whole_prepare_and_predict_become_plans_with_profile_timing_cache_and_fingerprint(build_rtx, bundle):
-    outcomes = build_rtx(bundle, models=())
+    outcomes = build_rtx(bundle, models=MODELS)
     opened = Bundle.open(bundle)  # checks every file
-    assert [o.entry.model for o in outcomes] == ["whole", "prepare", "predict"]
+    assert [o.entry.model for o in outcomes] == list(MODELS)
     assert opened.manifest.engines == tuple(o.entry for o in outcomes)
     for outcome in outcomes:
         entry, made = outcome.entry, outcome.entry.fingerprint
@@ -41,7 +44,7 @@ def test_whole_prepare_and_predict_become_plans_with_profile_timing_cache_and_fi
             made.check(entry.file, compute_capability="7.5")
         with pytest.raises(InputError, match="9 support entries in a set; this engine was built for 1 to 8"):
             entry.profile.check(1, 1, 9, 32, 32)
-    assert [o.built for o in build_rtx(bundle, models=())] == [False] * 3
+    assert [o.built for o in build_rtx(bundle, models=MODELS)] == [False] * 3
 
 
 def test_fixed_shapes_build_too_and_stand_beside(build_rtx, bundle):
@@ -53,9 +56,9 @@ def test_fixed_shapes_build_too_and_stand_beside(build_rtx, bundle):
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
 def test_float16_and_q_dq_models(build_rtx, typed_bundle, tmp_path, precision):
     folder = shutil.copytree(typed_bundle, tmp_path / "typed")
-    outcomes = build_rtx(folder, precisions=(precision,), models=())
+    outcomes = build_rtx(folder, precisions=(precision,), models=MODELS)
     assert [(o.entry.model, o.entry.fingerprint.precision) for o in outcomes] == [
-        (model, precision) for model in ("whole", "prepare", "predict")]
+        (model, precision) for model in MODELS]
     assert all(o.bytes > 10_000 for o in outcomes) and len(Bundle.open(folder).manifest.engines) == 3
 
 

@@ -14,6 +14,7 @@ from universeg_rt.errors import InputError, SpecError
 from universeg_rt.training.episodes.augment import Operation
 from universeg_rt.training.run.bounds import BOUNDS
 from universeg_rt.training.run.config import MAX_YAML, DataConfig, Stage, TrainConfig, from_dict, load_config, to_dict
+from universeg_rt.training.tasks.datasets import read_dataset
 
 pytestmark = pytest.mark.torch
 
@@ -143,3 +144,26 @@ def test_every_number_has_its_bounds():
 def test_exponents_that_yaml_reads_as_text_are_numbers(tmp_path):
     (tmp_path / "c.yaml").write_text("stages: [{samples: 10, learning_rate: 1e-3}]")
     assert load_config(tmp_path / "c.yaml").stages[0].learning_rate == 1e-3
+
+
+@pytest.mark.parametrize("text", [
+    "seed: 0x{}", "seed: -0x{}", "0x{}: 1", "data: {{crop_probability: 0x{}}}", "stages: [{{samples: 0x{}}}]", "stages: 0x{}",
+    "data: {{target_share: [0x{}, 1]}}", "validation: {{split: 0x{}}}", "data: {{datasets: [0x{}]}}",
+])
+def test_huge_integers_are_refused_and_shown_shortly(tmp_path, text):
+    path = tmp_path / "c.yaml"
+    path.write_text(text.format("f" * 50_000))
+    with pytest.raises(InputError) as caught:
+        load_config(path)
+    assert len(str(caught.value)) < 1000
+    path.write_text("seed: 1" + ":59" * 10_000)
+    with pytest.raises(InputError, match="seed is 0x"):
+        load_config(path)
+
+
+def test_huge_integers_in_a_data_set_are_refused_too(tmp_path):
+    path = tmp_path / "d.yaml"
+    for text in ("name: 0x{}", "name: a\nlicence: b\nlabels: {{0x{}: x}}", "name: a\nlicence: b\nformat: 0x{}"):
+        path.write_text(text.format("f" * 50_000))
+        with pytest.raises(InputError):
+            read_dataset(path)

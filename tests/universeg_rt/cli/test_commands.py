@@ -47,6 +47,22 @@ def test_the_benchmark_without_onnx_and_torch_is_one_line_too():
     assert done.stderr.endswith("is missing; run pip install '.[bench]' in a clone of the project\n")
 
 
+@pytest.mark.parametrize("module, extra", [
+    ("training.evaluation.failures", "train"), ("training.run.validate", "train"), ("benchmarks.gpu.main", "bench"),
+    ("benchmarks.cpu.train_step", "bench"), ("benchmarks.cpu.confidence", "bench"),
+])
+def test_modules_that_are_commands_name_the_cure_too(module, extra):
+    code = MISSING.split("from universeg_rt.cli")[0].format(packages=("torch", "onnx")) + (
+        f"import runpy\nsys.argv = ['x']\nrunpy.run_module('universeg_rt.{module}', run_name='__main__')")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1 and done.stderr.count("\n") == 1, done.stderr
+    assert done.stderr.endswith(f" is missing; run pip install '.[{extra}]' in a clone of the project\n")
+    assert f"universeg_rt.{module}: the package" in done.stderr
+    imported = code.replace("run_name='__main__'", "run_name='m'")
+    if module != "benchmarks.cpu.train_step":  # which imports torch when it runs
+        assert "ModuleNotFoundError" in subprocess.run([sys.executable, "-c", imported], capture_output=True, text=True).stderr
+
+
 def test_help_needs_no_torch():
     for command in ("segment", "export", "train", "bench"):
         assert run(command, "--help").returncode == 0, command

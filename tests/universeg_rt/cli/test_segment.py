@@ -72,7 +72,7 @@ def test_one_broken_query_does_not_stop_the_others(case, capsys):
     (lambda a, f: a[:5] + [str(f / "absent")] + a[6:], "--input"),
     (lambda a, f: a[:3] + [str(f / "absent.npz")] + a[4:], "absent.npz does not exist"),
     (lambda a, f: a + ["--members", "0"], "members is 0"),
-    (lambda a, f: a + ["--support-size", "9"], "the support set has 5 entries"),
+    (lambda a, f: a + ["--support-size", "9"], "--support-size is 9, but the support set has 5 entries; draw with --replacement,"),
     (lambda a, f: ["--bundle", str(f / "support")] + a[2:], "manifest.json cannot be read"),
     (lambda a, f: a + ["--threads", "0"], "threads is 0"),
     (lambda a, f: a + ["--truth", str(f / "nothing")], "is not a folder"),
@@ -91,13 +91,6 @@ def test_an_output_that_cannot_be_written(case, capsys):
     assert main(arguments) == 1
     assert "cannot write to" in capsys.readouterr().err
     assert (folder / "out").read_text() == "a file"
-
-
-def test_same_names_are_refused(case, capsys):
-    folder, images, _, arguments = case
-    Image.fromarray(images[0]).save(folder / "queries" / "images" / "case0.bmp")
-    assert main(arguments) == 1
-    assert "rename one" in capsys.readouterr().err
 
 
 def test_colour_and_sixteen_bit_pictures(tmp_path):

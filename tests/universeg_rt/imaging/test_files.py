@@ -10,7 +10,7 @@ import pytest
 from PIL import EpsImagePlugin, Image
 
 from universeg_rt import InputError, SupportSet
-from universeg_rt.imaging.files import named_images, read_image, read_label
+from universeg_rt.imaging.files import image_files, named_images, read_image, read_label
 from universeg_rt.imaging.preprocess import MAX_PIXELS
 
 from ...conftest import discs
@@ -198,4 +198,24 @@ def test_hidden_files_and_a_folder_of_results_are_left_out(tmp_path):
     for name in ("a.png", "b/c.png", ".d/e.png", ".f.png", "out/masks/a.png", "notes.txt"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
-    assert list(named_images(tmp_path, without=tmp_path / "out")) == ["a", "b/c"]
+    others = []
+    found = image_files(tmp_path, lambda folder: folder.name == "out", others.append)
+    assert [str(file.relative_to(tmp_path)) for file in found] == ["a.png", "b/c.png"]
+    assert others == [tmp_path / "notes.txt"]
+    assert list(named_images(tmp_path)) == ["a", "b/c", "out/masks/a"]
+
+
+def test_a_tiff_whose_zero_is_white_is_inverted_in_sixteen_bits_as_in_eight(tmp_path):
+    deep, notes = GREY.astype(np.uint16) * 200, []
+    for name, values in (("eight", GREY), ("sixteen", deep), ("float", deep.astype(np.float32))):
+        Image.fromarray(values).save(tmp_path / f"{name}.tif")
+        data = (tmp_path / f"{name}.tif").read_bytes()
+        assert data.count(struct.pack("<HHII", 262, 3, 1, 1)) == 1
+        (tmp_path / f"{name}.tif").write_bytes(data.replace(struct.pack("<HHII", 262, 3, 1, 1), struct.pack("<HHII", 262, 3, 1, 0)))
+    assert np.array_equal(read_image(tmp_path / "eight.tif"), 255 - GREY)
+    for read in (read_image, read_label):
+        inverted = read(tmp_path / "sixteen.tif", notes)
+        assert inverted.dtype == np.uint16 and np.array_equal(inverted, 65_535 - deep)
+    assert notes == []
+    assert np.array_equal(read_image(tmp_path / "float.tif", notes), deep)
+    assert len(notes) == 1 and "0 is white" in notes[0]

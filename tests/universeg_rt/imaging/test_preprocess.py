@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from universeg_rt.errors import InputError
+from universeg_rt.imaging import files
 from universeg_rt.imaging.preprocess import MAX_PIXELS, Placement, check_image, check_label, normalise
 
 IMAGE = np.arange(12.0).reshape(3, 4)
@@ -157,3 +160,46 @@ def test_huge_arrays_are_refused_with_the_limit():
     huge = np.broadcast_to(np.uint8(0), (60_000, 60_000))  # one byte
     with pytest.raises(InputError, match=f"image is 60000x60000; accepted: at most {MAX_PIXELS:,} pixels; make it smaller"):
         check_image(huge)
+
+
+@pytest.mark.parametrize("offset, step", [(3e15, 0.5), (-3e15, 0.5), (2.0**52, 1.0), (1e300, 2.0**945)])
+def test_a_narrow_range_far_from_zero_is_not_warped(offset, step):
+    values = np.arange(12.0).reshape(3, 4)
+    assert np.array_equal(normalise(offset + step * values), normalise(values))
+
+
+def test_whole_numbers_of_a_narrow_range_are_not_warped():
+    values = np.arange(12).reshape(3, 4)
+    for offset in (3 * 10**15, -(2**52), 2**60):
+        assert np.array_equal(normalise(values + offset), normalise(values))
+
+
+@pytest.mark.parametrize("rows", [
+    [np.ma.masked_array(row, row == 3) for row in IMAGE], [[np.ma.masked if v == 3 else v for v in row] for row in IMAGE.tolist()],
+    tuple(np.ma.masked_array(row, row == 3) for row in IMAGE),
+])
+def test_masked_rows_in_a_list_are_refused(rows):
+    with pytest.raises(InputError, match="masked array with 1 masked values"):
+        check_image(rows)
+    assert check_image(IMAGE.tolist()).shape == (3, 4)
+
+
+@pytest.mark.parametrize("path", ["x.png", b"x.png", Path("x.png")])
+def test_a_path_is_no_image_and_the_reader_is_named(path):
+    for check in (check_image, lambda value: check_label(value, (3, 4))):
+        with pytest.raises(InputError, match=r"is a path, .*x\.png.*; read the file first, by universeg_rt\.imaging\.files\.read_image"):
+            check(path)
+    assert callable(files.read_image) and callable(files.read_label)
+
+
+SMOOTH = np.linspace(0, 255, 12).astype(np.uint8).reshape(3, 4)
+
+
+@pytest.mark.parametrize("label, cure", [
+    (SMOOTH, "label > 127"), (SMOOTH // 255 * 215 + np.arange(12).reshape(3, 4), "label > 127"), (SMOOTH.astype(float), "label > 127"),
+    (SMOOTH / 255, "label > 0.5"), (np.arange(12).reshape(3, 4), "label == 11"), (np.array([[0, 85, 170, 255]] * 3), "label == 255"),
+    (np.arange(12).reshape(3, 4) * 1000, "label == 11000"), (SMOOTH.astype(int) - 1, "label == 254"),
+])
+def test_the_cure_of_a_label_that_is_not_binary(label, cure):
+    with pytest.raises(InputError, match=f"give 0 and 1, for example {cure}"):
+        check_label(label, (3, 4))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tracemalloc
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -83,6 +84,11 @@ def test_a_header_that_promises_more_than_there_is_allocates_nothing(tmp_path):
     np.save(tmp_path / "b.npy", np.zeros((40, 40), np.uint8))
     with pytest.raises(InputError, match="holds 1600 numbers, shape .*; accepted: at most 100"):
         read_npy(tmp_path / "b.npy", max_items=100)
+    for name, dtype in (("text", "S50000000"), ("unicode", "U8"), ("record", [("a", "f4")]), ("time", "M8[s]")):
+        np.save(tmp_path / f"{name}.npy", np.zeros((1, 1), dtype))
+        with mock.patch.object(np.lib.format, "read_array", side_effect=AssertionError("it was allocated")):
+            with pytest.raises(InputError, match=rf"{name}\.npy holds .*; accepted: numbers or bool"):
+                read_npy(tmp_path / f"{name}.npy", max_items=1600)
     assert read_npy(tmp_path / "b.npy", max_items=1600).shape == (40, 40)
 
 

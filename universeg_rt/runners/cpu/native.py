@@ -57,6 +57,7 @@ class NativeRunner(Runner):
             raise RunnerError("not enough memory for the network; give this process more, or take fewer threads") from None
         if self._network.threads < self.threads:
             self.notes = (f"{self._network.threads} of {self.threads} threads: this process can start no more",)
+            self.threads = self._network.threads
         self.precision = "int8" if TABLE in arrays else "fp32"
         self._share_in_int8 = _share_in_int8(arrays, spec)
         self._weight_bytes = sum(array.nbytes for array in arrays.values())

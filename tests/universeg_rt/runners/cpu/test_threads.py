@@ -144,6 +144,7 @@ fail_after({count})
 segmenter, task = opened(9)
 assert segmenter.runner.notes == ("{count + 1} of 9 threads: this process can start no more",), segmenter.runner.notes
 assert segmenter.runner.notes[0] in segmenter.runner.reason
+assert segmenter.runner.threads == {count + 1}, segmenter.runner.threads
 use()
 def fewer():
     fail_after({count // 2})
@@ -159,7 +160,8 @@ def test_threads_leave_room_where_memory_is_limited(small_bundle, tmp_path, mega
     run(f"""
 limit_memory({megabytes} * 2**20)
 segmenter, task = opened({MAX_THREADS})
-assert "of {MAX_THREADS} threads" in segmenter.runner.notes[0]
+assert segmenter.runner.notes[0].startswith(f"{{segmenter.runner.threads}} of {MAX_THREADS} threads")
+assert segmenter.runner.threads < {MAX_THREADS}
 use()
 in_child(use)
 """, small_bundle, tmp_path)
