@@ -10,10 +10,9 @@ import pytest
 torch = pytest.importorskip("torch", reason="torch is not installed: pip install torch")
 
 from universeg_rt.benchmarks.gpu.folded_torch import FoldedInference
-from universeg_rt.bundle.model_bytes import ModelBytes
 from universeg_rt.errors import RunnerError
 from universeg_rt.export.emit import emit_predict, emit_prepare, emit_stages, emit_whole
-from universeg_rt.export.emit.native import emit_native
+from universeg_rt.export.emit.native import native_arrays
 from universeg_rt.export.folds import fold
 from universeg_rt.export.folds.cost import network_cost
 from universeg_rt.runners.cpu.native import NativeRunner
@@ -21,7 +20,7 @@ from universeg_rt.spec import DOUBLED, HALVED, SAME, NetworkSpec
 from universeg_rt.training.network.folded_forward import FoldedUniverSeg
 from universeg_rt.training.network.reference import UniverSeg
 
-from ..conftest import native_part, random_weights
+from ..conftest import native_model, native_part, random_weights
 from .emit.test_emit import episode, evaluator_of, run_stages
 
 pytestmark = pytest.mark.torch
@@ -109,11 +108,11 @@ def test_folded_in_torch_for_the_gpu(case):
 
 def test_native(case):
     native_part()
-    file = emit_native(case.network)
+    arrays = native_arrays(fold(case.spec, {name: value.astype(np.float32) for name, value in case.weights.items()}))
     if case.spec.cross_activation != "none":
-        assert file is None
+        assert arrays is None
         return
-    weights = ModelBytes("native.npz", file)
+    weights = native_model(arrays)
     if isinstance(case.spec, WithoutFirstSkip):
         with pytest.raises(RunnerError, match="topology.*onnxruntime"):
             NativeRunner(weights, case.spec, 1)
