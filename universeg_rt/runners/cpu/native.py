@@ -35,7 +35,7 @@ class NativeRunner(Runner):
     name = "native"
 
     def __init__(self, weights: ModelBytes, spec: NetworkSpec, threads: int | None = None, instructions: str = "auto") -> None:
-        """weights: a `.npz` file of `export/emit/native.py`. threads: default one a core.
+        """weights: a bundle's list of native weights, with the file that it names. threads: default one a core.
 
         Raises RunnerError where the native part is not built, InputError for instructions that this processor lacks,
         BundleError that names the array where the weights cannot be read or do not fit the network.
