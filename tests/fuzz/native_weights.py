@@ -38,7 +38,7 @@ def cases(rng: random.Random, folder: Path) -> Iterator[tuple[str, Callable[[], 
             done, numbers = damaged(rng, numbers)
         else:
             done, arrays = _changed(rng, dict(read_tensors(numbers)))
-            numbers = save(arrays)
+            numbers = save({name: np.array(value) for name, value in arrays.items()})
             if rng.random() < 0.1:
                 again, numbers = damaged(rng, numbers)
                 done += f", {again}"
