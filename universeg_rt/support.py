@@ -155,22 +155,25 @@ class SupportSet:
         """(N,2,H,W) float32 as the network reads it: normalised images and labels on the grid."""
         out = np.empty((len(self), 2, *grid), np.float32)
         for i in range(len(self)):
-            out[i] = self.entry_on_grid(i, grid, aspect, normalise)
+            self._write_on_grid(out[i], i, grid, aspect, normalise)
         return out
 
     def entry_on_grid(self, index: int, grid: tuple[int, int], aspect: str,
                       normalise: Normalisation = MINMAX) -> np.ndarray:
         """(2,H,W) float32 of one entry, as `on_grid`."""
-        return self._on_grid(index, grid, aspect, normalise)[0]
+        out = np.empty((2, *grid), np.float32)
+        self._write_on_grid(out, index, grid, aspect, normalise)
+        return out
 
-    def _on_grid(self, index: int, grid: tuple[int, int], aspect: str,
-                 how: Normalisation) -> tuple[np.ndarray, np.ndarray]:
-        """`entry_on_grid`, and the normalised image (H,W) at its own size."""
+    def _write_on_grid(self, out: np.ndarray, index: int, grid: tuple[int, int], aspect: str,
+                       how: Normalisation) -> np.ndarray:
+        """Write `entry_on_grid` into `out`; gives the normalised image (H,W) at its own size."""
         name, label = f"support image {self.names[index]}", self.labels[index]
         image = normalised(self.images[index], how, name)
         placement = Placement.of(image.shape, grid, aspect)
-        on_grid = placement.normalised_to_grid(image, grid, name)
-        return np.stack([on_grid, placement.label_to_grid(label, grid)]), image
+        out[0] = placement.normalised_to_grid(image, grid, name)
+        out[1] = placement.label_to_grid(label, grid)
+        return image
 
 
 def _restored(images: tuple[np.ndarray, ...], labels: tuple[np.ndarray, ...], names: tuple[str, ...]) -> SupportSet:
@@ -198,7 +201,7 @@ class Drawn:
         """Raises InputError where no label that marks something is left on the grid, or an image is constant there."""
         on_grid, ranges = np.empty((len(indices), 2, *grid), np.float32), []
         for place, index in enumerate(indices):
-            on_grid[place], image = support._on_grid(index, grid, aspect, normalise)
+            image = support._write_on_grid(on_grid[place], index, grid, aspect, normalise)
             if note := range_note(image, f"support image {support.names[index]}"):
                 ranges.append(note)
         labels, names = (tuple(values[i] for i in indices) for values in (support.labels, support.names))

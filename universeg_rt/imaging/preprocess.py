@@ -195,7 +195,8 @@ class Placement:
         if small.max() - small.min() < SEEN:
             raise InputError(f"{name} is constant on the network's grid of {grid[0]}x{grid[1]}: its detail is finer than that; cut out a "
                              "part of it")
-        return self._pad(normalise(small), grid)
+        # Of the grid's own size it is in [0, 1] already: another normalisation would give the same numbers.
+        return self._pad(small if small.shape == image.shape else normalise(small), grid)
 
     def label_to_grid(self, label: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
         """(H,W) bool -> grid, float32 0 or 1: nearest neighbour, zeros around it."""
