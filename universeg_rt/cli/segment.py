@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from ..storage.atomic import write_file
+from ..storage.atomic import make_folder, writing
 from ..ensemble import Ensemble
-from ..errors import InputError, OutputError, UniverSegError
+from ..errors import InputError, UniverSegError
 from ..imaging.files import named_images, read_image, read_label, write_array, write_mask, write_overlay
 from ..imaging.metrics import dice
 from ..imaging.normalisation import MINMAX, Normalisation, Percentiles, Window
@@ -98,7 +98,8 @@ def _main(args: argparse.Namespace) -> int:
     report = Report(args.output, _settings(args, task), facts, list(queries.files))
     earlier = report.earlier_rows() if args.resume else {}
     earlier = {name: row for name, row in earlier.items() if "error" in row or _is_whole(row, "dice" in row)}
-    _make_folders(args)
+    for folder in _outputs(args):
+        make_folder(args.output / folder)
     report.start(earlier)
 
     complete = False
@@ -197,7 +198,9 @@ def _segment(task: Task, name: str, path: Path, truth_path: Path | None, args: a
 
 def _target(output: Path, folder: str, name: str, ending: str) -> str:
     """Where a result goes, relative to `output`, once its folder is there."""
-    _make_folder((output / folder / name).parent)
+    parent = (output / folder / name).parent
+    with writing(parent):
+        parent.mkdir(parents=True, exist_ok=True)
     return f"{folder}/{name}{ending}"
 
 
@@ -213,21 +216,6 @@ def _figures(prediction: Prediction, truth: np.ndarray | None) -> dict[str, Any]
     if truth is not None:
         figures["dice"] = dice(prediction.mask, truth)
     return figures
-
-
-def _make_folders(args: argparse.Namespace) -> None:
-    for folder in _outputs(args):
-        _make_folder(args.output / folder)
-        with write_file(args.output / folder / ".probe"):  # finds out now rather than after the first image
-            pass
-        (args.output / folder / ".probe").unlink()
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"cannot write to {folder}: {reason(error)}; choose another --output") from None
 
 
 def _outputs(args: argparse.Namespace) -> list[str]:

@@ -191,6 +191,8 @@ def _is_free(path: Path) -> bool:
         return _lock(handle)
     finally:
         os.close(handle)
+
+
 @contextmanager
 def writing(path: str | os.PathLike) -> Iterator[None]:
     """Raise OutputError for whatever the system refuses in the block, which writes at `path`."""
@@ -200,7 +202,7 @@ def writing(path: str | os.PathLike) -> Iterator[None]:
         raise
     except (OSError, ValueError) as error:  # a ValueError is what Python says of a path with a null byte
         why = error.strerror if isinstance(error, OSError) and error.strerror else error
-        raise OutputError(f"cannot write {path}: {why}; choose another place") from None
+        raise OutputError(f"cannot write to {path}: {why}; choose another place") from None
 
 
 def make_folder(path: str | os.PathLike) -> Path:
