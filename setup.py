@@ -1,8 +1,8 @@
 """Installs the five top-level folders as one package, so that nothing called `export` lands in site-packages.
 
-The native CPU runner is compiled where a C++ compiler is found and left out, with a warning, where none is: installing never
-fails for it. UNIVERSEG_RT_NATIVE=0 leaves it out, UNIVERSEG_RT_NATIVE=1 fails where it cannot be built (its tests then fail in place of
-being skipped), UNIVERSEG_RT_BUILD_KERNELS=1 also builds the CUDA kernels that can be built.
+The native CPU runner is compiled where a C++ compiler is found and left out, with a warning, where none is: installing
+never fails for it. UNIVERSEG_RT_NATIVE=0 leaves it out, UNIVERSEG_RT_NATIVE=1 fails where it cannot be built (its tests
+then fail in place of being skipped), UNIVERSEG_RT_BUILD_KERNELS=1 also builds the CUDA kernels that can be built.
 """
 
 import glob
@@ -37,7 +37,8 @@ SOURCES = NATIVE_PARTS["LIBRARY"] | NATIVE_PARTS["BINDINGS"]
 
 
 class BuildPy(build_py):
-    """With UNIVERSEG_RT_BUILD_KERNELS=1 also builds the native parts of kernels/ that can be built here (kernels/build.py)."""
+    """With UNIVERSEG_RT_BUILD_KERNELS=1 also builds the native parts of kernels/ that can be built here
+    (kernels/build.py)."""
 
     def run(self):
         super().run()
@@ -55,9 +56,11 @@ class BuildExt(build_ext):
         except Exception as error:  # compilers, and what looks for them, raise many types
             if REQUIRED:
                 raise
-            print(f"WARNING: universeg_rt is built without its native CPU runner ({type(error).__name__}: {error}). runner=\"auto\" will "
-                  "take ONNX Runtime, which is slower. Install GCC or Clang and reinstall universeg_rt to have it; "
-                  "UNIVERSEG_RT_NATIVE=0 leaves it out on purpose.", file=sys.stderr, flush=True)
+            print(
+                f"WARNING: universeg_rt is built without its native CPU runner ({type(error).__name__}: {error}). "
+                "runner=\"auto\" will "
+                "take ONNX Runtime, which is slower. Install GCC or Clang and reinstall universeg_rt to have it; "
+                "UNIVERSEG_RT_NATIVE=0 leaves it out on purpose.", file=sys.stderr, flush=True)
 
     def _build(self, ext):
         import pybind11
@@ -86,9 +89,14 @@ class NativeDistribution(Distribution):
 
 
 native = Extension(
-    "universeg_rt._native", [CPU + name for name in SOURCES], depends=sorted(glob.glob(CPU + "**/*.h", recursive=True)),
+    "universeg_rt._native",
+    [CPU + name for name in SOURCES],
+    depends=sorted(glob.glob(CPU + "**/*.h", recursive=True)),
     include_dirs=[CPU + room for room in NATIVE_PARTS["ROOMS"]],
-    extra_compile_args=[*NATIVE_PARTS["FLAGS"], "-g0"],  # Python's own flags ask for debug information, 95 % of the library
-    extra_link_args=["-pthread"], language="c++", optional=not REQUIRED)
+    extra_compile_args=[*NATIVE_PARTS["FLAGS"],
+                        "-g0"],  # Python's own flags ask for debug information, 95 % of the library
+    extra_link_args=["-pthread"],
+    language="c++",
+    optional=not REQUIRED)
 setup(packages=packages, package_dir=TOP_LEVEL, ext_modules=[native] if NATIVE else [],
       cmdclass={"build_py": BuildPy, "build_ext": BuildExt}, distclass=NativeDistribution)

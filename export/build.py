@@ -1,6 +1,7 @@
 """From weights to a checked bundle: fold, emit, compare with the reference, write the manifest.
 
-All of it or nothing, as far as float32 goes; another precision that fails its gate is left out, and the caller is told why.
+All of it or nothing, as far as float32 goes; another precision that fails its gate is left out, and the caller is told
+why.
 The cheapest gate comes first: int8's held-out tasks take seconds, the comparisons with the reference minutes.
 """
 
@@ -13,22 +14,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-
-import universeg_rt
-from universeg_rt.storage.atomic import write_folder
-from universeg_rt.bundle.bundle import MANIFEST, Bundle, file_entry
-from universeg_rt.errors import InputError, OutputError, ParityError
-from universeg_rt.bundle.manifest import InputContract, Manifest, Models, network_metadata
-from universeg_rt.precision import PRECISIONS
-from universeg_rt.spec import NetworkSpec
 from universeg_rt.training.network.checkpoint import weights_sha256
 
-from .int8.calibration import SYNTHETIC, CalibrationData, synthetic_episodes
+import universeg_rt
+from universeg_rt.bundle.bundle import MANIFEST, Bundle, file_entry
+from universeg_rt.bundle.manifest import InputContract, Manifest, Models, network_metadata
+from universeg_rt.errors import InputError, OutputError, ParityError
+from universeg_rt.precision import PRECISIONS
+from universeg_rt.spec import NetworkSpec
+from universeg_rt.storage.atomic import write_folder
+
 from .folds import fold
 from .gate.held_out import HeldOutTolerance, check_held_out
 from .gate.parity import AnyTolerance, HalfTolerance, MaskTolerance, ParityReport, Reference, Tolerance, check_parity
-from .precisions import Precision, open_models, write_models
+from .int8.calibration import SYNTHETIC, CalibrationData, synthetic_episodes
 from .int8.sensitivity import int8_plan
+from .precisions import Precision, open_models, write_models
 
 HELD_OUT = 500_000  # number of the first held-out task: far from those that are calibrated on
 HELD_OUT_TASKS = 12
@@ -82,11 +83,11 @@ def build_bundle(
     """Write a bundle for a network to the folder `output`.
 
     grid: height and width that images are resized to. precisions: of `precision.PRECISIONS`; fp32 is always among them.
-    calibration: of int8 (None: synthetic tasks of seed 0). A bundle already at `output` is replaced; anything else there is
-    left alone. A precision beside float32 that differs from the reference by more than its tolerance is not written; the
-    result's `failed` says why. Raises ParityError where float32 does, InputError for a grid the network cannot take, an
-    unknown precision or calibration data that cannot be used, OutputError where nothing can be written; in each case nothing
-    is left behind.
+    calibration: of int8 (None: synthetic tasks of seed 0). A bundle already at `output` is replaced; anything else
+    there is left alone. A precision beside float32 that differs from the reference by more than its tolerance is not
+    written; the result's `failed` says why. Raises ParityError where float32 does, InputError for a grid the network
+    cannot take, an unknown precision or calibration data that cannot be used, OutputError where nothing can be written;
+    in each case nothing is left behind.
     """
     output = Path(output)
     check_grid(spec, grid)
@@ -111,7 +112,10 @@ def build_bundle(
         if calibration is not None and "int8" in precisions:
             with attempts.gate("int8", _cure("int8", calibration)):
                 fresh = synthetic_episodes(grid, calibration.seed, HELD_OUT_TASKS, first=HELD_OUT)
-                held_out = {"held_out": check_held_out(opened["int8"], opened["fp32"]["streamed"], fresh, held_out_tolerance, progress)}
+                held_out = {
+                    "held_out": check_held_out(opened["int8"], opened["fp32"]["streamed"], fresh, held_out_tolerance,
+                                               progress)
+                }
         for each in tuple(attempts.models):
             with attempts.gate(each, _cure(each, calibration)):
                 reports[each] = check_parity(spec, weights, opened[each], tolerances[each], progress, reference)
@@ -120,8 +124,12 @@ def build_bundle(
         if attempts.failed:  # again, without their numbers: the others' are the same
             for file in folder.iterdir():
                 file.unlink()
-            attempts.models = write_models(folder, network, weights, [made[each] for each in attempts.models], metadata, version)
-        parity = {name: {**report.summary(), **(held_out if name == "int8" else {})} for name, report in reports.items()}
+            attempts.models = write_models(folder, network, weights, [made[each] for each in attempts.models], metadata,
+                                           version)
+        parity = {
+            name: {**report.summary(), **(held_out if name == "int8" else {})}
+            for name, report in reports.items()
+        }
         files = {str(p.relative_to(folder).as_posix()): file_entry(p) for p in sorted(folder.rglob("*")) if p.is_file()}
         manifest = Manifest(
             name=name, version=version, spec=spec, weights_sha256=digest,
@@ -149,7 +157,9 @@ def check_grid(spec: NetworkSpec, grid: tuple[int, int]) -> None:
     """Raise InputError where the network cannot take images of this size."""
     if any(side < max(8, spec.size_multiple) or side % spec.size_multiple for side in grid):
         raise InputError(
-            f"a grid of {grid[0]}x{grid[1]} does not fit; height and width must be multiples of {spec.size_multiple}, at least 8")
+            f"a grid of {grid[0]}x{grid[1]} does not fit; height and width must be multiples of {spec.size_multiple}, "
+            "at least 8"
+        )
 
 
 def check_precisions(precisions: Sequence[str]) -> tuple[str, ...]:

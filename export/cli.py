@@ -26,22 +26,27 @@ EXAMPLE = """example:
 
 def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(
-        prog="universeg-export", epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter,
-        description="Fold a UniverSeg checkpoint exactly, write it as ONNX, compare every model with the reference network, "
-                    "and leave a bundle that universeg-segment and the SDK open. With float32 over tolerance nothing is left behind; "
-                    "another precision that fails is left out of the bundle, and the exit status is then 1.")
-    p.add_argument("--checkpoint", type=Path, help=".safetensors of ours, a bundle's folder, or a published .pt (with --spec)")
+        prog="universeg-export", epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter, description=
+        "Fold a UniverSeg checkpoint exactly, write it as ONNX, compare every model with the reference network, "
+        "and leave a bundle that universeg-segment and the SDK open. With float32 over tolerance nothing is left "
+        "behind; "
+        "another precision that fails is left out of the bundle, and the exit status is then 1.")
+    p.add_argument("--checkpoint", type=Path,
+                   help=".safetensors of ours, a bundle's folder, or a published .pt (with --spec)")
     p.add_argument("--output", type=Path, help="folder to write; a bundle already there is replaced")
     p.add_argument("--spec", help=f"{', '.join(PRESETS)}, or a JSON file; needed where the checkpoint does not say it")
-    p.add_argument("--grid", type=int, nargs=2, default=(128, 128), metavar=("H", "W"), help="image size of the network (128 128)")
+    p.add_argument("--grid", type=int, nargs=2, default=(128, 128), metavar=("H", "W"),
+                   help="image size of the network (128 128)")
     p.add_argument("--name", help="name of the bundle (that of the output folder)")
     p.add_argument("--licence", help="licence of the weights (the checkpoint's own statement)")
-    p.add_argument("--precision", nargs="+", default=["fp32"], choices=PRECISIONS, metavar="P",
-                   help=f"of {', '.join(PRECISIONS)} (fp32, which is always exported); fp16 is meant for GPUs and gains little "
-                        "on CPUs; with --bundle: of the engines")
+    p.add_argument(
+        "--precision", nargs="+", default=["fp32"], choices=PRECISIONS, metavar="P",
+        help=f"of {', '.join(PRECISIONS)} (fp32, which is always exported); fp16 is meant for GPUs and gains little "
+        "on CPUs; with --bundle: of the engines")
     p.add_argument("--calibration", type=Path, metavar="SUPPORT",
                    help="for int8: support set (.npz or folder) like yours to calibrate on (synthetic tasks)")
-    p.add_argument("--calibration-seed", type=int, default=0, metavar="N", help="for int8: what is drawn is drawn from this (0)")
+    p.add_argument("--calibration-seed", type=int, default=0, metavar="N",
+                   help="for int8: what is drawn is drawn from this (0)")
     p.add_argument("--explain", action="store_true", help="print what each fold does and the cost table, then stop")
     engines.add_arguments(p)
     return p
@@ -57,14 +62,15 @@ def _main(args: argparse.Namespace) -> int:
         return _explain(spec, args)
     if args.bundle is not None:
         if args.checkpoint is not None:
-            raise InputError("give --checkpoint to export, or --bundle to build engines for a bundle that is there; not both")
+            raise InputError(
+                "give --checkpoint to export, or --bundle to build engines for a bundle that is there; not both")
         engines.run_on_bundle(args, tuple(args.precision))
         return 0
     if args.checkpoint is None or args.output is None:
-        raise InputError("give --checkpoint and --output (or --explain, or --bundle with --engine); --help shows an example")
+        raise InputError(
+            "give --checkpoint and --output (or --explain, or --bundle with --engine); --help shows an example")
     import torch  # noqa: F401  (the reference network: where it is missing, that is said before anything is computed)
     from tqdm import tqdm
-
     from universeg_rt.training.network.checkpoint import load_checkpoint
 
     from .build import build_bundle, check_grid
@@ -100,7 +106,10 @@ def _main(args: argparse.Namespace) -> int:
         print(f"{precision}\n{report.table()}")
     spared = bundle.manifest.provenance.get("calibration", {}).get("blocks_in_float")
     if spared:
-        print(f"int8 leaves in float: {', '.join(spared)}, without which too many pixels flipped on the calibration's tasks")
+        print(
+            f"int8 leaves in float: {', '.join(spared)}, without which too many pixels flipped on the calibration's "
+            "tasks"
+        )
     held_out = bundle.manifest.parity.get("int8", {}).get("held_out", {})
     for form, figures in held_out.get("models", {}).items():
         print(f"int8 {form} on {held_out['tasks']} held-out tasks: Dice {figures['dice']:.4f}, float32 "
@@ -119,8 +128,8 @@ def _explain(spec: NetworkSpec | None, args: argparse.Namespace) -> int:
     import numpy as np
 
     from .build import check_grid
-    from .folds.cost import table
     from .folds import fold
+    from .folds.cost import table
 
     if args.checkpoint is not None:
         from universeg_rt.training.network.checkpoint import load_checkpoint
@@ -148,7 +157,10 @@ def _read_spec(value: str | None) -> NetworkSpec | None:
 def _versions() -> dict[str, str]:
     from importlib.metadata import version
 
-    return {"python": sys.version.split()[0], **{name: version(name) for name in ("numpy", "onnx", "onnxruntime", "torch")}}
+    return {
+        "python": sys.version.split()[0], **{name: version(name)
+                                             for name in ("numpy", "onnx", "onnxruntime", "torch")}
+    }
 
 
 if __name__ == "__main__":

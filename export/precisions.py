@@ -1,5 +1,5 @@
-"""The models of each precision, and the one file of their numbers: written into a bundle's folder, opened as the parity gate calls
-them."""
+"""The models of each precision, and the one file of their numbers: written into a bundle's folder, opened as the parity
+gate calls them."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from pathlib import Path
 
 import numpy as np
 
-from universeg_rt.errors import RunnerError
 from universeg_rt.bundle.manifest import Models
 from universeg_rt.bundle.model_bytes import ModelBytes
 from universeg_rt.bundle.weights import WEIGHTS
+from universeg_rt.errors import RunnerError
+from universeg_rt.precision import PRECISIONS
 from universeg_rt.runners import libraries
 from universeg_rt.runners.base import Runner
 from universeg_rt.runners.cpu.native import NativeRunner
 from universeg_rt.runners.cpu.onnxruntime import StreamedOnnxRuntime
-from universeg_rt.precision import PRECISIONS
 from universeg_rt.spec import NetworkSpec
 
 from .emit import emit_predict, emit_prepare, emit_stages, emit_whole
@@ -33,7 +33,8 @@ WHOLE, PREPARE, PREDICT, NATIVE = "model.onnx", "prepare.onnx", "predict.onnx", 
 
 @dataclass(frozen=True)
 class Precision:
-    """How models of this precision are emitted. All lie beside the weights, which ONNX wants; all but fp32's begin with its name."""
+    """How models of this precision are emitted. All lie beside the weights, which ONNX wants; all but fp32's begin with
+    its name."""
 
     name: str
     quantisation: Quantisation | None = None
@@ -47,8 +48,8 @@ class Precision:
         return "" if self.name == "fp32" else f"{self.name}."
 
 
-def write_models(folder: Path, network: FoldedNetwork, weights: Mapping[str, np.ndarray], precisions: Sequence[Precision],
-                 metadata: Mapping[str, str], version: str) -> dict[str, Models]:
+def write_models(folder: Path, network: FoldedNetwork, weights: Mapping[str, np.ndarray],
+                 precisions: Sequence[Precision], metadata: Mapping[str, str], version: str) -> dict[str, Models]:
     """Write every model of these precisions and their numbers below `folder`; the same network gives the same bytes.
 
     weights: the network's before folding, by state-dict key.
@@ -72,7 +73,8 @@ def write_models(folder: Path, network: FoldedNetwork, weights: Mapping[str, np.
                                       prefix + PREDICT, None if arrays is None else prefix + NATIVE)
     stored = store.file({**metadata, "universeg.kind": "weights"})
     folder.mkdir(parents=True, exist_ok=True)
-    for file, data in (*files.items(), *((file, stored.move_out(*graph)) for file, graph in graphs.items()), (WEIGHTS, stored.data)):
+    for file, data in (*files.items(), *((file, stored.move_out(*graph))
+                                         for file, graph in graphs.items()), (WEIGHTS, stored.data)):
         (folder / file).write_bytes(data)
     return made
 
@@ -82,7 +84,8 @@ def open_models(folder: Path, models: Models, spec: NetworkSpec) -> dict[str, Mo
     opened = {
         "whole": whole_model(folder / models.whole),
         "pair": pair_model(folder / models.prepare, folder / models.predict),
-        "streamed": runner_model(StreamedOnnxRuntime([(name, ModelBytes.of_file(folder / file)) for name, file in models.stages])),
+        "streamed": runner_model(
+            StreamedOnnxRuntime([(name, ModelBytes.of_file(folder / file)) for name, file in models.stages])),
     }
     if models.native is not None:
         with suppress(RunnerError):
@@ -93,7 +96,8 @@ def open_models(folder: Path, models: Models, spec: NetworkSpec) -> dict[str, Mo
 def whole_model(model: Path | bytes) -> Model:
     """A whole model, its file or its bytes, on ONNX Runtime, as the parity gate calls it."""
     session = open_session(model)
-    return lambda support, weights, query: session.run(["logits"], {"query": query, **support_feed(support, weights)})[0]
+    return lambda support, weights, query: session.run(["logits"], {"query": query, **support_feed(support, weights)})[0
+                                                                                                                       ]
 
 
 def pair_model(prepare: Path, predict: Path) -> Model:
@@ -120,7 +124,8 @@ def open_session(model: Path | bytes):
     options.log_severity_level = 3
     # Gigabytes at S = 64, K = 3: given back after each run, since several models are open at once.
     options.enable_cpu_mem_arena = False
-    return onnxruntime.InferenceSession(str(model) if isinstance(model, Path) else model, options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(
+        str(model) if isinstance(model, Path) else model, options, providers=["CPUExecutionProvider"])
 
 
 def support_feed(support: np.ndarray, weights: np.ndarray) -> dict[str, np.ndarray]:

@@ -5,8 +5,8 @@
     python -m universeg_rt.kernels.build --cuda --arch 90   only the CUDA library, for one architecture
     python -m universeg_rt.kernels.build --plugin --tensorrt-include /usr/include/x86_64-linux-gnu
 
-Installing universeg_rt never runs this, unless UNIVERSEG_RT_BUILD_KERNELS=1 is set (setup.py). Uses the standard library
-only, so that it also runs as a script from a plain checkout.
+Installing universeg_rt never runs this, unless UNIVERSEG_RT_BUILD_KERNELS=1 is set (setup.py). Uses the standard
+library only, so that it also runs as a script from a plain checkout.
 """
 
 from __future__ import annotations
@@ -143,9 +143,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--cuda", action="store_true", help="the CUDA library and its self-test")
     parser.add_argument("--plugin", action="store_true", help="the TensorRT plugin")
     parser.add_argument("--arch", help="CUDA architectures, separated by ; (default: 75 80 86 89 90, or say native)")
-    parser.add_argument("--tensorrt-include", action="append", metavar="DIR", help="folder with NvInfer.h; may be repeated")
-    parser.add_argument("--build-dir", type=Path, default=Path("build/universeg_rt_kernels"), help="default: %(default)s")
-    parser.add_argument("--out", type=Path, default=SOURCE, help="where the package looks for the products: its own folder")
+    parser.add_argument("--tensorrt-include", action="append", metavar="DIR",
+                        help="folder with NvInfer.h; may be repeated")
+    parser.add_argument("--build-dir", type=Path, default=Path("build/universeg_rt_kernels"),
+                        help="default: %(default)s")
+    parser.add_argument("--out", type=Path, default=SOURCE,
+                        help="where the package looks for the products: its own folder")
     options = parser.parse_args(arguments)
     parts = [part for part in PARTS if getattr(options, part)] or list(PARTS)
     try:

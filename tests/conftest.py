@@ -24,7 +24,8 @@ def material(*parts: str) -> Path:
     folder = Path(os.environ.get("UNIVERSEG_RT_MATERIAL", ROOT.parent / "shared"))
     path = folder.joinpath(*parts)
     if not path.exists():
-        pytest.skip(f"{'/'.join(parts)} is not in this clone's material folder (set UNIVERSEG_RT_MATERIAL to point to it)")
+        pytest.skip(
+            f"{'/'.join(parts)} is not in this clone's material folder (set UNIVERSEG_RT_MATERIAL to point to it)")
     return path
 
 
@@ -33,14 +34,16 @@ def native_part():
     if os.environ.get("UNIVERSEG_RT_NATIVE") == "1":
         return importlib.import_module("universeg_rt._native")
     return pytest.importorskip(
-        "universeg_rt._native", reason="the native runner is not built here: reinstall universeg_rt where there is a C++ compiler")
+        "universeg_rt._native",
+        reason="the native runner is not built here: reinstall universeg_rt where there is a C++ compiler")
 
 
 def random_weights(spec: NetworkSpec, seed: int = 0, dtype=np.float32) -> dict[str, np.ndarray]:
     """Weights large enough that an error anywhere shows in the output."""
     rng = np.random.default_rng(seed)
     return {
-        key: (rng.standard_normal(shape) * (0.3 if len(shape) == 1 else 1.5 / np.sqrt(np.prod(shape[1:])))).astype(dtype)
+        key: (rng.standard_normal(shape) *
+              (0.3 if len(shape) == 1 else 1.5 / np.sqrt(np.prod(shape[1:])))).astype(dtype)
         for key, shape in spec.weight_shapes().items()
     }
 
@@ -56,8 +59,8 @@ def small_bundle(tmp_path_factory) -> Path:
     """A bundle of SMALL_SPEC with random weights, exported and checked as users do."""
     pytest.importorskip("onnx", reason="exporting needs onnx: pip install '.[export]'")
     pytest.importorskip("torch", reason="the parity gate needs torch: pip install '.[export]'")
-    from universeg_rt.export.gate import parity
     from universeg_rt.export.build import build_bundle
+    from universeg_rt.export.gate import parity
 
     folder = tmp_path_factory.mktemp("bundles") / "small"
     with pytest.MonkeyPatch.context() as patch:
@@ -71,27 +74,31 @@ def small_bundle(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def typed_bundle(small_bundle, tmp_path_factory) -> Path:
     """The same with its fp16 and int8 models, which no gate has seen: for what their types do, not their values."""
-    from universeg_rt.bundle.bundle import Bundle, file_entry
-    from universeg_rt.export.int8.calibration import calibrate, synthetic_episodes
     from universeg_rt.export.folds import fold
+    from universeg_rt.export.int8.calibration import calibrate, synthetic_episodes
     from universeg_rt.export.precisions import Precision, write_models
 
+    from universeg_rt.bundle.bundle import Bundle, file_entry
+
     weights = random_weights(SMALL_SPEC)
-    folder, manifest, network = tmp_path_factory.mktemp("bundles") / "typed", Bundle.open(small_bundle).manifest, fold(SMALL_SPEC, weights)
+    folder, manifest, network = tmp_path_factory.mktemp("bundles") / "typed", Bundle.open(small_bundle).manifest, fold(
+        SMALL_SPEC, weights)
     quantisation = calibrate(network, synthetic_episodes(SMALL_GRID, 0, episodes=2, entries=2))
     precisions = (Precision("fp32"), Precision("fp16"), Precision("int8", quantisation))
     models = write_models(folder, network, weights, precisions, manifest.metadata, manifest.version)
     files = {file.name: file_entry(file) for file in folder.iterdir()}
-    (folder / "manifest.json").write_text(dataclasses.replace(manifest, models=models, files=files, parity={}).to_json())
+    (folder / "manifest.json").write_text(
+        dataclasses.replace(manifest, models=models, files=files, parity={}).to_json())
     return folder
 
 
 def native_model(arrays: dict[str, np.ndarray]):
     """Arrays as the native runner's list of a bundle, with weights of its own, as NativeRunner takes them."""
-    from universeg_rt.bundle.model_bytes import ModelBytes
-    from universeg_rt.bundle.weights import WEIGHTS
     from universeg_rt.export.emit.native import emit_native
     from universeg_rt.export.emit.store import WeightStore
+
+    from universeg_rt.bundle.model_bytes import ModelBytes
+    from universeg_rt.bundle.weights import WEIGHTS
 
     store = WeightStore()
     listed = emit_native(arrays, store)

@@ -1,6 +1,6 @@
 """TensorRT-RTX for tests: the libraries of the wheel onnxruntime-ep-nv-tensorrt-rtx-cu13 under the Python interface of
-tensorrt_cu13_bindings. An improvised pairing, for tests only: links give the libraries the names that the interface looks
-for, and a module `tensorrt_rtx` gives the interface its version. It builds plans on the CPU and runs none.
+tensorrt_cu13_bindings. An improvised pairing, for tests only: links give the libraries the names that the interface
+looks for, and a module `tensorrt_rtx` gives the interface its version. It builds plans on the CPU and runs none.
 """
 
 from __future__ import annotations
@@ -26,9 +26,11 @@ __version__ = ".".join(str(getattr(_library, f"getInferLib{part}Version")()) for
 
 def make(folder: Path) -> dict[str, str]:
     """Fill an empty folder; returns the environment variables under which a process finds it, or skips with the reason."""
-    package, interface = (importlib.util.find_spec(name) for name in ("onnxruntime_ep_nv_tensorrt_rtx", "tensorrt_bindings"))
+    package, interface = (importlib.util.find_spec(name)
+                          for name in ("onnxruntime_ep_nv_tensorrt_rtx", "tensorrt_bindings"))
     if package is None or interface is None:
-        pytest.skip("needs the wheels onnxruntime-ep-nv-tensorrt-rtx-cu13 and tensorrt_cu13_bindings (pip install --no-deps)")
+        pytest.skip(
+            "needs the wheels onnxruntime-ep-nv-tensorrt-rtx-cu13 and tensorrt_cu13_bindings (pip install --no-deps)")
     if shutil.which("c++") is None:
         pytest.skip("no C++ compiler was found, which the stand-in for TensorRT's plugin library needs")
     for name in LIBRARIES:
@@ -39,7 +41,8 @@ def make(folder: Path) -> dict[str, str]:
         for link in (link for link, target in LINKS.items() if target == name):
             (folder / link).symlink_to(matches[0])
     (folder / "stub.cpp").write_text(STUB)
-    subprocess.run(["c++", "-shared", "-fPIC", folder / "stub.cpp", "-o", folder / "libnvinfer_plugin.so.11"], check=True)
+    subprocess.run(["c++", "-shared", "-fPIC", folder / "stub.cpp", "-o", folder / "libnvinfer_plugin.so.11"],
+                   check=True)
     (folder / "python").mkdir()
     (folder / "python" / "tensorrt_rtx.py").write_text(MODULE)
     return {"LD_LIBRARY_PATH": str(folder), "PYTHONPATH": str(folder / "python")}

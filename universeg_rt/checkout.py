@@ -1,6 +1,7 @@
 """Runs a module of a bare checkout as if the project were installed:  python universeg_rt/checkout.py MODULE ARGUMENTS
 
-Installed, the package `universeg_rt` holds `export`, `kernels`, `training` and `benchmarks`, which lie beside it in a checkout.
+Installed, the package `universeg_rt` holds `export`, `kernels`, `training` and `benchmarks`, which lie beside it in a
+checkout.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ def make_importable_for_children(site: Path) -> None:
     """Let processes that this one starts import the checkout: links under `site`, on PYTHONPATH."""
     package = site.absolute() / "universeg_rt"
     package.mkdir(parents=True, exist_ok=True)
-    parts = [*(ROOT / "universeg_rt").iterdir(), *(ROOT / name for name in ("export", "kernels", "training", "benchmarks"))]
+    parts = [
+        *(ROOT / "universeg_rt").iterdir(), *(ROOT / name for name in ("export", "kernels", "training", "benchmarks"))
+    ]
     for part in parts:
         link = package / part.name
         if not link.exists():

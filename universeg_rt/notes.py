@@ -14,7 +14,8 @@ BINS = 255
 
 
 def range_note(normalised: np.ndarray, name: str) -> str | None:
-    """Where under 0.1 % of the pixels at one end, or at both, take more than half of the range: hot pixels, burnt-in marks.
+    """Where under 0.1 % of the pixels at one end, or at both, take more than half of the range: hot pixels, burnt-in
+    marks.
 
     normalised: (H,W) float32 as `normalise` gives it. Of fewer than 1000 pixels one is few; None for fewer than 100.
     """
@@ -36,15 +37,21 @@ def label_notes(labels: Sequence[np.ndarray], names: Sequence[str]) -> list[str]
     shares = np.array([label.mean() for label in labels])
     notes, empty = [], int((shares == 0).sum())
     if 2 * empty > len(shares):
-        notes.append(f"{empty} of {len(shares)} support labels are empty; the more of them mark the target, the better it is found")
+        notes.append(
+            f"{empty} of {len(shares)} support labels are empty; the more of them mark the target, the better it is "
+            "found"
+        )
     typical = float(np.median(shares[shares > 0])) if empty < len(shares) else 0.0
     if typical > 0.5:
-        notes.append(f"the support labels mark {typical:.0%} of an image (median); if they are inverted, give their complement")
+        notes.append(
+            f"the support labels mark {typical:.0%} of an image (median); if they are inverted, give their complement")
     else:
         odd = [name for name, share in zip(names, shares) if share > 0.5 and share > 1 - 2 * typical]
         if odd:
-            notes.append(f"{len(odd)} of {len(shares)} support labels mark more than half of the image where the median is {typical:.0%}, "
-                         f"first {odd[0]}; they may be inverted")
+            notes.append(
+                f"{len(odd)} of {len(shares)} support labels mark more than half of the image where the median is "
+                f"{typical:.0%}, "
+                f"first {odd[0]}; they may be inverted")
     return notes
 
 

@@ -9,7 +9,8 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Precision:
-    """dtype: of weights and maps in a graph. is_quantised: whether convolutions are int8 between them. is_native: whether the
+    """dtype: of weights and maps in a graph. is_quantised: whether convolutions are int8 between them. is_native:
+    whether the
     native CPU runner has weights of it."""
 
     dtype: type

@@ -173,7 +173,8 @@ class Segmenter:
             raise RunnerError("a closed Segmenter cannot be pickled; open it again")
         if self._asked is None:
             raise InputError(
-                "a Segmenter made of a runner cannot be pickled; make it with Segmenter.open, whose path and options are"
+                "a Segmenter made of a runner cannot be pickled; make it with Segmenter.open, whose path and options "
+                "are"
             )
         return _opened_again, (self._asked,)
 

@@ -54,7 +54,8 @@ class NetworkSpec:
         _one_of("cross_activation", self.cross_activation, CROSS_ACTIVATIONS)
         _one_of("downsample", self.downsample, DOWNSAMPLINGS)
         _one_of("upsample", self.upsample, UPSAMPLINGS)
-        if not 2 <= len(self.encoder_features) <= MAX_STAGES or len(self.decoder_features) != len(self.encoder_features) - 1:
+        if not 2 <= len(self.encoder_features) <= MAX_STAGES or len(
+                self.decoder_features) != len(self.encoder_features) - 1:
             raise SpecError(
                 f"{len(self.encoder_features)} encoder and {len(self.decoder_features)} decoder stages; a network "
                 f"has 2 to {MAX_STAGES} encoder stages and exactly one decoder stage less"
@@ -68,9 +69,9 @@ class NetworkSpec:
         """Image height and width must be multiples of this (8 for v1, 16 for the paper's network)."""
         return 2 ** (len(self.encoder_features) - 1)
 
-    def topology(self) -> list[tuple[str, int, tuple["Edge", ...]]]:
-        """Name, level and sources of each block, in the order in which they run: the one statement from which `blocks`, and
-        with it every form of the network, follows."""
+    def topology(self) -> list[tuple[str, int, tuple[Edge, ...]]]:
+        """Name, level and sources of each block, in the order in which they run: the one statement from which `blocks`,
+        and with it every form of the network, follows."""
         encoders = len(self.encoder_features)
         out = [(f"enc_blocks.{i}", i, (Edge(i - 1, HALVED),) if i else ()) for i in range(encoders)]
         for i in range(len(self.decoder_features)):
@@ -78,13 +79,16 @@ class NetworkSpec:
             out.append((f"dec_blocks.{i}", skip, (Edge(encoders + i - 1, DOUBLED), Edge(skip, SAME))))
         return out
 
-    def blocks(self) -> list["BlockSpec"]:
+    def blocks(self) -> list[BlockSpec]:
         """The CrossBlocks in the order in which they run, each with what it reads and who reads it."""
         features, places, out = self.encoder_features + self.decoder_features, self.topology(), []
         for i, (name, level, sources) in enumerate(places):
             read = sum(features[edge.block] for edge in sources)
-            readers = tuple(Edge(j, edge.resize) for j, (*_, edges) in enumerate(places) for edge in edges if edge.block == i)
-            out.append(BlockSpec(name, read or QUERY_CHANNELS, read or SUPPORT_CHANNELS, features[i], level, i, sources, readers))
+            readers = tuple(
+                Edge(j, edge.resize) for j, (*_, edges) in enumerate(places) for edge in edges if edge.block == i)
+            out.append(
+                BlockSpec(name, read or QUERY_CHANNELS, read or SUPPORT_CHANNELS, features[i], level, i, sources,
+                          readers))
         return out
 
     def weight_shapes(self) -> dict[str, tuple[int, ...]]:
@@ -111,7 +115,7 @@ class NetworkSpec:
         return json.dumps(self.to_dict(), sort_keys=True)
 
     @classmethod
-    def from_dict(cls, values: dict) -> "NetworkSpec":
+    def from_dict(cls, values: dict) -> NetworkSpec:
         """Raises SpecError where a field is missing or unknown, or a value is out of range."""
         if not isinstance(values, dict):
             raise SpecError(f"a network specification is a mapping of fields, not {type(values).__name__}")
@@ -124,7 +128,7 @@ class NetworkSpec:
         return cls(**values)
 
     @classmethod
-    def from_json(cls, text: str | bytes) -> "NetworkSpec":
+    def from_json(cls, text: str | bytes) -> NetworkSpec:
         try:
             values = json.loads(text)
         except (ValueError, TypeError, RecursionError) as error:
@@ -132,14 +136,14 @@ class NetworkSpec:
         return cls.from_dict(values)
 
     @classmethod
-    def read(cls, path: str | os.PathLike) -> "NetworkSpec":
+    def read(cls, path: str | os.PathLike) -> NetworkSpec:
         """From a JSON file; SpecError where it cannot be read or says no network."""
         with reading("a network specification", path, SpecError):
             with open(path, "rb") as file:
                 return cls.from_json(file.read(MAX_JSON))
 
     @classmethod
-    def preset(cls, name: str) -> "NetworkSpec":
+    def preset(cls, name: str) -> NetworkSpec:
         """`v1` (the released network) or `paper` (section 5.1); SpecError for another name."""
         _one_of("preset", name, tuple(PRESETS))
         return PRESETS[name]

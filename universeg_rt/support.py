@@ -10,13 +10,13 @@ from functools import cached_property
 
 import numpy as np
 
-from .storage.arrays import read_npz
-from .storage.atomic import write_file
 from .errors import InputError
 from .imaging.files import named_images, read_image, read_label
-from .notes import fingerprint, label_notes, range_note
 from .imaging.normalisation import MINMAX, Normalisation, normalised
 from .imaging.preprocess import Placement, check_image, check_label, count_of
+from .notes import fingerprint, label_notes, range_note
+from .storage.arrays import read_npz
+from .storage.atomic import write_file
 from .storage.reading import is_folder, path_of
 
 
@@ -24,9 +24,9 @@ from .storage.reading import is_folder, path_of
 class SupportSet:
     """N images (H,W), as given, and their labels (H,W) bool; sizes may differ from entry to entry.
 
-    Make one with `from_arrays`, `from_folder` or `from_npz`; each raises InputError that names the entry and the cure where
-    the input contract is not met: grey images without NaN that are not constant, binary labels of the image's size, at
-    least one label that is not empty.
+    Make one with `from_arrays`, `from_folder` or `from_npz`; each raises InputError that names the entry and the cure
+    where the input contract is not met: grey images without NaN that are not constant, binary labels of the image's
+    size, at least one label that is not empty.
     """
 
     images: tuple[np.ndarray, ...]
@@ -37,7 +37,7 @@ class SupportSet:
     def from_arrays(
         cls, images: np.ndarray | Sequence[np.ndarray], labels: np.ndarray | Sequence[np.ndarray],
         names: Sequence[str] | None = None,
-    ) -> "SupportSet":
+    ) -> SupportSet:
         """images and labels: arrays (N,H,W), or sequences of (H,W); colour images (H,W,3) or (H,W,4) of uint8 become
         their luminance. labels: bool, {0, 1} or {0, 255}."""
         if isinstance(images, np.ndarray) and images.ndim == 2 or isinstance(labels, np.ndarray) and labels.ndim == 2:
@@ -62,7 +62,7 @@ class SupportSet:
         return cls(tuple(checked_images), tuple(checked_labels), names)
 
     @classmethod
-    def from_folder(cls, path: str | os.PathLike[str]) -> "SupportSet":
+    def from_folder(cls, path: str | os.PathLike[str]) -> SupportSet:
         """A folder with `images/` and `labels/`, paired by file name (the ending may differ), subfolders included (`p1/001`)."""
         path = path_of(path)
         for part in ("images", "labels"):
@@ -77,13 +77,14 @@ class SupportSet:
         return cls.from_arrays([read_image(images[n]) for n in names], [read_label(labels[n]) for n in names], names)
 
     @classmethod
-    def from_npz(cls, path: str | os.PathLike[str]) -> "SupportSet":
+    def from_npz(cls, path: str | os.PathLike[str]) -> SupportSet:
         """An .npz with `images` and `labels` (N,H,W), or one that `save` wrote; never unpickles."""
         path = path_of(path)
         data = read_npz(path)
         found = data.get("names")
         if found is not None and (found.ndim != 1 or found.dtype.kind != "U"):
-            raise InputError(f"{path}: names are {found.dtype} of shape {found.shape}; expected texts, one for each entry")
+            raise InputError(
+                f"{path}: names are {found.dtype} of shape {found.shape}; expected texts, one for each entry")
         names = None if found is None else [str(name) for name in found]
         if "images" in data and "labels" in data:
             return cls.from_arrays(data["images"], data["labels"], names)
@@ -98,7 +99,7 @@ class SupportSet:
         return cls.from_arrays(images, labels, names)
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> "SupportSet":
+    def load(cls, path: str | os.PathLike[str]) -> SupportSet:
         """`from_folder` for a folder, `from_npz` for a file."""
         path = path_of(path)
         return cls.from_folder(path) if is_folder(path) else cls.from_npz(path)
@@ -140,7 +141,7 @@ class SupportSet:
     def __reduce__(self) -> tuple[object, ...]:
         return _restored, (self.images, self.labels, self.names)
 
-    def subset(self, indices: Sequence[int]) -> "SupportSet":
+    def subset(self, indices: Sequence[int]) -> SupportSet:
         """The entries at these indices, in this order; InputError where one is out of range or all labels are empty."""
         count_of(indices, "indices")
         for i in indices:
@@ -187,7 +188,8 @@ def _restored(images: tuple[np.ndarray, ...], labels: tuple[np.ndarray, ...], na
 class Drawn:
     """The entries of a support that an ensemble draws, on the grid, and what there is to say of them.
 
-    on_grid: (N,2,H,W) float32. labels, names: of these entries, as given. ranges: their notes on the range of intensities.
+    on_grid: (N,2,H,W) float32. labels, names: of these entries, as given. ranges: their notes on the range of
+    intensities.
     """
 
     on_grid: np.ndarray
@@ -197,7 +199,7 @@ class Drawn:
 
     @classmethod
     def of(cls, support: SupportSet, indices: np.ndarray, grid: tuple[int, int], aspect: str,
-           normalise: Normalisation = MINMAX) -> "Drawn":
+           normalise: Normalisation = MINMAX) -> Drawn:
         """Raises InputError where no label that marks something is left on the grid, or an image is constant there."""
         on_grid, ranges = np.empty((len(indices), 2, *grid), np.float32), []
         for place, index in enumerate(indices):
@@ -208,8 +210,10 @@ class Drawn:
         drawn = cls(on_grid, labels, names, tuple(ranges))
         marked = sum(bool(label.any()) for label in labels)
         if marked and len(drawn._vanished()) == marked:
-            raise InputError(f"what the support labels mark is too small: on the network's grid of {grid[0]}x{grid[1]} nothing is left of it "
-                             "in any entry; cut support images and queries to the region around it")
+            raise InputError(
+                f"what the support labels mark is too small: on the network's grid of {grid[0]}x{grid[1]} nothing is "
+                "left of it "
+                "in any entry; cut support images and queries to the region around it")
         return drawn
 
     @property
@@ -221,10 +225,12 @@ class Drawn:
         """What is allowed but rarely meant."""
         notes = label_notes(self.labels, self.names)
         if vanished := self._vanished():
-            notes.append(f"what {len(vanished)} of {len(self.names)} support labels mark is lost on the network's grid, first "
-                         f"{vanished[0]}; cut support images and queries to the region around it")
+            notes.append(
+                f"what {len(vanished)} of {len(self.names)} support labels mark is lost on the network's grid, first "
+                f"{vanished[0]}; cut support images and queries to the region around it")
         if self.ranges:
-            notes.append(self.ranges[0] + (f" ({len(self.ranges)} of {len(self.names)} support images)" if len(self.ranges) > 1 else ""))
+            notes.append(self.ranges[0] +
+                         (f" ({len(self.ranges)} of {len(self.names)} support images)" if len(self.ranges) > 1 else ""))
         return notes
 
     def fingerprints(self) -> dict[str, str]:
@@ -233,4 +239,7 @@ class Drawn:
 
     def _vanished(self) -> list[str]:
         """Names of the entries whose label marks something, and nothing on the grid."""
-        return [name for name, label, entry in zip(self.names, self.labels, self.on_grid) if label.any() and not entry[1].any()]
+        return [
+            name for name, label, entry in zip(self.names, self.labels, self.on_grid)
+            if label.any() and not entry[1].any()
+        ]

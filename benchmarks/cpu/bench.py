@@ -2,8 +2,8 @@
 
 Each side lives in a process of its own (child.py) and is idle while another works. The sides take turns, and the order
 rotates from turn to turn, so that a change in the machine's speed meets all of them. What they compute is compared with
-the reference before anything is timed. Times are those of the network, from support and queries on its grid to logits, the
-support's preparation included; ours are also stated in parts and in whole.
+the reference before anything is timed. Times are those of the network, from support and queries on its grid to logits,
+the support's preparation included; ours are also stated in parts and in whole.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ import json
 import sys
 from pathlib import Path
 
-from universeg_rt.storage.atomic import write_file
 from universeg_rt.bundle.bundle import SHIPPED, Bundle
 from universeg_rt.cli.common import run_command
 from universeg_rt.errors import InputError, OutputError
+from universeg_rt.storage.atomic import write_file
 
 from .sides import OURS, PEERS, our_sides
 
@@ -37,15 +37,19 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--queries", type=int, default=1, metavar="B", help="queries in one call (1)")
     p.add_argument("--threads", type=int, default=2, help="of every side (2)")
     p.add_argument("--size", type=int, help="image height and width (the bundle's)")
-    p.add_argument("--repeats", type=int, default=5, help="timed turns, after each side's first call and a turn that warms up (5)")
+    p.add_argument("--repeats", type=int, default=5,
+                   help="timed turns, after each side's first call and a turn that warms up (5)")
     p.add_argument("--sides", nargs="+", metavar="SIDE", default=["all"],
                    help=f"all, {OURS}, {', '.join(PEERS)}, or {OURS}-RUNNER[-int8] (all)")
     p.add_argument("--limit", nargs="+", default=[], metavar="SIDE=S", help="largest S of a side (64 for all but ours)")
-    p.add_argument("--starts", type=int, default=3, metavar="N", help="processes started to measure the time to a first mask at S = 16 (3)")
+    p.add_argument("--starts", type=int, default=3, metavar="N",
+                   help="processes started to measure the time to a first mask at S = 16 (3)")
     p.add_argument("--bundle", type=Path, default=SHIPPED, help="what is run (the shipped bundle)")
-    p.add_argument("--compile-cache", type=Path, help="keep torch.compile's work here; its stated time is then what is left of it")
+    p.add_argument("--compile-cache", type=Path,
+                   help="keep torch.compile's work here; its stated time is then what is left of it")
     p.add_argument("--output", type=Path, help=f"folder for {JSON}, {TABLE} and {PLOT}")
-    p.add_argument("--from", dest="earlier", type=Path, nargs="+", metavar="JSON", help="measure nothing, put these results together")
+    p.add_argument("--from", dest="earlier", type=Path, nargs="+", metavar="JSON",
+                   help="measure nothing, put these results together")
     return p
 
 
@@ -92,7 +96,8 @@ def _options(args: argparse.Namespace) -> argparse.Namespace:
     known = {"all": [*PEERS, *ours], OURS: ours, **{name: [name] for name in (*PEERS, *ours)}}
     unknown = [name for name in args.sides if name not in known]
     if unknown:
-        hint = f"; this bundle has {', '.join(bundle.manifest.precisions)} models only" if unknown[0].endswith("-int8") else ""
+        hint = f"; this bundle has {', '.join(bundle.manifest.precisions)} models only" if unknown[0].endswith(
+            "-int8") else ""
         raise InputError(f"--sides {unknown[0]} is unknown; accepted: {', '.join(known)}{hint}")
     args.named = {name for name in args.sides if name not in ("all", OURS)}
     args.sides = list(dict.fromkeys(name for given in args.sides for name in known[given]))
@@ -116,7 +121,10 @@ def merge(paths: list[Path]) -> dict:
         except (OSError, ValueError, KeyError, IndexError, TypeError):
             raise InputError(f"{path} is no result of universeg-bench") from None
         if results[-1]["environment"] != results[0]["environment"]:
-            raise InputError(f"{path} was measured on another machine, with other versions or threads than {paths[0]}; show them apart")
+            raise InputError(
+                f"{path} was measured on another machine, with other versions or threads than {paths[0]}; show them "
+                "apart"
+            )
     merged = {**results[-1], "cases": [], "starts": []}
     keys = ("support_size", "members", "queries", "size", "threads")
     for part in ("cases", "starts"):

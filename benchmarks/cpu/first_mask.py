@@ -19,13 +19,20 @@ from ..harness.case import Case
 
 def seconds_to_first_mask(bundle: Path, runner: str, precision: str, case: Case, cache: Path) -> float:
     """Start a process as a user does and wait for its mask; raises RunnerError with the last line of what it said."""
-    command = [sys.executable, "-m", __name__, str(bundle), runner, precision, str(case.threads), str(case.support_size), str(case.size)]
+    command = [
+        sys.executable, "-m", __name__,
+        str(bundle), runner, precision,
+        str(case.threads),
+        str(case.support_size),
+        str(case.size)
+    ]
     start = time.perf_counter()
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, VARIABLE: str(cache)})
     seconds = time.perf_counter() - start
     if done.returncode:
         said = (done.stderr.strip().splitlines() or ["nothing"])[-1]
-        raise RunnerError(f"a process with {runner} {precision} ended with status {done.returncode} before its first mask: {said}")
+        raise RunnerError(
+            f"a process with {runner} {precision} ended with status {done.returncode} before its first mask: {said}")
     return seconds
 
 

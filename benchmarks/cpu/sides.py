@@ -78,8 +78,10 @@ def load(name: str, files: Files, case: Case, any_device: bool) -> Side:
     if name.startswith(f"{OURS}-"):
         return _ours(name, files, case, any_device)
     try:
-        return {"reference": _reference, "reference-kept": _reference, "compiled": _compiled, "plain": _plain, "folded-onnxruntime": _folded_onnxruntime,
-                "folded-openvino": _folded_openvino}[name](files, case)
+        return {
+            "reference": _reference, "reference-kept": _reference, "compiled": _compiled, "plain": _plain,
+            "folded-onnxruntime": _folded_onnxruntime, "folded-openvino": _folded_openvino
+        }[name](files, case)
     except ImportError as error:
         raise Skipped(f"{error.name} is not installed") from None
 

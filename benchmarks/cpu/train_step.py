@@ -1,9 +1,10 @@
 """One training step on a CPU: the reference network, the folded one by torch's convolutions, and by the native kernels.
 
-    python -m universeg_rt.benchmarks.cpu.train_step [--size 64] [--entries 8] [--queries 2] [--threads 1] [--repeats 5] [--json FILE]
+    python -m universeg_rt.benchmarks.cpu.train_step [--size 64] [--entries 8] [--queries 2] [--threads 1] [--repeats 5]
+    [--json FILE]
 
-The sides take turns on one episode of random images, forward and backward, after a comparison of their gradients. Times are the
-network's; ratios are those of each turn, median (smallest to largest).
+The sides take turns on one episode of random images, forward and backward, after a comparison of their gradients. Times
+are the network's; ratios are those of each turn, median (smallest to largest).
 """
 
 from __future__ import annotations
@@ -15,17 +16,19 @@ import time
 from pathlib import Path
 from unittest import mock
 
-from universeg_rt.storage.atomic import write_file
 from universeg_rt.benchmarks.harness.machine import environment, matrix_rate
+
 from universeg_rt.cli.common import run_command
 from universeg_rt.errors import InputError
+from universeg_rt.storage.atomic import write_file
 
 
 def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(prog="python -m universeg_rt.benchmarks.cpu.train_step", description=__doc__,
                                 formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, default, what in (("size", 64, "image height and width"), ("entries", 8, "support size"), ("threads", 1, "of every side"),
-                                ("queries", 2, "that share the support"), ("repeats", 5, "timed turns, after one that warms up")):
+    for name, default, what in (("size", 64, "image height and width"), ("entries", 8, "support size"),
+                                ("threads", 1, "of every side"), ("queries", 2, "that share the support"),
+                                ("repeats", 5, "timed turns, after one that warms up")):
         p.add_argument(f"--{name}", type=int, default=default, help=f"{what} ({default})")
     p.add_argument("--json", type=Path, metavar="FILE", help="write the figures here too")
     return p
@@ -40,7 +43,10 @@ def _main(args: argparse.Namespace) -> int:
         raise InputError("sizes, threads and repeats are at least 1")
     steps = _steps(args)
     gradients = {name: step() for name, step in steps.items()}
-    errors = {name: float((g - gradients["reference"]).norm() / gradients["reference"].norm()) for name, g in gradients.items()}
+    errors = {
+        name: float((g - gradients["reference"]).norm() / gradients["reference"].norm())
+        for name, g in gradients.items()
+    }
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     order = list(steps)
     for turn in range(args.repeats + 1):
@@ -49,15 +55,23 @@ def _main(args: argparse.Namespace) -> int:
             steps[name]()
             if turn:
                 seconds[name].append(time.perf_counter() - start)
-    print(f"{args.queries} queries of {args.size}x{args.size}, S = {args.entries}, {args.threads} threads, forward and backward")
+    print(
+        f"{args.queries} queries of {args.size}x{args.size}, S = {args.entries}, {args.threads} threads, forward and "
+        "backward"
+    )
     for name, times in seconds.items():
         ratios = [a / b for a, b in zip(seconds["reference"], times)]
-        print(f"{name:9s} {statistics.median(times) / args.queries:7.3f} s a sample   {statistics.median(ratios):5.2f} "
-              f"({min(ratios):.2f} to {max(ratios):.2f}) times the reference's speed   gradient's error {errors[name]:.1e}")
+        print(
+            f"{name:9s} {statistics.median(times) / args.queries:7.3f} s a sample   {statistics.median(ratios):5.2f} "
+            f"({min(ratios):.2f} to {max(ratios):.2f}) times the reference's speed   gradient's error "
+            f"{errors[name]:.1e}"
+        )
     if args.json:
         case = {key: value for key, value in vars(args).items() if key != "json"}
-        result = {"environment": environment(args.threads), "matrix_product_flop_per_second": matrix_rate(args.threads), "case": case,
-                  "seconds": seconds, "gradient_errors": errors}
+        result = {
+            "environment": environment(args.threads), "matrix_product_flop_per_second": matrix_rate(args.threads),
+            "case": case, "seconds": seconds, "gradient_errors": errors
+        }
         with write_file(args.json) as file:
             file.write(json.dumps(result, indent=1).encode())
     return 0
@@ -66,12 +80,12 @@ def _main(args: argparse.Namespace) -> int:
 def _steps(args: argparse.Namespace) -> dict:
     """For each side a step from inputs to the gradient of all weights, which it returns as one vector."""
     import torch
-
-    from universeg_rt.spec import NetworkSpec
     from universeg_rt.training.network import winograd
     from universeg_rt.training.network.folded_forward import FoldedUniverSeg
     from universeg_rt.training.network.reference import UniverSeg
     from universeg_rt.training.run.train import initialise, soft_dice_loss
+
+    from universeg_rt.spec import NetworkSpec
 
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)

@@ -10,18 +10,18 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+from universeg_rt.export.folds import fold
+from universeg_rt.export.folds.cost import network_cost
+from universeg_rt.export.int8.quantise import Quantisation
+from universeg_rt.kernels.support_mean.check.steps import one_line
 
 import universeg_rt
 from universeg_rt.bundle.bundle import MANIFEST, SHIPPED, Bundle, file_entry
 from universeg_rt.bundle.engine import Profile
-from universeg_rt.errors import UniverSegError
-from universeg_rt.export.folds.cost import network_cost
-from universeg_rt.export.folds import fold
-from universeg_rt.export.int8.quantise import Quantisation
 from universeg_rt.bundle.manifest import InputContract, Manifest, network_metadata
-from universeg_rt.spec import NetworkSpec
-from universeg_rt.kernels.support_mean.check.steps import one_line
+from universeg_rt.errors import UniverSegError
 from universeg_rt.precision import PRECISIONS
+from universeg_rt.spec import NetworkSpec
 
 from ..harness.models import random_weights
 from . import machine
@@ -33,7 +33,8 @@ def run_network(state: dict, entry: dict) -> None:
     if options.checkpoint is not None:
         from universeg_rt.training.network.checkpoint import load_checkpoint
 
-        spec, weights, _ = load_checkpoint(options.checkpoint, None if options.spec is None else NetworkSpec.preset(options.spec))
+        spec, weights, _ = load_checkpoint(options.checkpoint,
+                                           None if options.spec is None else NetworkSpec.preset(options.spec))
         entry["weights"] = options.checkpoint.name
     else:
         spec = state.get("small_spec") or NetworkSpec.preset(options.spec or "v1")
@@ -125,13 +126,14 @@ def _shipped_bundle(state: dict) -> Bundle | None:
         return None
     bundle = Bundle.open(SHIPPED)
     size = bundle.manifest.input.height, bundle.manifest.input.width
-    return bundle if bundle.manifest.weights_sha256 == _digest(state["weights"]) and size == tuple(state["grid"]) else None
+    return bundle if bundle.manifest.weights_sha256 == _digest(state["weights"]) and size == tuple(
+        state["grid"]) else None
 
 
 def _int8_plan(state: dict) -> tuple[Quantisation, tuple[str, ...]]:
     """What the export would choose: the same calibration, the same blocks left in float."""
-    from universeg_rt.export.int8.calibration import synthetic_episodes
     from universeg_rt.export.gate.held_out import HeldOutTolerance
+    from universeg_rt.export.int8.calibration import synthetic_episodes
     from universeg_rt.export.int8.sensitivity import int8_plan
 
     grid = tuple(state["grid"])
@@ -141,7 +143,6 @@ def _int8_plan(state: dict) -> tuple[Quantisation, tuple[str, ...]]:
 def run_plain(state: dict, entry: dict) -> None:
     """The reference exported as it stands by PyTorch: a file for each S, since a trace keeps the support size it saw."""
     import torch
-
     from universeg_rt.training.network.reference import UniverSeg
 
     if importlib.util.find_spec("onnx") is None:
@@ -158,8 +159,8 @@ def run_plain(state: dict, entry: dict) -> None:
         try:
             with warnings.catch_warnings(), torch.inference_mode():
                 warnings.simplefilter("ignore")  # the tracer says that shapes become constants, which is known
-                torch.onnx.export(network, example, str(path), input_names=names, output_names=["logits"], opset_version=17,
-                                  dynamo=False)
+                torch.onnx.export(network, example, str(path), input_names=names, output_names=["logits"],
+                                  opset_version=17, dynamo=False)
         except Exception as error:
             entry["skipped"][str(entries)] = one_line(error)
             continue
@@ -248,8 +249,9 @@ def find_earlier(state: dict) -> None:
             bundle = Bundle.open(manifest.parent)
             if bundle.manifest.engines and bundle.manifest.weights_sha256 == state["bundle"].manifest.weights_sha256:
                 fingerprint = bundle.manifest.engines[0].fingerprint
-                state["engine_bundles"][_label(fingerprint.builder, fingerprint.precision, fingerprint.plugin_sha256)] = (
-                    fingerprint.builder, fingerprint.precision, manifest.parent)
+                state["engine_bundles"][_label(fingerprint.builder, fingerprint.precision,
+                                               fingerprint.plugin_sha256)] = (fingerprint.builder,
+                                                                              fingerprint.precision, manifest.parent)
     library = (state["options"].kernels_build or work / "kernels") / "lib" / "libsupport_mean.so"
     if "kernels" not in steps and state["device"] == "cuda" and library.is_file():
         from universeg_rt.kernels.support_mean.check.devices import Gpu

@@ -1,4 +1,5 @@
-"""Everything that runs the network, behind one face: `prepare` a support, then `run` queries, arrays in and arrays out."""
+"""Everything that runs the network, behind one face: `prepare` a support, then `run` queries, arrays in and arrays
+out."""
 
 from __future__ import annotations
 
@@ -6,15 +7,15 @@ import importlib.util
 from collections.abc import Callable
 
 import numpy as np
+from universeg_rt.kernels.support_mean.check.steps import one_line
 
 from universeg_rt.bundle.bundle import Bundle
-from universeg_rt.errors import RunnerError
 from universeg_rt.bundle.model_bytes import ModelBytes
+from universeg_rt.errors import RunnerError
 from universeg_rt.runners import open_runner
 from universeg_rt.runners.base import Runner
-from universeg_rt.runners.libraries import import_onnxruntime
 from universeg_rt.runners.gpu.onnxruntime import PROVIDER, OnnxRuntimeCuda
-from universeg_rt.kernels.support_mean.check.steps import one_line
+from universeg_rt.runners.libraries import import_onnxruntime
 
 from . import artefacts, machine
 from .folded_torch import FoldedInference, kernel_support_mean
@@ -23,7 +24,8 @@ from .folded_torch import FoldedInference, kernel_support_mean
 class Contender:
     """precision: fp32, tf32, fp16 or int8. side: whose work it does, `reference` or `folded` (export/folds/cost.py).
 
-    prepare(support (K,S,2,H,W), weights (K,S)) -> anything; run(that, queries (B,1,H,W)) -> logits (B,K,1,H,W) on the host.
+    prepare(support (K,S,2,H,W), weights (K,S)) -> anything; run(that, queries (B,1,H,W)) -> logits (B,K,1,H,W) on the
+    host.
     """
 
     precision, side = "fp32", "folded"
@@ -71,7 +73,8 @@ class TorchReference(Contender):
 
 
 class TorchFolded(Contender):
-    """Our folded network in PyTorch, captured as a CUDA graph; its support-mean operations by PyTorch or by our kernels."""
+    """Our folded network in PyTorch, captured as a CUDA graph; its support-mean operations by PyTorch or by our
+    kernels."""
 
     def __init__(self, state: dict, precision: str, kernels: bool = False, channels_last: bool = False) -> None:
         torch = self.torch = state["torch"]
@@ -82,7 +85,8 @@ class TorchFolded(Contender):
             if "kernel_device" not in state:
                 raise RunnerError("the kernels were not built")
             support_mean = kernel_support_mean(state["kernel_device"])
-        self.network = FoldedInference(state["spec"], state["weights"], self.device, self.dtype, support_mean, channels_last)
+        self.network = FoldedInference(state["spec"], state["weights"], self.device, self.dtype, support_mean,
+                                       channels_last)
 
     def prepare(self, support, weights):
         torch = self.torch
@@ -164,7 +168,8 @@ class PlainOnnx(Contender):
         self.gpu = state["device"] == "cuda"
         self.providers = [(PROVIDER, {"use_tf32": str(int(tf32))})] if self.gpu else ["CPUExecutionProvider"]
         if self.gpu:
-            OnnxRuntimeCuda(ModelBytes.of_file(next(iter(self.files.values()))), None, graphs=False)  # refuses where the provider does not start
+            OnnxRuntimeCuda(ModelBytes.of_file(next(iter(self.files.values()))), None,
+                            graphs=False)  # refuses where the provider does not start
 
     def prepare(self, support, weights):
         if not np.allclose(weights, 1 / weights.shape[1]):
@@ -175,7 +180,9 @@ class PlainOnnx(Contender):
                 raise RunnerError(f"no plain export of S = {entries}")
             options = self.ort.SessionOptions()
             options.log_severity_level = 3
-            self.sessions = {entries: self.ort.InferenceSession(str(self.files[entries]), options, providers=self.providers)}
+            self.sessions = {
+                entries: self.ort.InferenceSession(str(self.files[entries]), options, providers=self.providers)
+            }
         members = []
         for x in support:
             binding = self.sessions[entries].io_binding()

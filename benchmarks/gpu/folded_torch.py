@@ -1,7 +1,7 @@
 """The folded network in PyTorch for inference, its support-mean operations by PyTorch or by the CUDA kernels.
 
-The released variant only (no activation inside the cross convolution, max pool). Written to be captured as a CUDA graph:
-all that reads no query is done by `prepare`, and `forward` allocates nothing that depends on values.
+The released variant only (no activation inside the cross convolution, max pool). Written to be captured as a CUDA
+graph: all that reads no query is done by `prepare`, and `forward` allocates nothing that depends on values.
 """
 
 from __future__ import annotations
@@ -13,15 +13,16 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from universeg_rt.kernels.support_mean.host import module as host
 
 from universeg_rt.errors import RunnerError
-from universeg_rt.kernels.support_mean.host import module as host
 from universeg_rt.spec import DOUBLED, HALVED, Flow, NetworkSpec
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """term (1,K,S,C,H,W), mean_term (1,K,C,H,W), weights (K,S) float32, and whether they are all equal (known beforehand, since a
+    """term (1,K,S,C,H,W), mean_term (1,K,C,H,W), weights (K,S) float32, and whether they are all equal (known
+    beforehand, since a
     CUDA graph asks no values)."""
 
     term: Tensor
@@ -95,7 +96,10 @@ class FoldedInference:
             read = flow.read(place)
 
             def joined(what: str, read=read) -> Tensor:
-                maps = [out[f"{what}_down"] if how == HALVED else _up(out[what]) if how == DOUBLED else out[what] for out, how in read]
+                maps = [
+                    out[f"{what}_down"] if how == HALVED else _up(out[what]) if how == DOUBLED else out[what]
+                    for out, how in read
+                ]
                 return torch.cat(maps, 1) if len(maps) > 1 else maps[0]
 
             if read:
@@ -112,7 +116,8 @@ class FoldedInference:
             if place.is_first:
                 term = prepared.term
             else:
-                term = self._conv(self._conv(joined("entries"), block.support), block.out[0]).unflatten(0, (batch, sets, entries))
+                term = self._conv(self._conv(joined("entries"), block.support),
+                                  block.out[0]).unflatten(0, (batch, sets, entries))
             r = r.unflatten(0, (batch, 1 if place.is_first else sets, 1))
             # The last block reads only the mean of what it is given.
             whole = any(not self._places[i].is_last for i in place.full_readers)
@@ -151,13 +156,15 @@ def kernel_support_mean(device) -> SupportMean:
     """The operation by our kernels. device: of kernels/support_mean/check/devices.py, the GPU or the CPU build in its place."""
     kinds = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
 
-    def call(term: Tensor, query: Tensor, prepared: Prepared, slope: float, pool: bool, activated: bool) -> dict[str, Tensor]:
+    def call(term: Tensor, query: Tensor, prepared: Prepared, slope: float, pool: bool,
+             activated: bool) -> dict[str, Tensor]:
         term, query = term.contiguous(), query.contiguous()
         problem = {
-            "form": host.FORMS["pool" if pool else "mean"], "dtype": kinds[term.dtype], "kernel": 0, "activated": int(activated),
-            "negative_slope": slope, "queries": query.shape[0], "support_queries": term.shape[0], "sets": term.shape[1],
-            "query_sets": query.shape[1], "entries": term.shape[2], "channels": query.shape[3], "height": query.shape[4],
-            "width": query.shape[5]}
+            "form": host.FORMS["pool" if pool else "mean"], "dtype": kinds[term.dtype], "kernel": 0,
+            "activated": int(activated), "negative_slope": slope, "queries": query.shape[0],
+            "support_queries": term.shape[0], "sets": term.shape[1], "query_sets": query.shape[1],
+            "entries": term.shape[2], "channels": query.shape[3], "height": query.shape[4], "width": query.shape[5]
+        }
         out = {name: torch.empty(shape, dtype=term.dtype, device=term.device)
                for name, shape in host.output_shapes(problem).items()}
         device.launcher(problem, {"support": term, "query": query, "weights": prepared.weights, **out})()

@@ -7,11 +7,12 @@ import time
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 
-from universeg_rt.errors import RunnerError
 from universeg_rt.kernels.support_mean.check.machine import describe
 
-PACKAGES = ("universeg_rt", "numpy", "torch", "triton", "onnx", "onnxscript", "onnxruntime", "onnxruntime-gpu", "tensorrt",
-            "tensorrt-rtx", "pycuda", "nvidia-cudnn-cu13", "nvidia-cudnn-cu12")
+from universeg_rt.errors import RunnerError
+
+PACKAGES = ("universeg_rt", "numpy", "torch", "triton", "onnx", "onnxscript", "onnxruntime", "onnxruntime-gpu",
+            "tensorrt", "tensorrt-rtx", "pycuda", "nvidia-cudnn-cu13", "nvidia-cudnn-cu12")
 REPEATS = 10
 
 
@@ -23,7 +24,8 @@ def run_machine(state: dict, entry: dict) -> None:
     entry["packages"] = {name: found for name in PACKAGES if (found := _version(name))}
     entry["device"] = state["device"]
     if state["device"] == "cuda" and not torch.cuda.is_available():
-        raise RunnerError("PyTorch sees no GPU; run this on a machine with one, or with --device cpu, which checks this program")
+        raise RunnerError(
+            "PyTorch sees no GPU; run this on a machine with one, or with --device cpu, which checks this program")
     state["torch"] = torch
     if state["device"] == "cpu":
         torch.set_num_threads(state["threads"])

@@ -5,10 +5,10 @@
     python benchmarks/gpu/main.py --device cpu --out gpu.json       the whole program at toy sizes, on any machine
 
 Contenders: the reference in eager PyTorch (float32, TF32, float16) and compiled, a plain ONNX export of it, our folded
-network in PyTorch with and without our kernels, on ONNX Runtime's CUDA provider, and as TensorRT and TensorRT-RTX engines
-with and without the plugin. What cannot be built or started is recorded as skipped with the reason. The result file is
-rewritten after every step and every cell of the table, so that being cut off loses nothing. Exit status 0 only when
-nothing failed; what was skipped is no failure.
+network in PyTorch with and without our kernels, on ONNX Runtime's CUDA provider, and as TensorRT and TensorRT-RTX
+engines with and without the plugin. What cannot be built or started is recorded as skipped with the reason. The result
+file is rewritten after every step and every cell of the table, so that being cut off loses nothing. Exit status 0 only
+when nothing failed; what was skipped is no failure.
 """
 
 from __future__ import annotations
@@ -23,11 +23,12 @@ if __package__ in (None, ""):  # run as a script: make the checkout importable a
 
     make_importable()
 
+from universeg_rt.kernels.support_mean.check.steps import Report  # noqa: E402
+
 from universeg_rt.bundle.bundle import MANIFEST, SHIPPED  # noqa: E402
 from universeg_rt.checkout import make_importable_for_children  # noqa: E402
 from universeg_rt.cli.common import importing, run_command  # noqa: E402
 from universeg_rt.errors import InputError  # noqa: E402
-from universeg_rt.kernels.support_mean.check.steps import Report  # noqa: E402
 from universeg_rt.spec import PRESETS, NetworkSpec  # noqa: E402
 
 PROGRAM = "universeg_rt.benchmarks.gpu.main"
@@ -57,19 +58,24 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--rounds", type=int, help="most timed runs of a contender in a cell (200)")
     p.add_argument("--budget", type=float, help="seconds a contender gets in a cell; at least 5 runs are made (0.4)")
     p.add_argument("--time-limit", type=float, default=540, help="seconds after which no measurement starts (540)")
-    p.add_argument("--checkpoint", type=Path, help="weights, a bundle's folder too; default: the shipped ones, where they are, else random ones")
+    p.add_argument("--checkpoint", type=Path,
+                   help="weights, a bundle's folder too; default: the shipped ones, where they are, else random ones")
     p.add_argument("--spec", choices=tuple(PRESETS), help="of random weights, or of a published .pt")
     p.add_argument("--plugin", help="TensorRT plugin libraries, separated by `:`")
     p.add_argument("--no-int8", action="store_true", help="leave the int8 models out; their calibration takes a while")
-    p.add_argument("--work", type=Path, default=Path("build/gpu_benchmark"),
-                   help="folder for what is built; a later run takes from it what its own --steps leave out (%(default)s)")
+    p.add_argument(
+        "--work", type=Path, default=Path("build/gpu_benchmark"),
+        help="folder for what is built; a later run takes from it what its own --steps leave out (%(default)s)")
     p.add_argument("--kernels-build", type=Path, help="folder of an earlier build of the kernels, to go on from")
-    p.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="cpu: toy sizes; checks this program, not the speed")
+    p.add_argument("--device", choices=("cuda", "cpu"), default="cuda",
+                   help="cpu: toy sizes; checks this program, not the speed")
     p.add_argument("--dry-run", action="store_true", help="the same as --device cpu")
-    p.add_argument("--compile", action="store_true", help="torch.compile too, which compiles anew for every shape, for minutes")
-    p.add_argument("--cpu-reference", action="store_true",
-                   help="compare with the reference on the CPU at every S; by default with it on the GPU in float32, and that with the "
-                        "CPU at the smallest S only")
+    p.add_argument("--compile", action="store_true",
+                   help="torch.compile too, which compiles anew for every shape, for minutes")
+    p.add_argument(
+        "--cpu-reference", action="store_true", help=
+        "compare with the reference on the CPU at every S; by default with it on the GPU in float32, and that with the "
+        "CPU at the smallest S only")
     p.add_argument("--compile-backend", help="of torch.compile (inductor; on the CPU eager)")
     p.add_argument("--threads", type=int, default=1, help="of PyTorch with --device cpu (1)")
     return p
@@ -96,9 +102,10 @@ def _main(options: argparse.Namespace) -> int:
     report = Report(options.out, {"device": device, "command": command})
     state = {
         "options": options, "device": device, "grid": (32, 32) if small else (128, 128), "support_sizes": sizes,
-        "members": members, "rounds": options.rounds or (3 if small else 200), "budget": options.budget or (0.0 if small else 0.4),
-        "threads": options.threads, "work": options.work, "say": report.say, "write": report.write,
-        "deadline": report.started + options.time_limit}
+        "members": members, "rounds": options.rounds or (3 if small else 200), "budget": options.budget
+        or (0.0 if small else 0.4), "threads": options.threads, "work": options.work, "say": report.say,
+        "write": report.write, "deadline": report.started + options.time_limit
+    }
     if small and options.checkpoint is None and options.spec is None:
         state["small_spec"] = SMALL
     report.write()

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
-
 from universeg_rt.export.gate.parity import TOLERANCES, Cases, Reference, compare, over
 from universeg_rt.kernels.support_mean.check.steps import one_line
 
@@ -17,8 +16,8 @@ from . import machine
 def run_parity(state: dict, entry: dict) -> None:
     """The worst figures of each contender, and whether each is within its precision's tolerance."""
     small = state["device"] == "cpu"
-    cases = Cases(image_sizes=(state["grid"],), support_sizes=tuple(s for s in state["support_sizes"] if s <= 64) or (1,),
-                  members=(1,) if small else (1, 3))
+    cases = Cases(image_sizes=(state["grid"], ), support_sizes=tuple(s for s in state["support_sizes"] if s <= 64)
+                  or (1, ), members=(1, ) if small else (1, 3))
     reference = Reference(state["spec"], state["weights"])
     entry["contenders"], entry["failed"], entry["skipped"] = {}, [], {}
     if state["device"] != "cpu" and not state["options"].cpu_reference:
@@ -43,15 +42,19 @@ def run_parity(state: dict, entry: dict) -> None:
             continue
         figures = report.summary()["models"][name]
         within = not over(report)
-        entry["contenders"][name] = {"precision": contender.precision, "within": within, **figures, "refused": len(refused)}
-        state["say"](f"parity {name}: {'within' if within else 'OVER'}, logit error {figures['largest_logit_error']:.2e}")
+        entry["contenders"][name] = {
+            "precision": contender.precision, "within": within, **figures, "refused": len(refused)
+        }
+        state["say"](
+            f"parity {name}: {'within' if within else 'OVER'}, logit error {figures['largest_logit_error']:.2e}")
         if not within:
             entry["failed"].append(name)
         state["write"]()
         machine.free(state)
     entry["passed"] = bool(entry["contenders"]) and not entry["failed"]
     if not entry["passed"]:
-        entry["why"] = f"over tolerance: {', '.join(entry['failed'])}" if entry["failed"] else "nothing could be compared"
+        entry[
+            "why"] = f"over tolerance: {', '.join(entry['failed'])}" if entry["failed"] else "nothing could be compared"
 
 
 class _OutOfTime(Exception):
@@ -67,7 +70,8 @@ def _until(state: dict, grid: Sequence) -> Iterator:
 
 
 class _DeviceReference(Reference):
-    """The reference in float32 on the device. What it gives at the smallest S is held against the CPU's, and said in `entry`."""
+    """The reference in float32 on the device. What it gives at the smallest S is held against the CPU's, and said in
+    `entry`."""
 
     def __init__(self, state: dict, on_cpu: Reference, cases: Cases, entry: dict) -> None:
         super().__init__(state["spec"], state["weights"], state["device"])
@@ -96,7 +100,9 @@ def table(values: dict) -> list[str]:
     found = values["steps"].get("parity", {}).get("contenders", {})
     if not found:
         return []
-    out = [f"{'parity with the reference':34}{'cases':>7}{'logit error':>14}{'flipped pixels':>18}{'smallest Dice':>15}"]
+    out = [
+        f"{'parity with the reference':34}{'cases':>7}{'logit error':>14}{'flipped pixels':>18}{'smallest Dice':>15}"
+    ]
     for name, f in found.items():
         out.append(f"{name:34}{f['cases']:7}{f['largest_logit_error']:14.2e}{f['flipped_pixels']:9}/{f['pixels']:<8}"
                    f"{f['smallest_dice']:15.6f}" + ("" if f["within"] else "  OVER"))

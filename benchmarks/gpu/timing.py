@@ -6,10 +6,10 @@ import time
 from collections.abc import Callable, Sequence
 
 import numpy as np
-
-from universeg_rt.errors import RunnerError
 from universeg_rt.export.folds.cost import Cost, total
 from universeg_rt.kernels.support_mean.check.steps import one_line
+
+from universeg_rt.errors import RunnerError
 
 from . import machine
 
@@ -53,7 +53,8 @@ def _time_cell(state: dict, entry: dict, members: int, entries: int) -> None:
                 outputs[name] = contender.run(states[name], query)
         except Exception as error:  # out of memory, a shape that an engine does not take, an operator that is missing
             states.pop(name, None)
-            entry["skipped"].append({"contender": name, "support_size": entries, "members": members, "why": one_line(error)})
+            entry["skipped"].append(
+                {"contender": name, "support_size": entries, "members": members, "why": one_line(error)})
             state["say"](f"S={entries} K={members} {name}: skipped, {one_line(error)}")
             machine.free(state)
     if not states:
@@ -63,12 +64,17 @@ def _time_cell(state: dict, entry: dict, members: int, entries: int) -> None:
         if time.monotonic() > state["deadline"]:
             entry["cut"] = f"the time limit was reached in S = {entries}, K = {members}"
             return
-        calls = {name: _call(state["contenders"][name], states[name], support, weights, query, prepared) for name in states}
+        calls = {
+            name: _call(state["contenders"][name], states[name], support, weights, query, prepared)
+            for name in states
+        }
         times = interleave(calls, state["budget"], state["rounds"], state["deadline"])
         for name, values in times.items():
             contender = state["contenders"][name]
-            row = {"contender": name, "precision": contender.precision, "support_size": entries, "members": members,
-                   "prepared": prepared, **figures(values), **_rates(state, contender, entries, members, prepared, values)}
+            row = {
+                "contender": name, "precision": contender.precision, "support_size": entries, "members": members,
+                "prepared": prepared, **figures(values), **_rates(state, contender, entries, members, prepared, values)
+            }
             row |= _against(expected, outputs[name], contender.precision)
             entry["rows"].append(row)
         _speedups(entry["rows"], entries, members, prepared)
@@ -84,7 +90,8 @@ def _call(contender, prepared_state, support, weights, query, prepared: bool) ->
 
 
 def interleave(calls: dict[str, Callable], budget: float, rounds: int, deadline: float) -> dict[str, list[float]]:
-    """Seconds of each call, run in turn. Each gets about `budget` seconds in all: from 5 to `rounds` runs, spread evenly.
+    """Seconds of each call, run in turn. Each gets about `budget` seconds in all: from 5 to `rounds` runs, spread
+    evenly.
 
     None starts after the deadline; what has no run by then is left out of the result.
     """
@@ -115,11 +122,15 @@ def figures(values: Sequence[float]) -> dict[str, float | int]:
     return {"runs": len(values), "p50": p50, "p90": p90, "p99": p99, "fastest": min(values)}
 
 
-def _rates(state: dict, contender, entries: int, members: int, prepared: bool, values: Sequence[float]) -> dict[str, float]:
+def _rates(state: dict, contender, entries: int, members: int, prepared: bool,
+           values: Sequence[float]) -> dict[str, float]:
     cost = work(state, contender.side, entries, members, prepared)
     moved, median = cost.bytes * ITEM[contender.precision] / 4, float(np.median(values))
-    return {"flop": cost.flop, "bytes": moved, "flop_per_second": cost.flop / median, "bytes_per_second": moved / median,
-            "of_matrix": cost.flop / median / state["matrix"][contender.precision], "of_copy": moved / median / state["copy"]}
+    return {
+        "flop": cost.flop, "bytes": moved, "flop_per_second": cost.flop / median, "bytes_per_second": moved / median,
+        "of_matrix": cost.flop / median / state["matrix"][contender.precision],
+        "of_copy": moved / median / state["copy"]
+    }
 
 
 def work(state: dict, side: str, entries: int, members: int, prepared: bool) -> Cost:
@@ -137,7 +148,10 @@ def _against(expected: np.ndarray | None, actual: np.ndarray, precision: str) ->
     if expected is None:
         return {"right": bool(np.isfinite(actual).all()), "flipped": None}
     flipped = float(((actual > 0) != (expected > 0)).mean())
-    return {"right": bool(np.isfinite(actual).all() and flipped <= (0.002 if precision == "fp32" else 0.03)), "flipped": flipped}
+    return {
+        "right": bool(np.isfinite(actual).all() and flipped <= (0.002 if precision == "fp32" else 0.03)),
+        "flipped": flipped
+    }
 
 
 def _speedups(rows: list[dict], entries: int, members: int, prepared: bool) -> None:
@@ -162,13 +176,17 @@ def table(values: dict) -> list[str]:
     if not rows:
         return []
     toy = "; --device cpu: times mean nothing" if values["device"] == "cpu" else ""
-    out = [f"milliseconds with copies from and to the host{toy}",
-           f"{'S':>4}{'K':>3} {'prepared':9}{'contender':34}{'p50':>9}{'p90':>9}{'p99':>9}{'runs':>6}{'TFLOP/s':>9}{'of max':>8}"
-           f"{'GB/s':>7}{'of copy':>8}{'x fp32':>8}{'x fp16':>8}"]
+    out = [
+        f"milliseconds with copies from and to the host{toy}",
+        f"{'S':>4}{'K':>3} "
+        f"{'prepared':9}{'contender':34}{'p50':>9}{'p90':>9}{'p99':>9}{'runs':>6}{'TFLOP/s':>9}{'of max':>8}"
+        f"{'GB/s':>7}{'of copy':>8}{'x fp32':>8}{'x fp16':>8}"
+    ]
     for r in sorted(rows, key=lambda r: (r["members"], r["support_size"], not r["prepared"], r["p50"])):
         over = [f"{r[key]:8.1f}" if (key := f"over reference {p}") in r else f"{'':8}" for p in ("fp32", "fp16")]
-        out.append(f"{r['support_size']:4}{r['members']:3} {'yes' if r['prepared'] else 'no':9}{r['contender']:34}"
-                   f"{r['p50'] * 1e3:9.3f}{r['p90'] * 1e3:9.3f}{r['p99'] * 1e3:9.3f}{r['runs']:6}"
-                   f"{r['flop_per_second'] / 1e12:9.2f}{r['of_matrix']:8.0%}{r['bytes_per_second'] / 1e9:7.0f}{r['of_copy']:8.0%}"
-                   + "".join(over) + ("" if r["right"] else "  WRONG"))
+        out.append(
+            f"{r['support_size']:4}{r['members']:3} {'yes' if r['prepared'] else 'no':9}{r['contender']:34}"
+            f"{r['p50'] * 1e3:9.3f}{r['p90'] * 1e3:9.3f}{r['p99'] * 1e3:9.3f}{r['runs']:6}"
+            f"{r['flop_per_second'] / 1e12:9.2f}{r['of_matrix']:8.0%}{r['bytes_per_second'] / 1e9:7.0f}{r['of_copy']:8.0%}"
+            + "".join(over) + ("" if r["right"] else "  WRONG"))
     return out

@@ -1,7 +1,7 @@
 """A side in a process of its own, which runs one call when told and is idle otherwise; and the parent's end of it.
 
-Threads, allocations and caches of one side cannot reach another's. Messages are lines of JSON through the child's standard
-input and output; whatever a library prints goes to standard error, which is shown when the process dies.
+Threads, allocations and caches of one side cannot reach another's. Messages are lines of JSON through the child's
+standard input and output; whatever a library prints goes to standard error, which is shown when the process dies.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from pathlib import Path
 
 import numpy as np
 
+from ..cpu.sides import ENVIRONMENTS, Files, Skipped, load
 from .case import Case
 from .machine import matrix_rate, peak_bytes, settle
-from ..cpu.sides import ENVIRONMENTS, Files, Skipped, load
 
 MATRIX = "matrix product"
 
@@ -29,9 +29,11 @@ class Died(Exception):
 
 
 class Child:
-    """A process that holds one side of one case. Raises Died where it does not answer, Skipped where it cannot run here."""
+    """A process that holds one side of one case. Raises Died where it does not answer, Skipped where it cannot run
+    here."""
 
-    def __init__(self, name: str, files: Files, case: Case, any_device: bool = False, environment: dict[str, str] | None = None) -> None:
+    def __init__(self, name: str, files: Files, case: Case, any_device: bool = False,
+                 environment: dict[str, str] | None = None) -> None:
         self.name = name
         self._errors = tempfile.TemporaryFile()
         threads = {key: str(case.threads) for key in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}

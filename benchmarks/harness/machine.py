@@ -23,9 +23,11 @@ def environment(threads: int) -> dict:
             versions[name] = version(name)
         except PackageNotFoundError:
             pass
-    return {"processor": facts.get("model name") or platform.processor() or platform.machine(),
-            "instructions": [f for f in INSTRUCTIONS if f in flags], "cores": os.cpu_count(), "threads": threads,
-            "system": f"{platform.system()} {platform.machine()}", "python": platform.python_version(), "versions": versions}
+    return {
+        "processor": facts.get("model name") or platform.processor() or platform.machine(),
+        "instructions": [f for f in INSTRUCTIONS if f in flags], "cores": os.cpu_count(), "threads": threads,
+        "system": f"{platform.system()} {platform.machine()}", "python": platform.python_version(), "versions": versions
+    }
 
 
 def peak_bytes() -> int | None:

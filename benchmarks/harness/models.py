@@ -1,4 +1,5 @@
-"""Models that only the benchmark needs: the reference network, its plain ONNX export, and the folded model without functions.
+"""Models that only the benchmark needs: the reference network, its plain ONNX export, and the folded model without
+functions.
 
     python -m universeg_rt.benchmarks.harness.models CHECKPOINT OUTPUT S SIZE    writes the plain export for one S
 """
@@ -11,21 +12,23 @@ from pathlib import Path
 
 import numpy as np
 
-from universeg_rt.storage.atomic import write_file
 from universeg_rt.spec import NetworkSpec
+from universeg_rt.storage.atomic import write_file
 
 
 def random_weights(spec: NetworkSpec) -> dict[str, np.ndarray]:
     """Weights that keep the activations in range."""
     rng = np.random.default_rng(0)
-    return {key: (rng.standard_normal(shape) * (0.1 if len(shape) == 1 else 1.2 / np.sqrt(np.prod(shape[1:])))).astype(np.float32)
-            for key, shape in spec.weight_shapes().items()}
+    return {
+        key: (rng.standard_normal(shape) * (0.1 if len(shape) == 1 else 1.2 / np.sqrt(np.prod(shape[1:])))).astype(
+            np.float32)
+        for key, shape in spec.weight_shapes().items()
+    }
 
 
 def reference_network(checkpoint: Path):
     """The reference network in PyTorch with a checkpoint's weights, ready to run."""
     import torch
-
     from universeg_rt.training.network.checkpoint import load_checkpoint
     from universeg_rt.training.network.reference import UniverSeg
 
@@ -45,8 +48,9 @@ def write_plain(checkpoint: Path, output: Path, support_size: int, size: int) ->
     buffer = io.BytesIO()
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
-        torch.onnx.export(reference_network(checkpoint), (query, entries, entries.round()), buffer, dynamo=False, opset_version=17,
-                          input_names=["query", "support_images", "support_labels"], output_names=["logits"])
+        torch.onnx.export(reference_network(checkpoint), (query, entries, entries.round()), buffer, dynamo=False,
+                          opset_version=17, input_names=["query", "support_images",
+                                                         "support_labels"], output_names=["logits"])
     with write_file(output) as file:
         file.write(buffer.getvalue())
 

@@ -1,4 +1,5 @@
-"""Runs the cases of a benchmark: starts the sides, compares what they give, lets them take turns, gathers the figures."""
+"""Runs the cases of a benchmark: starts the sides, compares what they give, lets them take turns, gathers the
+figures."""
 
 from __future__ import annotations
 
@@ -14,16 +15,16 @@ from pathlib import Path
 import numpy as np
 
 from universeg_rt.bundle.bundle import Bundle
-from universeg_rt.storage.cache import VARIABLE
 from universeg_rt.errors import ParityError
+from universeg_rt.storage.cache import VARIABLE
 
+from ..cpu.first_mask import seconds_to_first_mask
+from ..cpu.sides import OURS, TORCH, Files, Skipped
 from .case import Case
 from .child import MATRIX, Child, Died
-from ..cpu.first_mask import seconds_to_first_mask
 from .machine import environment
 from .models import write_inlined
 from .report import BASES, ratios, statistics
-from ..cpu.sides import OURS, TORCH, Files, Skipped
 
 TOLERANCE = 1e-3  # of float32 sides' logits
 START_SUPPORT = 16
@@ -32,9 +33,8 @@ START_SUPPORT = 16
 def run(options: argparse.Namespace) -> dict:
     """Measure everything that the options of `universeg-bench` ask for; the result is plain values."""
     from tqdm import tqdm
-
-    from universeg_rt.export.folds.cost import network_cost, total
     from universeg_rt.export.folds import fold
+    from universeg_rt.export.folds.cost import network_cost, total
 
     bundle = Bundle.open(options.bundle)
     spec = bundle.manifest.spec
@@ -49,10 +49,16 @@ def run(options: argparse.Namespace) -> dict:
         os.environ.update({VARIABLE: str(folder / "cache"), "TORCHINDUCTOR_CACHE_DIR": str(compile_cache.absolute())})
         for support_size in tqdm(options.support_sizes, desc="support sizes", unit="size", disable=None):
             case = Case(support_size, options.members, options.queries, options.size, options.threads)
-            flop = {side: total(costs, side, support_size).flop * case.members * case.queries for side in ("reference", "folded")}
+            flop = {
+                side: total(costs, side, support_size).flop * case.members * case.queries
+                for side in ("reference", "folded")
+            }
             result["cases"].append(_run_case(options, bundle, case, folder, flop))
         if options.starts:
-            result["starts"] = [_starts(options, Case(START_SUPPORT, 1, 1, bundle.manifest.input.height, options.threads), folder, result)]
+            result["starts"] = [
+                _starts(options, Case(START_SUPPORT, 1, 1, bundle.manifest.input.height, options.threads), folder,
+                        result)
+            ]
     return result
 
 
@@ -91,11 +97,13 @@ def _run_case(options: argparse.Namespace, bundle: Bundle, case: Case, folder: P
     return result
 
 
-def _take_turns(options: argparse.Namespace, case: Case, children: dict[str, Child], leave_out, stack: ExitStack) -> dict:
+def _take_turns(options: argparse.Namespace, case: Case, children: dict[str, Child], leave_out,
+                stack: ExitStack) -> dict:
     """Seconds by part of each turn of each side, and the matrix product's rates under MATRIX."""
     matrix = stack.enter_context(closing(Child(MATRIX, Files(Path(), Path(), Path()), case)))
     turns: dict[str, list] = {MATRIX: []}
-    for turn in range(-1, options.repeats):  # the turn before the first warms up: while others were loaded, a side was idle
+    for turn in range(-1,
+                      options.repeats):  # the turn before the first warms up: while others were loaded, a side was idle
         turns[MATRIX].append(matrix.call()["rate"])
         names = list(children)
         for position in range(len(names)):
@@ -114,10 +122,14 @@ def _make_models(name: str, options: argparse.Namespace, bundle: Bundle, files: 
     if limit is not None and case.support_size > limit:
         raise Skipped(f"its memory grows with S, it is limited to {limit} (--limit {name}={case.support_size})")
     if name == "plain" and not files.plain.exists():
-        command = [sys.executable, "-m", "universeg_rt.benchmarks.harness.models", files.bundle, files.plain, case.support_size, case.size]
+        command = [
+            sys.executable, "-m", "universeg_rt.benchmarks.harness.models", files.bundle, files.plain,
+            case.support_size, case.size
+        ]
         done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
         if done.returncode:
-            raise Skipped(f"torch.onnx failed: {(done.stderr.strip().splitlines() or [f'status {done.returncode}'])[-1]}")
+            raise Skipped(
+                f"torch.onnx failed: {(done.stderr.strip().splitlines() or [f'status {done.returncode}'])[-1]}")
     if name == "folded-openvino" and not files.inlined.exists():
         write_inlined(bundle.file(bundle.manifest.models["fp32"].whole), files.inlined)
 
@@ -132,9 +144,13 @@ def _compare(rows: dict[str, dict], logits: dict[str, np.ndarray]) -> None:
         same = values.shape == expected.shape
         error = float(np.abs(values - expected).max()) if same else float("inf")
         flipped = float(((values > 0) != (expected > 0)).mean()) if same else 1.0
-        rows[name]["agreement"] = {"against": base, "largest_logit_error": error, "flipped_pixels": flipped} if name != base else None
+        rows[name]["agreement"] = {"against": base, "largest_logit_error": error, "flipped_pixels": flipped
+                                   } if name != base else None
         if not name.endswith("-int8") and not error <= TOLERANCE:
-            raise ParityError(f"{name} differs from {base} by {error:.3g} in the logits (over {TOLERANCE}): what would be timed is not the same")
+            raise ParityError(
+                f"{name} differs from {base} by {error:.3g} in the logits (over {TOLERANCE}): what would be timed is "
+                "not the same"
+            )
 
 
 def _figures(name: str, seconds: list[dict[str, float]], turns: dict[str, list], flop: dict[str, float]) -> dict:
@@ -142,16 +158,30 @@ def _figures(name: str, seconds: list[dict[str, float]], turns: dict[str, list],
     stats = {part: statistics(values) for part, values in parts.items()}
     mine = flop["reference" if name in TORCH else "folded"]
     bases = [base for base in BASES if base in turns and base != name]
-    return {"network": stats["network"], "parts": stats, "turns": parts, "flop": mine, "flop_per_s": mine / stats["network"]["p50"],
-            "ratios": {base: ratios([turn["network"] for turn in turns[base]], parts["network"]) for base in bases}}
+    return {
+        "network": stats["network"], "parts": stats, "turns": parts, "flop": mine,
+        "flop_per_s": mine / stats["network"]["p50"],
+        "ratios": {base: ratios([turn["network"] for turn in turns[base]], parts["network"])
+                   for base in bases}
+    }
 
 
 def _starts(options: argparse.Namespace, case: Case, folder: Path, result: dict) -> dict:
     """Seconds from process start to first mask of every side of ours that ran, in turns, each with a cache of its own."""
-    ran = {name: row for entry in result["cases"] for name, row in entry["sides"].items() if name.startswith(OURS) and "skipped" not in row}
+    ran = {
+        name: row
+        for entry in result["cases"]
+        for name, row in entry["sides"].items() if name.startswith(OURS) and "skipped" not in row
+    }
     seconds: dict[str, list[float]] = {name: [] for name in ran}
     for _ in range(options.starts + 1):
         for name, row in ran.items():
             cache = folder / f"start_{name}"
-            seconds[name].append(seconds_to_first_mask(options.bundle.resolve(), row["runner"], row["precision"], case, cache))
-    return {**asdict(case), "sides": {name: {**statistics(values[1:]), "first_s": values[0], "seconds": values} for name, values in seconds.items()}}
+            seconds[name].append(
+                seconds_to_first_mask(options.bundle.resolve(), row["runner"], row["precision"], case, cache))
+    return {
+        **asdict(case), "sides": {
+            name: {**statistics(values[1:]), "first_s": values[0], "seconds": values}
+            for name, values in seconds.items()
+        }
+    }

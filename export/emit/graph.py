@@ -11,7 +11,8 @@ from onnx import helper, numpy_helper
 from ..int8.quantise import Quantisation, quantise_weight
 from .support_mean import DOMAIN, DOMAIN_VERSION, OUTPUTS, support_mean_functions
 
-OPSET = 17  # the newest that TensorRT 8.5 reads; has layers as functions, Shape with a start, Resize with aligned corners
+# the newest that TensorRT 8.5 reads; has layers as functions, Shape with a start, Resize with aligned corners
+OPSET = 17
 IR_VERSION = 8  # the first with model-local functions
 
 
@@ -19,12 +20,14 @@ class GraphBuilder:
     """Collects nodes; every method that adds one returns the name of its output.
 
     A node is named after its (first) output, `block/what`, so profiles and error messages can be read. `dtype` is the
-    type of weights and maps; `wide` that of what is summed up over the support and of what callers give and get: float32
+    type of weights and maps; `wide` that of what is summed up over the support and of what callers give and get:
+    float32
     where maps are float16, otherwise the same. `wide_means`: the support-mean operations' means have the type `wide`,
     which is for shares of a mean that are added up outside. `quantisation`: names the convolutions that are int8.
     """
 
-    def __init__(self, dtype: type = np.float32, wide_means: bool = False, quantisation: Quantisation | None = None) -> None:
+    def __init__(self, dtype: type = np.float32, wide_means: bool = False,
+                 quantisation: Quantisation | None = None) -> None:
         self.dtype = np.dtype(dtype)
         self.quantisation = quantisation
         self.wide_means = wide_means
@@ -37,15 +40,16 @@ class GraphBuilder:
 
     def input(self, name: str, shape: Sequence[int | str], default: np.ndarray | None = None, wide: bool = False,
               integers: bool = False) -> str:
-        """Declare a graph input, of type `wide` or `dtype` or of the quantised maps' integers; one with a default value may
-        be left out by the caller."""
+        """Declare a graph input, of type `wide` or `dtype` or of the quantised maps' integers; one with a default value
+        may be left out by the caller."""
         dtype = self._integers if integers else self.wide if wide else self.dtype
         self._inputs.append(helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(dtype), list(shape)))
         if default is not None:
             self._initializers[name] = numpy_helper.from_array(default.astype(dtype), name)
         return name
 
-    def output(self, tensor: str, name: str, shape: Sequence[int | str], wide: bool = False, integers: bool = False) -> None:
+    def output(self, tensor: str, name: str, shape: Sequence[int | str], wide: bool = False,
+               integers: bool = False) -> None:
         """Declare a graph output called `name` that holds `tensor`, which has the type `wide` or `dtype` or is integers."""
         self.node("Identity", [tensor], name)
         element = helper.np_dtype_to_tensor_dtype(self._integers if integers else self.wide if wide else self.dtype)
@@ -65,7 +69,8 @@ class GraphBuilder:
     def constant(self, name: str, value: np.ndarray | Sequence[int]) -> str:
         """An initializer; floating-point values take the model's type, integers become int64.
 
-        A float16 network's are float32 and rounded in the graph, which runtimes do once, at loading: so all precisions share them.
+        A float16 network's are float32 and rounded in the graph, which runtimes do once, at loading: so all precisions
+        share them.
         """
         array = np.asarray(value)
         is_half = array.dtype.kind == "f" and self.dtype == np.float16
@@ -122,12 +127,15 @@ class GraphBuilder:
         inputs = [self.rounded(x, f"{name}/input", scale), self._dequantised(f"{name}/weight", integers, scales)]
         if bias is not None and plan.cpu_kernels:
             steps = scale * scales
-            inputs.append(self._dequantised(f"{name}/bias", np.round(bias / steps.astype(np.float64)).astype(np.int32), steps))
+            inputs.append(
+                self._dequantised(f"{name}/bias",
+                                  np.round(bias / steps.astype(np.float64)).astype(np.int32), steps))
         elif bias is not None:
             inputs.append(self.constant(f"{name}/bias", bias))
         if not plan.cpu_kernels or name not in plan.outputs:
             return self.node("Conv", inputs, name, **attributes)
-        return self.rounded(self.node("Conv", inputs, name, **attributes), f"{name}/output", np.float32(plan.outputs[name]))
+        return self.rounded(self.node("Conv", inputs, name, **attributes), f"{name}/output",
+                            np.float32(plan.outputs[name]))
 
     def rounded(self, x: str, name: str, scale: np.float32) -> str:
         """x rounded to int8 and back, which is where a runtime may keep it as int8; x itself where it came from integers."""
@@ -208,8 +216,9 @@ class GraphBuilder:
         if used:
             imports.append(helper.make_opsetid(DOMAIN, DOMAIN_VERSION))
         model = helper.make_model(
-            graph, producer_name="universeg_rt", producer_version=producer_version, opset_imports=imports,
-            functions=[f for f in support_mean_functions(OPSET, self.wide != self.dtype, self.wide_means) if f.name in used])
+            graph, producer_name="universeg_rt", producer_version=producer_version, opset_imports=imports, functions=[
+                f for f in support_mean_functions(OPSET, self.wide != self.dtype, self.wide_means) if f.name in used
+            ])
         model.ir_version = IR_VERSION
         helper.set_model_props(model, dict(metadata))
         onnx.checker.check_model(model, full_check=True)

@@ -88,7 +88,9 @@ def support_operation(g: GraphBuilder, network: FoldedNetwork, block: FoldedBloc
     """
     spec, label = network.spec, block.label
     wanted = network.entries_are_read(block)
-    term_6d = g.reshape(term, f"{label}/term_6d", [query.queries, query.sets, 1, g.shape(term, f"{label}/term_image", 1)])
+    term_6d = g.reshape(
+        term, f"{label}/term_6d",
+        [query.queries, query.sets, 1, g.shape(term, f"{label}/term_image", 1)])
     down = block.spec.is_halved
 
     def operation(outputs: list[str], pool: bool) -> list[str]:
@@ -128,7 +130,10 @@ def _composed(g: GraphBuilder, block: FoldedBlock, v: str) -> str:
     label, k = block.label, block.border_kernels
     first, last = (0, 3), (-3, None)
     rows = {name: g.slice(v, f"{label}/{name}_rows", 2, *limits) for name, limits in (("top", first), ("bottom", last))}
-    columns = {name: g.slice(v, f"{label}/{name}_columns", 3, *limits) for name, limits in (("left", first), ("right", last))}
+    columns = {
+        name: g.slice(v, f"{label}/{name}_columns", 3, *limits)
+        for name, limits in (("left", first), ("right", last))
+    }
 
     def band(name: str, left: str, middle: str, right: str) -> str:
         return g.concat([left, middle, right], f"{label}/{name}_band", axis=3)

@@ -1,12 +1,13 @@
 """The network as a sequence of small ONNX models, through which a runner streams one support set for one query.
 
 Tensors are handed from stage to stage by name. A tensor whose first dimension is called "S" has a map for each support
-entry; a stage that reads one is run chunk by chunk over S, and what it makes without "S" in front are that chunk's share
-of a weighted mean: the runner adds the shares up. The runner needs to know nothing else of the network.
+entry; a stage that reads one is run chunk by chunk over S, and what it makes without "S" in front are that chunk's
+share of a weighted mean: the runner adds the shares up. The runner needs to know nothing else of the network.
 
-Given: `query` (1,1,H,W); `support` (S,2,H,W), image and label; `weights` (S,), summing to 1. Asked for: `logits` (1,1,H,W).
-These and the shares of means are float32 in a float16 network too; all else that is handed on has the network's type, but
-for entries' maps that an int8 convolution reads: these are handed on as its integers, in a quarter of the memory.
+Given: `query` (1,1,H,W); `support` (S,2,H,W), image and label; `weights` (S,), summing to 1. Asked for: `logits`
+(1,1,H,W).
+These and the shares of means are float32 in a float16 network too; all else that is handed on has the network's type,
+but for entries' maps that an int8 convolution reads: these are handed on as its integers, in a quarter of the memory.
 A stage that depends on the support alone is run once a support set, one that depends on the query alone once a query.
 """
 
@@ -93,7 +94,8 @@ class _Emitter:
         self._close(g, f"{label}.term")
         self._support(block)
         g = self._graph()
-        mean_z = g.narrow(g.input(f"{label}.mean", [1, block.features, *self._size(block)], wide=True), f"{label}/mean_z")
+        mean_z = g.narrow(g.input(f"{label}.mean", [1, block.features, *self._size(block)], wide=True),
+                          f"{label}/mean_z")
         self._query_out(g, block, layers.target(g, self.network, block, mean_z))
         self._close(g, f"{label}.query")
 
@@ -117,7 +119,8 @@ class _Emitter:
         support = g.input("support", ["S", SUPPORT_CHANNELS, "H0", "W0"], wide=True)
         row = g.reshape(g.input("weights", ["S"], wide=True), "weights/row", [1, -1])
         matrix = g.reshape(support, "support/matrix", [g.shape(support, "support/entries", 0, 1), -1])
-        mean = g.reshape(g.node("MatMul", [row, matrix], "mean/product"), "mean", [1, g.shape(support, "support/image", 1)])
+        mean = g.reshape(g.node("MatMul", [row, matrix], "mean/product"), "mean",
+                         [1, g.shape(support, "support/image", 1)])
         g.output(mean, "support.mean", [1, SUPPORT_CHANNELS, "H0", "W0"], wide=True)
         self._close(g, "support.mean")
 
@@ -195,7 +198,8 @@ class _Emitter:
         level = block.spec.level + below
         return [f"H{level}", f"W{level}"]
 
-    def _out(self, g, tensor: str, name: str, first: int | str, block: FoldedBlock, below: int = 0, wide: bool = False) -> None:
+    def _out(self, g, tensor: str, name: str, first: int | str, block: FoldedBlock, below: int = 0,
+             wide: bool = False) -> None:
         g.output(tensor, name, [first, block.features, *self._size(block, below)], wide)
 
     def _close(self, g: GraphBuilder, name: str) -> None:

@@ -1,4 +1,5 @@
-"""WeightStore: collects a bundle's numbers, equal ones once, and lets graphs name them in the one file that they are written to."""
+"""WeightStore: collects a bundle's numbers, equal ones once, and lets graphs name them in the one file that they are
+written to."""
 
 from __future__ import annotations
 
@@ -14,7 +15,8 @@ from universeg_rt.bundle.weights import ALIGNMENT, TYPES, WEIGHTS, split_weights
 from universeg_rt.spec import NetworkSpec
 
 _NAMES = {dtype: name for name, dtype in TYPES.items()}
-# Graph constants that are numbers of the network, not shapes, limits or defaults: NAME/weight, NAME/bias/scales (graph.py).
+# Graph constants that are numbers of the network, not shapes, limits or defaults: NAME/weight, NAME/bias/scales
+# (graph.py).
 _NUMBERS = {"weight", "bias"}
 
 
@@ -50,11 +52,14 @@ class WeightStore:
 
     def file(self, metadata: Mapping[str, str]) -> StoredWeights:
         """The file's bytes. Tensors begin at multiples of ALIGNMENT as long as their sizes are such, so these come first."""
-        ordered = sorted(self._tensors.items(), key=lambda item: (item[1].nbytes % ALIGNMENT != 0, -item[1].itemsize, item[0]))
+        ordered = sorted(self._tensors.items(), key=lambda item:
+                         (item[1].nbytes % ALIGNMENT != 0, -item[1].itemsize, item[0]))
         header: dict[str, object] = {"__metadata__": dict(metadata)}
         at = 0
         for name, value in ordered:
-            header[name] = {"dtype": _NAMES[value.dtype], "shape": list(value.shape), "data_offsets": [at, at + value.nbytes]}
+            header[name] = {
+                "dtype": _NAMES[value.dtype], "shape": list(value.shape), "data_offsets": [at, at + value.nbytes]
+            }
             at += value.nbytes
         text = json.dumps(header, separators=(",", ":")).encode()
         text += b" " * (-(8 + len(text)) % ALIGNMENT)
@@ -62,7 +67,8 @@ class WeightStore:
         for name, value in ordered:
             places[name] = (begin, value.nbytes)
             begin += value.nbytes
-        return StoredWeights(b"".join([struct.pack("<Q", len(text)), text, *(value.tobytes() for _, value in ordered)]), places)
+        return StoredWeights(b"".join([struct.pack("<Q", len(text)), text, *(value.tobytes() for _, value in ordered)]),
+                             places)
 
 
 class StoredWeights:

@@ -55,7 +55,8 @@ def support_mean_functions(opset: int, half: bool = False, wide_means: bool = Fa
         *_weighted_mean(pooled, f"pooled_mean{mean_wide}"), *_round(bool(mean_wide), "pooled_mean"),
     ]
     return [
-        helper.make_function(DOMAIN, "SupportMean", _INPUTS, ["mean", "activated"], activate + mean, imports, _ATTRIBUTES),
+        helper.make_function(DOMAIN, "SupportMean", _INPUTS, ["mean", "activated"], activate + mean, imports,
+                             _ATTRIBUTES),
         helper.make_function(DOMAIN, "SupportMeanPool", _INPUTS, ["mean", "pooled_mean", "pooled", "activated"],
                              activate + mean + pool, imports, _ATTRIBUTES),
     ]

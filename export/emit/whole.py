@@ -11,15 +11,18 @@ Inputs of `model.onnx`; `prepare.onnx` has all but the first
 Outputs of `model.onnx` and of `predict.onnx`
     logits              (B,K,1,H,W)  of each member
     probability         (B,1,H,W)    mean over the members of the sigmoid (paper section 3.3)
-Outputs of `prepare.onnx`, and with `query` the inputs of `predict.onnx`: all that reads no query, C features of the first
-block
-    support_term        (K,S,C,H,W)  what each entry adds in the first block's support-mean operation: Ws * (Wv * v_i), or
+Outputs of `prepare.onnx`, and with `query` the inputs of `predict.onnx`: all that reads no query, C features of the
+first block
+    support_term        (K,S,C,H,W)  what each entry adds in the first block's support-mean operation: Ws * (Wv * v_i),
+    or
                                      Wv * v_i where a cross activation follows
-    mean_term           (K,C,H,W)    Wv * mean_i(v_i), what the set adds to the query's path of the first block; only where
+    mean_term           (K,C,H,W)    Wv * mean_i(v_i), what the set adds to the query's path of the first block; only
+    where
                                      the mean is taken before the convolution (no cross activation)
     normalised_weights  (K,S)        each row summing to 1
 
-All of them are float32, in a float16 network too, but for `support_term` and `mean_term`, which have the network's type.
+All of them are float32, in a float16 network too, but for `support_term` and `mean_term`, which have the network's
+type.
 """
 
 from __future__ import annotations

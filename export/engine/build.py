@@ -1,4 +1,5 @@
-"""Engines from a bundle's ONNX models, each with its fingerprint, its profile and its timing cache, put into the bundle."""
+"""Engines from a bundle's ONNX models, each with its fingerprint, its profile and its timing cache, put into the
+bundle."""
 
 from __future__ import annotations
 
@@ -17,7 +18,6 @@ from .features import LEVELS
 from .process import Built, Hello, Report, Worker
 from .store import add_engine
 
-
 Progress = Callable[[str], AbstractContextManager[Report]]
 
 
@@ -25,11 +25,12 @@ Progress = Callable[[str], AbstractContextManager[Report]]
 class EngineOptions:
     """What to build, checked when made (InputError).
 
-    builder: of BUILDERS. precisions: of `precision.PRECISIONS`. models: of MODELS; empty: what a runner reads (`Models.on_device`).
-    plugin: a plugin library for the support-mean operation; None: native operators. timing_cache: a file to start from
-    and to leave the timings in. workspace: bytes; None: all there is. tf32: whether float32 products may be rounded to TF32.
-    level: how long the builder searches, 0 to 5. hardware: "none" this GPU, "same" its compute capability, "ampere+".
-    capabilities: for tensorrt-rtx, as ("8.6", "8.9"). rebuild: build anew what the bundle already has.
+    builder: of BUILDERS. precisions: of `precision.PRECISIONS`. models: of MODELS; empty: what a runner reads
+    (`Models.on_device`). plugin: a plugin library for the support-mean operation; None: native operators. timing_cache:
+    a file to start from
+    and to leave the timings in. workspace: bytes; None: all there is. tf32: whether float32 products may be rounded to
+    TF32. level: how long the builder searches, 0 to 5. hardware: "none" this GPU, "same" its compute capability,
+    "ampere+". capabilities: for tensorrt-rtx, as ("8.6", "8.9"). rebuild: build anew what the bundle already has.
     """
 
     builder: str
@@ -54,7 +55,8 @@ class EngineOptions:
         if self.hardware not in ("none", *LEVELS):
             raise InputError(f"hardware compatibility is {self.hardware!r}; accepted: none, {', '.join(LEVELS)}")
         if self.workspace is not None and self.workspace < 1:
-            raise InputError(f"the workspace is {self.workspace} bytes; give a positive number, or nothing for all there is")
+            raise InputError(
+                f"the workspace is {self.workspace} bytes; give a positive number, or nothing for all there is")
         if self.level is not None and not 0 <= self.level <= 5:
             raise InputError(f"the optimization level is {self.level}; accepted: 0 to 5")
         if self.timing_cache is not None and not self.timing_cache.parent.is_dir():
@@ -64,7 +66,8 @@ class EngineOptions:
         if self.builder == "tensorrt-rtx" and self.hardware != "none":
             raise InputError("hardware compatibility is for tensorrt; tensorrt-rtx has compute capabilities")
         if self.plugin is not None and not self.plugin.is_file():
-            raise InputError(f"no plugin library at {self.plugin}; build it with `python -m universeg_rt.kernels.build --plugin`")
+            raise InputError(
+                f"no plugin library at {self.plugin}; build it with `python -m universeg_rt.kernels.build --plugin`")
 
 
 @dataclass(frozen=True)
@@ -76,18 +79,21 @@ class Outcome:
     built: bool
 
 
-def build_engines(bundle: Bundle, options: EngineOptions, progress: Progress = lambda label: nullcontext(lambda *_: None),
+def build_engines(bundle: Bundle, options: EngineOptions,
+                  progress: Progress = lambda label: nullcontext(lambda *_: None),
                   say: Callable[[str], None] = print) -> list[Outcome]:
     """Build what `options` ask for, one engine after the other, each added to the bundle as soon as it is ready.
 
     progress: given "whole fp32", a context with what is called several times a second. say: takes lines for the user.
-    Raises EngineError where one cannot be built, InputError where the bundle lacks what is asked for; engines added before
-    stay, and nothing half-made is left.
+    Raises EngineError where one cannot be built, InputError where the bundle lacks what is asked for; engines added
+    before stay, and nothing half-made is left.
     """
     (height, width), image = options.profile.image, (bundle.manifest.input.height, bundle.manifest.input.width)
     if (height, width) != image:
-        raise InputError(f"the profile is for images of {height}x{width}, the bundle's network for {image[0]}x{image[1]}")
-    jobs = [(precision, model, file) for precision in options.precisions for model, file in _models(bundle, precision, options)]
+        raise InputError(
+            f"the profile is for images of {height}x{width}, the bundle's network for {image[0]}x{image[1]}")
+    jobs = [(precision, model, file) for precision in options.precisions
+            for model, file in _models(bundle, precision, options)]
     outcomes = []
     for precision, model, file in jobs:
         with progress(f"{model} {precision}") as report:
@@ -105,8 +111,9 @@ def _models(bundle: Bundle, precision: str, options: EngineOptions) -> list[tupl
     """(model, file) of a precision."""
     models = bundle.manifest.models
     if precision not in models:
-        raise InputError(f"{bundle.path} holds no {precision} models; it has {', '.join(models)}: choose one of these, or "
-                         "export it with universeg-export")
+        raise InputError(
+            f"{bundle.path} holds no {precision} models; it has {', '.join(models)}: choose one of these, or "
+            "export it with universeg-export")
     there = {name: file for name in MODELS if (file := getattr(models[precision], name, None))}
     missing = [name for name in options.models if name not in there]
     if missing:
@@ -134,15 +141,16 @@ def _build_one(bundle: Bundle, options: EngineOptions, precision: str, model: st
         if given and given.content and not given.set_aside:
             caches.append(given.content)
         request = {
-            "shapes": copy.shapes, "allowed": copy.allowed, "float32_tensors": copy.float32_tensors, "tf32": options.tf32,
-            "workspace": options.workspace, "level": options.level, "hardware": options.hardware,
-            "capabilities": options.capabilities}
+            "shapes": copy.shapes, "allowed": copy.allowed, "float32_tensors": copy.float32_tensors,
+            "tf32": options.tf32, "workspace": options.workspace, "level": options.level, "hardware": options.hardware,
+            "capabilities": options.capabilities
+        }
         built = worker.build(request, copy.model, caches, report)
         if built.cache_refused:
             say(f"timing cache set aside by the library: {built.cache_refused}")
         _check_memory(built, worker.hello, say)
-    entry, ours = add_engine(bundle.path, replace(entry, memory_bytes=built.memory_bytes), built.plan, built.timing_cache,
-                             options.rebuild)
+    entry, ours = add_engine(bundle.path, replace(entry, memory_bytes=built.memory_bytes), built.plan,
+                             built.timing_cache, options.rebuild)
     if given:
         _keep_timings(given, built, fingerprint, say)
     return Outcome(entry, bundle.file(entry.file).stat().st_size, ours)
@@ -161,13 +169,14 @@ def _fingerprint(options: EngineOptions, hello: Hello, precision: str, onnx_sha2
         if options.hardware != "none":
             gpu, capability = "", "8.0+" if options.hardware == "ampere+" else capability
     sha256 = hashlib.sha256(options.plugin.read_bytes()).hexdigest() if options.plugin else ""
-    return Fingerprint(options.builder, hello.version, hello.cuda, gpu, capability, onnx_sha256, hello.plugin_version, sha256,
-                       precision, tuple(choices.items()))
+    return Fingerprint(options.builder, hello.version, hello.cuda, gpu, capability, onnx_sha256, hello.plugin_version,
+                       sha256, precision, tuple(choices.items()))
 
 
 def _check_memory(built: Built, hello: Hello, say: Callable[[str], None]) -> None:
     if hello.gpu_bytes and built.memory_bytes > hello.gpu_bytes:
-        say(f"warning: at its largest shapes this engine needs {built.memory_bytes / 1e9:.1f} GB of GPU memory, and {hello.gpu} "
+        say(f"warning: at its largest shapes this engine needs {built.memory_bytes / 1e9:.1f} GB of GPU memory, and "
+            f"{hello.gpu} "
             f"has {hello.gpu_bytes / 1e9:.1f} GB; build for fewer entries, sets or queries")
 
 

@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from universeg_rt.storage.atomic import write_folder
 from universeg_rt.bundle.bundle import Bundle
 from universeg_rt.bundle.engine import BUILDERS, MODELS, Profile
 from universeg_rt.errors import InputError
+from universeg_rt.storage.atomic import write_folder
 
 from .build import EngineOptions, Outcome, build_engines, check_library
 from .features import LEVELS
@@ -26,23 +26,29 @@ UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30}
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     g = parser.add_argument_group(
-        "engines", "With --engine the bundle's models (of the given precisions) are built into engines and added to the "
-                   "bundle: the one just exported, or --bundle. A profile is min:opt:max, or one number.")
+        "engines",
+        "With --engine the bundle's models (of the given precisions) are built into engines and added to the "
+        "bundle: the one just exported, or --bundle. A profile is min:opt:max, or one number.")
     g.add_argument("--engine", choices=BUILDERS, help="build with this library, which must be installed")
     g.add_argument("--bundle", metavar="DIR",
                    help="build for this bundle instead of exporting (`shipped`: the package's own, with --output)")
-    g.add_argument("--engine-model", nargs="+", choices=MODELS, default=[], help="which models (prepare and predict, or whole where the bundle has no such pair)")
+    g.add_argument("--engine-model", nargs="+", choices=MODELS, default=[],
+                   help="which models (prepare and predict, or whole where the bundle has no such pair)")
     g.add_argument("--profile-entries", default="1:64:256", metavar="MIN:OPT:MAX", help="support entries S (1:64:256)")
-    g.add_argument("--profile-sets", default="1", metavar="MIN:OPT:MAX", help="support sets K, the ensemble's members (1)")
+    g.add_argument("--profile-sets", default="1", metavar="MIN:OPT:MAX",
+                   help="support sets K, the ensemble's members (1)")
     g.add_argument("--profile-queries", default="1", metavar="MIN:OPT:MAX", help="queries B at once (1)")
-    g.add_argument("--plugin", type=Path, metavar="LIB", help="plugin library for the support-mean operation (native operators)")
-    g.add_argument("--timing-cache", type=Path, metavar="FILE", help="start from these timings too, and leave the new ones there")
+    g.add_argument("--plugin", type=Path, metavar="LIB",
+                   help="plugin library for the support-mean operation (native operators)")
+    g.add_argument("--timing-cache", type=Path, metavar="FILE",
+                   help="start from these timings too, and leave the new ones there")
     g.add_argument("--workspace", metavar="SIZE", help="most device memory beside the weights, as 4G (all there is)")
     g.add_argument("--tf32", action="store_true", help="let float32 products round their inputs to TF32")
     g.add_argument("--optimization-level", type=int, metavar="0-5", help="how long to search (the library's default)")
     g.add_argument("--hardware-compatibility", choices=("none", *LEVELS), default="none",
                    help="tensorrt: this GPU only, its compute capability, or all from Ampere on (none)")
-    g.add_argument("--compute-capability", nargs="+", default=[], metavar="X.Y", help="tensorrt-rtx: which GPUs (8.0 and later)")
+    g.add_argument("--compute-capability", nargs="+", default=[], metavar="X.Y",
+                   help="tensorrt-rtx: which GPUs (8.0 and later)")
     g.add_argument("--rebuild", action="store_true", help="build anew what the bundle has for this machine already")
 
 
@@ -52,9 +58,9 @@ def options(args: argparse.Namespace, precisions: tuple[str, ...], image: tuple[
         if not re.fullmatch(r"\d+\.\d", text):
             raise InputError(f"--compute-capability {text}: give it as 8.9")
     profile = Profile.parse(args.profile_queries, args.profile_sets, args.profile_entries, image)
-    return EngineOptions(
-        args.engine, precisions, tuple(args.engine_model), profile, args.plugin, args.timing_cache, _bytes(args.workspace),
-        args.tf32, args.optimization_level, args.hardware_compatibility, tuple(args.compute_capability), args.rebuild)
+    return EngineOptions(args.engine, precisions, tuple(args.engine_model), profile, args.plugin, args.timing_cache,
+                         _bytes(args.workspace), args.tf32, args.optimization_level, args.hardware_compatibility,
+                         tuple(args.compute_capability), args.rebuild)
 
 
 def run_on_bundle(args: argparse.Namespace, precisions: tuple[str, ...]) -> None:

@@ -1,4 +1,5 @@
-"""One builder for TensorRT 8.5 to 11 and TensorRT-RTX: each difference is a question to the module, never to its number.
+"""One builder for TensorRT 8.5 to 11 and TensorRT-RTX: each difference is a question to the module, never to its
+number.
 
 `trt` is always the imported module. Where a version lacks what was asked for by name, functions raise InputError.
 """
@@ -18,8 +19,8 @@ Shapes = Mapping[str, Sequence[Sequence[int]]]  # input -> its smallest, best an
 def is_strongly_typed(trt: ModuleType) -> bool:
     """Whether networks take their types from the ONNX file (strong), or the builder chooses them (weak).
 
-    STRONGLY_TYPED came with TensorRT 9.1; from then on it is always used, since precision lives in our ONNX files; in 11
-    there is nothing else.
+    STRONGLY_TYPED came with TensorRT 9.1; from then on it is always used, since precision lives in our ONNX files; in
+    11 there is nothing else.
     """
     return getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None) is not None
 
@@ -36,7 +37,8 @@ def create_network(trt: ModuleType, builder: object) -> object:
 
 def set_precision(trt: ModuleType, config: object, network: object, allowed: Collection[str],
                   float32_tensors: Collection[str]) -> None:
-    """For weakly typed networks: allow the types that the file holds, and keep its float32 tensors (the means) at float32.
+    """For weakly typed networks: allow the types that the file holds, and keep its float32 tensors (the means) at
+    float32.
 
     allowed: "FP16" where the file has float16 tensors, "INT8" where it has Q/DQ nodes. float32_tensors: by name.
     """
@@ -49,7 +51,10 @@ def set_precision(trt: ModuleType, config: object, network: object, allowed: Col
     floats, wanted = (trt.DataType.FLOAT, trt.DataType.HALF), set(float32_tensors)
     for layer in (network.get_layer(i) for i in range(network.num_layers)):
         outputs = [layer.get_output(i) for i in range(layer.num_outputs)]
-        held = [i for i, tensor in enumerate(outputs) if tensor is not None and tensor.name in wanted and tensor.dtype in floats]
+        held = [
+            i for i, tensor in enumerate(outputs)
+            if tensor is not None and tensor.name in wanted and tensor.dtype in floats
+        ]
         if held and layer.type not in (trt.LayerType.CONSTANT, trt.LayerType.SHAPE):
             layer.precision = trt.DataType.FLOAT
             for i in held:
@@ -57,7 +62,8 @@ def set_precision(trt: ModuleType, config: object, network: object, allowed: Col
 
 
 def set_tf32(trt: ModuleType, config: object, on: bool) -> None:
-    """Whether float32 convolutions and products may round their inputs to TF32's 10 bits; the vendor's own default is yes."""
+    """Whether float32 convolutions and products may round their inputs to TF32's 10 bits; the vendor's own default is
+    yes."""
     (config.set_flag if on else config.clear_flag)(trt.BuilderFlag.TF32)
 
 
@@ -107,7 +113,8 @@ def add_profile(builder: object, config: object, network: object, shapes: Shapes
     """One optimisation profile over all inputs; InputError where the library takes no such shapes or the inputs differ."""
     names = [network.get_input(i).name for i in range(network.num_inputs)]
     if set(names) != set(shapes):
-        raise InputError(f"the parsed network has the inputs {', '.join(sorted(names))}, the profile {', '.join(sorted(shapes))}")
+        raise InputError(
+            f"the parsed network has the inputs {', '.join(sorted(names))}, the profile {', '.join(sorted(shapes))}")
     profile = builder.create_optimization_profile()
     for name in names:
         profile.set_shape(name, *(tuple(shape) for shape in shapes[name]))

@@ -1,5 +1,5 @@
-"""The copy of a bundle's ONNX model that a builder is given: every input real, sizes fixed where they never change, and the
-support-mean operation either inlined (native operators) or bare (for the plugin)."""
+"""The copy of a bundle's ONNX model that a builder is given: every input real, sizes fixed where they never change, and
+the support-mean operation either inlined (native operators) or bare (for the plugin)."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import onnx
 from onnx import inliner, shape_inference
 
 from universeg_rt.bundle.engine import Profile
-from universeg_rt.errors import EngineError
 from universeg_rt.bundle.model_bytes import ModelBytes
+from universeg_rt.errors import EngineError
 
 from ..emit.support_mean import DOMAIN
 
@@ -23,8 +23,8 @@ Shapes = dict[str, list[list[int]]]
 
 @dataclass(frozen=True)
 class BuilderModel:
-    """model: serialised ONNX. shapes: of each input, the smallest, best and largest. allowed, float32_tensors: for weakly
-    typed versions, see `features.set_precision`."""
+    """model: serialised ONNX. shapes: of each input, the smallest, best and largest. allowed, float32_tensors: for
+    weakly typed versions, see `features.set_precision`."""
 
     model: bytes
     shapes: Shapes
@@ -51,7 +51,8 @@ def for_builder(model: onnx.ModelProto, profile: Profile, plugin: bool) -> Build
     allowed, float32_tensors = _types(inlined)
     if plugin:
         _leave_to_plugin(copy)
-    return BuilderModel((copy if plugin else inlined).SerializeToString(deterministic=True), shapes, allowed, float32_tensors)
+    return BuilderModel((copy if plugin else inlined).SerializeToString(deterministic=True), shapes, allowed,
+                        float32_tensors)
 
 
 def _make_inputs_real(graph: onnx.GraphProto) -> None:
@@ -78,8 +79,8 @@ def _fix_sizes(graph: onnx.GraphProto, profile: Profile) -> None:
 
 
 def _leave_to_plugin(model: onnx.ModelProto) -> None:
-    """Drop the local functions, which TensorRT's parser takes before a plugin, and the outputs that nothing reads, which
-    would cost the plugin work: the attribute `outputs` says how many, from the first, are read."""
+    """Drop the local functions, which TensorRT's parser takes before a plugin, and the outputs that nothing reads,
+    which would cost the plugin work: the attribute `outputs` says how many, from the first, are read."""
     del model.functions[:]
     for node in model.graph.node:
         if node.domain == DOMAIN:

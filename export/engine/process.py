@@ -1,4 +1,5 @@
-"""The exporter's side of the child process: starts it, hands it a build, and makes errors of ours of whatever happens."""
+"""The exporter's side of the child process: starts it, hands it a build, and makes errors of ours of whatever
+happens."""
 
 from __future__ import annotations
 
@@ -18,10 +19,12 @@ from .protocol import read_message, write_message
 
 MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 CURES = {
-    "tensorrt": "pip install tensorrt-cu13 (CUDA 13; CUDA 12: tensorrt-cu12; Jetson: JetPack brings it) on a machine with an "
-                "NVIDIA GPU and its driver",
-    "tensorrt-rtx": "install the wheel tensorrt_rtx out of NVIDIA's TensorRT-RTX package, with its lib folder on the library "
-                    "path; the wheel onnxruntime-ep-nv-tensorrt-rtx-cu13 holds the libraries without a Python interface",
+    "tensorrt": "pip install tensorrt-cu13 (CUDA 13; CUDA 12: tensorrt-cu12; Jetson: JetPack brings it) on a machine "
+                "with an "
+    "NVIDIA GPU and its driver",
+    "tensorrt-rtx": "install the wheel tensorrt_rtx out of NVIDIA's TensorRT-RTX package, with its lib folder on the "
+                    "library "
+    "path; the wheel onnxruntime-ep-nv-tensorrt-rtx-cu13 holds the libraries without a Python interface",
 }
 _MODULE = "universeg_rt.export.engine.worker"
 _TICK = 0.2  # seconds between signs of life while the library says nothing
@@ -134,8 +137,9 @@ class Worker:
         lines = " | ".join((text, *self._log))
         need = memory_needed(lines)
         if need is not None:
-            return EngineError(f"{self.builder} has not enough GPU memory{need}: {_clean(text)}; build for fewer entries, sets "
-                               "or queries (--profile-...), give more --workspace, or end what else uses the GPU")
+            return EngineError(
+                f"{self.builder} has not enough GPU memory{need}: {_clean(text)}; build for fewer entries, sets "
+                "or queries (--profile-...), give more --workspace, or end what else uses the GPU")
         cure = any(sign in text for sign in ("cannot be imported", "not its libraries", "driver"))
         return EngineError(f"{self.builder}: {_clean(text)}{': ' + CURES[self.builder] if cure else ''}")
 
@@ -151,7 +155,8 @@ class Worker:
             how = f"ended with status {status}"
         need = memory_needed(last)
         memory = "" if need is None else f"; not enough GPU memory{need}"
-        return EngineError(f"the {self.builder} library {how} in its own process{memory}; it said last: {last}; nothing was written")
+        return EngineError(
+            f"the {self.builder} library {how} in its own process{memory}; it said last: {last}; nothing was written")
 
     def _read(self) -> None:
         while (message := read_message(self._child.stdout)) is not None:
@@ -166,9 +171,10 @@ class Worker:
 
 
 def memory_needed(text: str) -> str | None:
-    """How much GPU memory the library wanted, as " (1.1 GB were asked for)", empty where it does not say; None where memory
-    was not the trouble."""
-    if not re.search(r"out ?of ?memory|could not be allocated|insufficient memory|workspace limit", text, re.IGNORECASE):
+    """How much GPU memory the library wanted, as " (1.1 GB were asked for)", empty where it does not say; None where
+    memory was not the trouble."""
+    if not re.search(r"out ?of ?memory|could not be allocated|insufficient memory|workspace limit", text,
+                     re.IGNORECASE):
         return None
     sizes = [int(size) for size in re.findall(r"(?:size was|size of|memory \()\s*(\d+)", text)]
     return f" ({max(sizes) / 1e9:.2g} GB were asked for)" if sizes else ""

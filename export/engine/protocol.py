@@ -1,4 +1,5 @@
-"""How the exporter and the child process with the vendor's library talk: a line of JSON, then the blobs it announces."""
+"""How the exporter and the child process with the vendor's library talk: a line of JSON, then the blobs it
+announces."""
 
 from __future__ import annotations
 

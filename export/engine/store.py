@@ -1,4 +1,5 @@
-"""Engines go into a bundle that is already there: whole files under names of their own, then the manifest in one step."""
+"""Engines go into a bundle that is already there: whole files under names of their own, then the manifest in one
+step."""
 
 from __future__ import annotations
 
@@ -9,23 +10,24 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from universeg_rt.storage.atomic import write_file
 from universeg_rt.bundle.bundle import MANIFEST, file_entry, read_manifest
 from universeg_rt.bundle.engine import EngineEntry
-from universeg_rt.errors import BundleError, EngineError, OutputError
 from universeg_rt.bundle.manifest import Manifest
+from universeg_rt.errors import BundleError, EngineError, OutputError
+from universeg_rt.storage.atomic import write_file
 
 FOLDER = "engines"
 
 
 def add_engine(bundle: Path, entry: EngineEntry, plan: bytes, timing_cache: bytes,
                replaces: bool = False) -> tuple[EngineEntry, bool]:
-    """Put a plan and its timing cache into a bundle; `entry` names no files yet. Returns the entry that now stands there,
-    and whether it is this one: where another process was first with the same engine, its own stays, unless this one
+    """Put a plan and its timing cache into a bundle; `entry` names no files yet. Returns the entry that now stands
+    there, and whether it is this one: where another process was first with the same engine, its own stays, unless this
+    one
     `replaces` it.
 
-    A reader sees the bundle as it was or as it will be. Raises EngineError where the bundle's model is no longer the one
-    that the engine was built from, OutputError where nothing can be written; the bundle is then as it was.
+    A reader sees the bundle as it was or as it will be. Raises EngineError where the bundle's model is no longer the
+    one that the engine was built from, OutputError where nothing can be written; the bundle is then as it was.
     """
     with _locked(bundle):
         manifest, _ = read_manifest(bundle)
@@ -40,7 +42,8 @@ def add_engine(bundle: Path, entry: EngineEntry, plan: bytes, timing_cache: byte
             # Named after its content too: no file ever changes under a manifest that somebody has read.
             content = hashlib.sha256(plan + timing_cache).hexdigest()[:8]
             stem = f"{entry.model}-{entry.fingerprint.precision}-{entry.key}-{content}"
-            files = {f"{FOLDER}/{stem}.plan": plan} | ({f"{FOLDER}/{stem}.timing": timing_cache} if timing_cache else {})
+            files = {f"{FOLDER}/{stem}.plan": plan
+                     } | ({f"{FOLDER}/{stem}.timing": timing_cache} if timing_cache else {})
             for name, data in files.items():
                 with write_file(bundle / name) as file:
                     file.write(data)
@@ -55,8 +58,9 @@ def add_engine(bundle: Path, entry: EngineEntry, plan: bytes, timing_cache: byte
             for name in written:
                 (bundle / name).unlink(missing_ok=True)
             if isinstance(error, OSError) and not isinstance(error, OutputError):
-                raise OutputError(f"cannot add an engine to {bundle} ({error.strerror}); give --output for a copy of the bundle "
-                                  "in a folder that can be written") from None
+                raise OutputError(
+                    f"cannot add an engine to {bundle} ({error.strerror}); give --output for a copy of the bundle "
+                    "in a folder that can be written") from None
             raise
         for name in dropped - set(written):
             (bundle / name).unlink(missing_ok=True)

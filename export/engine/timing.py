@@ -1,7 +1,7 @@
 """Timing caches: those that a bundle ships, and a file of the user's with a note beside it of what it was made with.
 
-The file itself is the library's own format, as trtexec reads and writes it; the note (FILE.json) says version, GPU, size
-and sha256. Without the note the library alone decides whether it takes the file.
+The file itself is the library's own format, as trtexec reads and writes it; the note (FILE.json) says version, GPU,
+size and sha256. Without the note the library alone decides whether it takes the file.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from universeg_rt.storage.atomic import write_file
 from universeg_rt.bundle.engine import EngineEntry, Fingerprint
 from universeg_rt.errors import EngineError, InputError
+from universeg_rt.storage.atomic import write_file
 
 # What a timing cache is bound to; of a fingerprint's other fields it is free.
 FACTS = ("builder", "builder_version", "gpu", "compute_capability")
@@ -30,13 +30,14 @@ class TimingFile:
 
 
 def open_file(path: Path, fingerprint: Fingerprint) -> TimingFile:
-    """Raises EngineError where the file is truncated or altered, InputError where it cannot be read; a missing or empty one
-    is a new one, one of another version or GPU is set aside."""
+    """Raises EngineError where the file is truncated or altered, InputError where it cannot be read; a missing or empty
+    one is a new one, one of another version or GPU is set aside."""
     try:
         content = path.read_bytes() if path.exists() else b""
         note_text = _note(path).read_text() if content and _note(path).exists() else ""
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"the timing cache {path} cannot be read ({error}); give a file, there already or new") from None
+        raise InputError(
+            f"the timing cache {path} cannot be read ({error}); give a file, there already or new") from None
     if not note_text:
         return TimingFile(path, content, "")
     try:
@@ -45,7 +46,8 @@ def open_file(path: Path, fingerprint: Fingerprint) -> TimingFile:
     except (ValueError, KeyError, TypeError):
         raise EngineError(f"{_note(path)} is not whole; delete it and {path.name}, or copy both again") from None
     if len(content) != size or hashlib.sha256(content).hexdigest() != digest:
-        how = f"truncated: {len(content)} bytes instead of {size}" if len(content) < size else "altered: its sha256 is another"
+        how = f"truncated: {len(content)} bytes instead of {size}" if len(
+            content) < size else "altered: its sha256 is another"
         raise EngineError(f"the timing cache {path} is {how}; delete it and {_note(path).name}, or copy both again")
     return TimingFile(path, content, _difference(facts, fingerprint))
 
@@ -62,7 +64,8 @@ def write(file: TimingFile, content: bytes, fingerprint: Fingerprint) -> str:
     for path, data in ((file.path, content), (_note(file.path), json.dumps(note, indent=2).encode() + b"\n")):
         with write_file(path) as out:
             out.write(data)
-    return f"timings written to {file.path}" + (f", the old ones kept as {file.path.name}.old" if file.set_aside else "")
+    return f"timings written to {file.path}" + (f", the old ones kept as {file.path.name}.old"
+                                                if file.set_aside else "")
 
 
 def of_bundle(engines: tuple[EngineEntry, ...], fingerprint: Fingerprint) -> tuple[list[str], list[str]]:
@@ -77,8 +80,8 @@ def of_bundle(engines: tuple[EngineEntry, ...], fingerprint: Fingerprint) -> tup
 
 
 def _difference(facts: dict[str, str], fingerprint: Fingerprint) -> str:
-    return "; ".join(f"{name}: made with {value!r}, here is {getattr(fingerprint, name)!r}" for name, value in facts.items()
-                     if value != getattr(fingerprint, name))
+    return "; ".join(f"{name}: made with {value!r}, here is {getattr(fingerprint, name)!r}"
+                     for name, value in facts.items() if value != getattr(fingerprint, name))
 
 
 def _note(path: Path) -> Path:

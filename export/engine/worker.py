@@ -2,8 +2,9 @@
 
     python -m universeg_rt.export.engine.worker MODULE PLUGIN      (PLUGIN may be empty)
 
-Speaks `protocol` on stdin and stdout: says hello with the facts of library and machine, takes one build, gives progress,
-and ends with the plan or with an error. Whatever the library prints goes to stderr. It ends when the other side goes.
+Speaks `protocol` on stdin and stdout: says hello with the facts of library and machine, takes one build, gives
+progress, and ends with the plan or with an error. Whatever the library prints goes to stderr. It ends when the other
+side goes.
 """
 
 from __future__ import annotations
@@ -63,8 +64,8 @@ def main(arguments: list[str]) -> None:
         builder = _builder(trt, logger)
         gpu = present_gpu()
         talk.send("hello", version=str(trt.__version__), strong=features.is_strongly_typed(trt), plugin_version=info,
-                  gpu=gpu.name if gpu else "", cuda=gpu.cuda if gpu else "", compute_capability=gpu.compute_capability if gpu else "",
-                  gpu_bytes=gpu.memory_bytes if gpu else 0)
+                  gpu=gpu.name if gpu else "", cuda=gpu.cuda if gpu else "",
+                  compute_capability=gpu.compute_capability if gpu else "", gpu_bytes=gpu.memory_bytes if gpu else 0)
         message = read_message(sys.stdin.buffer)
         if message is None:
             return

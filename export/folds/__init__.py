@@ -1,7 +1,7 @@
 """The exact rewrites of a UniverSeg network, one a file; each states its algebra and its condition.
 
-Rewrites which hold as well but are not taken, with the reason, are listed in `NOT_TAKEN`, one that only some forms of the
-network take in `BY_FORM`; the measurements behind the reasons are in benchmarks/NOTES.md.
+Rewrites which hold as well but are not taken, with the reason, are listed in `NOT_TAKEN`, one that only some forms of
+the network take in `BY_FORM`; the measurements behind the reasons are in benchmarks/NOTES.md.
 """
 
 from __future__ import annotations
@@ -12,10 +12,16 @@ import numpy as np
 
 from universeg_rt.spec import NetworkSpec
 
-from .folded import FoldedNetwork
 from . import (
-    border_term, compose, dead_support_branch, mean_before_convolution, mean_through_upsampling, split_query_term,
-    streamed_support)
+    border_term,
+    compose,
+    dead_support_branch,
+    mean_before_convolution,
+    mean_through_upsampling,
+    split_query_term,
+    streamed_support,
+)
+from .folded import FoldedNetwork
 
 # In this order: later folds rely on what earlier ones found.
 FOLDS = (
@@ -28,17 +34,22 @@ FOLDS = (
     streamed_support,
 )
 
-# A rewrite of how often something is computed, not of a block: some forms of the network take it, and the table's figures do not.
+# A rewrite of how often something is computed, not of a block: some forms of the network take it, and the table's
+# figures do not.
 BY_FORM = {
-    "prepared_support": "the first block's support term reads no query. prepare.onnx and predict.onnx (GPU runners) compute it once "
-    "for each support and keep it, 4.2 MB an entry and ensemble member at 128x128 in float32; the stages and the native "
+    "prepared_support": "the first block's support term reads no query. prepare.onnx and predict.onnx (GPU runners) "
+                        "compute it once "
+    "for each support and keep it, 4.2 MB an entry and ensemble member at 128x128 in float32; the stages and the "
+    "native "
     "runner (CPUs) compute it anew for each query, a ninth of its time, and keep memory small",
 }
 
 NOT_TAKEN = {
-    "upsampled_half_at_low_resolution": "a decoder's upsampled input could be convolved before it is interpolated, but with "
+    "upsampled_half_at_low_resolution": "a decoder's upsampled input could be convolved before it is interpolated, but "
+                                        "with "
     "ONNX Runtime's operators that is no faster than the convolution it replaces",
-    "late_activation": "LeakyReLU could be moved behind the max pool, but the activated full-resolution map is itself read, by "
+    "late_activation": "LeakyReLU could be moved behind the max pool, but the activated full-resolution map is itself "
+                       "read, by "
     "its mean and by the skip connection",
 }
 

@@ -5,10 +5,11 @@ have computed there. That is a ring one pixel wide, so only the outermost pixels
 
     Ws * crop(Wv * v)  =  (Ws∘Wv) * v  -  Ws * ring(Wv * v)
 
-The ring above the image comes from the image's first row alone (through the last row of Wv) and returns to the first row
-alone (through the first row of Ws): 5 taps along that row. The same holds for the other three sides; a corner of the ring
-lies on two sides and is given back once. The subtracted taps lie where the composed kernel has taps too, so each edge and
-each corner of the image simply gets a composed kernel of its own, without the taps that would fall outside.
+The ring above the image comes from the image's first row alone (through the last row of Wv) and returns to the first
+row alone (through the first row of Ws): 5 taps along that row. The same holds for the other three sides; a corner of
+the ring lies on two sides and is given back once. The subtracted taps lie where the composed kernel has taps too, so
+each edge and each corner of the image simply gets a composed kernel of its own, without the taps that would fall
+outside.
 Condition: the block is composed.
 """
 
@@ -16,8 +17,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from .folded import BorderKernels, FoldedBlock, FoldedNetwork
 from .compose import compose
+from .folded import BorderKernels, FoldedBlock, FoldedNetwork
 
 
 def apply(network: FoldedNetwork) -> FoldedNetwork:

@@ -1,15 +1,15 @@
 """What a network costs, as written (reference) and folded: FLOP and bytes per support entry and per query.
 
-A FLOP is one multiplication or addition; bytes are feature maps and images read and written in float32 by operations that
-must touch memory (weights apart, activations and additions fused into what stands before them).
+A FLOP is one multiplication or addition; bytes are feature maps and images read and written in float32 by operations
+that must touch memory (weights apart, activations and additions fused into what stands before them).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .folded import FoldedBlock, FoldedNetwork
 from . import BY_FORM, NOT_TAKEN
+from .folded import FoldedBlock, FoldedNetwork
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Cost:
     flop: float = 0.0
     bytes: float = 0.0
 
-    def __add__(self, other: "Cost") -> "Cost":
+    def __add__(self, other: Cost) -> Cost:
         return Cost(self.flop + other.flop, self.bytes + other.bytes)
 
 
@@ -94,9 +94,11 @@ def _block_cost(network: FoldedNetwork, block: FoldedBlock, height: int, width: 
 def table(network: FoldedNetwork, height: int = 128, width: int = 128, support_sizes=(1, 16, 64)) -> str:
     """The cost table and the folds behind it, as text (`universeg-export --explain`)."""
     rows = network_cost(network, height, width)
-    lines = [f"{height}x{width}, float32; GFLOP and MB (feature maps read and written), for each support entry and each query",
-             f"{'':14}{'reference':>30}{'folded':>32}",
-             f"{'block':14}{'entry':>16}{'query':>16}{'entry':>16}{'query':>16}"]
+    lines = [
+        f"{height}x{width}, float32; GFLOP and MB (feature maps read and written), for each support entry and each "
+        "query",
+        f"{'':14}{'reference':>30}{'folded':>32}", f"{'block':14}{'entry':>16}{'query':>16}{'entry':>16}{'query':>16}"
+    ]
 
     def cell(cost: Cost) -> str:
         return f"{cost.flop / 1e9:8.3f} {cost.bytes / 1e6:6.1f} "
@@ -111,7 +113,8 @@ def table(network: FoldedNetwork, height: int = 128, width: int = 128, support_s
     for size in support_sizes:
         reference, folded = total(rows, "reference", size), total(rows, "folded", size)
         lines.append(
-            f"S = {size:3}: {reference.flop / 1e9:7.1f} -> {folded.flop / 1e9:6.1f} GFLOP ({reference.flop / folded.flop:.1f} times less), "
+            f"S = {size:3}: {reference.flop / 1e9:7.1f} -> {folded.flop / 1e9:6.1f} GFLOP "
+            f"({reference.flop / folded.flop:.1f} times less), "
             f"{reference.bytes / 1e9:6.2f} -> {folded.bytes / 1e9:5.2f} GB")
     lines += ["", "folds"]
     for name in dict.fromkeys(note.fold for note in network.notes):

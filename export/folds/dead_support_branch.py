@@ -1,6 +1,7 @@
 """Dead support branch: the last decoder block's support output v'_i = φ(Ws * z_i + bs) is read by nothing.
 
-Condition: the block is the network's last. Its z_i are still needed for their mean unless mean_before_convolution holds.
+Condition: the block is the network's last. Its z_i are still needed for their mean unless mean_before_convolution
+holds.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""FoldedNetwork: the value that the folds rewrite and the emitter reads; plain arrays and facts, no ONNX, no PyTorch."""
+"""FoldedNetwork: the value that the folds rewrite and the emitter reads; plain arrays and facts, no ONNX, no
+PyTorch."""
 
 from __future__ import annotations
 
@@ -85,7 +86,7 @@ class FoldedNetwork:
     notes: tuple[FoldNote, ...] = ()
 
     @classmethod
-    def from_weights(cls, spec: NetworkSpec, weights: Mapping[str, np.ndarray]) -> "FoldedNetwork":
+    def from_weights(cls, spec: NetworkSpec, weights: Mapping[str, np.ndarray]) -> FoldedNetwork:
         """The unfolded network; `weights` are those of `NetworkSpec.weight_shapes`, in float32 or float64."""
         blocks = []
         for block in spec.blocks():
@@ -105,7 +106,7 @@ class FoldedNetwork:
         """Whether a block reads this one's entries before any halving, not just their mean."""
         return any(self.blocks[i].reads_entries for i in block.spec.full_readers)
 
-    def rewrite(self, fold: str, decide) -> "FoldedNetwork":
+    def rewrite(self, fold: str, decide) -> FoldedNetwork:
         """Apply `decide(network, block) -> (changed fields or None, reason)` to every block and note the outcome."""
         blocks, notes = [], []
         for block in self.blocks:

@@ -2,8 +2,8 @@
 
     mean_i z_i  =  mean_i (Wv * v_i + q)  =  Wv * mean_i(v_i) + q
 
-so one convolution of the mean replaces the mean of S convolutions; a weighted mean whose weights sum to 1 folds just the
-same. Condition: no activation between the cross convolution and the mean (cross_activation "none").
+so one convolution of the mean replaces the mean of S convolutions; a weighted mean whose weights sum to 1 folds just
+the same. Condition: no activation between the cross convolution and the mean (cross_activation "none").
 """
 
 from __future__ import annotations

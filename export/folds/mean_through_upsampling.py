@@ -2,8 +2,8 @@
 
     mean_i (up(v_i) ‖ s_i)  =  up(mean_i v_i) ‖ mean_i s_i
 
-Bilinear interpolation is linear in its input, so one map is upsampled instead of S. Where also the block's support branch
-is dead, no per-entry map is upsampled or even kept. Condition: a decoder block with mean_before_convolution.
+Bilinear interpolation is linear in its input, so one map is upsampled instead of S. Where also the block's support
+branch is dead, no per-entry map is upsampled or even kept. Condition: a decoder block with mean_before_convolution.
 """
 
 from __future__ import annotations

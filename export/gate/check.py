@@ -2,9 +2,10 @@
 
     python -m universeg_rt.export.gate.check --bundle my_bundle --runner tensorrt --precision fp16
 
-float32 is held against fixed figures; half precision (and TF32) against at most twice the error of the reference network
-run plainly in half precision; int8 against the masks. Inputs are those of the gate, at the bundle's own image size. Exit
-status 0 only where every comparison is within tolerance.
+float32 is held against fixed figures; half precision (and TF32) against at most twice the error of the reference
+network run plainly in half precision; int8 against the masks. Inputs are those of the gate, at the bundle's own image
+size.
+Exit status 0 only where every comparison is within tolerance.
 """
 
 from __future__ import annotations
@@ -14,13 +15,12 @@ import json
 import sys
 from pathlib import Path
 
-
-from universeg_rt.storage.atomic import write_file
 from universeg_rt.bundle.bundle import Bundle
 from universeg_rt.cli.common import run_command
 from universeg_rt.errors import InputError, ParityError
 from universeg_rt.precision import PRECISIONS
 from universeg_rt.runners import RUNNERS, open_runner
+from universeg_rt.storage.atomic import write_file
 
 from . import parity
 from .parity import TOLERANCES, Cases, Reference, compare, over
@@ -45,7 +45,6 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _main(args: argparse.Namespace) -> int:
     from tqdm import tqdm
-
     from universeg_rt.training.network.checkpoint import load_checkpoint
 
     if any(s < 1 for s in (*args.support_sizes, *args.members)):
@@ -54,7 +53,8 @@ def _main(args: argparse.Namespace) -> int:
     spec, weights, _ = load_checkpoint(bundle.path)
     runner = open_runner(bundle, args.runner, args.precision, args.threads)
     print(f"{runner.name} {runner.precision} on {runner.device}: {runner.reason}")
-    cases = Cases(((bundle.manifest.input.height, bundle.manifest.input.width),), tuple(args.support_sizes), tuple(args.members))
+    cases = Cases(((bundle.manifest.input.height, bundle.manifest.input.width), ), tuple(args.support_sizes),
+                  tuple(args.members))
     report, refused = compare(
         {runner.name: lambda s, w, q: runner.run(runner.prepare(s, w), q)}, TOLERANCES[runner.precision], cases,
         Reference(spec, weights), progress=lambda grid: tqdm(grid, desc="comparing with the reference", unit="input"))

@@ -16,15 +16,19 @@ from .parity import Model
 
 @dataclass(frozen=True)
 class HeldOutTolerance:
-    """The largest mean loss of Dice against the truth, and the largest share of pixels whose mask differs from float32's."""
+    """The largest mean loss of Dice against the truth, and the largest share of pixels whose mask differs from
+    float32's."""
 
     mean_dice_loss: float = 0.005
     flipped: float = 0.005
 
 
 def check_held_out(
-    models: Mapping[str, Model], float32: Model, data: CalibrationData, tolerance: HeldOutTolerance = HeldOutTolerance(),
-    progress: Callable[[Sequence], Iterator] = iter,
+        models: Mapping[str, Model],
+        float32: Model,
+        data: CalibrationData,
+        tolerance: HeldOutTolerance = HeldOutTolerance(),
+        progress: Callable[[Sequence], Iterator] = iter,
 ) -> dict:
     """Plain values for the manifest, by model; raises ParityError with the figures where one is over tolerance."""
     rows: dict[str, list[tuple[float, float, float, float]]] = {name: [] for name in models}
@@ -44,7 +48,8 @@ def check_held_out(
                      "dice_with_float32_mask": float(agreement.mean()), "flipped": float(flipped.mean())}
         if not (out[name]["mean_dice_loss"] <= tolerance.mean_dice_loss and out[name]["flipped"] <= tolerance.flipped):
             raise ParityError(
-                f"int8 {name} on {len(data.episodes)} held-out tasks loses {out[name]['mean_dice_loss']:.4f} Dice (accepted "
+                f"int8 {name} on {len(data.episodes)} held-out tasks loses {out[name]['mean_dice_loss']:.4f} Dice "
+                "(accepted "
                 f"{tolerance.mean_dice_loss:g}) and flips a share of {out[name]['flipped']:.4f} pixels (accepted "
                 f"{tolerance.flipped:g})")
     return {"tasks": len(data.episodes), "source": data.source, "seed": data.seed, "data_sha256": data.sha256,

@@ -7,11 +7,12 @@ import numpy as np
 KINDS = ("random", "image-like")
 
 
-def make_inputs(kind: str, height: int, width: int, entries: int, members: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def make_inputs(kind: str, height: int, width: int, entries: int,
+                members: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Support (K,S,2,H,W), weights (K,S) and one query (1,1,H,W), the same for the same arguments.
 
-    `random` is noise with unequal weights, some of them zero; `image-like` has smooth images of a bright, blurred ellipse
-    over a shading, and the ellipse as label.
+    `random` is noise with unequal weights, some of them zero; `image-like` has smooth images of a bright, blurred
+    ellipse over a shading, and the ellipse as label.
     """
     rng = np.random.default_rng([KINDS.index(kind), height, width, entries])
     count = members * entries + 1

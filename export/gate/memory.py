@@ -1,7 +1,8 @@
 """Lets the C library keep freed memory while a large network runs, and give it back afterwards.
 
-glibc returns every large map's pages to the system and takes fresh ones for the next map: up to two thirds of the reference's
-time (benchmarks/NOTES.md). What is computed does not change. Between two networks nothing is kept: the peak stays the same.
+glibc returns every large map's pages to the system and takes fresh ones for the next map: up to two thirds of the
+reference's time (benchmarks/NOTES.md). What is computed does not change. Between two networks nothing is kept: the peak
+stays the same.
 Elsewhere than on glibc nothing is done.
 """
 

@@ -1,7 +1,7 @@
 """The parity gate: every exported model against the reference network, on random and on image-like inputs.
 
-What a model is held against depends on its precision: float32 on fixed figures (`Tolerance`), half precision on the error of
-the reference run plainly in half precision (`HalfTolerance`), int8 on the masks (`MaskTolerance`).
+What a model is held against depends on its precision: float32 on fixed figures (`Tolerance`), half precision on the
+error of the reference run plainly in half precision (`HalfTolerance`), int8 on the masks (`MaskTolerance`).
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ class Tolerance:
 class HalfTolerance(Tolerance):
     """Half precision: at most `times` the logit error of the reference run plainly in half precision on the same case.
 
-    logit_error: what is accepted where the plain run is better still. flipped and dice: of the masks, or `times` what the
-    plain run gives where that is worse.
+    logit_error: what is accepted where the plain run is better still. flipped and dice: of the masks, or `times` what
+    the plain run gives where that is worse.
     """
 
     logit_error: float = 1e-3
@@ -74,7 +74,9 @@ class MaskTolerance:
 
 AnyTolerance = Tolerance | MaskTolerance
 # By precision; tf32 is float32 whose products have half precision's digits.
-TOLERANCES: dict[str, AnyTolerance] = {"fp32": Tolerance(), "tf32": HalfTolerance(), "fp16": HalfTolerance(), "int8": MaskTolerance()}
+TOLERANCES: dict[str, AnyTolerance] = {
+    "fp32": Tolerance(), "tf32": HalfTolerance(), "fp16": HalfTolerance(), "int8": MaskTolerance()
+}
 
 
 @dataclass(frozen=True)
@@ -130,7 +132,11 @@ class ParityReport:
             if all(r.half is not None for r in mine):
                 models[name]["largest_logit_error_over_plain_half"] = max(
                     r.logit_error / max(r.half.logit_error, 1e-12) for r in mine)
-        cases = {key: sorted({getattr(r.case, key) for r in self.results}) for key in ("kind", "support_size", "members")}
+        cases = {
+            key: sorted({getattr(r.case, key)
+                         for r in self.results})
+            for key in ("kind", "support_size", "members")
+        }
         cases["image_sizes"] = sorted({(r.case.height, r.case.width) for r in self.results})
         tolerance = {"kind": type(self.tolerance).__name__, **asdict(self.tolerance)}
         return {"reference": "PyTorch, float32", "tolerance": tolerance, "models": models, "cases": cases}
@@ -165,9 +171,9 @@ def compare(
     models: Mapping[str, Model], tolerance: AnyTolerance, cases: Cases, reference: Reference,
     progress: Callable[[Sequence], Iterator] = iter, stop_early: bool = False,
 ) -> tuple[ParityReport, dict[Case, str]]:
-    """Figures of each model on each case, and the cases that a model does not take (outside an engine's profile) with its
-    reason. `over` judges the report; nothing is raised for what is over tolerance. stop_early: no input follows one on which
-    a model is over tolerance."""
+    """Figures of each model on each case, and the cases that a model does not take (outside an engine's profile) with
+    its reason. `over` judges the report; nothing is raised for what is over tolerance. stop_early: no input follows one
+    on which a model is over tolerance."""
     half, results, refused = isinstance(tolerance, HalfTolerance), [], {}
     for kind, (height, width), entries in progress(cases.grid()):
         inputs, before = (kind, height, width, entries), len(results)
@@ -194,25 +200,33 @@ def over(report: ParityReport) -> list[str]:
     """What is over tolerance, a line each, the worst first; empty where all is within."""
     worst = sorted(report.failures, key=lambda r: (not np.isfinite(r.logit_error), r.logit_error), reverse=True)
     lines = [
-        f"{r.model} at {r.case.kind}, S={r.case.support_size}, K={r.case.members}, {r.case.height}x{r.case.width}: logit error "
-        f"{r.logit_error:.3g}, {r.flipped} of {r.pixels} pixels flipped, Dice {r.dice:.6f}"
-        + ("" if r.half is None else f" (plain half precision: {r.half.logit_error:.3g}, {r.half.flipped}, {r.half.dice:.6f})")
-        for r in worst]
+        f"{r.model} at {r.case.kind}, S={r.case.support_size}, K={r.case.members}, {r.case.height}x{r.case.width}: "
+        "logit error "
+        f"{r.logit_error:.3g}, {r.flipped} of {r.pixels} pixels flipped, Dice {r.dice:.6f}" +
+        ("" if r.half is None else
+         f" (plain half precision: {r.half.logit_error:.3g}, {r.half.flipped}, {r.half.dice:.6f})") for r in worst
+    ]
     if isinstance(report.tolerance, MaskTolerance):
         for name, f in report.summary()["models"].items():
             if not f["flipped_pixels"] <= report.tolerance.flipped_in_all * f["pixels"]:
-                lines.append(f"{name}: {f['flipped_pixels']} of {f['pixels']} pixels flipped in all, accepted is a share of "
-                             f"{report.tolerance.flipped_in_all:g}")
+                lines.append(
+                    f"{name}: {f['flipped_pixels']} of {f['pixels']} pixels flipped in all, accepted is a share of "
+                    f"{report.tolerance.flipped_in_all:g}")
     return lines
 
 
 def check_parity(
-    spec: NetworkSpec, weights: Mapping[str, np.ndarray], models: Mapping[str, Model], tolerance: AnyTolerance = Tolerance(),
-    progress: Callable[[Sequence], Iterator] = iter, reference: Reference | None = None,
+    spec: NetworkSpec,
+    weights: Mapping[str, np.ndarray],
+    models: Mapping[str, Model],
+    tolerance: AnyTolerance = Tolerance(),
+    progress: Callable[[Sequence], Iterator] = iter,
+    reference: Reference | None = None,
 ) -> ParityReport:
     """Compare models with the reference network; raises ParityError with the figures where one is over tolerance.
 
-    The cheapest inputs come first, and none follows one that is over tolerance: minutes more would not change the outcome.
+    The cheapest inputs come first, and none follows one that is over tolerance: minutes more would not change the
+    outcome.
 
     reference: one that another call has used already, and that remembers its results.
     """
@@ -226,16 +240,17 @@ def check_parity(
         left = f", the other {planned - len(report.results)} were not made" if planned > len(report.results) else ""
         limits = ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in asdict(tolerance).items())
         singly = f"{len(report.failures)} of {len(report.results)} comparisons with the reference are"
-        raise ParityError(f"{singly if report.failures else 'all comparisons together are'} over tolerance ({limits}){left}; worst: "
-                          f"{found[0]}\n{report.table()}")
+        raise ParityError(
+            f"{singly if report.failures else 'all comparisons together are'} over tolerance ({limits}){left}; worst: "
+            f"{found[0]}\n{report.table()}")
     return report
 
 
 class Reference:
     """The reference network on the inputs of `make_inputs`, one member at a time (its memory grows with S).
 
-    It remembers logits, not maps, so that models of several precisions are compared with one run of it. device: as PyTorch
-    names it.
+    It remembers logits, not maps, so that models of several precisions are compared with one run of it. device: as
+    PyTorch names it.
     """
 
     def __init__(self, spec: NetworkSpec, weights: Mapping[str, np.ndarray], device: str = "cpu") -> None:
@@ -251,7 +266,6 @@ class Reference:
 
     def _run(self, support: np.ndarray, entry_weights: np.ndarray, query: np.ndarray, half: bool) -> np.ndarray:
         import torch
-
         from universeg_rt.training.network.reference import UniverSeg
 
         network = UniverSeg(self.spec).eval()

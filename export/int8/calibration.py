@@ -1,6 +1,7 @@
 """Calibration of the int8 models: episodes like those that the network will see, and from them the scale of every map.
 
-The episodes are tasks of the training's generator, drawn from a seed, or made of a support set that the user gives: each
+The episodes are tasks of the training's generator, drawn from a seed, or made of a support set that the user gives:
+each
 entry in turn is the query and others are its support. The scale of a map is the one with which rounding a sample of its
 values costs the smallest mean squared error: a few far values are cut off where that lets the others be finer.
 """
@@ -27,8 +28,10 @@ ENTRIES = 8
 SAMPLE = 20_000  # values of a map and episode
 CUTS = np.linspace(0.2, 1.0, 81)  # candidates for the largest value kept, as shares of the largest seen
 SYNTHETIC = "synthetic tasks of universeg_rt.training.episodes.synthetic"
-METHOD = ("symmetric int8, zero point 0; maps by smallest mean squared error (for the native runner of each channel), weights by each "
-          "output channel's largest value")
+METHOD = (
+    "symmetric int8, zero point 0; maps by smallest mean squared error (for the native runner of each channel), "
+    "weights by each "
+    "output channel's largest value")
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,8 @@ class CalibrationData:
 
 def synthetic_episodes(grid: tuple[int, int], seed: int, episodes: int = EPISODES, entries: int = ENTRIES,
                        first: int = 0) -> CalibrationData:
-    """Tasks of the training's generator that training never draws, counted from `first`; the same arguments give the same values.
+    """Tasks of the training's generator that training never draws, counted from `first`; the same arguments give the
+    same values.
 
     Raises InputError for a seed below 0.
     """
@@ -94,8 +98,8 @@ def support_episodes(path: str | os.PathLike, grid: tuple[int, int], seed: int, 
                      entries: int = ENTRIES) -> CalibrationData:
     """A support set of the user's, an .npz or a folder as `SupportSet.load` takes it.
 
-    Raises InputError where it breaks the input contract (empty, constant or non-finite images, shapes or labels that do not
-    fit) or has fewer than 2 entries.
+    Raises InputError where it breaks the input contract (empty, constant or non-finite images, shapes or labels that do
+    not fit) or has fewer than 2 entries.
     """
     from universeg_rt.support import SupportSet
 
@@ -105,8 +109,9 @@ def support_episodes(path: str | os.PathLike, grid: tuple[int, int], seed: int, 
     except InputError as error:
         raise InputError(f"the calibration data cannot be used: {error}") from None
     if len(support) < 2:
-        raise InputError(f"the calibration data {Path(path).name} has 1 entry; give at least 2: one is the query, others its "
-                         "support")
+        raise InputError(
+            f"the calibration data {Path(path).name} has 1 entry; give at least 2: one is the query, others its "
+            "support")
     maps, random = support.on_grid(grid, "stretch"), np.random.default_rng(seed)
     made = []
     for number in range(min(episodes, len(support))):
@@ -121,11 +126,12 @@ def _check_seed(seed: int) -> None:
         raise InputError(f"the calibration's seed is {seed!r}; give an integer from 0")
 
 
-def calibrate(network: FoldedNetwork, data: CalibrationData, progress: Callable[[Sequence], Iterator] = iter) -> Quantisation:
+def calibrate(network: FoldedNetwork, data: CalibrationData, progress: Callable[[Sequence],
+                                                                                Iterator] = iter) -> Quantisation:
     """Scales of all quantised convolutions from the float32 network's maps on the episodes.
 
-    They are rounded to 3 digits, so that another machine's last bits do not change a model. InputError without an episode,
-    or where the network gives values that are not finite.
+    They are rounded to 3 digits, so that another machine's last bits do not change a model. InputError without an
+    episode, or where the network gives values that are not finite.
     """
     if not data.episodes:
         raise InputError("the calibration data has no episodes; give at least one")

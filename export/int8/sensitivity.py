@@ -1,4 +1,5 @@
-"""Which blocks bear int8: those that do not stay in float, found on the calibration's own episodes and on synthetic tasks."""
+"""Which blocks bear int8: those that do not stay in float, found on the calibration's own episodes and on synthetic
+tasks."""
 
 from __future__ import annotations
 
@@ -6,10 +7,10 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from .calibration import SYNTHETIC, CalibrationData, Episode, calibrate, synthetic_episodes
 from ..emit import emit_whole
 from ..folds.folded import FoldedNetwork
 from ..precisions import whole_model
+from .calibration import SYNTHETIC, CalibrationData, Episode, calibrate, synthetic_episodes
 from .quantise import Quantisation
 
 EPISODES = 8  # of the calibration's, at most, and as many synthetic ones where it is of other images
@@ -20,10 +21,11 @@ def int8_plan(
     network: FoldedNetwork, data: CalibrationData, grid: tuple[int, int], flipped: float,
     progress: Callable[[Sequence], Iterator] = iter,
 ) -> tuple[Quantisation, tuple[str, ...]]:
-    """How a network is exported in int8: the calibrated quantisation, and the labels of the blocks that it leaves in float.
+    """How a network is exported in int8: the calibrated quantisation, and the labels of the blocks that it leaves in
+    float.
 
-    flipped: the share of pixels that the held-out gate accepts. That gate judges on synthetic tasks whatever the calibration
-    is from, so blocks are judged on some of them too: those with which the data's own numbering begins.
+    flipped: the share of pixels that the held-out gate accepts. That gate judges on synthetic tasks whatever the
+    calibration is from, so blocks are judged on some of them too: those with which the data's own numbering begins.
     """
     judged = data.episodes[:EPISODES]
     if data.source != SYNTHETIC:
@@ -36,8 +38,8 @@ def spare_blocks(
 ) -> tuple[Quantisation, tuple[str, ...]]:
     """The quantisation with as few blocks left in float as keep the masks, and these blocks' labels.
 
-    One block after the other goes back to float, each time the one without which the fewest pixels flip, until a share of at
-    most `limit` differs from float32's mask. Costs a run of the network an episode and block each time.
+    One block after the other goes back to float, each time the one without which the fewest pixels flip, until a share
+    of at most `limit` differs from float32's mask. Costs a run of the network an episode and block each time.
     """
     expected = _masks(network, None, episodes)
 

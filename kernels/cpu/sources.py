@@ -1,4 +1,5 @@
-"""What the native CPU part is compiled from, stated once: setup.py and the sanitizers' tests read it. Paths lie in this folder."""
+"""What the native CPU part is compiled from, stated once: setup.py and the sanitizers' tests read it. Paths lie in this
+folder."""
 
 import platform
 

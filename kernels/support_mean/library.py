@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Callable
 
 from universeg_rt.errors import InputError, RunnerError
 
@@ -49,11 +49,13 @@ class Library:
 
     def __init__(self, path: str | os.PathLike | None = None):
         """path: the library; None looks at UNIVERSEG_RT_KERNELS and then beside this file. RunnerError where there is none."""
-        path = Path(path or os.environ.get("UNIVERSEG_RT_KERNELS") or Path(__file__).parents[1] / "lib" / "libsupport_mean.so")
+        path = Path(path or os.environ.get("UNIVERSEG_RT_KERNELS")
+                    or Path(__file__).parents[1] / "lib" / "libsupport_mean.so")
         try:
             self._library = ctypes.CDLL(str(path))
         except OSError as error:
-            raise RunnerError(f"cannot open {path}: {error}; run `python -m universeg_rt.kernels.build --cuda`") from None
+            raise RunnerError(
+                f"cannot open {path}: {error}; run `python -m universeg_rt.kernels.build --cuda`") from None
         self.path = path
 
     def check(self, problem: dict, buffers: dict | None = None) -> None:
@@ -70,7 +72,8 @@ class Library:
     def plan(self, problem: dict, multiprocessors: int) -> dict[str, int]:
         """The launch on a device with this many multiprocessors."""
         out = Launch()
-        self._call("support_mean_plan", ctypes.byref(_problem(problem)), ctypes.c_int32(multiprocessors), ctypes.byref(out))
+        self._call("support_mean_plan", ctypes.byref(_problem(problem)), ctypes.c_int32(multiprocessors),
+                   ctypes.byref(out))
         return {name: getattr(out, name) for name, _ in Launch._fields_}
 
     def run(self, problem: dict, buffers: dict, stream: int = 0) -> None:

@@ -7,18 +7,21 @@ Axes: B queries, K support sets, S entries of a set, C channels, H rows, W colum
     pooled      = 2x2 max pool of activated, floor          (B, K, S, C, H // 2, W // 2)
     pooled_mean = sum_s weights[k, s] * pooled              (B, K, C, H // 2, W // 2)
 
-`support_mean` is form b, `support_mean_pool` form a, `support_mean_conv_pool` form c, which starts from the raw support.
+`support_mean` is form b, `support_mean_pool` form a, `support_mean_conv_pool` form c, which starts from the raw
+support.
 
 The composed convolution of form c (folding.md, "compose" and "border term"). Two 3x3 convolutions with zero padding,
 Wv (M, I, 3, 3) and then Ws (C, M, 3, 3), without bias between them, are
 
-    out[c, y, x] = sum over inner shifts d with (y, x) + d inside the image, over m, of Ws[c, m, d] * (Wv * v)[m, (y, x) + d]
+    out[c, y, x] = sum over inner shifts d with (y, x) + d inside the image, over m, of Ws[c, m, d] * (Wv * v)[m, (y, x)
+    + d]
 
-Without the words "inside the image" this is one 5x5 convolution, `convolution[c, i, d + e] += Ws[c, m, d] * Wv[m, i, e]`.
+Without the words "inside the image" this is one 5x5 convolution, `convolution[c, i, d + e] += Ws[c, m, d] * Wv[m, i,
+e]`.
 The positions that must be left out lie on the ring just outside: row -1, row H, column -1, column W. Row -1 sees of the
-image row 0 only (e = +1), so what it adds to out[., 0, x] is a filter of 5 taps along row 0: `border` "top". Likewise the
-other three sides. A corner position, such as (-1, -1), lies on two sides and is taken out twice, so its single tap is
-put back. The correction is exact; tests compare it with the two convolutions.
+image row 0 only (e = +1), so what it adds to out[., 0, x] is a filter of 5 taps along row 0: `border` "top". Likewise
+the other three sides. A corner position, such as (-1, -1), lies on two sides and is taken out twice, so its single tap
+is put back. The correction is exact; tests compare it with the two convolutions.
 """
 
 from __future__ import annotations
@@ -78,7 +81,8 @@ def support_mean_conv_pool(support, query_term, weights, convolution, border, ne
         )
     if border.shape != (len(convolution), 2, BORDER) or border.dtype != np.float32:
         raise InputError(
-            f"border is {border.dtype} {border.shape}; form c needs float32 {(len(convolution), 2, BORDER)} from compose()"
+            f"border is {border.dtype} {border.shape}; form c needs float32 {(len(convolution), 2, BORDER)} from "
+            "compose()"
         )
     if np.asarray(query_term).dtype != support.dtype:
         raise InputError(f"support is {support.dtype} and query_term {np.asarray(query_term).dtype}; give one type")
@@ -91,10 +95,11 @@ def support_mean_conv_pool(support, query_term, weights, convolution, border, ne
 
 
 def compose(cross: np.ndarray, support: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(convolution (C,I,5,5), border (C,I,24)) float32 of `support` (C,M,3,3) after `cross` (M,I,3,3), summed in float64.
+    """(convolution (C,I,5,5), border (C,I,24)) float32 of `support` (C,M,3,3) after `cross` (M,I,3,3), summed in
+    float64.
 
-    `cross` is the support half of the first block's cross convolution, `support` the support convolution behind it; both
-    biases belong to the query term. Raises InputError where the shapes do not fit.
+    `cross` is the support half of the first block's cross convolution, `support` the support convolution behind it;
+    both biases belong to the query term. Raises InputError where the shapes do not fit.
     """
     cross, support = np.asarray(cross, np.float64), np.asarray(support, np.float64)
     if cross.ndim != 4 or support.ndim != 4 or cross.shape[2:] != (3, 3) or support.shape[2:] != (3, 3) \
@@ -135,7 +140,8 @@ def _with_pool(out: Outputs, weights) -> Outputs:
     if height < 2 or width < 2:
         raise InputError(f"a {height}x{width} map has no 2x2 square to pool; give at least 2x2")
     a = out.activated[..., : height // 2 * 2, : width // 2 * 2]
-    pooled = np.maximum(np.maximum(a[..., ::2, ::2], a[..., ::2, 1::2]), np.maximum(a[..., 1::2, ::2], a[..., 1::2, 1::2]))
+    pooled = np.maximum(np.maximum(a[..., ::2, ::2], a[..., ::2, 1::2]),
+                        np.maximum(a[..., 1::2, ::2], a[..., 1::2, 1::2]))
     pooled_mean = _weighted(np.asarray(weights).astype(np.float64), pooled)
     return Outputs(mean=out.mean, activated=out.activated, pooled_mean=pooled_mean, pooled=pooled)
 
@@ -183,13 +189,16 @@ def _checked(support_term, query_term, weights, negative_slope, any_dtype=False)
             "(B, Kq, 1, C, H, W)"
         )
     if 0 in support.shape or 0 in query.shape:
-        raise InputError(f"support_term {support.shape} or query_term {query.shape} is empty; every axis needs at least 1")
+        raise InputError(
+            f"support_term {support.shape} or query_term {query.shape} is empty; every axis needs at least 1")
     if support.shape[0] not in (1, query.shape[0]):
-        raise InputError(f"support_term has {support.shape[0]} queries and query_term {query.shape[0]}; give 1 or as many")
+        raise InputError(
+            f"support_term has {support.shape[0]} queries and query_term {query.shape[0]}; give 1 or as many")
     if query.shape[1] not in (1, support.shape[1]):
         raise InputError(f"query_term has {query.shape[1]} sets and support_term {support.shape[1]}; give 1 or as many")
     if query.shape[3:] != support.shape[3:]:
-        raise InputError(f"maps are {support.shape[3:]} in support_term and {query.shape[3:]} in query_term; give one shape")
+        raise InputError(
+            f"maps are {support.shape[3:]} in support_term and {query.shape[3:]} in query_term; give one shape")
     if weights.dtype != np.float32 or weights.shape != support.shape[1:3]:
         raise InputError(f"weights are {weights.dtype} {weights.shape}; give float32 {support.shape[1:3]}")
     if not np.isfinite(weights).all() or np.abs(weights.sum(axis=1, dtype=np.float64) - 1).max() > 1e-3:

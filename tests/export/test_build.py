@@ -9,7 +9,6 @@ import platform
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,15 +16,16 @@ import pytest
 onnx = pytest.importorskip("onnx", reason="onnx is not installed: pip install '.[export]'")
 torch = pytest.importorskip("torch", reason="torch is not installed: pip install '.[export]'")
 
+from universeg_rt.export import build
+from universeg_rt.export.cli import main
+from universeg_rt.export.folds import fold
+from universeg_rt.export.folds.cost import network_cost, table, total
+from universeg_rt.export.gate import parity
+from universeg_rt.training.network.checkpoint import save_checkpoint
+
 from universeg_rt import Bundle
 from universeg_rt.errors import InputError, OutputError, ParityError
-from universeg_rt.export import build
-from universeg_rt.export.gate import parity
-from universeg_rt.export.cli import main
-from universeg_rt.export.folds.cost import network_cost, table, total
-from universeg_rt.export.folds import fold
 from universeg_rt.spec import NetworkSpec
-from universeg_rt.training.network.checkpoint import save_checkpoint
 
 from ..conftest import SMALL_GRID, SMALL_SPEC, material, random_weights
 
@@ -48,7 +48,8 @@ def test_the_gate_covers_what_it_must():
     assert len(parity.IMAGE_SIZES) == 2 and set(parity.KINDS) == {"random", "image-like"}
 
 
-@pytest.mark.parametrize("spec", [SMALL_SPEC, NetworkSpec("leaky_relu", (5, 6, 4), (6, 5), "bilinear")], ids=["v1", "paper"])
+@pytest.mark.parametrize("spec", [SMALL_SPEC, NetworkSpec("leaky_relu", (5, 6, 4), (6, 5), "bilinear")],
+                         ids=["v1", "paper"])
 def test_a_small_network_passes_the_whole_gate(tmp_path, monkeypatch, spec):
     monkeypatch.setattr(parity, "IMAGE_SIZES", ((32, 32), (16, 40)))
     exported = make(tmp_path / "b", spec)
@@ -159,7 +160,11 @@ def test_models_are_the_same_to_the_byte_from_run_to_run(tmp_path, quick_gate):
 
 def test_the_command(tmp_path, quick_gate, capsys):
     save_checkpoint(tmp_path / "w.safetensors", SMALL_SPEC, random_weights(SMALL_SPEC), {"licence": "test licence"})
-    arguments = ["--checkpoint", str(tmp_path / "w.safetensors"), "--output", str(tmp_path / "out"), "--grid", "32", "32"]
+    arguments = [
+        "--checkpoint",
+        str(tmp_path / "w.safetensors"), "--output",
+        str(tmp_path / "out"), "--grid", "32", "32"
+    ]
     assert main(arguments) == 0
     out = capsys.readouterr().out
     assert "largest logit error" in out and "bundle" in out
@@ -223,7 +228,10 @@ def test_the_published_weights_export(tmp_path, quick_gate, monkeypatch):
     """A .pt as published: a plain state dict, which needs --spec v1."""
     monkeypatch.setattr(parity, "SUPPORT_SIZES", (1,))
     archive = np.load(material("parity", "universeg_v1_parity.npz"))
-    state = {k.removeprefix("state_dict/"): torch.from_numpy(archive[k]) for k in archive.files if k.startswith("state_dict/")}
+    state = {
+        k.removeprefix("state_dict/"): torch.from_numpy(archive[k])
+        for k in archive.files if k.startswith("state_dict/")
+    }
     torch.save(state, tmp_path / "w.pt")
     assert main(["--checkpoint", str(tmp_path / "w.pt"), "--output", str(tmp_path / "out")]) == 1
     assert main(["--checkpoint", str(tmp_path / "w.pt"), "--spec", "v1", "--output", str(tmp_path / "out")]) == 0

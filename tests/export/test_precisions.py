@@ -12,18 +12,19 @@ import pytest
 onnx = pytest.importorskip("onnx", reason="onnx is not installed: pip install '.[export]'")
 torch = pytest.importorskip("torch", reason="torch is not installed: pip install torch")
 
-from universeg_rt import Bundle, Segmenter, SupportSet
-from universeg_rt.errors import BundleError, InputError, ParityError
 from universeg_rt.export import build
-from universeg_rt.export.gate import parity
-from universeg_rt.export.int8 import sensitivity
-from universeg_rt.export.int8.calibration import support_episodes, synthetic_episodes
 from universeg_rt.export.cli import main
+from universeg_rt.export.gate import parity
 from universeg_rt.export.gate.held_out import HeldOutTolerance
 from universeg_rt.export.gate.parity import HalfTolerance, MaskTolerance, Tolerance
-from universeg_rt.bundle.weights import WEIGHTS, read_tensors
-from universeg_rt.bundle.manifest import Manifest
+from universeg_rt.export.int8 import sensitivity
+from universeg_rt.export.int8.calibration import support_episodes, synthetic_episodes
 from universeg_rt.training.network.checkpoint import save_checkpoint
+
+from universeg_rt import Bundle, Segmenter, SupportSet
+from universeg_rt.bundle.manifest import Manifest
+from universeg_rt.bundle.weights import WEIGHTS, read_tensors
+from universeg_rt.errors import BundleError, InputError, ParityError
 
 from ..conftest import SMALL_GRID, SMALL_SPEC, discs, random_weights
 
@@ -45,7 +46,8 @@ def quick():
 
 def make(folder, precisions=("int8", "fp16"), **options):
     options = {"calibration": synthetic_episodes(SMALL_GRID, 3, 2, 3), **LAX, **options}
-    return build.build_bundle(SMALL_SPEC, random_weights(SMALL_SPEC), folder, name="b", grid=SMALL_GRID, precisions=precisions, **options)
+    return build.build_bundle(SMALL_SPEC, random_weights(SMALL_SPEC), folder, name="b", grid=SMALL_GRID,
+                              precisions=precisions, **options)
 
 
 @pytest.fixture(scope="module")
@@ -56,11 +58,16 @@ def bundle(quick, tmp_path_factory) -> Bundle:
 def test_files_and_manifest(bundle):
     manifest = bundle.manifest
     assert sorted(manifest.precisions) == ["fp16", "fp32", "int8"], "fp32 is always there"
-    assert set(manifest.files) == {str(p.relative_to(bundle.path)) for p in bundle.path.rglob("*.*") if p.name != "manifest.json"}
+    assert set(manifest.files) == {
+        str(p.relative_to(bundle.path))
+        for p in bundle.path.rglob("*.*") if p.name != "manifest.json"
+    }
     for precision in ("fp16", "int8"):
         assert bundle.model(precision) == bundle.path / f"{precision}.model.onnx"
-        assert bundle.model(precision, "prepare").name == f"{precision}.prepare.onnx" and bundle.model(precision, "predict").is_file()
-        assert all(path.parent == bundle.path and path.name.startswith(f"{precision}.stage.") for _, path in bundle.stages(precision))
+        assert bundle.model(precision, "prepare").name == f"{precision}.prepare.onnx" and bundle.model(
+            precision, "predict").is_file()
+        assert all(path.parent == bundle.path and path.name.startswith(f"{precision}.stage.")
+                   for _, path in bundle.stages(precision))
         assert [name for name, _ in bundle.stages(precision)] == [name for name, _ in bundle.stages("fp32")]
         assert (bundle.manifest.models[precision].native is None) == (precision == "fp16")
         metadata = {p.key: p.value for p in onnx.load(bundle.model(precision), load_external_data=False).metadata_props}
@@ -83,9 +90,11 @@ def test_every_precision_has_its_report(bundle):
     assert errors == sorted(errors) and errors[0] < 1e-4
     held_out = reports["int8"]["held_out"]
     assert set(held_out["models"]) == set(reports["int8"]["models"])
-    assert held_out["tasks"] == 2 and set(held_out["models"]["streamed"]) >= {"dice", "dice_float32", "mean_dice_loss", "flipped"}
+    assert held_out["tasks"] == 2 and set(
+        held_out["models"]["streamed"]) >= {"dice", "dice_float32", "mean_dice_loss", "flipped"}
     calibration = bundle.manifest.provenance["calibration"]
-    assert calibration["seed"] == 3 and len(calibration["data_sha256"]) == 64 and calibration["method"] and calibration["entries"] == [3]
+    assert calibration["seed"] == 3 and len(
+        calibration["data_sha256"]) == 64 and calibration["method"] and calibration["entries"] == [3]
     assert calibration["data_sha256"] != held_out["data_sha256"]
 
 
@@ -94,7 +103,8 @@ def test_every_precision_runs_from_the_bundle_and_auto_is_float32(bundle):
     masks = {}
     for precision in ("fp32", "fp16", "int8", "auto"):
         segmenter = Segmenter.open(bundle.path, precision=precision)
-        masks[precision] = segmenter.prepare(SupportSet.from_arrays(images[:2], labels[:2])).predict(images[2]).probability
+        masks[precision] = segmenter.prepare(SupportSet.from_arrays(images[:2],
+                                                                    labels[:2])).predict(images[2]).probability
         assert segmenter.runner.precision == ("fp32" if precision == "auto" else precision)
     assert np.array_equal(masks["auto"], masks["fp32"])
     assert 0 < np.abs(masks["fp16"] - masks["fp32"]).max() < 0.02
@@ -106,16 +116,20 @@ def test_the_same_seed_gives_the_same_bundle(bundle, quick, tmp_path):
 
 
 @pytest.mark.parametrize("options, message", [
-    ({"half_tolerance": HalfTolerance(logit_error=0, times=0.01)}, "over tolerance.*times 0.01.*plain half precision.*in float32"),
+    ({"half_tolerance": HalfTolerance(logit_error=0, times=0.01)
+      }, "over tolerance.*times 0.01.*plain half precision.*in float32"),
     ({"int8_tolerance": MaskTolerance(flipped=0.0)}, "over tolerance.*flipped 0, .*pixels flipped.*--calibration"),
-    ({"int8_tolerance": MaskTolerance(0.2, flipped_in_all=0.0)}, "pixels flipped in all, accepted is a share of 0; .*--calibration"),
-    ({"held_out_tolerance": HeldOutTolerance(flipped=-1)}, "held-out tasks.*accepted -1.*images like yours .--calibration"),
+    ({"int8_tolerance": MaskTolerance(0.2, flipped_in_all=0.0)
+      }, "pixels flipped in all, accepted is a share of 0; .*--calibration"),
+    ({"held_out_tolerance": HeldOutTolerance(flipped=-1)
+      }, "held-out tasks.*accepted -1.*images like yours .--calibration"),
 ])
 def test_a_precision_that_fails_leaves_the_others(quick, tmp_path, options, message):
     exported = make(tmp_path / "b", **options)
     failed, = exported.failed
     left = {"fp32", "fp16", "int8"} - {failed}
-    assert re.search(message, exported.failed[failed]) and exported.failed[failed].endswith(f"export without --precision {failed}")
+    assert re.search(
+        message, exported.failed[failed]) and exported.failed[failed].endswith(f"export without --precision {failed}")
     assert "\n" not in exported.failed[failed]
     manifest = Bundle.open(tmp_path / "b").manifest
     assert set(manifest.precisions) == set(manifest.parity) == set(exported.reports) == left
@@ -149,7 +163,8 @@ def test_other_images_are_calibrated_on_and_synthetic_tasks_judge_too(quick, tmp
     np.savez(tmp_path / "mine.npz", images=images, labels=labels)
     judged = []
     spare = sensitivity.spare_blocks
-    monkeypatch.setattr(sensitivity, "spare_blocks", lambda n, q, episodes, limit: judged.append(len(episodes)) or spare(n, q, episodes, limit))
+    monkeypatch.setattr(sensitivity, "spare_blocks",
+                        lambda n, q, episodes, limit: judged.append(len(episodes)) or spare(n, q, episodes, limit))
     exported = make(tmp_path / "b", ("int8",), calibration=support_episodes(tmp_path / "mine.npz", SMALL_GRID, 0),
                     held_out_tolerance=HeldOutTolerance(mean_dice_loss=-1, flipped=0.1))
     assert judged == [3 + sensitivity.EPISODES]
@@ -162,7 +177,8 @@ def test_unknown_precision(tmp_path):
 
 
 def test_a_precision_that_was_not_exported(small_bundle):
-    with pytest.raises(BundleError, match="holds no fp16 models; it has fp32: choose one of these, or export .*--precision fp16"):
+    with pytest.raises(BundleError,
+                       match="holds no fp16 models; it has fp32: choose one of these, or export .*--precision fp16"):
         Segmenter.open(small_bundle, precision="fp16")
 
 
@@ -179,10 +195,12 @@ def test_the_command(quick, monkeypatch, tmp_path, capsys):
     assert "calibration data cannot be used" in err and "\n" not in err and not (tmp_path / "out").exists()
     good = ["--precision", "int8", "--calibration", str(tmp_path / "mine.npz")]
     with monkeypatch.context() as patch:
-        patch.setitem(build.build_bundle.__kwdefaults__, "held_out_tolerance", HeldOutTolerance(mean_dice_loss=-1, flipped=0.1))
+        patch.setitem(build.build_bundle.__kwdefaults__, "held_out_tolerance",
+                      HeldOutTolerance(mean_dice_loss=-1, flipped=0.1))
         assert main([*base, *good]) == 1
     said = capsys.readouterr()
-    assert said.err.strip().splitlines()[-1].startswith("universeg-export: the bundle is without int8. int8: ") and "fp32\n" in said.out
+    assert said.err.strip().splitlines()[-1].startswith(
+        "universeg-export: the bundle is without int8. int8: ") and "fp32\n" in said.out
     assert Bundle.open(tmp_path / "out").manifest.precisions == ("fp32",)
     assert main([*base, *good]) == 0
     out = capsys.readouterr().out

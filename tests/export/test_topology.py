@@ -1,4 +1,5 @@
-"""Every form of a network follows from the one statement of its topology: other depths and widths, and another topology."""
+"""Every form of a network follows from the one statement of its topology: other depths and widths, and another
+topology."""
 
 from __future__ import annotations
 
@@ -10,15 +11,16 @@ import pytest
 torch = pytest.importorskip("torch", reason="torch is not installed: pip install torch")
 
 from universeg_rt.benchmarks.gpu.folded_torch import FoldedInference
-from universeg_rt.errors import RunnerError
 from universeg_rt.export.emit import emit_predict, emit_prepare, emit_stages, emit_whole
 from universeg_rt.export.emit.native import native_arrays
 from universeg_rt.export.folds import fold
 from universeg_rt.export.folds.cost import network_cost
-from universeg_rt.runners.cpu.native import NativeRunner
-from universeg_rt.spec import DOUBLED, HALVED, SAME, NetworkSpec
 from universeg_rt.training.network.folded_forward import FoldedUniverSeg
 from universeg_rt.training.network.reference import UniverSeg
+
+from universeg_rt.errors import RunnerError
+from universeg_rt.runners.cpu.native import NativeRunner
+from universeg_rt.spec import DOUBLED, HALVED, SAME, NetworkSpec
 
 from ..conftest import native_model, native_part, random_weights
 from .emit.test_emit import episode, evaluator_of, run_stages
@@ -36,12 +38,13 @@ class WithoutFirstSkip(NetworkSpec):
 
 V1 = dict(cross_activation="none", downsample="max_pool", negative_slope=1 / 64)
 SPECS = {
-    "two": NetworkSpec(encoder_features=(7, 3), decoder_features=(5,), **V1),
+    "two": NetworkSpec(encoder_features=(7, 3), decoder_features=(5, ), **V1),
     "four": NetworkSpec(encoder_features=(6, 8, 5, 6), decoder_features=(7, 4, 9), **V1),
     "five": NetworkSpec("leaky_relu", (4, 3, 5, 2, 6), (3, 7, 2, 4), "bilinear", negative_slope=1 / 64),
     "four, activated": NetworkSpec("leaky_relu", (3, 8, 5, 6), (7, 4, 9), "max_pool", negative_slope=1 / 64),
     "without the first skip": WithoutFirstSkip(encoder_features=(6, 5, 7), decoder_features=(4, 6), **V1),
-    "without the first skip, activated": WithoutFirstSkip("leaky_relu", (6, 5, 7), (4, 6), "bilinear", negative_slope=1 / 64),
+    "without the first skip, activated": WithoutFirstSkip("leaky_relu", (6, 5, 7), (4, 6), "bilinear",
+                                                          negative_slope=1 / 64),
 }
 
 

@@ -1,4 +1,5 @@
-"""`python -m tests.fuzz`: runs the mutation fuzzers, prints counts by module and outcome, exits with 1 where there is a defect."""
+"""`python -m tests.fuzz`: runs the mutation fuzzers, prints counts by module and outcome, exits with 1 where there is a
+defect."""
 
 from __future__ import annotations
 
@@ -11,7 +12,8 @@ from .harness import modules, run
 
 def main(arguments: list[str] | None = None) -> int:
     known = modules()
-    p = argparse.ArgumentParser(prog="python -m tests.fuzz", description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = argparse.ArgumentParser(prog="python -m tests.fuzz", description=about,
+                                formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("names", nargs="*", metavar="MODULE", help=f"of {', '.join(known)} (all)")
     p.add_argument("--cases", type=int, default=200, help="of each module (200)")
     p.add_argument("--seed", type=int, default=0, help="another seed, other cases (0)")

@@ -1,4 +1,5 @@
-"""Arrays and options from Python callers: odd types, shapes and values at every door of the SDK, on a runner that computes nothing."""
+"""Arrays and options from Python callers: odd types, shapes and values at every door of the SDK, on a runner that
+computes nothing."""
 
 from __future__ import annotations
 
@@ -14,11 +15,12 @@ from universeg_rt.runners.base import Runner
 
 from .mutate import ODD_VALUES
 
-DTYPES = ("u1", "i1", "<u2", ">i2", "i4", "i8", ">u8", "f2", "f4", ">f8", "g", "c8", "?", "S3", "U2", "O", "M8[s]", "m8[s]", "V4",
-          [("a", "f4"), ("b", "u1")])
-SHAPES = ((20, 20), (2, 20, 20), (2, 20, 15), (1, 20, 20), (0, 20, 20), (2, 0, 20), (20,), (), (2, 20, 20, 1), (3, 20, 20),
-          (2, 1, 1), (2, 2, 3), (1, 2, 20, 20))
-SPECIAL = (0, 1, -1, 255, 2**31, 2**62, -(2**63), 2**63 - 1, float("nan"), float("inf"), -float("inf"), 5e-324, 1e-310, 1.7e308, -1.7e308)
+DTYPES = ("u1", "i1", "<u2", ">i2", "i4", "i8", ">u8", "f2", "f4", ">f8", "g", "c8", "?", "S3", "U2", "O", "M8[s]",
+          "m8[s]", "V4", [("a", "f4"), ("b", "u1")])
+SHAPES = ((20, 20), (2, 20, 20), (2, 20, 15), (1, 20, 20), (0, 20, 20), (2, 0, 20), (20, ), (), (2, 20, 20, 1),
+          (3, 20, 20), (2, 1, 1), (2, 2, 3), (1, 2, 20, 20))
+SPECIAL = (0, 1, -1, 255, 2**31, 2**62, -(2**63), 2**63 - 1, float("nan"), float("inf"), -float("inf"), 5e-324, 1e-310,
+           1.7e308, -1.7e308)
 
 
 class Still(Runner):
@@ -54,29 +56,37 @@ def cases(rng: random.Random, folder: Path) -> Iterator[tuple[str, Callable[[], 
     support = SupportSet.from_arrays(images, labels)
     task = segmenter.prepare(support)
     while True:
-        kind = rng.choice(("support", "support", "support", "query", "query", "batch", "ensemble", "prepare", "subset", "estimate"))
+        kind = rng.choice(
+            ("support", "support", "support", "query", "query", "batch", "ensemble", "prepare", "subset", "estimate"))
         if kind == "support":
             given = {"images": images, "labels": labels, "names": None}
             done = []
             for key in rng.sample(sorted(given), rng.choice((1, 1, 2))):
                 how, given[key] = odd_value(rng, key)
                 done.append(f"{key} {how}")
-            yield f"support, {', '.join(done)}", lambda given=given: _prepare(segmenter, SupportSet.from_arrays(**given))
+            yield f"support, {', '.join(done)}", lambda given=given: _prepare(segmenter, SupportSet.from_arrays(**given)
+                                                                              )
         elif kind in ("query", "batch"):
             how, value = odd_value(rng, "images")
             if kind == "batch" and rng.random() < 0.5:
                 value = [images[0], value]
-            yield f"{kind} {how}", lambda call=task.predict if kind == "query" else task.predict_batch, value=value: _sound(call(value))
+            yield f"{kind} {how}", lambda call=task.predict if kind == "query" else task.predict_batch, value=value: _sound(
+                call(value))
         elif kind in ("ensemble", "prepare"):
-            options = {"members": rng.choice((1, 3)), "support_size": rng.choice((None, 2)), "replacement": rng.random() < 0.5, "seed": 3}
+            options = {
+                "members": rng.choice((1, 3)), "support_size": rng.choice((None, 2)), "replacement": rng.random() < 0.5,
+                "seed": 3
+            }
             name = rng.choice(sorted(options))
             options[name] = rng.choice(ODD_VALUES)
             given = [support, rng.choice(ODD_VALUES)] if kind == "prepare" else None
             aspect = rng.choice(("stretch", "pad", *ODD_VALUES, images))
             if given is None:
-                yield f"ensemble {name} {options[name]!r:.40}", lambda o=options: segmenter.prepare(support, Ensemble(**_bounded(o)))
+                yield f"ensemble {name} {options[name]!r:.40}", lambda o=options: segmenter.prepare(
+                    support, Ensemble(**_bounded(o)))
             else:
-                yield f"prepare {given[1]!r:.40}, aspect {aspect!r:.40}", lambda g=given, a=aspect: segmenter.prepare(*g, aspect=a)
+                yield f"prepare {given[1]!r:.40}, aspect {aspect!r:.40}", lambda g=given, a=aspect: segmenter.prepare(
+                    *g, aspect=a)
         elif kind == "subset":
             how, indices = odd_value(rng, "indices")
             if rng.random() < 0.5:
@@ -94,13 +104,15 @@ def _bounded(options: dict) -> dict:
 
 
 def _prepare(segmenter: Segmenter, support: SupportSet) -> None:
-    assert len(support.images) == len(support.labels) == len(support.names) and any(label.any() for label in support.labels)
+    assert len(support.images) == len(support.labels) == len(support.names) and any(label.any()
+                                                                                    for label in support.labels)
     _sound([segmenter.prepare(support, aspect="pad").predict(support.images[0])])
 
 
 def _sound(predictions: object) -> None:
     for prediction in predictions if isinstance(predictions, list) else [predictions]:
-        assert prediction.mask.dtype == bool and np.isfinite(prediction.probability).all() and np.isfinite(prediction.spread).all()
+        assert prediction.mask.dtype == bool and np.isfinite(prediction.probability).all() and np.isfinite(
+            prediction.spread).all()
 
 
 def discs(count: int, side: int) -> tuple[np.ndarray, np.ndarray]:
@@ -116,14 +128,18 @@ def odd_value(rng: random.Random, role: str) -> tuple[str, object]:
     if kind == "array":
         return odd_array(rng, role)
     if kind == "list":
-        parts = [odd_array(rng, role) if rng.random() < 0.6 else ("plain", rng.choice(ODD_VALUES)) for _ in range(rng.choice((1, 2, 4)))]
+        parts = [
+            odd_array(rng, role) if rng.random() < 0.6 else ("plain", rng.choice(ODD_VALUES))
+            for _ in range(rng.choice((1, 2, 4)))
+        ]
         return f"list of {[how for how, _ in parts]}", [value for _, value in parts]
     if kind == "plain":
         value = rng.choice(ODD_VALUES)
         return f"{value!r:.40}", value
-    value = rng.choice((Stubborn(), [Stubborn()] * 4, range(4), {1, 2, 3, 4}, (i for i in range(4)), memoryview(b"abcd"), [[1, 2], [3]],
-                        [[[1, 2], [3]]] * 4,
-                        np.broadcast_to(np.uint8(1), (60_000, 60_000)), np.broadcast_to(np.float64(1), (4, 60_000, 60_000)), len, Ellipsis))
+    value = rng.choice((Stubborn(), [Stubborn()] * 4, range(4), {1, 2, 3, 4}, (i for i in range(4)),
+                        memoryview(b"abcd"), [[1, 2],
+                                              [3]], [[[1, 2], [3]]] * 4, np.broadcast_to(np.uint8(1), (60_000, 60_000)),
+                        np.broadcast_to(np.float64(1), (4, 60_000, 60_000)), len, Ellipsis))
     return f"object {type(value).__name__}", value
 
 

@@ -18,9 +18,11 @@ from universeg_rt.spec import NetworkSpec
 from ..conftest import SMALL_SPEC, random_weights
 from .mutate import ODD_VALUES, changed, damaged
 
-ODD_TENSORS = (torch.zeros(3), torch.zeros(()), torch.full((1,), torch.nan), torch.zeros(1, dtype=torch.complex64), torch.zeros(1, dtype=torch.bool),
-               torch.zeros(1, dtype=torch.bfloat16), torch.zeros(1, dtype=torch.int64), torch.zeros(1, device="meta"), torch.eye(3).to_sparse(),
-               torch.zeros(1).expand(2**40), torch.zeros(1, requires_grad=True), torch.full((1,), 1e300, dtype=torch.float64))
+ODD_TENSORS = (torch.zeros(3), torch.zeros(()), torch.full(
+    (1, ), torch.nan), torch.zeros(1, dtype=torch.complex64), torch.zeros(1, dtype=torch.bool),
+               torch.zeros(1, dtype=torch.bfloat16), torch.zeros(1, dtype=torch.int64), torch.zeros(1, device="meta"),
+               torch.eye(3).to_sparse(), torch.zeros(1).expand(2**40), torch.zeros(1, requires_grad=True),
+               torch.full((1, ), 1e300, dtype=torch.float64))
 
 
 def cases(rng: random.Random, folder: Path) -> Iterator[tuple[str, Callable[[], object]]]:
@@ -45,7 +47,8 @@ def cases(rng: random.Random, folder: Path) -> Iterator[tuple[str, Callable[[], 
             key, value, old = rng.choice(sorted(tensors)), rng.choice((*ODD_TENSORS, *ODD_VALUES)), rng.random() < 0.5
             whole_thing = rng.random() < 0.2
             odd = value if whole_thing else OrderedDict({**tensors, key: value})
-            yield f"state dict, {key} is {type(value).__name__}, old {old}", lambda odd=odd, old=old: _load_saved(folder / "odd.pt", odd, old)
+            yield f"state dict, {key} is {type(value).__name__}, old {old}", lambda odd=odd, old=old: _load_saved(
+                folder / "odd.pt", odd, old)
 
 
 def _odd_header(rng: random.Random, data: bytes) -> tuple[str, bytes]:

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import yaml
-from universeg_rt.training.run.config import Stage, TrainConfig, from_dict, load_config, override, to_dict
 from universeg_rt.training.episodes.episodes import EpisodeSource
+from universeg_rt.training.run.config import Stage, TrainConfig, from_dict, load_config, override, to_dict
 from universeg_rt.training.run.schedule import steps
 
 from .mutate import changed, damaged

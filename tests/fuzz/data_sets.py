@@ -16,14 +16,17 @@ from universeg_rt.training.tasks.datasets import load_dataset
 from .mutate import ODD_VALUES, changed, damaged
 
 NPZ = {"name": "d", "licence": "x", "subject": r"s(\d+)_", "tasks": [{"name": "t", "file": "t.npz"}]}
-FOLDER = {"name": "d", "licence": "x", "format": "folder", "tasks": [{"name": "t", "images": "images", "labels": "labels", "value": 1}]}
+FOLDER = {
+    "name": "d", "licence": "x", "format": "folder",
+    "tasks": [{"name": "t", "images": "images", "labels": "labels", "value": 1}]
+}
 NIFTI = {"name": "d", "licence": "x", "format": "nifti", "modalities": {"t1": "{subject}/t1.nii.gz"},
          "segmentation": "{subject}/seg.nii", "labels": {"left": 1, "right": 2}}
-PATTERNS = (
-    r"^((s|ss)+)$", r"^s\d_((s|ss)+)!", r"^(a+)+$", r"(s|s)*(\d+)x", r"((s.*)*)*z", "(" * 300, r"(?P<a>s)(?P=a)", r"s\d+", "(", r"(\d{1,99999})",
-    r"((\d{999}){999}){999}", "[[:x:]](s)", r"(?i)(S)", r"(.*.*.*.*.*.*x)", "()", r"(?:s)", r"(s)?", "(\ud800)", "(" + "s?" * 500 + "s" * 500 + ")")
-PATHS = ("/etc", "/dev/zero", "..", "**/{subject}", "/{subject}", "../**/{subject}/*", "{subject}", "{subject}{subject}", "a\0b",
-         "*" * 40 + "{subject}", "[{subject}", "~", "pipe.npz", "pipes", "images")
+PATTERNS = (r"^((s|ss)+)$", r"^s\d_((s|ss)+)!", r"^(a+)+$", r"(s|s)*(\d+)x", r"((s.*)*)*z", "(" * 300,
+            r"(?P<a>s)(?P=a)", r"s\d+", "(", r"(\d{1,99999})", r"((\d{999}){999}){999}", "[[:x:]](s)", r"(?i)(S)",
+            r"(.*.*.*.*.*.*x)", "()", r"(?:s)", r"(s)?", "(\ud800)", "(" + "s?" * 500 + "s" * 500 + ")")
+PATHS = ("/etc", "/dev/zero", "..", "**/{subject}", "/{subject}", "../**/{subject}/*", "{subject}",
+         "{subject}{subject}", "a\0b", "*" * 40 + "{subject}", "[{subject}", "~", "pipe.npz", "pipes", "images")
 ODD = (*ODD_VALUES, *PATTERNS, *PATHS)
 
 
@@ -44,7 +47,8 @@ def cases(rng: random.Random, folder: Path) -> Iterator[tuple[str, Callable[[], 
             name = rng.choice(sorted(files))
             done, data = damaged(rng, files[name])
             values = copy.deepcopy(NPZ if name.endswith("npz") else NIFTI if ".nii" in name else FOLDER)
-            yield f"{name}, {done}", lambda name=name, data=data, values=values: _load_with(folder, files, name, data, values)
+            yield f"{name}, {done}", lambda name=name, data=data, values=values: _load_with(
+                folder, files, name, data, values)
 
 
 def _write(folder: Path) -> dict[str, bytes]:
@@ -52,7 +56,8 @@ def _write(folder: Path) -> dict[str, bytes]:
     rng = np.random.default_rng(0)
     images = rng.integers(0, 255, (6, 16, 16), np.uint8)
     labels = (images > 100).astype(np.uint8)
-    np.savez_compressed(folder / "t.npz", images=images, labels=labels, ids=np.array([f"s{i}_{'s' * 80}" for i in range(6)]))
+    np.savez_compressed(folder / "t.npz", images=images, labels=labels,
+                        ids=np.array([f"s{i}_{'s' * 80}" for i in range(6)]))
     for name in ("images", "labels", "s1", "s2", "pipes"):
         (folder / name).mkdir()
     for i, suffix in enumerate((".png", ".tif", ".jpg", ".bmp", ".png")):

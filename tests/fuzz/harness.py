@@ -38,7 +38,8 @@ class Result:
 
 def modules() -> list[str]:
     """Names of the modules that have cases."""
-    return sorted(m.name for m in pkgutil.iter_modules([str(Path(__file__).parent)]) if m.name not in HELPERS and not m.name.startswith("test_"))
+    return sorted(m.name for m in pkgutil.iter_modules([str(Path(__file__).parent)])
+                  if m.name not in HELPERS and not m.name.startswith("test_"))
 
 
 def run(names: list[str], cases: int, seed: int, seconds: float = SECONDS) -> list[Result]:
@@ -51,7 +52,8 @@ def run(names: list[str], cases: int, seed: int, seconds: float = SECONDS) -> li
     return list(results.values())
 
 
-def _one_child(left: list[tuple[str, int]], results: dict[str, Result], settings: list, folder: Path) -> list[tuple[str, int]]:
+def _one_child(left: list[tuple[str, int]], results: dict[str, Result], settings: list,
+               folder: Path) -> list[tuple[str, int]]:
     """Start a child on what is left; what is left when it ends."""
     with open(folder / "said", "w+b") as said:
         child = subprocess.Popen(
@@ -78,7 +80,8 @@ def _one_child(left: list[tuple[str, int]], results: dict[str, Result], settings
         words = said.read().decode(errors="replace")
         words = words[words.find("Timeout ("):][:3000] if "Timeout (" in words else words[-3000:]
         if not case:
-            raise RuntimeError(f"the fuzzers' child ended with {status} outside a case, after {name} case {index}:\n{words}")
+            raise RuntimeError(
+                f"the fuzzers' child ended with {status} outside a case, after {name} case {index}:\n{words}")
         outcome = "time-out" if "Timeout (" in words else f"death ({status})"
         results[name].counts[outcome] += 1
         results[name].seconds += time.monotonic() - since

@@ -1,4 +1,5 @@
-"""Pictures: damaged files of every accepted format, files of other formats under accepted endings, and labels with odd palettes."""
+"""Pictures: damaged files of every accepted format, files of other formats under accepted endings, and labels with odd
+palettes."""
 
 from __future__ import annotations
 
@@ -30,7 +31,8 @@ def cases(rng: random.Random, folder: Path) -> Iterator[tuple[str, Callable[[], 
         elif kind != "whole":
             done, data = damaged(rng, data)
         read = rng.choice((read_image, read_label))
-        yield f"{name} as {ending} by {read.__name__}, {done}", lambda e=ending, d=data, r=read: _read(folder / f"case{e}", d, r)
+        yield f"{name} as {ending} by {read.__name__}, {done}", lambda e=ending, d=data, r=read: _read(
+            folder / f"case{e}", d, r)
 
 
 def _read(path: Path, data: bytes, read: Callable) -> None:
@@ -52,11 +54,13 @@ def _header(rng: random.Random) -> tuple[str, bytes]:
     rows = zlib.compress(bytes(rng.choice((0, 100, 10_000))))
     chunks = [(b"IHDR", struct.pack(">IIBBBBB", *fields)), (b"IDAT", rows), (b"IEND", b"")]
     if rng.random() < 0.5:
-        extra = ((b"PLTE", bytes(range(6))), (b"PLTE", b""), (b"tRNS", b"\0"), (b"tRNS", b"\0\7"), (b"acTL", struct.pack(">II", 2**31, 0)),
-                 (b"acTL", struct.pack(">II", 3, 0)), (b"eXIf", b"II*\0\xff\xff\xff\xff"), (b"iCCP", b"x\0\0" + rows),
-                 (b"zTXt", b"x\0\0" + zlib.compress(bytes(2**22))))
+        extra = ((b"PLTE", bytes(range(6))), (b"PLTE", b""), (b"tRNS", b"\0"), (b"tRNS", b"\0\7"),
+                 (b"acTL", struct.pack(">II", 2**31,
+                                       0)), (b"acTL", struct.pack(">II", 3, 0)), (b"eXIf", b"II*\0\xff\xff\xff\xff"),
+                 (b"iCCP", b"x\0\0" + rows), (b"zTXt", b"x\0\0" + zlib.compress(bytes(2**22))))
         chunks[1:1] = rng.sample(extra, 2)
-    packed = (struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks)
+    packed = (struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+              for kind, data in chunks)
     return f"{fields} {[kind.decode() for kind, _ in chunks]}", b"\x89PNG\r\n\x1a\n" + b"".join(packed)
 
 
@@ -68,26 +72,31 @@ def _bases() -> list[tuple[str, bytes]]:
     exif[0x0112] = 6
     palette = Image.frombytes("P", (40, 30), mark.astype(np.uint8).tobytes())
     palette.putpalette([0, 0, 0, 128, 0, 0])
-    deep, frames = Image.fromarray(grey.astype(np.uint16) * 200), [Image.fromarray(grey), Image.fromarray(grey[::-1].copy())]
-    made = [
-        ("png grey", picture, {}), ("png 16 bits", deep, {}), ("png colour", picture.convert("RGB"), {}),
-        ("png palette", palette, {}),
-        ("png clear palette", palette, {"transparency": 0}), ("png bits", Image.fromarray(mark), {}), ("png alpha", picture.convert("LA"), {}),
-        ("png exif", picture, {"exif": exif}), ("png mask", Image.fromarray(mark * np.uint8(255)), {}),
-        ("png grey clear", picture, {"transparency": 7}),
-        ("png frames", frames[0], {"save_all": True, "append_images": frames[1:]}),
-        ("jpg grey", picture, {}), ("jpg colour", picture.convert("RGB"), {"progressive": True}), ("jpg exif", picture, {"exif": exif}),
-        ("jpg print", picture.convert("CMYK"), {}), ("tif grey", picture, {}), ("tif packed", picture, {"compression": "tiff_lzw"}),
-        ("tif deflated", deep, {"compression": "tiff_adobe_deflate"}), ("tif float", Image.fromarray(grey.astype(np.float32)), {}),
-        ("tif fax", Image.fromarray(mark), {"compression": "group4"}), ("tif exif", picture, {"exif": exif}),
-        ("tif frames", frames[0], {"save_all": True, "append_images": frames[1:]}), ("bmp grey", picture, {}), ("bmp palette", palette, {}),
-        ("bmp colour", picture.convert("RGB"), {})]
+    deep, frames = Image.fromarray(grey.astype(np.uint16) *
+                                   200), [Image.fromarray(grey),
+                                          Image.fromarray(grey[::-1].copy())]
+    made = [("png grey", picture, {}), ("png 16 bits", deep, {}), ("png colour", picture.convert("RGB"), {}),
+            ("png palette", palette, {}), ("png clear palette", palette, {"transparency": 0}),
+            ("png bits", Image.fromarray(mark), {}), ("png alpha", picture.convert("LA"), {}),
+            ("png exif", picture, {"exif": exif}), ("png mask", Image.fromarray(mark * np.uint8(255)), {}),
+            ("png grey clear", picture, {"transparency": 7}),
+            ("png frames", frames[0], {"save_all": True, "append_images": frames[1:]}), ("jpg grey", picture, {}),
+            ("jpg colour", picture.convert("RGB"), {"progressive": True}), ("jpg exif", picture, {"exif": exif}),
+            ("jpg print", picture.convert("CMYK"), {}), ("tif grey", picture, {}),
+            ("tif packed", picture, {"compression": "tiff_lzw"}),
+            ("tif deflated", deep, {"compression": "tiff_adobe_deflate"}),
+            ("tif float", Image.fromarray(grey.astype(np.float32)), {}),
+            ("tif fax", Image.fromarray(mark), {"compression": "group4"}), ("tif exif", picture, {"exif": exif}),
+            ("tif frames", frames[0], {"save_all": True, "append_images": frames[1:]}), ("bmp grey", picture, {}),
+            ("bmp palette", palette, {}), ("bmp colour", picture.convert("RGB"), {})]
     formats = {"png": "PNG", "jpg": "JPEG", "tif": "TIFF", "bmp": "BMP"}
     out = [(name, _saved(image, formats[name.split(" ")[0]], options)) for name, image, options in made]
     npy = io.BytesIO()
     np.save(npy, grey)
-    others = [("png gif", _saved(picture, "GIF", {})), ("png ppm", _saved(picture, "PPM", {})), ("tif icon", _saved(picture, "ICO", {})),
-              ("png eps", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 40 30\n%%EndComments\nshowpage\n"), ("npy array", npy.getvalue())]
+    others = [("png gif", _saved(picture, "GIF", {})), ("png ppm", _saved(picture, "PPM", {})),
+              ("tif icon", _saved(picture, "ICO", {})),
+              ("png eps", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 40 30\n%%EndComments\nshowpage\n"),
+              ("npy array", npy.getvalue())]
     return out + others
 
 

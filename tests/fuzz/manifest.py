@@ -1,7 +1,7 @@
 """Mutated bundles: bytes, values and structure of the manifest, the kinds of its files, and the bytes of its models.
 
-Each opens, or raises one of `universeg_rt.errors`. The bundle is a small one made here of nothing but metadata, so that a case takes
-a millisecond.
+Each opens, or raises one of `universeg_rt.errors`. The bundle is a small one made here of nothing but metadata, so that
+a case takes a millisecond.
 """
 
 from __future__ import annotations
@@ -20,15 +20,16 @@ from pathlib import Path
 import numpy as np
 
 from universeg_rt.bundle.bundle import MANIFEST, Bundle, file_entry
-from universeg_rt.bundle.weights import WEIGHTS
 from universeg_rt.bundle.manifest import InputContract, Manifest, Models, sealed
 from universeg_rt.bundle.onnx_file import DATA_LOCATION, EXTERNAL_DATA, GRAPH, IR_VERSION, METADATA, _as_varint, _field
+from universeg_rt.bundle.weights import WEIGHTS
 from universeg_rt.spec import NetworkSpec
 
 STAGES = ("enc0.query", "head")
-ODD_VALUES = (None, True, False, 0, -1, 1, 2**31, 2**63, 10**40, 0.5, float("nan"), float("inf"), "", "x", "32", "\0", "\ud800", "../x",
-              "/etc/passwd", "x" * 5000, [], [[]], {}, {"": None}, [1, 2, 3], ["a", "b"])
-ODD_NAMES = ("../x", "/dev/zero", "a/../b", ".", "", "a//b", "a\0b", "x" * 300, "C:\\x", "*/_ORT_MEM_ADDR_/*", "\ud800", "manifest.json")
+ODD_VALUES = (None, True, False, 0, -1, 1, 2**31, 2**63, 10**40, 0.5, float("nan"), float("inf"), "", "x", "32", "\0",
+              "\ud800", "../x", "/etc/passwd", "x" * 5000, [], [[]], {}, {"": None}, [1, 2, 3], ["a", "b"])
+ODD_NAMES = ("../x", "/dev/zero", "a/../b", ".", "", "a//b", "a\0b", "x" * 300, "C:\\x", "*/_ORT_MEM_ADDR_/*", "\ud800",
+             "manifest.json")
 
 
 def cases(rng: random.Random, folder: Path) -> Iterator[tuple[str, Callable[[], None]]]:
@@ -47,7 +48,10 @@ def make_bundle(folder: Path) -> Path:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     spec = NetworkSpec("none", (6, 5, 7), (4, 6), "max_pool")
-    models = {"fp32": Models("model.onnx", tuple((name, f"stage.{name}.onnx") for name in STAGES), "prepare.onnx", "predict.onnx")}
+    models = {
+        "fp32": Models("model.onnx", tuple((name, f"stage.{name}.onnx") for name in STAGES), "prepare.onnx",
+                       "predict.onnx")
+    }
     bare = Manifest("fuzzed", "1", spec, "ab" * 32, InputContract(32, 32, spec.size_multiple), models, {})
     for file, kind in models["fp32"].kinds:
         (folder / file).write_bytes(_model({**bare.metadata, "universeg.precision": "fp32", "universeg.kind": kind}))
@@ -116,7 +120,8 @@ def _bits(rng: np.random.Generator, good: Path) -> Change:
 
 
 def _bytes(rng: np.random.Generator, good: Path) -> Change:
-    place, new = int(rng.integers((good / MANIFEST).stat().st_size)), rng.choice([b'"', b"{", b"[", b"}", b",", b"9", b"e9", b"\0", b"\xff", b"\n"])
+    place, new = int(rng.integers((good / MANIFEST).stat().st_size)), rng.choice(
+        [b'"', b"{", b"[", b"}", b",", b"9", b"e9", b"\0", b"\xff", b"\n"])
     return f"{new!r} at {place}", _text(lambda text: text.__setitem__(slice(place, place + 1), bytes(new)))
 
 
@@ -163,7 +168,8 @@ def _key(rng: np.random.Generator, good: Path) -> Change:
 
 
 def _name(rng: np.random.Generator, good: Path) -> Change:
-    old, new = rng.choice(["model.onnx", "prepare.onnx", f"stage.{STAGES[0]}.onnx"]), ODD_NAMES[rng.integers(len(ODD_NAMES))]
+    old, new = rng.choice(["model.onnx", "prepare.onnx",
+                           f"stage.{STAGES[0]}.onnx"]), ODD_NAMES[rng.integers(len(ODD_NAMES))]
     without_parity = bool(rng.integers(2))
 
     def change(values: dict) -> None:
@@ -180,9 +186,11 @@ def _name(rng: np.random.Generator, good: Path) -> Change:
 def _file_kind(rng: np.random.Generator, good: Path) -> Change:
     name = str(rng.choice([MANIFEST, "model.onnx", f"stage.{STAGES[1]}.onnx"]))
     kinds: dict[str, Callable[[Path], None]] = {
-        "a pipe": lambda path: os.mkfifo(path), "a link": lambda path: path.symlink_to(good / name), "a folder": lambda path: path.mkdir(),
-        "a link to /dev/zero": lambda path: path.symlink_to("/dev/zero"), "missing": lambda path: None, "empty": lambda path: path.touch(),
-        "a hole of 8 GiB": lambda path: (path.touch(), os.truncate(path, 2**33)), "a link to itself": lambda path: path.symlink_to(path)}
+        "a pipe": lambda path: os.mkfifo(path), "a link": lambda path: path.symlink_to(good / name),
+        "a folder": lambda path: path.mkdir(), "a link to /dev/zero": lambda path: path.symlink_to("/dev/zero"),
+        "missing": lambda path: None, "empty": lambda path: path.touch(), "a hole of 8 GiB": lambda path:
+        (path.touch(), os.truncate(path, 2**33)), "a link to itself": lambda path: path.symlink_to(path)
+    }
     kind = str(rng.choice(list(kinds)))
 
     def change(folder: Path) -> None:
@@ -216,8 +224,12 @@ def _model_bytes(rng: np.random.Generator, good: Path) -> Change:
 
 def _external(rng: np.random.Generator, good: Path) -> Change:
     """A tensor in the whole model that lies elsewhere."""
-    location = str(rng.choice(["model.onnx", f"stage.{STAGES[0]}.onnx", *(n for n in ODD_NAMES if n.isprintable() and n)]))
-    entries = {"location": location, "offset": str(rng.choice(["0", "1", "-1", "9" * 25, "x", ""])), "length": str(rng.choice(["4", "0", "99999"]))}
+    location = str(
+        rng.choice(["model.onnx", f"stage.{STAGES[0]}.onnx", *(n for n in ODD_NAMES if n.isprintable() and n)]))
+    entries = {
+        "location": location, "offset": str(rng.choice(["0", "1", "-1", "9" * 25, "x", ""])),
+        "length": str(rng.choice(["4", "0", "99999"]))
+    }
     tensor = b"".join(_field(EXTERNAL_DATA, _field(1, key.encode()) + _field(2, value.encode("utf-8", "surrogatepass")))
                       for key, value in entries.items()) + _as_varint(DATA_LOCATION << 3) + b"\x01"
 

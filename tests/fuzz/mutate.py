@@ -9,10 +9,10 @@ import random
 import re
 
 # What a field may be given by mistake or malice, of every type that JSON, YAML and Python callers know.
-ODD_VALUES = (
-    None, True, False, 0, 1, -1, 2, 3, 7, 255, 256, 65536, 2**31 - 1, 2**31, 2**63, 10**30, 0.0, -0.0, 0.5, -1.5, 1e-320, 1e30, 1.7e308,
-    math.nan, math.inf, -math.inf, "", "x", "0", "1e-3", "nan", "-inf", "1_000", "\0", "é\ud800", "../../etc/passwd", "/dev/null", "x" * 5000,
-    [], [[]], [None], [1, 2, 3], [1.0, "x"], {}, {"x": 1}, {1: 2}, b"bytes", datetime.date(2020, 1, 1), (), (1, 2))
+ODD_VALUES = (None, True, False, 0, 1, -1, 2, 3, 7, 255, 256, 65536, 2**31 - 1, 2**31, 2**63, 10**30, 0.0, -0.0, 0.5,
+              -1.5, 1e-320, 1e30, 1.7e308, math.nan, math.inf, -math.inf, "", "x", "0", "1e-3", "nan", "-inf", "1_000",
+              "\0", "é\ud800", "../../etc/passwd", "/dev/null", "x" * 5000, [], [[]], [None], [1, 2, 3], [1.0, "x"], {},
+              {"x": 1}, {1: 2}, b"bytes", datetime.date(2020, 1, 1), (), (1, 2))
 
 
 def damaged(rng: random.Random, data: bytes) -> tuple[str, bytes]:
@@ -58,7 +58,8 @@ def _truncate(rng: random.Random, data: bytes) -> tuple[str, bytes]:
 def _overwrite(rng: random.Random, data: bytes) -> tuple[str, bytes]:
     new = rng.choice((b"\0", b"\xff", b"\x7f")) * rng.choice((1, 4, 8, 64))
     if rng.random() < 0.5:
-        new = rng.choice((0, 1, 2**16, 2**31 - 1, 2**32 - 1, 2**62, 2**63, 2**64 - 1)).to_bytes(8, rng.choice(("little", "big")))
+        new = rng.choice(
+            (0, 1, 2**16, 2**31 - 1, 2**32 - 1, 2**62, 2**63, 2**64 - 1)).to_bytes(8, rng.choice(("little", "big")))
     at = _position(rng, data)
     return f"at {at} with {new[:8].hex()}", data[:at] + new + data[at + len(new):]
 
@@ -77,7 +78,8 @@ def _swap(rng: random.Random, data: bytes) -> tuple[str, bytes]:
     first, second = sorted((_position(rng, data), _position(rng, data)))
     length = min(rng.choice((1, 4, 64)), second - first)
     a, b = data[first:first + length], data[second:second + length]
-    return f"{length} at {first} and {second}", data[:first] + b + data[first + length:second] + a + data[second + length:]
+    return f"{length} at {first} and {second}", data[:first] + b + data[first + length:second] + a + data[second +
+                                                                                                          length:]
 
 
 def _renumber(rng: random.Random, data: bytes) -> tuple[str, bytes]:
@@ -86,7 +88,8 @@ def _renumber(rng: random.Random, data: bytes) -> tuple[str, bytes]:
     if not found:
         return _flip(rng, data)
     match = rng.choice(found[:rng.choice((8, 64, len(found)))])
-    new = rng.choice((b"0", b"-1", b"1", b"99999", b"4294967296", b"9" * 19, b"9" * 30, b"1.5", b"NaN", b"1e999", b"null"))
+    new = rng.choice(
+        (b"0", b"-1", b"1", b"99999", b"4294967296", b"9" * 19, b"9" * 30, b"1.5", b"NaN", b"1e999", b"null"))
     return f"{match.group()[:20]!r} at {match.start()} to {new[:20]!r}", data[:match.start()] + new + data[match.end():]
 
 
@@ -128,9 +131,12 @@ def _instead(rng: random.Random, old: object, odd: tuple) -> tuple[str, object]:
     elif isinstance(old, list) and kind < 0.5:
         new = rng.choice((old[:-1], old + old, old[::-1], old + [None], old * 50, old[0] if old else None, [old]))
     elif isinstance(old, dict) and kind < 0.5:
-        new = rng.choice((list(old), list(old.values()), {**old, "surprise": 1}, {**old, 3: None}, {str(k) + " ": v for k, v in old.items()}, [old]))
+        new = rng.choice((list(old), list(old.values()), {**old, "surprise": 1}, {**old, 3: None},
+                          {str(k) + " ": v
+                           for k, v in old.items()}, [old]))
     elif isinstance(old, str) and kind < 0.4:
-        new = rng.choice((old.upper(), old[:-1], old + "\n", old * 20, [old], old + "/..", old.replace("/", "\0"), old[::-1]))
+        new = rng.choice(
+            (old.upper(), old[:-1], old + "\n", old * 20, [old], old + "/..", old.replace("/", "\0"), old[::-1]))
     elif kind < 0.6:
         new, deep = old, rng.choice((1, 3, 2000))
         for _ in range(deep):

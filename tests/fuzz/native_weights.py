@@ -1,4 +1,5 @@
-"""Weights of the native runner: damaged files, and whole ones with an array that is missing, foreign or of odd type, shape or values."""
+"""Weights of the native runner: damaged files, and whole ones with an array that is missing, foreign or of odd type,
+shape or values."""
 
 from __future__ import annotations
 
@@ -7,7 +8,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
-
 from safetensors.numpy import save
 
 from universeg_rt import Bundle
@@ -67,7 +67,9 @@ def _left_out(rng: random.Random, arrays: dict[str, np.ndarray], name: str) -> s
 
 
 def _renamed(rng: random.Random, arrays: dict[str, np.ndarray], name: str) -> str:
-    new = rng.choice((name + "x", name.upper(), "9." + name, "int8", "../" + name, "native/int8/1.cross.scale", "\u00e9", name.replace("weight", "scale")))
+    new = rng.choice(
+        (name + "x", name.upper(), "9." + name, "int8", "../" + name, "native/int8/1.cross.scale", "\u00e9",
+         name.replace("weight", "scale")))
     arrays[new] = arrays.pop(name)
     return f" to {new!r}"
 
@@ -83,8 +85,9 @@ def _retyped(rng: random.Random, arrays: dict[str, np.ndarray], name: str) -> st
 
 def _reshaped(rng: random.Random, arrays: dict[str, np.ndarray], name: str) -> str:
     value = arrays[name]
-    arrays[name] = rng.choice((value[:-1], value[:0], value[None], value.ravel(), value.T, value.sum(), np.concatenate([value, value]),
-                               np.zeros((1,) * 20, value.dtype), np.zeros((0, 2**40), value.dtype), np.zeros(2**24, np.int8)))
+    arrays[name] = rng.choice(
+        (value[:-1], value[:0], value[None], value.ravel(), value.T, value.sum(), np.concatenate([value, value]),
+         np.zeros((1, ) * 20, value.dtype), np.zeros((0, 2**40), value.dtype), np.zeros(2**24, np.int8)))
     return f" to {arrays[name].shape}"
 
 

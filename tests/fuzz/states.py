@@ -13,8 +13,10 @@ from universeg_rt.training.run.train import STATE, Trainer
 
 from .mutate import ODD_VALUES, changed, damaged
 
-ODD = (*ODD_VALUES, torch.zeros(3), torch.zeros(()), torch.full((1,), torch.nan), torch.zeros(1, dtype=torch.int64), torch.eye(3).to_sparse())
-CONFIG = TrainConfig(network=NetworkConfig("v1", 2), stages=(Stage(samples=48, size=16, entries=(1, 2), queries=1, episodes=1),),
+ODD = (*ODD_VALUES, torch.zeros(3), torch.zeros(()), torch.full(
+    (1, ), torch.nan), torch.zeros(1, dtype=torch.int64), torch.eye(3).to_sparse())
+CONFIG = TrainConfig(network=NetworkConfig("v1", 2), stages=(Stage(samples=48, size=16, entries=(1, 2), queries=1,
+                                                                   episodes=1), ),
                      data=DataConfig(real_probability=0.0))
 
 

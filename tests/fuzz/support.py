@@ -19,25 +19,31 @@ from .arrays import discs, odd_array
 from .mutate import damaged
 
 GRID = (16, 16)
-HEADERS = (
-    "{'descr': '<f8', 'fortran_order': False, 'shape': (99999999, 999, 9), }",
-    "{'descr': '|u1', 'fortran_order': False, 'shape': (-1, 20, 20), }",
-    "{'descr': '|O', 'fortran_order': False, 'shape': (2, 20, 20), }",
-    "{'descr': '|S0', 'fortran_order': False, 'shape': (9999999, 9999999), }",
-    "{'descr': '|V1', 'fortran_order': True, 'shape': (2, 20, 20), }", "{'descr': '<M8[ns]', 'fortran_order': False, 'shape': (100,), }",
-    "{'descr': [('a', '<f4'), ('b', '|u1', (2, 2))], 'fortran_order': False, 'shape': (10,), }",
-    "{'descr': '|u1', 'fortran_order': False, 'shape': ()}",
-    "{'descr': '|u1', 'fortran_order': False, 'shape': (True, 20, 20)}", "{'descr': '|u1', 'fortran_order': 3, 'shape': (2, 20, 20)}",
-    "{'descr': '|u1', 'fortran_order': False, 'shape': (2.0, 20, 20)}", "{'shape': (2,)}", "[" * 500,
-    "{'descr': 5, 'fortran_order': False, 'shape': (2,)}",
-    "{'descr': '|b1', 'fortran_order': False, 'shape': (2, 20, 20)}", "{'descr': '<c8', 'fortran_order': False, 'shape': (1, 10, 10)}", "\0\xff" * 20)
+HEADERS = ("{'descr': '<f8', 'fortran_order': False, 'shape': (99999999, 999, 9), }",
+           "{'descr': '|u1', 'fortran_order': False, 'shape': (-1, 20, 20), }",
+           "{'descr': '|O', 'fortran_order': False, 'shape': (2, 20, 20), }",
+           "{'descr': '|S0', 'fortran_order': False, 'shape': (9999999, 9999999), }",
+           "{'descr': '|V1', 'fortran_order': True, 'shape': (2, 20, 20), }",
+           "{'descr': '<M8[ns]', 'fortran_order': False, 'shape': (100,), }",
+           "{'descr': [('a', '<f4'), ('b', '|u1', (2, 2))], 'fortran_order': False, 'shape': (10,), }",
+           "{'descr': '|u1', 'fortran_order': False, 'shape': ()}",
+           "{'descr': '|u1', 'fortran_order': False, 'shape': (True, 20, 20)}",
+           "{'descr': '|u1', 'fortran_order': 3, 'shape': (2, 20, 20)}",
+           "{'descr': '|u1', 'fortran_order': False, 'shape': (2.0, 20, 20)}", "{'shape': (2,)}", "[" * 500,
+           "{'descr': 5, 'fortran_order': False, 'shape': (2,)}",
+           "{'descr': '|b1', 'fortran_order': False, 'shape': (2, 20, 20)}",
+           "{'descr': '<c8', 'fortran_order': False, 'shape': (1, 10, 10)}", "\0\xff" * 20)
 
 
 def cases(rng: random.Random, folder: Path) -> Iterator[tuple[str, Callable[[], object]]]:
     images, labels = discs(2, 20)
-    bases = [_packed(np.savez, {"images": images, "labels": labels}), _packed(np.savez_compressed, {"images": images, "labels": labels})]
+    bases = [
+        _packed(np.savez, {"images": images, "labels": labels}),
+        _packed(np.savez_compressed, {"images": images, "labels": labels})
+    ]
     for suffix, given in (("even", images), ("mixed", [images[0], images[1][:, :15]])):
-        SupportSet.from_arrays(given, [label[:, : image.shape[1]] for image, label in zip(given, labels)]).save(folder / f"{suffix}.npz")
+        SupportSet.from_arrays(given, [label[:, :image.shape[1]]
+                                       for image, label in zip(given, labels)]).save(folder / f"{suffix}.npz")
         bases.append((folder / f"{suffix}.npz").read_bytes())
     bomb = _packed(np.savez_compressed, {"images": np.zeros((300, 1024, 1024), np.uint8), "labels": labels})
     while True:
@@ -49,7 +55,8 @@ def cases(rng: random.Random, folder: Path) -> Iterator[tuple[str, Callable[[], 
             done, arrays = _odd_arrays(rng, images, labels)
             yield f"arrays, {done}", lambda arrays=arrays: _load(folder, _packed(np.savez, arrays))
         elif kind == "header":
-            header, packing = rng.choice(HEADERS), rng.choice((zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2))
+            header, packing = rng.choice(HEADERS), rng.choice(
+                (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2))
             version, size = rng.choice(((1, 0), (2, 0), (3, 0), (9, 9))), rng.choice((0, 10, 800, 6400))
             yield f"header {header[:60]!r}, version {version}, packing {packing}", lambda h=header, p=packing, v=version, s=size: _load(
                 folder, _with_header(h, p, v, s, images, labels))
@@ -57,7 +64,8 @@ def cases(rng: random.Random, folder: Path) -> Iterator[tuple[str, Callable[[], 
             done, make = _odd_folder(rng)
             yield f"folder, {done}", lambda make=make: _load_folder(folder, make)
         elif kind == "path":
-            path = rng.choice(("/dev/zero", "/dev/null", "/", "", ".", "\0", "x" * 5000, None, 5, b"x.npz", "\udcff", folder, folder / "none"))
+            path = rng.choice(("/dev/zero", "/dev/null", "/", "", ".", "\0", "x" * 5000, None, 5, b"x.npz", "\udcff",
+                               folder, folder / "none"))
             yield f"path {str(path)[:40]!r}", lambda path=path: SupportSet.load(path)
         else:
             yield "bomb", lambda: _load(folder, bomb)
@@ -77,7 +85,8 @@ def _load(folder: Path, data: bytes) -> None:
 def _check(support: SupportSet) -> None:
     """What every accepted set has."""
     assert len(support.images) == len(support.labels) == len(support.names) > 0 and len(support.sha256) == 64
-    assert all(label.dtype == bool and label.shape == image.shape for image, label in zip(support.images, support.labels))
+    assert all(label.dtype == bool and label.shape == image.shape
+               for image, label in zip(support.images, support.labels))
     on_grid = support.on_grid(GRID, "pad")
     assert np.isfinite(on_grid).all() and on_grid.min() >= 0 and on_grid.max() <= 1
 
@@ -101,19 +110,22 @@ def _odd_arrays(rng: random.Random, images: np.ndarray, labels: np.ndarray) -> t
     return ", ".join(done), arrays
 
 
-def _with_header(header: str, packing: int, version: tuple[int, int], size: int, images: np.ndarray, labels: np.ndarray) -> bytes:
+def _with_header(header: str, packing: int, version: tuple[int, int], size: int, images: np.ndarray,
+                 labels: np.ndarray) -> bytes:
     text = header.encode("latin1") + b"\n"
     length = len(text).to_bytes(2 if version == (1, 0) else 4, "little")
     file, plain = io.BytesIO(), io.BytesIO()
     np.save(plain, labels)
     with zipfile.ZipFile(file, "w", packing) as archive:
-        archive.writestr("images.npy", b"\x93NUMPY" + bytes(version) + length + text + images.tobytes()[:size].ljust(size, b"\1"))
+        archive.writestr("images.npy",
+                         b"\x93NUMPY" + bytes(version) + length + text + images.tobytes()[:size].ljust(size, b"\1"))
         archive.writestr("labels.npy", plain.getvalue())
     return file.getvalue()
 
 
 def _odd_folder(rng: random.Random) -> tuple[str, Callable[[Path], None]]:
-    part, name = rng.choice(("images", "labels")), rng.choice(("a.png", "b.png", "c.png", "sub/a.png", "a.tif", ".a.png", "é\udcff.png"))
+    part, name = rng.choice(("images", "labels")), rng.choice(
+        ("a.png", "b.png", "c.png", "sub/a.png", "a.tif", ".a.png", "é\udcff.png"))
     what = rng.choice(("text", "pipe", "folder", "zero", "loop", "empty", "npy", "colour", "gone", "turned"))
 
     def make(folder: Path) -> None:

@@ -1,4 +1,5 @@
-"""The build command: what cannot be built is skipped with its reason, what fails is one line, installing needs nothing."""
+"""The build command: what cannot be built is skipped with its reason, what fails is one line, installing needs
+nothing."""
 
 import os
 import shutil
@@ -7,12 +8,13 @@ import sys
 from pathlib import Path
 
 import pytest
-
-from universeg_rt.errors import RunnerError
 from universeg_rt.kernels import build as build_module
 
+from universeg_rt.errors import RunnerError
+
 ROOT = Path(__file__).resolve().parents[2]
-PLACES = ("/usr/include", "/usr/include/x86_64-linux-gnu", "/usr/include/aarch64-linux-gnu", "/usr/local/tensorrt/include")
+PLACES = ("/usr/include", "/usr/include/x86_64-linux-gnu", "/usr/include/aarch64-linux-gnu",
+          "/usr/local/tensorrt/include")
 
 
 def nvcc() -> str | None:
@@ -69,9 +71,13 @@ def test_the_command_runs_as_a_script_without_the_package(tmp_path):
 
 def build_without_tools(folder, native: str) -> subprocess.CompletedProcess:
     """setup.py's build step with a PATH that holds no tool at all; native: UNIVERSEG_RT_NATIVE."""
-    environment = os.environ | {"PATH": "", "CXX": "no-such-compiler", "CC": "no-such-compiler", "UNIVERSEG_RT_BUILD_KERNELS": "0",
-                                "UNIVERSEG_RT_NATIVE": native}
-    command = [sys.executable, "setup.py", "-q", "build", "--build-base", folder / "b", "egg_info", "--egg-base", folder]
+    environment = os.environ | {
+        "PATH": "", "CXX": "no-such-compiler", "CC": "no-such-compiler", "UNIVERSEG_RT_BUILD_KERNELS": "0",
+        "UNIVERSEG_RT_NATIVE": native
+    }
+    command = [
+        sys.executable, "setup.py", "-q", "build", "--build-base", folder / "b", "egg_info", "--egg-base", folder
+    ]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
     if "No module named 'setuptools'" in done.stderr:
         pytest.skip("setuptools is missing (pip install setuptools)")
@@ -89,7 +95,9 @@ def test_installing_runs_no_compiler(tmp_path):
     assert "WARNING: universeg_rt is built without its native CPU runner" in done.stderr and "no-such-compiler" in done.stderr
     package = next((tmp_path / "b").glob("lib*")) / "universeg_rt" / "kernels"
     found = {path.relative_to(package).as_posix() for path in package.rglob("*") if path.is_file()}
-    assert {"CMakeLists.txt", "README.md", "build.py", "support_mean/cuda/launch.cu", "support_mean/cuda/support_mean.h",
-            "support_mean/cuda/storage.cuh", "support_mean/plugin/plugin.cpp", "support_mean/plugin/common.h"} <= found
+    assert {
+        "CMakeLists.txt", "README.md", "build.py", "support_mean/cuda/launch.cu", "support_mean/cuda/support_mean.h",
+        "support_mean/cuda/storage.cuh", "support_mean/plugin/plugin.cpp", "support_mean/plugin/common.h"
+    } <= found
     assert not any(name.endswith((".so", ".o")) for name in found)
     assert (package.parent / "training" / "MODEL_CARD.md").is_file(), "whoever installs the weights gets their card"

@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 
 import pytest
-
 from universeg_rt.kernels.support_mean.host import module as host
 
 FOLDER = Path(__file__).resolve().parents[2] / "kernels"
@@ -32,12 +31,15 @@ def test_the_cpp_example_compiles(tmp_path):
     code = re.search(r"```cpp\n(.*?)```", TEXT, re.S).group(1)
     include, body = code.split("\n", 1)
     (tmp_path / "example.cpp").write_text(AROUND % (include, body))
-    done = subprocess.run(["c++", "-std=c++11", "-Wall", "-Werror", "-fsyntax-only", "-I", FOLDER / "support_mean" / "cuda",
-                           tmp_path / "example.cpp"], capture_output=True, text=True)
+    done = subprocess.run([
+        "c++", "-std=c++11", "-Wall", "-Werror", "-fsyntax-only", "-I", FOLDER / "support_mean" / "cuda",
+        tmp_path / "example.cpp"
+    ], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     (tmp_path / "c.c").write_text('#include "support_mean.h"\nint main(void) { return SUPPORT_MEAN_OK; }\n')
-    assert subprocess.run(["cc", "-std=c99", "-Wall", "-Werror", "-fsyntax-only", "-I", FOLDER / "support_mean" / "cuda",
-                           tmp_path / "c.c"]).returncode == 0
+    assert subprocess.run([
+        "cc", "-std=c99", "-Wall", "-Werror", "-fsyntax-only", "-I", FOLDER / "support_mean" / "cuda", tmp_path / "c.c"
+    ]).returncode == 0
 
 
 def test_the_commands_exist():

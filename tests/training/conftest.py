@@ -41,16 +41,16 @@ def one_thread():
 
 @pytest.fixture(scope="session")
 def kit():
-    """What tests of runs share: tiny(**changes) configures a run of seconds, real_task() makes a task of bright squares,
-    trained(config, output) trains, write_run(folder) writes a config and gives the command of a run without end."""
+    """What tests of runs share: tiny(**changes) configures a run of seconds, real_task() makes a task of bright
+    squares, trained(config, output) trains, write_run(folder) writes a config and gives the command of a run without end."""
     import sys
     from types import SimpleNamespace
 
     np, yaml = pytest.importorskip("numpy"), pytest.importorskip("yaml")
-    from universeg_rt.training.run.config import DataConfig, NetworkConfig, Stage, TrainConfig, to_dict
     from universeg_rt.training.episodes.synthetic import SyntheticConfig
-    from universeg_rt.training.tasks.tasks import Task
+    from universeg_rt.training.run.config import DataConfig, NetworkConfig, Stage, TrainConfig, to_dict
     from universeg_rt.training.run.train import Trainer
+    from universeg_rt.training.tasks.tasks import Task
 
     def tiny(**changes):
         values = dict(
@@ -60,7 +60,8 @@ def kit():
 
     def real_task(count=12, size=32, name="squares", dataset=""):
         random = np.random.default_rng(0)
-        images, labels = random.integers(0, 60, (count, size, size)).astype(np.uint8), np.zeros((count, size, size), np.uint8)
+        images, labels = random.integers(0, 60, (count, size, size)).astype(np.uint8), np.zeros((count, size, size),
+                                                                                                np.uint8)
         for i in range(count):
             y, x = random.integers(2, size - 14, 2)
             labels[i, y : y + 11, x : x + 11] = 1
@@ -74,10 +75,14 @@ def kit():
 
     def write_run(folder, samples=100_000):
         """A config file of a run without end, and the command that starts it."""
-        config = tiny(stages=(Stage(samples=samples, size=16, entries=(1, 2), queries=1, episodes=1),), checkpoint_samples=1,
-                      data=DataConfig(real_probability=0.0, synthetic=SyntheticConfig(families={"layers": 1.0})))
+        config = tiny(stages=(Stage(samples=samples, size=16, entries=(1, 2), queries=1, episodes=1), ),
+                      checkpoint_samples=1, data=DataConfig(real_probability=0.0,
+                                                            synthetic=SyntheticConfig(families={"layers": 1.0})))
         (folder / "run.yaml").write_text(yaml.safe_dump(to_dict(config)))
-        return [sys.executable, "-m", "universeg_rt.training.run.cli", str(folder / "run.yaml"), "--output", str(folder / "out"),
-                "--threads", "1", "--no-progress"]
+        return [
+            sys.executable, "-m", "universeg_rt.training.run.cli",
+            str(folder / "run.yaml"), "--output",
+            str(folder / "out"), "--threads", "1", "--no-progress"
+        ]
 
     return SimpleNamespace(tiny=tiny, real_task=real_task, trained=trained, write_run=write_run)

@@ -8,7 +8,6 @@ import pytest
 
 from universeg_rt.errors import shown
 
-
 HUGE = [16**50_000 - 1, -(16**50_000), 10**700, [10**5000], {10**5000: 1}, {"a": (10**5000,)}, 60**20_000]
 
 

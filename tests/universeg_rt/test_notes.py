@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from universeg_rt import Ensemble, InputError, Segmenter, SupportSet
-from universeg_rt.notes import label_notes, mask_note, range_note
 from universeg_rt.imaging.preprocess import normalise
+from universeg_rt.notes import label_notes, mask_note, range_note
 
 from ..conftest import SMALL_GRID, discs
 
@@ -30,7 +30,8 @@ def hot(image: np.ndarray, value: int = 65_535) -> np.ndarray:
     return out
 
 
-@pytest.mark.parametrize("change", [hot, lambda i: hot(i.astype(np.uint16) + 10_000, 0), lambda i: -hot(i).astype(float)])
+@pytest.mark.parametrize("change",
+                         [hot, lambda i: hot(i.astype(np.uint16) + 10_000, 0), lambda i: -hot(i).astype(float)])
 def test_a_hot_or_dead_pixel_is_noted(change):
     image = discs(1, 60, 50)[0][0]
     assert range_note(normalise(image), "image") is None
@@ -40,11 +41,14 @@ def test_a_hot_or_dead_pixel_is_noted(change):
 
 def test_a_range_that_many_pixels_set_is_not_noted():
     rng = np.random.default_rng(0)
-    for image in (rng.normal(size=(100, 100)), rng.random((40, 40)), np.eye(40), discs(1)[0][0], (np.arange(10_000) < 20).reshape(100, 100)):
+    for image in (rng.normal(size=(100, 100)), rng.random(
+        (40, 40)), np.eye(40), discs(1)[0][0], (np.arange(10_000) < 20).reshape(100, 100)):
         assert range_note(normalise(np.asarray(image, float)), "image") is None
     assert range_note(normalise((np.arange(10_000) < 9).astype(float).reshape(100, 100)), "image") is not None
-    assert range_note(normalise((np.arange(900) < 2).astype(float).reshape(30, 30)), "image") is None, "two of 900 are not few"
-    assert range_note(normalise((np.arange(99) < 1).astype(float).reshape(9, 11)), "image") is None, "one of 99 is not few"
+    assert range_note(normalise((np.arange(900) < 2).astype(float).reshape(30, 30)),
+                      "image") is None, "two of 900 are not few"
+    assert range_note(normalise((np.arange(99) < 1).astype(float).reshape(9, 11)),
+                      "image") is None, "one of 99 is not few"
 
 
 def test_one_hot_pixel_of_a_small_image_is_noted():
@@ -58,7 +62,9 @@ def test_a_hot_pixel_in_query_or_support_reaches_the_prediction(segmenter, suppo
     image = discs(1, seed=7)[0][0]
     assert segmenter.prepare(support).predict(image).notes == ()
     noted = segmenter.prepare(support).predict(hot(image))
-    assert len(noted.notes) == 1 and "pixels of image set its intensity range" in noted.notes[0] and "normalise=Percentiles" in noted.notes[0]
+    assert len(
+        noted.notes
+    ) == 1 and "pixels of image set its intensity range" in noted.notes[0] and "normalise=Percentiles" in noted.notes[0]
     images, labels = discs(5)
     odd = SupportSet.from_arrays([images[0], hot(images[1]), hot(images[2]), *images[3:]], labels)
     task = segmenter.prepare(odd)
@@ -67,9 +73,12 @@ def test_a_hot_pixel_in_query_or_support_reaches_the_prediction(segmenter, suppo
 
 
 @pytest.mark.parametrize("labels, message", [
-    ([0.1, 0.1, 0.12], None), ([0, 0.1, 0.1], None), ([0, 0, 0.1], "2 of 3 support labels are empty"),
+    ([0.1, 0.1, 0.12], None),
+    ([0, 0.1, 0.1], None),
+    ([0, 0, 0.1], "2 of 3 support labels are empty"),
     ([0.9, 0.95, 0.8], "the support labels mark 90% of an image .median.; if they are inverted, give their complement"),
-    ([0.1, 0.92, 0.1], "1 of 3 support labels mark more than half .* where the median is 10%, first b"), ([0.3, 0.45, 0.2], None),
+    ([0.1, 0.92, 0.1], "1 of 3 support labels mark more than half .* where the median is 10%, first b"),
+    ([0.3, 0.45, 0.2], None),
 ])
 def test_labels_that_may_not_be_meant(labels, message):
     made = [np.arange(100).reshape(10, 10) < round(100 * share) for share in labels]
@@ -100,7 +109,8 @@ def far_apart(size: int = 400) -> tuple[np.ndarray, np.ndarray]:
 
 def test_labels_that_vanish_on_the_grid(segmenter):
     images, labels = far_apart()
-    with pytest.raises(InputError, match=f"grid of {SMALL_GRID[0]}x{SMALL_GRID[1]} nothing is left of it in any entry; cut"):
+    with pytest.raises(InputError,
+                       match=f"grid of {SMALL_GRID[0]}x{SMALL_GRID[1]} nothing is left of it in any entry; cut"):
         segmenter.prepare(SupportSet.from_arrays(images, labels))
     labels[0, :200, :200] = True
     task = segmenter.prepare(SupportSet.from_arrays(images, labels))
@@ -127,8 +137,10 @@ def test_members_that_are_all_the_same_are_computed_once_and_noted(segmenter, su
     for ensemble in (Ensemble(5), Ensemble(5, support_size=5)):
         task = segmenter.prepare(support, ensemble)
         prediction = task.predict(image)
-        assert seen[-1].shape[1] == 1 and "all 5 members are the same set of 5 entries, computed once" in prediction.notes[-1]
-        assert np.array_equal(prediction.mask, alone.mask) and np.abs(prediction.probability - alone.probability).max() < 1e-6
+        assert seen[-1].shape[
+            1] == 1 and "all 5 members are the same set of 5 entries, computed once" in prediction.notes[-1]
+        assert np.array_equal(prediction.mask,
+                              alone.mask) and np.abs(prediction.probability - alone.probability).max() < 1e-6
         assert prediction.spread.max() < 1e-6 and len(task.member_probabilities(image)) == 5
     for ensemble in (Ensemble(), Ensemble(5, support_size=4), Ensemble(5, replacement=True)):
         assert segmenter.prepare(support, ensemble).notes == ()

@@ -1,4 +1,5 @@
-"""Nothing is reported to anybody: in a fresh home no file but our own cache, no name looked up, no socket to the network."""
+"""Nothing is reported to anybody: in a fresh home no file but our own cache, no name looked up, no socket to the
+network."""
 
 from __future__ import annotations
 
@@ -15,8 +16,9 @@ from ..conftest import discs
 from .test_support import write_folder
 
 # What makes the runtimes' own reporting stay quiet in tests, so that a test would prove nothing.
-QUIETING = ("CI", "GITHUB_ACTIONS", "TF_BUILD", "TRAVIS", "CIRCLECI", "JENKINS_URL", "GITLAB_CI", "TEAMCITY_VERSION", "BUILD_ID", "JENKINS_HOME",
-            "ORT_DISABLE_TELEMETRY", "UNIVERSEG_RT_CACHE", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME")
+QUIETING = ("CI", "GITHUB_ACTIONS", "TF_BUILD", "TRAVIS", "CIRCLECI", "JENKINS_URL", "GITLAB_CI", "TEAMCITY_VERSION",
+            "BUILD_ID", "JENKINS_HOME", "ORT_DISABLE_TELEMETRY", "UNIVERSEG_RT_CACHE", "XDG_CACHE_HOME",
+            "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME")
 
 SHIM = r"""
 #define _GNU_SOURCE
@@ -43,25 +45,30 @@ int connect(int handle, const struct sockaddr *address, socklen_t length) {
 
 @pytest.fixture
 def watched(tmp_path):
-    """run(code, *arguments) -> (process, files below its fresh home, what it asked of the network), by strace or a library put before
-    the system's; skips where there is neither."""
+    """run(code, *arguments) -> (process, files below its fresh home, what it asked of the network), by strace or a
+    library put before the system's; skips where there is neither."""
     home, log = tmp_path / "home", tmp_path / "network"
     home.mkdir()
-    environment = {key: value for key, value in os.environ.items() if key not in QUIETING} | {"HOME": str(home), "PYTHONDONTWRITEBYTECODE": "1"}
+    environment = {key: value
+                   for key, value in os.environ.items()
+                   if key not in QUIETING} | {"HOME": str(home), "PYTHONDONTWRITEBYTECODE": "1"}
     strace, compiler = shutil.which("strace"), shutil.which("cc") or shutil.which("gcc")
     if strace and subprocess.run([strace, "-f", "-o", os.devnull, "true"], capture_output=True).returncode == 0:
         before = [strace, "-f", "-qq", "-e", "trace=network,openat", "-o", str(log)]
     elif compiler and sys.platform == "linux":
         (tmp_path / "shim.c").write_text(SHIM)
-        subprocess.run([compiler, "-shared", "-fPIC", "-o", str(tmp_path / "shim.so"), str(tmp_path / "shim.c"), "-ldl"], check=True)
+        subprocess.run(
+            [compiler, "-shared", "-fPIC", "-o",
+             str(tmp_path / "shim.so"),
+             str(tmp_path / "shim.c"), "-ldl"], check=True)
         before, environment = [], {**environment, "LD_PRELOAD": str(tmp_path / "shim.so"), "LOOK_UPS": str(log)}
     else:
         pytest.skip("watching native look-ups needs strace, or a C compiler on Linux")
 
     def run(code: str, *arguments: object):
         log.write_text("")
-        done = subprocess.run([*before, sys.executable, "-c", code, *map(str, arguments)], env=environment, capture_output=True, text=True,
-                              timeout=300)
+        done = subprocess.run([*before, sys.executable, "-c", code, *map(str, arguments)], env=environment,
+                              capture_output=True, text=True, timeout=300)
         lines = log.read_text(errors="replace").splitlines()
         if before:
             lines = [line for line in lines if "AF_INET" in line or "resolv.conf" in line]
@@ -94,7 +101,8 @@ def test_a_prediction_tells_nobody(small_bundle, tmp_path, watched, runner):
     assert done.returncode == 0, done.stderr
     name, *loaded = done.stdout.split()
     assert [file for file in files if not file.startswith(".cache/universeg_rt/")] == [] and network == []
-    assert loaded == [name] if name in ("onnxruntime", "openvino") else loaded == [], "a runtime that does not run was imported"
+    assert loaded == [name] if name in ("onnxruntime",
+                                        "openvino") else loaded == [], "a runtime that does not run was imported"
     assert bool(files) == (name == "openvino")
 
 
@@ -131,4 +139,5 @@ def test_the_package_that_openvino_reports_by_can_still_be_imported_by_others():
     pytest.importorskip("openvino_telemetry", reason="openvino_telemetry is not installed")
     code = ("from universeg_rt.runners.libraries import import_openvino\nimport_openvino()\n"
             "import openvino_telemetry; print(openvino_telemetry.__name__)")
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "openvino_telemetry"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True,
+                          check=True).stdout.strip() == "openvino_telemetry"

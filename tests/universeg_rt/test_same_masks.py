@@ -1,8 +1,9 @@
 """The native runner's masks of the shipped bundle stay the same to the bit, on every instruction set.
 
-`same_masks.json` holds, under the sha256 of a network's weights, the seed and the mask's sha256 of each case. The seeds are such
-that no pixel's probability lies within MARGIN of the threshold, so that another order of the same sums changes no mask. Weights
-that the file does not know need new hashes: `RENEW` makes them; for weights that it knows they never change.
+`same_masks.json` holds, under the sha256 of a network's weights, the seed and the mask's sha256 of each case. The seeds
+are such that no pixel's probability lies within MARGIN of the threshold, so that another order of the same sums changes
+no mask.
+Weights that the file does not know need new hashes: `RENEW` makes them; for weights that it knows they never change.
 """
 
 from __future__ import annotations
@@ -56,7 +57,8 @@ def pictures(count: int, height: int, width: int, seed: int) -> tuple[np.ndarray
     y, x = np.mgrid[:height, :width] / np.reshape((height, width), (2, 1, 1))
 
     def ellipses(left: float, right: float) -> np.ndarray:
-        cy, cx, ry, rx = (rng.uniform(*limits, (count, 1, 1)) for limits in ((0.35, 0.65), (left, right), (0.15, 0.3), (0.12, 0.2)))
+        cy, cx, ry, rx = (rng.uniform(*limits, (count, 1, 1))
+                          for limits in ((0.35, 0.65), (left, right), (0.15, 0.3), (0.12, 0.2)))
         return ((y - cy) / ry) ** 2 + ((x - cx) / rx) ** 2 < 1
 
     bright, dark = ellipses(0.25, 0.35), ellipses(0.65, 0.75)
@@ -84,8 +86,9 @@ def test_the_masks_are_those_of_before(case, instructions):
     weights = weights_sha256()
     stored = json.loads(STORED.read_text()).get(weights)
     if stored is None:
-        pytest.fail(f"{STORED.name} holds no hashes for the weights {weights}; where these are new, run `{RENEW}` in the "
-                    "repository's root with a build whose masks are right, and commit the file")
+        pytest.fail(
+            f"{STORED.name} holds no hashes for the weights {weights}; where these are new, run `{RENEW}` in the "
+            "repository's root with a build whose masks are right, and commit the file")
     sha256, nearest = mask_of(case, stored[case]["seed"], instructions)
     assert nearest > MARGIN and sha256 == stored[case]["sha256"]
 

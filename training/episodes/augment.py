@@ -13,7 +13,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 from universeg_rt.training.episodes.fields import (
-    Draw, affine_grid, displacement, gaussian_blur, harden, min_max, sobel, warp)
+    Draw,
+    affine_grid,
+    displacement,
+    gaussian_blur,
+    harden,
+    min_max,
+    sobel,
+    warp,
+)
 
 from universeg_rt.errors import InputError
 
@@ -22,7 +30,8 @@ Range = tuple[float, float]
 
 @dataclass(frozen=True)
 class Operation:
-    """An operation done with `probability` and a strength drawn uniformly from `range` (its unit is the operation's)."""
+    """An operation done with `probability` and a strength drawn uniformly from `range` (its unit is the
+    operation's)."""
 
     probability: float
     range: Range = (0.0, 0.0)

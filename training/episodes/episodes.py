@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 from universeg_rt.training.episodes.augment import augment_episode, warp_pair
-from universeg_rt.training.run.config import DataConfig, Stage
 from universeg_rt.training.episodes.fields import Draw, affine_grid, min_max
 from universeg_rt.training.episodes.synthetic import synthetic_subjects
+from universeg_rt.training.run.config import DataConfig, Stage
 from universeg_rt.training.tasks.tasks import Task
 
 from universeg_rt.errors import InputError
@@ -30,7 +30,7 @@ class Batch:
     support_labels: Tensor
     seeds: list[int]
 
-    def to(self, device: torch.device) -> "Batch":
+    def to(self, device: torch.device) -> Batch:
         """The same on another device."""
         tensors = (self.query, self.target, self.support_images, self.support_labels)
         return Batch(*(x.to(device, non_blocking=True) for x in tensors), self.seeds)
@@ -51,8 +51,8 @@ class EpisodeSource:
             self.by_dataset.setdefault(task.dataset or task.name, []).append(index)
         self.subjects = {name: len(np.unique(np.concatenate([self.tasks[i].subjects for i in indices])))
                          for name, indices in self.by_dataset.items()}
-        self.arrays = [
-            (torch.from_numpy(t.images).to(self.device), torch.from_numpy(t.labels).to(self.device)) for t in self.tasks]
+        self.arrays = [(torch.from_numpy(t.images).to(self.device), torch.from_numpy(t.labels).to(self.device))
+                       for t in self.tasks]
 
     def batch(self, seeds: list[int], stage: Stage) -> Batch:
         """One episode a seed, all with the support size that the first seed draws."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Iterable, Iterator
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch.utils.data import DataLoader, Dataset
@@ -42,6 +42,7 @@ def _quiet_worker(_: int) -> None:
     import signal
 
     torch.set_num_threads(1)
-    # The parent decides when to stop, and a worker ends when its parent does: a signal to the whole group must not end it first.
+    # The parent decides when to stop, and a worker ends when its parent does: a signal to the whole group must not end
+    # it first.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)

@@ -1,4 +1,5 @@
-"""Random fields, warps and filters on batches of images, on any torch device; shared by synthetic tasks and augmentation."""
+"""Random fields, warps and filters on batches of images, on any torch device; shared by synthetic tasks and
+augmentation."""
 
 from __future__ import annotations
 
@@ -79,7 +80,8 @@ def affine_grid(
     """(N,size,size,2) sampling positions for angle (N) in radians, scale (N), shift (N,2) and stretch of x over y (N)."""
     cos, sin = torch.cos(angle), torch.sin(angle)
     stretch = torch.ones_like(scale) if stretch is None else stretch
-    matrix = torch.stack([cos * scale * stretch, -sin * scale / stretch, sin * scale * stretch, cos * scale / stretch], -1)
+    matrix = torch.stack([cos * scale * stretch, -sin * scale / stretch, sin * scale * stretch, cos * scale / stretch],
+                         -1)
     grid = identity_grid(size, angle.device)
     return torch.einsum("hwc,ndc->nhwd", grid, matrix.view(-1, 2, 2)) + shift[:, None, None, :]
 
@@ -129,7 +131,8 @@ def min_max(images: Tensor) -> Tensor:
 
 def sobel(images: Tensor) -> Tensor:
     """(N,1,H,W) -> magnitude of the Sobel gradient, same shape."""
-    kernel = torch.tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]], device=images.device, dtype=images.dtype)
+    kernel = torch.tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]], device=images.device,
+                          dtype=images.dtype)
     kernels = torch.stack([kernel, kernel.T])[:, None] / 8.0
     gradient = F.conv2d(F.pad(images, (1, 1, 1, 1), mode="replicate"), kernels)
     return gradient.square().sum(1, keepdim=True).add(1e-12).sqrt()

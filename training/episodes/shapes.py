@@ -1,8 +1,8 @@
 """Geometry of synthetic tasks: families of label maps whose subjects vary as anatomy, cells and vessels do.
 
 Every family is a function `(draw, grid) -> Layer`: `draw` gives the random numbers, first the ones of the task and then
-those of its subjects; `grid` (N,H,W,2) holds where each subject's pixels lie, in [-1, 1] and already deformed, so shapes
-are evaluated where they are needed and never resampled.
+those of its subjects; `grid` (N,H,W,2) holds where each subject's pixels lie, in [-1, 1] and already deformed, so
+shapes are evaluated where they are needed and never resampled.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Layer:
     front: int | None = None
     under: Tensor | None = None
 
-    def over(self, back: "Layer") -> "Layer":
+    def over(self, back: Layer) -> Layer:
         """This layer in front of another, whose labels then follow this one's."""
         shifted = torch.where(back.labels > 0, back.labels + self.count, 0)
         empty = self.labels == 0
@@ -72,7 +72,8 @@ def anatomy(draw: Draw, grid: Tensor) -> Layer:
     stretch = stretch * torch.exp(draw.each.normal(subjects, count) * variation * 0.7)
     angle = angle + draw.each.normal(subjects, count) * variation * 2.0
     waves = waves + draw.each.normal(subjects, count, 4, 2) * variation * 0.2
-    return _painted(_ellipses(grid, centre, radius, stretch, angle, waves), torch.arange(1, count + 1, device=grid.device))
+    return _painted(_ellipses(grid, centre, radius, stretch, angle, waves),
+                    torch.arange(1, count + 1, device=grid.device))
 
 
 def blobs(draw: Draw, grid: Tensor) -> Layer:
@@ -279,7 +280,8 @@ def _tree(
 
 def _tubes(grid: Tensor, start: Tensor, stop: Tensor, radius: Tensor) -> Tensor:
     """Level (N,H,W), 1 on the centre lines and 0 at the walls of tubes along segments (N,M,2) of radius (N,M)."""
-    radius = radius.clamp_min(1.3 / grid.shape[1])  # 0.65 pixels: thinner, a tube falls into dots that nothing could find
+    radius = radius.clamp_min(1.3 /
+                              grid.shape[1])  # 0.65 pixels: thinner, a tube falls into dots that nothing could find
     x, y = grid[:, None, ..., 0].contiguous(), grid[:, None, ..., 1].contiguous()
     along = stop - start
     segments = [v[:, :, None, None] for v in (

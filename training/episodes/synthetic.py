@@ -1,8 +1,8 @@
 """Synthetic segmentation tasks, each made wholly from a seed (paper section 4, after SynthMorph's random label maps).
 
 A task is a family of shapes, perhaps over a coarser background, the intensities and textures of its labels, and what of
-it is the target; its subjects differ in deformation, intensities, blur, bias field and noise. Tasks are drawn as they are
-needed: a thousand of them or a million cost no disk.
+it is the target; its subjects differ in deformation, intensities, blur, bias field and noise. Tasks are drawn as they
+are needed: a thousand of them or a million cost no disk.
 """
 
 from __future__ import annotations
@@ -37,12 +37,17 @@ class SyntheticConfig:
         unknown = sorted(set(self.families) - set(shapes.COARSE) - set(shapes.FINE))
         if unknown or not any(weight > 0 for weight in self.families.values()):
             raise InputError(
-                f"synthetic families {unknown or self.families}: accepted are {sorted({*shapes.COARSE, *shapes.FINE})}, "
+                f"synthetic families {unknown or self.families}: accepted are "
+                f"{sorted({*shapes.COARSE, *shapes.FINE})}, "
                 "at least one with a weight above 0")
 
 
 def synthetic_subjects(
-    seed: int, subjects: int, size: int, config: SyntheticConfig = SyntheticConfig(), device: torch.device | str = "cpu",
+    seed: int,
+    subjects: int,
+    size: int,
+    config: SyntheticConfig = SyntheticConfig(),
+    device: torch.device | str = "cpu",
     subject_seed: int = 0,
 ) -> tuple[Tensor, Tensor]:
     """`subjects` images of the task `seed` and their labels: (N,1,size,size) float32 in [0, 1] and in {0, 1}.

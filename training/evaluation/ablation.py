@@ -1,7 +1,9 @@
-"""Small runs that differ in one choice each, read from a YAML file, over several seeds; the paper's Table 2 is one such file.
+"""Small runs that differ in one choice each, read from a YAML file, over several seeds; the paper's Table 2 is one such
+file.
 
 The file holds `base` (changes to the run's config, the same for all), `held_out` (groups of data-set files to judge by,
-each group a kind: the mean over kinds ranks the variants), `evaluation` (entries, queries) and `variants` (name: changes).
+each group a kind: the mean over kinds ranks the variants), `evaluation` (entries, queries) and `variants` (name:
+changes).
 """
 
 from __future__ import annotations
@@ -13,11 +15,11 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from universeg_rt.storage.atomic import make_folder, write_file, writing
 from universeg_rt.cli.common import run_command
 from universeg_rt.errors import InputError
-from universeg_rt.storage.reading import reading
 from universeg_rt.runners.cpu.threads import check_threads
+from universeg_rt.storage.atomic import make_folder, write_file, writing
+from universeg_rt.storage.reading import reading
 
 NEVER_RANKED = "reported"  # the group that the mean leaves out
 
@@ -72,9 +74,9 @@ def run(options: argparse.Namespace) -> int:
 
     import torch
     from universeg_rt.training.run.config import load_config, override
-    from universeg_rt.training.tasks.datasets import load_dataset
     from universeg_rt.training.run.train import Trainer
     from universeg_rt.training.run.validate import task_dice
+    from universeg_rt.training.tasks.datasets import load_dataset
 
     check_threads(options.threads)
     if not 1 <= options.seeds <= 1024:
@@ -99,7 +101,8 @@ def run(options: argparse.Namespace) -> int:
             if (name, str(seed)) in done:
                 continue
             config = dataclasses.replace(config, seed=config.seed + seed)
-            trainer = Trainer(config, tasks, [], options.output / f"{''.join(c if c.isalnum() else '_' for c in name)}_{seed}")
+            trainer = Trainer(config, tasks, [],
+                              options.output / f"{''.join(c if c.isalnum() else '_' for c in name)}_{seed}")
             trainer.resume()
             trainer.run(progress=False)
             if trainer.stop_asked:  # the run's state is saved; it goes on when asked again
@@ -139,7 +142,10 @@ def markdown(rows: list[dict], kinds: list[str]) -> str:
     import numpy as np
 
     names = list(dict.fromkeys(r["variant"] for r in rows))
-    lines = ["| variant | seeds | mean over kinds | " + " | ".join(kinds) + " |", "| --- | ---: |" + " ---: |" * (1 + len(kinds))]
+    lines = [
+        "| variant | seeds | mean over kinds | " + " | ".join(kinds) + " |",
+        "| --- | ---: |" + " ---: |" * (1 + len(kinds))
+    ]
     for name in names:
         mine = [r for r in rows if r["variant"] == name]
         cells = []

@@ -1,8 +1,9 @@
 """`universeg-evaluate`: the paper's protocol on any bundle and runner (section 5.1), and its curves (Fig. 7, 8 and 9).
 
 Queries are the test split's images, supports are drawn with replacement from the support split, anew for every query;
-predictions of K supports of S entries are averaged. Dice is averaged over the images of a task, the tasks of a data set,
-and the data sets. The spread is the standard deviation over bootstrap repetitions that draw each task's subjects anew.
+predictions of K supports of S entries are averaged. Dice is averaged over the images of a task, the tasks of a data
+set, and the data sets. The spread is the standard deviation over bootstrap repetitions that draw each task's subjects
+anew.
 The same seeds draw the same supports, so bundles, precisions and runners meet the same tasks. Data sets of a few images
 have no splits worth the name: with --leave-one-out each subject is a query once, and all others its support.
 """
@@ -18,20 +19,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from universeg_rt.training.tasks.datasets import load_dataset
 from universeg_rt.training.evaluation.figures import figure, save, seeded
 from universeg_rt.training.evaluation.pools import PoolProtocol, evaluate_pools, pool_plot, pool_table, summarise_pools
+from universeg_rt.training.tasks.datasets import load_dataset
 from universeg_rt.training.tasks.tasks import Task
 
 from universeg_rt import Ensemble, Segmenter, SupportSet
-from universeg_rt.storage.atomic import write_file
 from universeg_rt.cli.common import run_command
 from universeg_rt.errors import InputError
 from universeg_rt.imaging.metrics import dice
+from universeg_rt.storage.atomic import write_file
 
 EXAMPLE = """example:
   universeg-evaluate training/data_sets/report/wbc1.yaml --data-root DATA --output evaluation.json
-  universeg-evaluate training/data_sets/report/*.yaml --data-root DATA --support-sizes 1 4 16 64 --members 1 5 --plot curves.png"""
+  universeg-evaluate training/data_sets/report/*.yaml --data-root DATA --support-sizes 1 4 16 64 --members 1 5 --plot
+  curves.png"""
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,8 @@ def _cases(task: Task, protocol: Protocol) -> Iterator[tuple[SupportSet, Task, i
     test = task if protocol.leave_one_out else task.split("test")
     pool = None if protocol.leave_one_out else SupportSet.from_arrays(*_arrays(task.split("support")))
     for query in seeded(task.name, protocol.seed, "queries").permutation(len(test))[: protocol.queries]:
-        support = pool or SupportSet.from_arrays(*_arrays(task.select(np.flatnonzero(task.subjects != test.subjects[query]))))
+        support = pool or SupportSet.from_arrays(
+            *_arrays(task.select(np.flatnonzero(task.subjects != test.subjects[query]))))
         seed = int(seeded(task.name, protocol.seed, f"supports of {query}").integers(2**31))
         yield support, test.select(np.array([query])), seed
 
@@ -157,7 +160,8 @@ def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(prog="universeg-evaluate", epilog=EXAMPLE, description=__doc__,
                                 formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("datasets", type=Path, nargs="+", help="YAML files of data sets (training/README.md)")
-    p.add_argument("--data-root", default=os.environ.get("UNIVERSEG_RT_DATA", ""), help="folder of their files (or UNIVERSEG_RT_DATA)")
+    p.add_argument("--data-root", default=os.environ.get("UNIVERSEG_RT_DATA", ""),
+                   help="folder of their files (or UNIVERSEG_RT_DATA)")
     p.add_argument("--bundle", type=Path, help="bundle folder (the shipped one)")
     p.add_argument("--runner", default="auto")
     p.add_argument("--precision", default="auto")
@@ -168,7 +172,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--queries", type=int, help="at most so many test images a task (all)")
     p.add_argument("--bootstrap", type=int, default=1000, help="repetitions (1000)")
     p.add_argument("--seed", type=int, default=0)
-    p.add_argument("--leave-one-out", action="store_true", help="for a few images: each subject a query, all others its support")
+    p.add_argument("--leave-one-out", action="store_true",
+                   help="for a few images: each subject a query, all others its support")
     p.add_argument("--pools", type=int, nargs="+", metavar="N",
                    help="instead, Dice with only N labelled examples, all of them the support (Fig. 8)")
     p.add_argument("--repetitions", type=int, default=20, help="pools drawn for each N (20)")
@@ -184,7 +189,8 @@ def main(arguments: list[str] | None = None) -> int:
 def _main(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
-    protocol = Protocol(tuple(args.support_sizes), tuple(args.members), args.queries, args.bootstrap, args.seed, args.leave_one_out)
+    protocol = Protocol(tuple(args.support_sizes), tuple(args.members), args.queries, args.bootstrap, args.seed,
+                        args.leave_one_out)
     pools = PoolProtocol(tuple(args.pools), args.repetitions, args.queries, args.seed) if args.pools else None
     if not args.data_root:
         raise InputError("say where the data sets' files are with --data-root or UNIVERSEG_RT_DATA")
@@ -200,17 +206,26 @@ def _main(args: argparse.Namespace) -> int:
         scores = {task.name: evaluate_pools(segmenter, task, pools) for task in bar}
         summary = summarise_pools(scores, {t.name: t.dataset or t.name for t in tasks}, pools)
         print(pool_table(summary, pools.sizes))
-        said = {"pools": args.pools, "repetitions": args.repetitions, "queries": args.queries, "seed": args.seed, "split": "test"}
+        said = {
+            "pools": args.pools, "repetitions": args.repetitions, "queries": args.queries, "seed": args.seed,
+            "split": "test"
+        }
     else:
         summary = summarise([evaluate_task(segmenter, task, protocol) for task in bar], protocol)
         print(table(summary))
-        said = {"support_sizes": args.support_sizes, "members": args.members, "queries": args.queries, "bootstrap": args.bootstrap,
-                "seed": args.seed, "split": "leave one subject out" if args.leave_one_out else "test", "replacement": True}
+        said = {
+            "support_sizes": args.support_sizes, "members": args.members, "queries": args.queries,
+            "bootstrap": args.bootstrap, "seed": args.seed,
+            "split": "leave one subject out" if args.leave_one_out else "test", "replacement": True
+        }
     if args.output:
         manifest = segmenter.bundle.manifest
         out = {
-            "bundle": {"name": manifest.name, "sha256": segmenter.bundle.sha256, "weights_sha256": manifest.weights_sha256},
-            "runner": segmenter.runner.name, "precision": args.precision,
+            "bundle": {
+                "name": manifest.name, "sha256": segmenter.bundle.sha256, "weights_sha256": manifest.weights_sha256
+            },
+            "runner": segmenter.runner.name,
+            "precision": args.precision,
             "protocol": said,
             **summary,
         }

@@ -1,4 +1,5 @@
-"""Where a bundle fails: its worst test images of every task, what they have in common, as a table and a sheet of pictures.
+"""Where a bundle fails: its worst test images of every task, what they have in common, as a table and a sheet of
+pictures.
 
 Each test image is segmented once with one support set (no ensemble) and described by what is known of its target; the
 worst third of a task is set against the rest. Pictures are drawn of the tasks that `--show` names: whoever publishes a
@@ -16,19 +17,19 @@ from pathlib import Path
 import numpy as np
 
 from universeg_rt import Segmenter, SupportSet
-from universeg_rt.storage.atomic import write_file
 from universeg_rt.cli.common import importing, run_command
 from universeg_rt.errors import InputError
 from universeg_rt.imaging.metrics import dice
+from universeg_rt.storage.atomic import write_file
 
 PROGRAM = "python -m universeg_rt.training.evaluation.failures"
 
 with importing(__name__, PROGRAM):
     import torch
     from universeg_rt.training.episodes.augment import dilate, erode
-    from universeg_rt.training.tasks.datasets import load_dataset
     from universeg_rt.training.evaluation.figures import seeded
     from universeg_rt.training.evaluation.sheet import draw_sheet
+    from universeg_rt.training.tasks.datasets import load_dataset
     from universeg_rt.training.tasks.tasks import Task
 
 FACTS = {
@@ -76,8 +77,11 @@ def facts_of(image: np.ndarray, truth: np.ndarray, support: Task) -> dict[str, f
     others = [contrast(scaled(i), m > 0)[0] for i, m in zip(support.images, support.labels)]
     mask = torch.from_numpy(truth)[None, None].float()
     return {
-        "size": float(truth.mean()), "contrast": abs(step), "noise": noise / max(abs(step), 1e-3),
-        "thin": 1.0 - float(erode(mask, 1).sum() / mask.sum()), "overlap": max(dice(truth, m > 0) for m in support.labels),
+        "size": float(truth.mean()),
+        "contrast": abs(step),
+        "noise": noise / max(abs(step), 1e-3),
+        "thin": 1.0 - float(erode(mask, 1).sum() / mask.sum()),
+        "overlap": max(dice(truth, m > 0) for m in support.labels),
         "polarity": float(np.mean([(o > 0) == (step > 0) for o in others])),
     }
 
@@ -107,10 +111,14 @@ def rank_correlation(x: np.ndarray, y: np.ndarray) -> float:
 
 
 def common_table(cases: list[Case]) -> str:
-    """Markdown: for each task the median facts of the worst third | of the rest; below, each fact's rank correlation with
+    """Markdown: for each task the median facts of the worst third | of the rest; below, each fact's rank correlation
+    with
     Dice over tasks (of their means) and within tasks (mean over tasks with 5 images or more)."""
     tasks = list(dict.fromkeys(c.task for c in cases))
-    lines = ["| task | images | Dice, worst third / rest | " + " | ".join(FACTS) + " |", "| --- | ---: | ---: |" + " ---: |" * len(FACTS)]
+    lines = [
+        "| task | images | Dice, worst third / rest | " + " | ".join(FACTS) + " |",
+        "| --- | ---: | ---: |" + " ---: |" * len(FACTS)
+    ]
     within: dict[str, list[float]] = {fact: [] for fact in FACTS}
     for task in tasks:
         mine = sorted((c for c in cases if c.task == task), key=lambda c: c.dice)
@@ -125,9 +133,13 @@ def common_table(cases: list[Case]) -> str:
     def mean(of: str, task: str) -> float:
         return float(np.mean([c.dice if of == "dice" else c.facts[of] for c in cases if c.task == task]))
 
-    over = [rank_correlation([mean(f, t) for t in tasks], [mean("dice", t) for t in tasks]) if len(tasks) > 2 else np.nan for f in FACTS]
+    over = [
+        rank_correlation([mean(f, t) for t in tasks], [mean("dice", t) for t in tasks]) if len(tasks) > 2 else np.nan
+        for f in FACTS
+    ]
     inside = [np.nanmean(within[f]) if np.isfinite(within[f]).any() else np.nan for f in FACTS]
-    for name, values in (("rank correlation with Dice, over tasks", over), ("rank correlation with Dice, within tasks", inside)):
+    for name, values in (("rank correlation with Dice, over tasks", over), ("rank correlation with Dice, within tasks",
+                                                                            inside)):
         lines.append(f"| {name} | | | " + " | ".join("–" if np.isnan(v) else f"{v:+.2f}" for v in values) + " |")
     return "\n".join(lines)
 

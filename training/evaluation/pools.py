@@ -1,4 +1,5 @@
-"""Dice against how many labelled examples there are at all (paper Fig. 8): small pools, each used whole as the support."""
+"""Dice against how many labelled examples there are at all (paper Fig. 8): small pools, each used whole as the
+support."""
 
 from __future__ import annotations
 
@@ -17,7 +18,8 @@ from universeg_rt.imaging.metrics import dice
 
 @dataclass(frozen=True)
 class PoolProtocol:
-    """sizes: N of the pools. repetitions: pools drawn for each N. queries: largest number a task (None: the test split)."""
+    """sizes: N of the pools. repetitions: pools drawn for each N. queries: largest number a task (None: the test
+    split)."""
 
     sizes: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64)
     repetitions: int = 20

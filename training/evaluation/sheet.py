@@ -21,7 +21,8 @@ def draw_sheet(rows: list[list], path: Path, tile: int = 112) -> None:
     width, height = across * (3 * tile + GAP) + GAP, len(rows) * (tile + CAPTION + GAP) + GAP + CAPTION
     sheet = Image.new("RGB", (width, height), (24, 24, 24))
     pen = ImageDraw.Draw(sheet)
-    pen.text((GAP, 2), "each: query | truth (green), prediction (red), both (yellow) | one support entry (blue)", fill=(210, 210, 210))
+    pen.text((GAP, 2), "each: query | truth (green), prediction (red), both (yellow) | one support entry (blue)",
+             fill=(210, 210, 210))
     for r, row in enumerate(rows):
         for c, case in enumerate(row):
             x, y = GAP + c * (3 * tile + GAP), GAP + CAPTION + r * (tile + CAPTION + GAP)

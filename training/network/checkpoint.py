@@ -1,4 +1,5 @@
-"""Reads and writes weights: our safetensors (with their NetworkSpec) and published `.pt` files, without running pickles."""
+"""Reads and writes weights: our safetensors (with their NetworkSpec) and published `.pt` files, without running
+pickles."""
 
 from __future__ import annotations
 
@@ -15,10 +16,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from universeg_rt.bundle.bundle import Bundle
-from universeg_rt.storage.atomic import write_file
 from universeg_rt.errors import CheckpointError, SpecError, shown
-from universeg_rt.storage.reading import reading, reason, regular_file
 from universeg_rt.spec import NetworkSpec
+from universeg_rt.storage.atomic import write_file
+from universeg_rt.storage.reading import reading, reason, regular_file
 
 if TYPE_CHECKING:
     import torch
@@ -33,10 +34,11 @@ def load_checkpoint(
 ) -> tuple[NetworkSpec, dict[str, np.ndarray], dict[str, str]]:
     """Read a checkpoint: (spec, weights by state-dict key as float32 arrays, metadata).
 
-    A bundle's folder holds the weights that it was exported from. `.safetensors` files of ours carry their specification. A `.pt` file does not say which variant it is, and the two
-    variants share keys and shapes, so `spec` must be given for it. It is read with `weights_only`, which refuses any
-    pickle that would run code. Raises CheckpointError where the file is missing, is no checkpoint, contradicts `spec`,
-    or lacks keys, has unknown ones, or holds misshapen or non-finite values (all are listed).
+    A bundle's folder holds the weights that it was exported from. `.safetensors` files of ours carry their
+    specification. A `.pt` file does not say which variant it is, and the two variants share keys and shapes, so `spec`
+    must be given for it. It is read with `weights_only`, which refuses any pickle that would run code. Raises
+    CheckpointError where the file is missing, is no checkpoint, contradicts `spec`, or lacks keys, has unknown ones, or
+    holds misshapen or non-finite values (all are listed).
     """
     metadata: dict[str, str]
     if Path(path).is_dir():
@@ -44,7 +46,9 @@ def load_checkpoint(
         weights = bundle.weights()
         if weights_sha256(weights) != bundle.manifest.weights_sha256:
             raise CheckpointError(f"{path} holds other weights than its manifest says; export the bundle again")
-        metadata = {**bundle.manifest.provenance.get("checkpoint_metadata", {}), SPEC_KEY: bundle.manifest.spec.to_json()}
+        metadata = {
+            **bundle.manifest.provenance.get("checkpoint_metadata", {}), SPEC_KEY: bundle.manifest.spec.to_json()
+        }
         return _fitting(Path(path), spec, weights, metadata)
     path = regular_file(path, CheckpointError)
     if path.suffix == ".safetensors":
@@ -52,7 +56,8 @@ def load_checkpoint(
     elif path.suffix in (".pt", ".pth"):
         weights, metadata = _read_torch(path), {}
     else:
-        raise CheckpointError(f"{path} is no known kind of checkpoint; accepted: .safetensors, .pt, .pth, or a bundle's folder")
+        raise CheckpointError(
+            f"{path} is no known kind of checkpoint; accepted: .safetensors, .pt, .pth, or a bundle's folder")
     return _fitting(path, spec, weights, metadata)
 
 
@@ -136,12 +141,14 @@ def read_torch(path: Path, what: str, device: str | torch.device = "cpu") -> obj
     with reading(what, path, CheckpointError, cure="fetch or write it again"):
         data = _bytes(path)
         if not zipfile.is_zipfile(io.BytesIO(data)):
-            raise CheckpointError(f"{path} cannot be read as {what}: it is not a whole archive as PyTorch 1.6 and later write; "
-                                  "fetch it again, or load it with PyTorch and save it anew")
+            raise CheckpointError(
+                f"{path} cannot be read as {what}: it is not a whole archive as PyTorch 1.6 and later write; "
+                "fetch it again, or load it with PyTorch and save it anew")
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             entries = archive.infolist()
         if any(e.compress_type != zipfile.ZIP_STORED for e in entries) or sum(e.file_size for e in entries) > len(data):
-            raise CheckpointError(f"{path} cannot be read as {what}: its parts are packed, which PyTorch does not do; save it again")
+            raise CheckpointError(
+                f"{path} cannot be read as {what}: its parts are packed, which PyTorch does not do; save it again")
         try:
             return torch.load(io.BytesIO(data), map_location=device, weights_only=True)
         except pickle.UnpicklingError as error:
@@ -157,12 +164,19 @@ def plain_arrays(tensors: object, source: str) -> dict[str, np.ndarray]:
     if not isinstance(tensors, Mapping) or not tensors or not all(
             isinstance(k, str) and isinstance(v, torch.Tensor) for k, v in tensors.items()):
         raise CheckpointError(f"{source} holds no state dict (names with tensors); save model.state_dict() alone")
-    odd = [key for key, v in tensors.items() if v.layout != torch.strided or v.is_meta or v.is_quantized or not v.is_floating_point()
-           or v.numel() * v.element_size() > v.untyped_storage().nbytes()]
+    odd = [
+        key for key, v in tensors.items()
+        if v.layout != torch.strided or v.is_meta or v.is_quantized or not v.is_floating_point() or v.numel() *
+        v.element_size() > v.untyped_storage().nbytes()
+    ]
     if odd:
-        raise CheckpointError(f"{source}: {_few(odd)} are not dense arrays of floating-point numbers; save them as such")
+        raise CheckpointError(
+            f"{source}: {_few(odd)} are not dense arrays of floating-point numbers; save them as such")
     tensors = {key: value.detach().cpu() for key, value in tensors.items()}
-    return {key: (v.float() if v.dtype not in (torch.float64, torch.float32, torch.float16) else v).numpy() for key, v in tensors.items()}
+    return {
+        key: (v.float() if v.dtype not in (torch.float64, torch.float32, torch.float16) else v).numpy()
+        for key, v in tensors.items()
+    }
 
 
 def _few(keys: list[str]) -> str:
@@ -188,7 +202,8 @@ def _read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]
         metadata = header.pop("__metadata__", None) or {}
         odd = [key for key, entry in header.items() if entry["dtype"] not in FLOATS]
         if odd:
-            raise CheckpointError(f"{path}: {_few(odd)} are of another type than {', '.join(sorted(FLOATS))}; save them as float32")
+            raise CheckpointError(
+                f"{path}: {_few(odd)} are of another type than {', '.join(sorted(FLOATS))}; save them as float32")
         return load(data), metadata
 
 

@@ -6,7 +6,8 @@ more for each support set instead of each query. What is folded, and when it may
 - split query term, always: W*(u‖v_i)+b = Wv*v_i + q with q = Wu*u + b, so the query is convolved once, not S times.
 - dead support branch, always: the last decoder block's v'_i is read by nobody.
 - mean before convolution, cross_activation none: mean_i z_i = Wv*mean_i(v_i) + q.
-- mean through upsampling, cross_activation none: the last block reads only mean_i(v_i), and mean_i up(v_i) = up(mean_i v_i).
+- mean through upsampling, cross_activation none: the last block reads only mean_i(v_i), and mean_i up(v_i) = up(mean_i
+v_i).
 - prepared support, cross_activation none: the first block's Ws*(Wv*v_i) reads no query, so the queries that share one
   support set share it; v'_ij = φ(Ws*(Wv*v_i) + Ws*q_j + bs).
 """
@@ -50,8 +51,9 @@ class FoldedUniverSeg(UniverSeg):
         weights = weights / weights.sum(dim=1, keepdim=True)
         support = torch.cat([support_images, support_labels.to(support_images.dtype)], dim=2)
         if static and (per_task < 2 or self.spec.cross_activation != "none"):
-            raise InputError(f"static needs 2 queries a support set and no activation in the cross convolution; given are "
-                             f"{per_task} and {self.spec.cross_activation}")
+            raise InputError(
+                f"static needs 2 queries a support set and no activation in the cross convolution; given are "
+                f"{per_task} and {self.spec.cross_activation}")
 
         terms: list[Tensor] | None = [] if static else None
         u = queries.flatten(0, 1)
@@ -78,9 +80,11 @@ class FoldedUniverSeg(UniverSeg):
         return logits.unflatten(0, (tasks, per_task)) if shared else logits
 
     def static_logits(self, query: Tensor, terms: list[Tensor]) -> Tensor:
-        """Logits (B,1,H,W) of query (B,1,H,W) where each block's support term m = Wv*mean_i(v_i) is given: (B,C,H,W) a block.
+        """Logits (B,1,H,W) of query (B,1,H,W) where each block's support term m = Wv*mean_i(v_i) is given: (B,C,H,W) a
+        block.
 
-        A block then reads no support: u' = φ(Wt*(Wu*u + b + m) + bt). With the terms of the query itself this is `forward`.
+        A block then reads no support: u' = φ(Wt*(Wu*u + b + m) + bt). With the terms of the query itself this is
+        `forward`.
         """
         u, flow = query, Flow(self.places)
         for (place, block), term in zip(self.blocks(), terms, strict=True):
@@ -93,8 +97,8 @@ class FoldedUniverSeg(UniverSeg):
     def _first_block(
         self, block: CrossBlock, u: Tensor, v: Tensor, weights: Tensor, terms: list[Tensor] | None
     ) -> _Outputs:
-        """u (T·Q,1,H,W), v (T,S,2,H,W), weights (T·Q,S), cross_activation none -> of the entries only the halved ones and the
-        mean, which is all that a network reads where the last block alone reads them whole. `terms` takes the support term."""
+        """u (T·Q,1,H,W), v (T,S,2,H,W), weights (T·Q,S), cross_activation none -> of the entries only the halved ones
+        and the mean, which is all that a network reads where the last block alone reads them whole. `terms` takes the support term."""
         tasks = v.shape[0]
         query_weight, support_weight = _split(block, u.shape[1])
         out = block.support.vmapped.conv
@@ -112,9 +116,8 @@ class FoldedUniverSeg(UniverSeg):
         mean = _weighted_mean(term.flatten(0, 1), weights.flatten(0, 1))
         return _Outputs(new_query, mean=mean, halved=downsample(term.flatten(0, 2), self.spec))
 
-    def _last_block(
-        self, block: CrossBlock, u: Tensor, read: list[tuple[_Outputs, str]], weights: Tensor, terms: list[Tensor] | None
-    ) -> Tensor:
+    def _last_block(self, block: CrossBlock, u: Tensor, read: list[tuple[_Outputs, str]], weights: Tensor,
+                    terms: list[Tensor] | None) -> Tensor:
         """u (B,Cu,H,W), what the block reads, weights (B,S) -> (B,C,H,W): the query branch alone. `terms` takes the support term."""
         if block.cross_activation == "none":
             mean = _joined([resized(out.mean_over(weights), how, self.spec) for out, how in read])
@@ -131,8 +134,8 @@ class FoldedUniverSeg(UniverSeg):
 
 @dataclass(frozen=True)
 class _Outputs:
-    """What a block gave: query (B,C,H,W); entries (B·S,C,H,W), or of a block that never makes them whole their mean (B,C,H,W) and
-    the halved ones (B·S,C,H/2,W/2)."""
+    """What a block gave: query (B,C,H,W); entries (B·S,C,H,W), or of a block that never makes them whole their mean
+    (B,C,H,W) and the halved ones (B·S,C,H/2,W/2)."""
 
     query: Tensor
     entries: Tensor | None = None

@@ -74,7 +74,8 @@ class UniverSeg(nn.Module):
         for place, block in self.blocks():
             if read := flow.read(place):
                 u = torch.cat([resized(u, how, self.spec) for (u, _), how in read], dim=1)
-                v = torch.cat([_each_entry(lambda x, how=how: resized(x, how, self.spec), v) for (_, v), how in read], dim=2)
+                v = torch.cat([_each_entry(lambda x, how=how: resized(x, how, self.spec), v) for (_, v), how in read],
+                              dim=2)
             u, v = block(u, v, weights)
             flow.keep(place, (u, v))
         return self.out_conv.conv(u)
@@ -109,7 +110,9 @@ def check_shapes(
     expected = (batch, images.shape[1] if images.ndim == 5 else "S", 1, height, width)
     if tuple(images.shape) != expected or tuple(labels.shape) != expected:
         raise InputError(
-            f"support images and labels have shapes {tuple(images.shape)} and {tuple(labels.shape)}; expected {expected}")
+            f"support images and labels have shapes {tuple(images.shape)} and {tuple(labels.shape)}; expected "
+            f"{expected}"
+        )
     if images.shape[1] < 1:
         raise InputError("the support set has no entries; give at least one")
     if weights is not None and tuple(weights.shape) != (batch, images.shape[1]):

@@ -1,7 +1,9 @@
-"""Training on a CPU by the native kernels (kernels/cpu/training/training.h), where they are built: 3x3 convolutions and the first block.
+"""Training on a CPU by the native kernels (kernels/cpu/training/training.h), where they are built: 3x3 convolutions and
+the first block.
 
-Winograd's F(4x4,3x3) multiplies four times less than a direct convolution: forward, the input's and the weights' gradient. The
-first block's full-resolution maps of the support are never stored: the backward pass computes them anew, rows at a time.
+Winograd's F(4x4,3x3) multiplies four times less than a direct convolution: forward, the input's and the weights'
+gradient. The first block's full-resolution maps of the support are never stored: the backward pass computes them anew,
+rows at a time.
 Everywhere else (other devices, types, channels) `conv3x3` is F.conv2d, and `first_block` is not to be used.
 """
 
@@ -33,7 +35,8 @@ _FEW = 8  # channels: images, labels and logits have fewer, which no vector is f
 def usable(x: Tensor, weight: Tensor) -> bool:
     """Whether the native kernels can convolve x (N,I,H,W) by weight (O,I,3,3).
 
-    Warns once on the logger `universeg_rt.training` where they would but for the weight's channels, or but for not being built.
+    Warns once on the logger `universeg_rt.training` where they would but for the weight's channels, or but for not
+    being built.
     """
     if x.device.type != "cpu" or not x.dtype == weight.dtype == torch.float32 or torch.is_autocast_enabled("cpu"):
         return False
@@ -51,8 +54,10 @@ def _say_slower(channels: tuple[int, int] | None) -> None:
     if channels is None:
         text = "the native kernels are not built here: torch's own convolutions train instead, slower; reinstall where there is a C++ compiler"
     else:
-        text = (f"3x3 convolutions of {channels[0]} to {channels[1]} channels run by torch's own kernels, slower than the native ones: "
-                f"those take multiples of {_block()} channels on this processor")
+        text = (
+            f"3x3 convolutions of {channels[0]} to {channels[1]} channels run by torch's own kernels, slower than the "
+            "native ones: "
+            f"those take multiples of {_block()} channels on this processor")
     logging.getLogger("universeg_rt.training").warning(text)
 
 
@@ -66,17 +71,19 @@ def conv3x3(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 def first_block(
     support: Tensor, inner: Tensor, outer: Tensor, add: Tensor, weights: Tensor, slope: float
 ) -> tuple[Tensor, Tensor]:
-    """v = LeakyReLU(outer * (inner * support) + add) of every query and entry: its 2x2 maximum (T·Q·S,C,H/2,W/2) and its weighted
-    mean over the entries (T·Q,C,H,W), all channels last.
+    """v = LeakyReLU(outer * (inner * support) + add) of every query and entry: its 2x2 maximum (T·Q·S,C,H/2,W/2) and
+    its weighted mean over the entries (T·Q,C,H,W), all channels last.
 
-    support (T,S,2,H,W), inner (M,2,3,3), outer (C,M,3,3), add (T,Q,C,H,W), weights (T,Q,S). Gradients: inner, outer and add.
+    support (T,S,2,H,W), inner (M,2,3,3), outer (C,M,3,3), add (T,Q,C,H,W), weights (T,Q,S). Gradients: inner, outer and
+    add.
     """
     return _FirstBlock.apply(support, _composed(inner, outer), add, weights, slope)
 
 
 def _composed(inner: Tensor, outer: Tensor) -> Tensor:
     """The 5x5 kernels (9,I,25,O) of outer * inner, one for each position of a pixel: the border cuts the inner result off."""
-    pairs = torch.einsum("omt,mis->tsio", outer.flatten(2), inner.flatten(2))  # tap of the outer kernel, tap of the inner
+    pairs = torch.einsum("omt,mis->tsio", outer.flatten(2),
+                         inner.flatten(2))  # tap of the outer kernel, tap of the inner
     return (_taps() @ pairs.flatten(2).flatten(0, 1)).view(9, 25, inner.shape[1], -1).transpose(1, 2).contiguous()
 
 
@@ -84,14 +91,16 @@ def _composed(inner: Tensor, outer: Tensor) -> Tensor:
 def _taps() -> Tensor:
     """(9·25,81): which pairs of taps meet in which tap of the composed kernel, for each position."""
     table = torch.zeros(3, 3, 5, 5, 3, 3, 3, 3)
-    steps = [(position, a, b) for position in range(3) for a in range(3) for b in range(3) if a - 1 not in _OUTSIDE[position]]
+    steps = [(position, a, b) for position in range(3) for a in range(3) for b in range(3)
+             if a - 1 not in _OUTSIDE[position]]
     for row, a, b in steps:
         for column, c, d in steps:
             table[row, column, a + b, c + d, a, c, b, d] = 1.0
     return table.flatten(4).flatten(0, 3)
 
 
-_OUTSIDE = {0: (-1,), 1: (), 2: (1,)}  # rows of the outer kernel that lie outside at the first, a middle and the last row
+_OUTSIDE = {0: (-1, ), 1: (),
+            2: (1, )}  # rows of the outer kernel that lie outside at the first, a middle and the last row
 
 
 class _FirstBlock(torch.autograd.Function):
@@ -143,13 +152,15 @@ def _call(name: str, *arguments):
     try:
         return getattr(_native, name)(*arguments, torch.get_num_threads())
     except MemoryError:
-        raise TrainingError("not enough memory for this step; take fewer tasks or queries in a batch, a smaller support, smaller "
-                            "images or fewer threads") from None
+        raise TrainingError(
+            "not enough memory for this step; take fewer tasks or queries in a batch, a smaller support, smaller "
+            "images or fewer threads") from None
 
 
 def _convolve(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     out = torch.empty(x.shape[0], weight.shape[0], *x.shape[2:], memory_format=torch.channels_last)
-    _call("convolve", _array(x), _transformed(weight).numpy(), None if bias is None else bias.detach().numpy(), _array(out))
+    _call("convolve", _array(x),
+          _transformed(weight).numpy(), None if bias is None else bias.detach().numpy(), _array(out))
     return out
 
 

@@ -81,8 +81,8 @@ BOUNDS: dict[str, tuple[float, float] | None] = {
 
 
 def check_numbers(config: object, where: str = "") -> None:
-    """Raise InputError where a number in a config, or in one inside it, is not finite or outside BOUNDS, or where a pair of
-    numbers does not go from low to high. `where` stands before the field's name in the message."""
+    """Raise InputError where a number in a config, or in one inside it, is not finite or outside BOUNDS, or where a
+    pair of numbers does not go from low to high. `where` stands before the field's name in the message."""
     for field in dataclasses.fields(config):
         value, name = getattr(config, field.name), f"{where}{field.name}"
         bounds = BOUNDS.get(f"{type(config).__name__}.{field.name}")

@@ -9,11 +9,11 @@ import re
 import sys
 from pathlib import Path
 
-from universeg_rt.storage.atomic import make_folder, write_file
 from universeg_rt.cli.common import run_command
 from universeg_rt.errors import InputError, TrainingError, shown
-from universeg_rt.storage.reading import reason
 from universeg_rt.runners.cpu.threads import check_threads
+from universeg_rt.storage.atomic import make_folder, write_file
+from universeg_rt.storage.reading import reason
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -24,12 +24,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--data-root", default=os.environ.get("UNIVERSEG_RT_DATA", ""),
                         help="folder of the data sets' files (or UNIVERSEG_RT_DATA)")
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (torchrun sets N)")
-    parser.add_argument("--weights", type=Path, help="weights to begin a new run from, a .safetensors file or a bundle; a run "
-                                                     "with a state goes on from that")
+    parser.add_argument(
+        "--weights", type=Path, help="weights to begin a new run from, a .safetensors file or a bundle; a run "
+        "with a state goes on from that")
     parser.add_argument("--threads", type=int, help="CPU threads of this process")
-    parser.add_argument("--stop-after", type=int, metavar="SAMPLES", help="stop after so many more samples, to go on later")
-    parser.add_argument("--finish", type=int, metavar="SAMPLES", help="bring the learning rate to zero over so many more samples and "
-                        "write finished.safetensors; the run itself stays where it is and can go on")
+    parser.add_argument("--stop-after", type=int, metavar="SAMPLES",
+                        help="stop after so many more samples, to go on later")
+    parser.add_argument(
+        "--finish", type=int, metavar="SAMPLES", help="bring the learning rate to zero over so many more samples and "
+        "write finished.safetensors; the run itself stays where it is and can go on")
     parser.add_argument("--no-progress", action="store_true", help="no progress bar, for logs")
     return run_command(train, parser, arguments)
 
@@ -40,8 +43,8 @@ def train(options: argparse.Namespace) -> int:
     import torch.distributed as dist
     import yaml
     from universeg_rt.training.run.config import load_config, to_dict
-    from universeg_rt.training.tasks.datasets import load_dataset
     from universeg_rt.training.run.train import Trainer
+    from universeg_rt.training.tasks.datasets import load_dataset
 
     parallel, device = _check_options(options)
     if options.threads is not None:
@@ -69,7 +72,9 @@ def train(options: argparse.Namespace) -> int:
         try:
             dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
         except (ValueError, RuntimeError) as error:
-            raise TrainingError(f"the processes of the run do not find each other ({reason(error)}); start them with torchrun") from None
+            raise TrainingError(
+                f"the processes of the run do not find each other ({reason(error)}); start them with torchrun"
+            ) from None
     try:
         trainer = Trainer(config, tasks, held_out, options.output, device)
         resumed = trainer.resume()
@@ -98,7 +103,10 @@ def _check_options(options: argparse.Namespace) -> tuple[bool, str]:
     places = {name: os.environ.get(name, default) for name, default in (("WORLD_SIZE", "1"), ("LOCAL_RANK", "0"))}
     for name, value in places.items():
         if not re.fullmatch(r"\d{1,6}", value):
-            raise InputError(f"the environment says {name}={shown(value)}, no number; start several processes with torchrun, which sets it")
+            raise InputError(
+                f"the environment says {name}={shown(value)}, no number; start several processes with torchrun, which "
+                "sets it"
+            )
     parallel = int(places["WORLD_SIZE"]) > 1
     return parallel, f"cuda:{places['LOCAL_RANK']}" if parallel and options.device == "cuda" else options.device
 

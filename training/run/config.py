@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from universeg_rt.training.episodes.augment import AugmentConfig
-from universeg_rt.training.run.bounds import check_numbers
 from universeg_rt.training.episodes.synthetic import TRAINING_TASKS, SyntheticConfig
+from universeg_rt.training.run.bounds import check_numbers
 from universeg_rt.training.tasks.tasks import SPLITS
 
 from universeg_rt.errors import InputError, shown
-from universeg_rt.storage.reading import reading
 from universeg_rt.spec import NetworkSpec
+from universeg_rt.storage.reading import reading
 
 LOSSES = ("dice", "dice_ce")
 MAX_YAML = 1 << 17  # bytes, and values with aliases written out
@@ -45,9 +45,9 @@ class Stage:
 
     entries: smallest and largest support size; drawn uniformly in the logarithm.
     queries: that share each support set. episodes: in one step of the optimiser, on all processes together.
-    learning_rate goes linearly to final_learning_rate (None: stays) over the stage. average_samples: time constant of the
-    running average of the weights, in samples. target_share: episodes whose targets' mean share of the image lies outside
-    are drawn anew (a few times at most), for a curriculum from large to small targets.
+    learning_rate goes linearly to final_learning_rate (None: stays) over the stage. average_samples: time constant of
+    the running average of the weights, in samples. target_share: episodes whose targets' mean share of the image lies
+    outside are drawn anew (a few times at most), for a curriculum from large to small targets.
     """
 
     samples: int
@@ -65,12 +65,12 @@ class Stage:
 class DataConfig:
     """Where episodes come from.
 
-    datasets: YAML files of data sets (see datasets.py), whose files lie under data_root. leave_out: names of tasks never
-    to train on. splits: of the subjects trained on (the paper's two). real_probability: that an episode is of a real
-    task; its data set is drawn first, by the square root of its number of subjects. crop_probability: of cutting an episode's
-    images to windows of `crop_window` (smallest and largest side, 1 is the whole image), so that small structures are seen
-    large. crop_alike: of a window at one place in all images; else each image's window lies near its own target.
-    synthetic_tasks: how many there are; each is a seed.
+    datasets: YAML files of data sets (see datasets.py), whose files lie under data_root. leave_out: names of tasks
+    never to train on. splits: of the subjects trained on (the paper's two). real_probability: that an episode is of a
+    real task; its data set is drawn first, by the square root of its number of subjects. crop_probability: of cutting
+    an episode's images to windows of `crop_window` (smallest and largest side, 1 is the whole image), so that small
+    structures are seen large. crop_alike: of a window at one place in all images; else each image's window lies near
+    its own target. synthetic_tasks: how many there are; each is a seed.
     """
 
     datasets: tuple[str, ...] = ()
@@ -113,7 +113,8 @@ class TrainConfig:
     validation: ValidationConfig = ValidationConfig()
     seed: int = 0
     loss: str = "dice"              # dice, or dice_ce: soft Dice plus binary cross-entropy
-    static_weight: float = 0.0      # of the static network's loss, each query the other's proxy; the rest is the exact one's
+    # of the static network's loss, each query the other's proxy; the rest is the exact one's
+    static_weight: float = 0.0
     warmup_steps: int = 100
     clip_norm: float = 1.0
     autocast: str = "none"          # none, bfloat16 or float16
@@ -132,9 +133,13 @@ class TrainConfig:
             raise InputError(f"validation.split {shown(self.validation.split)}; accepted: {', '.join(SPLITS)}")
         if not self.stages:
             raise InputError("a training run needs at least one stage")
-        if self.static_weight and (self.network.spec().cross_activation != "none" or any(s.queries < 2 for s in self.stages)):
-            raise InputError("static_weight needs 2 queries or more in every stage and a network without an activation in the "
-                             f"cross convolution; {self.network.spec().cross_activation} and {[s.queries for s in self.stages]} are given")
+        if self.static_weight and (self.network.spec().cross_activation != "none" or any(s.queries < 2
+                                                                                         for s in self.stages)):
+            raise InputError(
+                "static_weight needs 2 queries or more in every stage and a network without an activation in the "
+                f"cross convolution; {self.network.spec().cross_activation} and {[s.queries for s in self.stages]} are "
+                "given"
+            )
         multiple = self.network.spec().size_multiple
         for stage in self.stages:
             if stage.target_share[0] == stage.target_share[1]:
@@ -172,7 +177,8 @@ def _nodes(root) -> int:
         if id(node) not in known:
             known[id(node)] = math.inf  # until it is counted: whoever asks before lies inside it
             inside = node.value if isinstance(node.value, list) else ()
-            known[id(node)] = 1 + sum(count(n) for item in inside for n in (item if isinstance(item, tuple) else (item,)))
+            known[id(node)] = 1 + sum(
+                count(n) for item in inside for n in (item if isinstance(item, tuple) else (item, )))
         return known[id(node)]
 
     return count(root)
@@ -190,7 +196,8 @@ def load_config(path: str | os.PathLike) -> TrainConfig:
     def resolved(names: tuple[str, ...]) -> tuple[str, ...]:
         with reading("a training configuration", path, cure="correct the names of its data sets"):
             places = [(path.parent / name).resolve() for name in names]
-            return tuple(str(file) for place in places for file in (sorted(place.glob("*.yaml")) if place.is_dir() else [place]))
+            return tuple(
+                str(file) for place in places for file in (sorted(place.glob("*.yaml")) if place.is_dir() else [place]))
 
     return dataclasses.replace(
         config, data=dataclasses.replace(config.data, datasets=resolved(config.data.datasets)),

@@ -5,8 +5,8 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
-from universeg_rt.storage.atomic import make_folder, write_file, writing
 from universeg_rt.errors import OutputError
+from universeg_rt.storage.atomic import make_folder, write_file, writing
 from universeg_rt.storage.reading import regular_file
 
 STEPS, VALIDATION = "log.csv", "validation.csv"
@@ -34,7 +34,9 @@ class RunLog:
         """One step of the optimiser; `step`, `samples`, `loss`, `gradient_norm` and `learning_rate` at least."""
         self._csv(STEPS, values)
         if values["step"] % 10 == 0:
-            self._on_board("train", values["samples"], {key: values[key] for key in ("loss", "gradient_norm", "learning_rate")})
+            self._on_board("train", values["samples"],
+                           {key: values[key]
+                            for key in ("loss", "gradient_norm", "learning_rate")})
 
     def validation(self, step: int, samples: int, scores: dict[str, float]) -> None:
         """Dice of each held-out task and their mean."""

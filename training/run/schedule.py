@@ -1,9 +1,10 @@
-"""Which stage, learning rate and episode seeds belong to each step of a run; it depends on counts alone, never on time."""
+"""Which stage, learning rate and episode seeds belong to each step of a run; it depends on counts alone, never on
+time."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Iterator
 
 from universeg_rt.training.run.config import Stage, TrainConfig
 
@@ -34,9 +35,9 @@ def steps(
     """The steps that follow `step` steps and `samples` samples, to the end of the last stage.
 
     `together`: all of a process's episodes go through the network at once, as a GPU likes it; else one by one, as a
-    CPU's caches like it, each with its own support size. finish: (first, count) brings the learning rate linearly from what
-    it is to zero over `count` samples after `first`, where the steps then end. Raises InputError where the episodes of a stage
-    are not divisible among `world` processes.
+    CPU's caches like it, each with its own support size. finish: (first, count) brings the learning rate linearly from
+    what it is to zero over `count` samples after `first`, where the steps then end. Raises InputError where the
+    episodes of a stage are not divisible among `world` processes.
     """
     ends, end = [], 0
     for stage in config.stages:
@@ -44,7 +45,10 @@ def steps(
         ends.append(end)
     for stage in config.stages:
         if stage.episodes % world:
-            raise InputError(f"{stage.episodes} episodes a step are not divisible among {world} processes; give a multiple of {world}")
+            raise InputError(
+                f"{stage.episodes} episodes a step are not divisible among {world} processes; give a multiple of "
+                f"{world}"
+            )
     if finish is not None:
         end = min(end, sum(finish))
     while samples < end:

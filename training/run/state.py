@@ -10,13 +10,13 @@ from pathlib import Path
 
 import torch
 from universeg_rt.training.network.checkpoint import check_weights, plain_arrays, read_torch, save_checkpoint
-from universeg_rt.training.run.config import TrainConfig, to_dict
 from universeg_rt.training.network.reference import UniverSeg
+from universeg_rt.training.run.config import TrainConfig, to_dict
 
-from universeg_rt.storage.atomic import write_file
 from universeg_rt.errors import CheckpointError, SpecError
-from universeg_rt.storage.reading import reading
 from universeg_rt.spec import NetworkSpec
+from universeg_rt.storage.atomic import write_file
+from universeg_rt.storage.reading import reading
 
 KEYS = {"model", "average", "optimiser", "scaler", "step", "samples", "best", "begun_from_weights", "spec", "config"}
 
@@ -40,7 +40,9 @@ def read_state(path: Path, spec: NetworkSpec, device="cpu") -> dict:
             raise CheckpointError(f"{path} is not {what} ({error}); {cure}") from None
         if stored != spec:
             raise CheckpointError(
-                f"{path} trains the network {stored.to_json()}, the config asks for {spec.to_json()}; use another output folder")
+                f"{path} trains the network {stored.to_json()}, the config asks for {spec.to_json()}; use another "
+                "output folder"
+            )
         for name in ("model", "average"):
             check_weights(spec, plain_arrays(state[name], f"{path}: {name}"), f"{path}: {name}")
         _check_counts(state)
@@ -55,7 +57,8 @@ def _check_counts(state: dict) -> None:
         raise ValueError("its counts of steps and samples are no counts")
     if not isinstance(best, dict) or type(best["stage"]) is not int or not -1.0 <= float(best["dice"]) <= 1.0:
         raise ValueError("its best score is none")
-    if not isinstance(scaler, dict) or not all(type(n) in (int, float) and math.isfinite(n) and n >= 0 for n in scaler.values()):
+    if not isinstance(scaler, dict) or not all(
+            type(n) in (int, float) and math.isfinite(n) and n >= 0 for n in scaler.values()):
         raise ValueError("the scale of its loss is none")
     if not isinstance(json.loads(state["config"]), dict):
         raise ValueError("its config is none")

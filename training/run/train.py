@@ -15,17 +15,17 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
-from universeg_rt.training.network.checkpoint import load_checkpoint
-from universeg_rt.training.run.config import Stage, TrainConfig, to_dict
 from universeg_rt.training.episodes.episodes import Batch, EpisodeSource
 from universeg_rt.training.episodes.feed import feed
+from universeg_rt.training.network.checkpoint import load_checkpoint
 from universeg_rt.training.network.folded_forward import FoldedUniverSeg
-from universeg_rt.training.run.log import RunLog
 from universeg_rt.training.network.reference import UniverSeg
+from universeg_rt.training.run.config import Stage, TrainConfig, to_dict
+from universeg_rt.training.run.log import RunLog
 from universeg_rt.training.run.schedule import Step, steps
 from universeg_rt.training.run.state import read_state, write_best, write_state
-from universeg_rt.training.tasks.tasks import Task
 from universeg_rt.training.run.validate import task_dice
+from universeg_rt.training.tasks.tasks import Task
 
 from universeg_rt.errors import InputError, TrainingError
 
@@ -71,7 +71,8 @@ def initialise(model: UniverSeg) -> None:
 class Trainer:
     """One process of a run; `output` holds the state, the weights, the config and the logs."""
 
-    def __init__(self, config: TrainConfig, tasks: list[Task], held_out: list[Task], output: Path, device="cpu") -> None:
+    def __init__(self, config: TrainConfig, tasks: list[Task], held_out: list[Task], output: Path,
+                 device="cpu") -> None:
         self.config, self.output, self.device = config, Path(output), torch.device(device)
         self.rank = dist.get_rank() if dist.is_initialized() else 0
         self.world = dist.get_world_size() if dist.is_initialized() else 1
@@ -192,7 +193,8 @@ class Trainer:
         self.dead_steps = self.dead_steps + 1 if norm < DEAD_NORM else 0
         if self.dead_steps == DEAD_STEPS:
             raise TrainingError(
-                f"the gradient has been under {DEAD_NORM:g} for {DEAD_STEPS} steps up to step {self.step}: the network has "
+                f"the gradient has been under {DEAD_NORM:g} for {DEAD_STEPS} steps up to step {self.step}: the network "
+                "has "
                 f"collapsed; {self.output / STATE} holds the last state before: lower the learning rate and run again")
 
     def not_finite(self, what: str, value: float, seeds: list[int]) -> None:
@@ -268,8 +270,10 @@ class Trainer:
         model = FoldedUniverSeg(self.config.network.spec()).to(self.device)
         model.load_state_dict(self.average)
         v = self.config.validation
-        scores = {t.name: float(task_dice(model, t, stage.size, v.entries, v.queries, v.split, device=self.device).mean())
-                  for t in self.held_out}
+        scores = {
+            t.name: float(task_dice(model, t, stage.size, v.entries, v.queries, v.split, device=self.device).mean())
+            for t in self.held_out
+        }
         mean = sum(scores.values()) / len(scores)
         # Scores at different image sizes are not comparable, so each stage starts anew.
         if mean > self.best["dice"] or index != self.best["stage"]:

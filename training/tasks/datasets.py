@@ -30,7 +30,8 @@ class TaskEntry:
 class DataSet:
     """One data set: `licence` as its source states it; `subject` is a regular expression whose group is the subject.
 
-    npz and folder list `tasks`; nifti gives `modalities` (name: path), `segmentation` (path) and `labels` (name: value).
+    npz and folder list `tasks`; nifti gives `modalities` (name: path), `segmentation` (path) and `labels` (name:
+    value).
     """
 
     name: str

@@ -24,7 +24,8 @@ def load_folder(
 ) -> Task:
     """A task from two folders whose files are paired by their name without suffix; (size,size) uint8 grey.
 
-    Colour is read as luminance, images of more than 8 bits are scaled over their own range; masks with a palette by index.
+    Colour is read as luminance, images of more than 8 bits are scaled over their own range; masks with a palette by
+    index.
     A mask's label is where it equals `value` (None: where it is not 0). Aspect is kept, zeros fill the square. Entries
     whose label is empty at this size are left out. Raises InputError for folders that are missing or do not pair, and
     for files that are no image or whose image and mask differ in size.
@@ -32,15 +33,17 @@ def load_folder(
     found = [_image_files(Path(folder), name) for folder in (images, labels)]
     alone = sorted(set(found[0]) ^ set(found[1]))
     if alone:
-        raise InputError(f"task {name}: {', '.join(alone[:5])} ({len(alone)} in all) are in one of the two folders only; "
-                         "an image and its mask have the same name")
+        raise InputError(
+            f"task {name}: {', '.join(alone[:5])} ({len(alone)} in all) are in one of the two folders only; "
+            "an image and its mask have the same name")
     grey, masks, stems = [], [], []
     for stem in sorted(found[0]):
         with opened(found[0][stem], []) as image, opened(found[1][stem], []) as mask:
             pixels, marks, bands = _grey(image), np.array(mask), mask.getbands()
         if bands[-1] == "A":
             if marks[..., -1].min() < 255:
-                raise InputError(f"task {name}: the mask {stem} has transparent pixels, whose value is not clear; save it without")
+                raise InputError(
+                    f"task {name}: the mask {stem} has transparent pixels, whose value is not clear; save it without")
             marks = marks[..., :-1]
         if marks.ndim == 3:
             marks = marks.max(axis=2)
@@ -66,8 +69,8 @@ def load_nifti(
     `modalities` and `segmentation` are paths under `root` in which `{subject}` stands for the subject, as in
     `{subject}/t1.nii.gz`; `labels` gives each label's value. Volumes are turned to RAS, slices resized with their
     spacing to (size,size) and scaled to 0..255 over their own range. A subject whose label misses the slice is left out
-    of that task, and a task without any subject is not made. Raises InputError where no volume fits, one is damaged or not
-    three-dimensional, or image and segmentation differ in shape.
+    of that task, and a task without any subject is not made. Raises InputError where no volume fits, one is damaged or
+    not three-dimensional, or image and segmentation differ in shape.
     """
     root = Path(root)
     subjects = _subjects(root, segmentation)
@@ -151,7 +154,8 @@ def _subjects(root: Path, pattern: str) -> list[str]:
         raise InputError(f"path {shown(pattern)} does not say where the subject stands; write {{subject}} in it")
     parts = Path(pattern).parts
     if Path(pattern).is_absolute() or ".." in parts or any("**" in part for part in parts) or "\0" in pattern:
-        raise InputError(f"path {shown(pattern)} is not one below the data folder; write it relative to that, without .. and **")
+        raise InputError(
+            f"path {shown(pattern)} is not one below the data folder; write it relative to that, without .. and **")
     expression = re.escape(pattern).replace(re.escape("{subject}"), "(?P<subject>[^/]+)", 1)
     expression = expression.replace(re.escape("{subject}"), "(?P=subject)")
     try:
@@ -172,14 +176,22 @@ def _volume(path: Path, dataset: str) -> tuple[np.ndarray, np.ndarray]:
         image = nibabel.load(path)
         room = MAX_PACKED * path.stat().st_size
         if not isinstance(image, nibabel.Nifti1Pair) or image.ndim != 3 or 0 in image.shape:
-            raise InputError(f"data set {dataset}: {path} is {type(image).__name__} of shape {image.shape}; expected NIfTI with three axes")
+            raise InputError(
+                f"data set {dataset}: {path} is {type(image).__name__} of shape {image.shape}; expected NIfTI with "
+                "three axes"
+            )
         if not np.prod(image.shape, dtype=float) <= min(MAX_VOXELS, room):
-            raise InputError(f"data set {dataset}: {path} says its shape is {image.shape}; accepted: at most {MAX_VOXELS} voxels, and as "
-                             "many as the file may hold")
+            raise InputError(
+                f"data set {dataset}: {path} says its shape is {image.shape}; accepted: at most {MAX_VOXELS} voxels, "
+                "and as "
+                "many as the file may hold")
         image = nibabel.as_closest_canonical(image)
         values, spacing = np.asarray(image.dataobj, np.float32), np.array(image.header.get_zooms()[:3], float)
         if not np.isfinite(values).all():
             raise InputError(f"data set {dataset}: {path} holds values that are not finite")
         if not (np.isfinite(spacing).all() and spacing.min() > 0 and spacing.max() <= 1000 * spacing.min()):
-            raise InputError(f"data set {dataset}: {path} says its voxels are {spacing} mm; expected lengths above 0 that fit together")
+            raise InputError(
+                f"data set {dataset}: {path} says its voxels are {spacing} mm; expected lengths above 0 that fit "
+                "together"
+            )
     return values, spacing

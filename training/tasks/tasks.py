@@ -12,11 +12,12 @@ from pathlib import Path
 
 import numpy as np
 
-from universeg_rt.storage.arrays import read_npz
 from universeg_rt.errors import InputError, shown
+from universeg_rt.storage.arrays import read_npz
 from universeg_rt.storage.reading import reason
 
-# Of a regular expression: its characters, the product of its counts as in \d{5}, the seconds of its searches in all names of a task.
+# Of a regular expression: its characters, the product of its counts as in \d{5}, the seconds of its searches in all
+# names of a task.
 PATTERN_LENGTH, PATTERN_REPEATS, PATTERN_SECONDS = 200, 10_000, 2.0
 SPLITS = {"support": 0.6, "dev": 0.2, "test": 0.2}
 
@@ -40,11 +41,11 @@ class Task:
     def __len__(self) -> int:
         return len(self.images)
 
-    def select(self, chosen: np.ndarray) -> "Task":
+    def select(self, chosen: np.ndarray) -> Task:
         """The entries at the given indices."""
         return Task(self.name, self.images[chosen], self.labels[chosen], self.subjects[chosen], self.dataset)
 
-    def split(self, *names: str) -> "Task":
+    def split(self, *names: str) -> Task:
         """The entries of the subjects of one split or more: `support`, `dev`, `test`; all three are the whole task."""
         unknown = [name for name in names if name not in SPLITS]
         if unknown or not names:
@@ -125,10 +126,12 @@ def subjects_of(ids, pattern: str | None) -> np.ndarray:
     import regex
 
     if len(pattern) > PATTERN_LENGTH:
-        raise InputError(f"subject pattern {shown(pattern)} has {len(pattern)} characters; accepted: at most {PATTERN_LENGTH}")
+        raise InputError(
+            f"subject pattern {shown(pattern)} has {len(pattern)} characters; accepted: at most {PATTERN_LENGTH}")
     counts = [max(map(int, re.findall(r"\d+", count))) for count in re.findall(r"\{[\d,]*\d[\d,]*\}", pattern)]
     if math.prod(counts) > PATTERN_REPEATS:  # they are written out when it is compiled
-        raise InputError(f"subject pattern {shown(pattern)} repeats a part more than {PATTERN_REPEATS} times; accepted: fewer")
+        raise InputError(
+            f"subject pattern {shown(pattern)} repeats a part more than {PATTERN_REPEATS} times; accepted: fewer")
     try:
         compiled = regex.compile(pattern)
     except Exception as error:  # regex raises other kinds than its own for some patterns
@@ -139,8 +142,9 @@ def subjects_of(ids, pattern: str | None) -> np.ndarray:
     try:
         found = [compiled.search(name, timeout=max(1e-3, end - time.monotonic())) for name in names]
     except TimeoutError:
-        raise InputError(f"subject pattern {shown(pattern)} takes longer than {PATTERN_SECONDS:g} seconds; repeats inside repeats, "
-                         "as in (a+)+, do: write it more simply") from None
+        raise InputError(
+            f"subject pattern {shown(pattern)} takes longer than {PATTERN_SECONDS:g} seconds; repeats inside repeats, "
+            "as in (a+)+, do: write it more simply") from None
     return np.array([name if m is None or m.group(1) is None else m.group(1) for m, name in zip(found, names)])
 
 

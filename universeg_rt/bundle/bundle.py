@@ -1,4 +1,5 @@
-"""A bundle is a folder with `manifest.json` and the models it lists; opening one checks every file, and nothing else is read."""
+"""A bundle is a folder with `manifest.json` and the models it lists; opening one checks every file, and nothing else is
+read."""
 
 from __future__ import annotations
 
@@ -13,9 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
-from . import onnx_file
-from ..storage.atomic import recover_folder
 from ..errors import BundleError
+from ..storage.atomic import recover_folder
+from . import onnx_file
 from .manifest import FileEntry, Manifest, Models
 from .model_bytes import ModelBytes
 from .weights import WEIGHTS, mapping, read_metadata, read_tensors, reference_weights
@@ -36,12 +37,12 @@ class Bundle:
     sha256: str
 
     @classmethod
-    def open(cls, path: str | os.PathLike | None = None) -> "Bundle":
-        """Open a bundle (None: the one shipped in the package) and check all of its files, against the manifest and by what the
-        models say of themselves.
+    def open(cls, path: str | os.PathLike | None = None) -> Bundle:
+        """Open a bundle (None: the one shipped in the package) and check all of its files, against the manifest and by
+        what the models say of themselves.
 
-        Raises BundleError naming the file and the cure where one is missing, altered, truncated, no regular file, not of this
-        network, or of another schema.
+        Raises BundleError naming the file and the cure where one is missing, altered, truncated, no regular file, not
+        of this network, or of another schema.
         """
         shipped = path is None
         path = SHIPPED if path is None else Path(path)
@@ -49,7 +50,8 @@ class Bundle:
         if not os.path.lexists(path):
             recover_folder(path)
         if not path.is_dir():
-            raise BundleError(f"no bundle at {path}: {'it is not a folder' if path.exists() else 'nothing is there'}; {cure}")
+            raise BundleError(
+                f"no bundle at {path}: {'it is not a folder' if path.exists() else 'nothing is there'}; {cure}")
         manifest, text = read_manifest(path, cure)
         network = manifest.metadata
         said = {WEIGHTS: [{**network, "universeg.kind": "weights"}]}
@@ -63,8 +65,8 @@ class Bundle:
         return cls(path, manifest, hashlib.sha256(text).hexdigest())
 
     def read(self, name: str) -> bytes:
-        """Bytes of a file that the manifest lists, as the manifest says they are; BundleError where they are not, or it is not
-        listed."""
+        """Bytes of a file that the manifest lists, as the manifest says they are; BundleError where they are not, or it
+        is not listed."""
         if name not in self.manifest.files:
             raise BundleError(f"{name!r} is not among the files that the manifest of {self.path} lists; {AGAIN}")
         return _read_checked(self.path, name, self.manifest.files[name], AGAIN)
@@ -95,7 +97,8 @@ class Bundle:
     def model(self, precision: str, part: str = "whole") -> Path:
         """File of a precision's `whole`, `prepare` or `predict` model or `native` weights; BundleError where it has none."""
         models = self._models(precision)
-        name = {"whole": models.whole, "prepare": models.prepare, "predict": models.predict, "native": models.native}[part]
+        name = {"whole": models.whole, "prepare": models.prepare, "predict": models.predict,
+                "native": models.native}[part]
         if name is None:
             old = f"it was exported by an older version: export it again with universeg-export --precision {precision}"
             if part == "native" and self.manifest.spec.cross_activation != "none":
@@ -107,7 +110,8 @@ class Bundle:
         models = self.manifest.models
         if precision not in models:
             raise BundleError(
-                f"{self.path} holds no {precision} models; it has {', '.join(models)}: choose one of these, or export the "
+                f"{self.path} holds no {precision} models; it has {', '.join(models)}: choose one of these, or export "
+                "the "
                 f"bundle again with universeg-export --precision {precision}")
         return models[precision]
 
@@ -146,9 +150,12 @@ def _read(folder: Path, name: str, limit: int, cure: str, size: int | None = Non
     try:
         handle = _open(folder, parts)
     except FileNotFoundError:
-        raise BundleError(f"{folder / name} {'cannot be read (nothing is there)' if size is None else 'is missing'}; {cure}") from None
+        raise BundleError(
+            f"{folder / name} {'cannot be read (nothing is there)' if size is None else 'is missing'}; {cure}"
+        ) from None
     except (OSError, ValueError) as error:  # ValueError: a name that the file system cannot hold
-        raise BundleError(f"{folder / name} cannot be read ({getattr(error, 'strerror', None) or error}); {cure}") from None
+        raise BundleError(
+            f"{folder / name} cannot be read ({getattr(error, 'strerror', None) or error}); {cure}") from None
     try:
         with open(handle, "rb") as file:
             found = os.fstat(handle).st_size
@@ -165,7 +172,8 @@ def _open(folder: Path, parts: list[str]) -> int:
     inner, last = parts[:-1], parts[-1]
     flags = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
     follow = {"follow_symlinks": False}
-    if os.open not in os.supports_dir_fd:  # not on Windows, where a link can still be put in between the look and the opening
+    # not on Windows, where a link can still be put in between the look and the opening
+    if os.open not in os.supports_dir_fd:
         for i in range(1, len(parts) + 1):
             _check_kind(os.stat(folder.joinpath(*parts[:i]), **follow).st_mode, i < len(parts))
         return os.open(folder.joinpath(*parts), flags)
@@ -190,7 +198,9 @@ def _open(folder: Path, parts: list[str]) -> int:
 
 def _check_kind(mode: int, is_folder: bool) -> None:
     if stat.S_ISLNK(mode):
-        raise OSError(errno.ELOOP, "it is a link, or lies in a linked folder; a bundle holds its files itself: cp -rL makes such a copy")
+        raise OSError(
+            errno.ELOOP,
+            "it is a link, or lies in a linked folder; a bundle holds its files itself: cp -rL makes such a copy")
     if is_folder != stat.S_ISDIR(mode) or not (is_folder or stat.S_ISREG(mode)):
         raise OSError(errno.EINVAL, "it is no regular file")
 
@@ -203,9 +213,13 @@ def _check_metadata(path: Path, data: bytes, expected: dict[str, str], cure: str
         raise BundleError(f"{path} is no model of ours ({error}); {cure}") from None
     for key, value in expected.items():
         if found.get(key) != value:
-            raise BundleError(f"{path} is not the model that the manifest describes: its {key} is {found.get(key)!r}, the manifest's "
-                              f"{value!r}; {cure}")
+            raise BundleError(
+                f"{path} is not the model that the manifest describes: its {key} is {found.get(key)!r}, the manifest's "
+                f"{value!r}; {cure}")
 
 
 # How a file says what it is, by its suffix.
-_SAYS: dict[str, Callable[[bytes], dict[str, str]]] = {".safetensors": read_metadata, ".json": functools.partial(mapping, key="metadata")}
+_SAYS: dict[str,
+            Callable[[bytes],
+                     dict[str,
+                          str]]] = {".safetensors": read_metadata, ".json": functools.partial(mapping, key="metadata")}

@@ -20,8 +20,9 @@ Range = tuple[int, int, int]  # smallest, the one to optimise for, largest
 
 @dataclass(frozen=True)
 class Profile:
-    """The shapes an engine takes: numbers of queries B, support sets K and entries S of a set, each from the first to the
-    last value and fastest at the middle one, and one image size (height, width) in pixels. InputError where they cannot be.
+    """The shapes an engine takes: numbers of queries B, support sets K and entries S of a set, each from the first to
+    the last value and fastest at the middle one, and one image size (height, width) in pixels. InputError where they
+    cannot be.
     """
 
     queries: Range = (1, 1, 1)
@@ -37,14 +38,16 @@ class Profile:
         except TypeError:
             image = (self.image,)
         if len(image) != 2 or any(not _is_count(side) for side in image):
-            raise InputError(f"the profile's image is {self.image!r}; give a height and a width in pixels, such as (128, 128)")
+            raise InputError(
+                f"the profile's image is {self.image!r}; give a height and a width in pixels, such as (128, 128)")
         object.__setattr__(self, "image", image)
 
     @classmethod
     def parse(cls, queries: str = "1", sets: str = "1", entries: str = "1:64:256",
               image: tuple[int, int] = (128, 128)) -> Profile:
         """From texts as on the command line: `min:opt:max`, or one number where the shape never changes."""
-        return cls(*(_parse(name, text) for name, text in (("queries", queries), ("sets", sets), ("entries", entries))), image)
+        return cls(*(_parse(name, text) for name, text in (("queries", queries), ("sets", sets), ("entries", entries))),
+                   image)
 
     def check(self, queries: int, sets: int, entries: int, height: int, width: int) -> None:
         """Raise InputError, naming the allowed range, where a request does not fit."""
@@ -53,11 +56,13 @@ class Profile:
             if not low <= value <= high:
                 allowed = f"exactly {low}" if low == high else f"{low} to {high}"
                 wider = f"{max(1, min(low, value))}:{best}:{max(high, value)}"
-                raise InputError(f"{value} {_WORDS[name]}; this engine was built for {allowed}: stay within, or build another "
-                                 f"with universeg-export --engine ... --profile-{name} {wider}")
+                raise InputError(
+                    f"{value} {_WORDS[name]}; this engine was built for {allowed}: stay within, or build another "
+                    f"with universeg-export --engine ... --profile-{name} {wider}")
         if (height, width) != self.image:
-            raise InputError(f"images of {height}x{width}; this engine was built for {self.image[0]}x{self.image[1]} only: "
-                             "bring them to this size, or export a bundle with another --grid")
+            raise InputError(
+                f"images of {height}x{width}; this engine was built for {self.image[0]}x{self.image[1]} only: "
+                "bring them to this size, or export a bundle with another --grid")
 
     def fits(self, queries: int, sets: int, entries: int, height: int, width: int) -> bool:
         """Whether `check` passes."""
@@ -79,8 +84,8 @@ class Fingerprint:
     builder: of BUILDERS, with its version. cuda: that of the driver at build time; a driver of the same or a
     later major version runs the engine as well.
     gpu: the GPU's name. compute_capability: "9.0" this one, "8.0+" this one and later, "8.6 8.9" one of these.
-    onnx_sha256: of the model in the bundle. plugin_version, plugin_sha256: of the plugin library; empty: native operators.
-    precision: of `precision.PRECISIONS`. options: (name, value) of every builder option, sorted by name.
+    onnx_sha256: of the model in the bundle. plugin_version, plugin_sha256: of the plugin library; empty: native
+    operators. precision: of `precision.PRECISIONS`. options: (name, value) of every builder option, sorted by name.
     """
 
     builder: str
@@ -165,13 +170,14 @@ class EngineEntry:
     @classmethod
     def from_dict(cls, values: Mapping) -> EngineEntry:
         """From a manifest's plain values; KeyError, TypeError or ValueError where they are none."""
-        return cls(
-            str(values["model"]), str(values["file"]), str(values["timing_cache"]), Fingerprint(**values["fingerprint"]),
-            Profile(**values["profile"]), int(values["memory_bytes"]))
+        return cls(str(values["model"]), str(values["file"]), str(values["timing_cache"]),
+                   Fingerprint(**values["fingerprint"]), Profile(**values["profile"]), int(values["memory_bytes"]))
 
 
 _FACTS = tuple(f.name for f in fields(Fingerprint) if f.name != "options")
-_WORDS = {"queries": "queries at once", "sets": "support sets (ensemble members)", "entries": "support entries in a set"}
+_WORDS = {
+    "queries": "queries at once", "sets": "support sets (ensemble members)", "entries": "support entries in a set"
+}
 
 
 def _fits(name: str, built: str, here: str) -> bool:

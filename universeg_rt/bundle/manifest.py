@@ -7,9 +7,9 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 
-from .engine import EngineEntry
 from ..errors import BundleError, SpecError
 from ..spec import NetworkSpec
+from .engine import EngineEntry
 from .weights import WEIGHTS
 
 SCHEMA_VERSION = 3
@@ -26,11 +26,13 @@ class FileEntry:
 
 @dataclass(frozen=True)
 class Models:
-    """The models of one precision: the whole network, its stages (name, file) in the order in which they run, the network
-    cut in two for runners that keep a prepared support on their device, and the list of the native runner's arrays (None in
-    bundles that lack it). The numbers of all lie in WEIGHTS.
+    """The models of one precision: the whole network, its stages (name, file) in the order in which they run, the
+    network cut in two for runners that keep a prepared support on their device, and the list of the native runner's
+    arrays
+    (None in bundles that lack it). The numbers of all lie in WEIGHTS.
 
-    The tensors between `prepare` and `predict` are described in export/emit/whole.py, the arrays in export/emit/native.py.
+    The tensors between `prepare` and `predict` are described in export/emit/whole.py, the arrays in
+    export/emit/native.py.
     """
 
     whole: str
@@ -69,7 +71,8 @@ class InputContract:
 
 
 def network_metadata(spec: NetworkSpec, weights_sha256: str, given: InputContract, version: str) -> dict[str, str]:
-    """What every model of a bundle says of its network, in its own metadata; the exporter adds `universeg.precision` (of
+    """What every model of a bundle says of its network, in its own metadata; the exporter adds `universeg.precision`
+    (of
     `precision.PRECISIONS`) and `universeg.kind` (as `Models.kinds`)."""
     return {"universeg.spec": spec.to_json(), "universeg.weights_sha256": weights_sha256, "universeg.version": version,
             "universeg.input": json.dumps(asdict(given), sort_keys=True)}
@@ -79,8 +82,8 @@ def network_metadata(spec: NetworkSpec, weights_sha256: str, given: InputContrac
 class Manifest:
     """A bundle's table of contents. `parity`, `provenance` and `licence` are plain values, documented in README.md.
 
-    engines: built from the models for one kind of GPU each; their files are in `files`, as all others are. The text holds the
-    sha256 of its own body, and the parity report of a precision that of the models that were compared.
+    engines: built from the models for one kind of GPU each; their files are in `files`, as all others are. The text
+    holds the sha256 of its own body, and the parity report of a precision that of the models that were compared.
     """
 
     name: str
@@ -112,7 +115,9 @@ class Manifest:
 
     def with_parity(self, parity: Mapping[str, Mapping]) -> Manifest:
         """The same with these parity reports, each tied to the models that it was measured on."""
-        return replace(self, parity={p: {**report, "models_sha256": self.models_sha256(p)} for p, report in parity.items()})
+        return replace(self,
+                       parity={p: {**report, "models_sha256": self.models_sha256(p)}
+                               for p, report in parity.items()})
 
     def to_json(self) -> str:
         values = asdict(self)
@@ -121,9 +126,9 @@ class Manifest:
         return sealed(json.loads(json.dumps(values)))
 
     @classmethod
-    def from_json(cls, text: str, source: str) -> "Manifest":
-        """Raises BundleError naming `source` where the text is no manifest, was changed after it was written, or has another
-        schema than this version writes."""
+    def from_json(cls, text: str, source: str) -> Manifest:
+        """Raises BundleError naming `source` where the text is no manifest, was changed after it was written, or has
+        another schema than this version writes."""
         again = "export or install the bundle again"
         try:
             values = json.loads(text)
@@ -174,9 +179,11 @@ class Manifest:
         if given != InputContract(*sides, multiple):
             raise ValueError(f"the input contract {given} is not one of this version")
         for name, entry in self.files.items():
-            if not (isinstance(entry.bytes, int) and not isinstance(entry.bytes, bool) and 0 <= entry.bytes <= LARGEST_FILE):
+            if not (isinstance(entry.bytes, int) and not isinstance(entry.bytes, bool)
+                    and 0 <= entry.bytes <= LARGEST_FILE):
                 raise ValueError(f"{name} has {entry.bytes!r} bytes; a file has up to {LARGEST_FILE}")
-        listed = [WEIGHTS] + [file for m in self.models.values() for file in m.listed] + [file for e in self.engines for file in e.files]
+        listed = [WEIGHTS] + [file for m in self.models.values()
+                              for file in m.listed] + [file for e in self.engines for file in e.files]
         unknown = sorted(set(listed) - set(self.files))
         if unknown or not self.models:
             raise ValueError(f"it lists models or engines without their files ({', '.join(unknown) or 'none at all'})")
@@ -184,7 +191,8 @@ class Manifest:
             if precision not in self.models:
                 raise ValueError(f"it has a parity report of {precision} and no such models")
             if report["models_sha256"] != self.models_sha256(precision):
-                raise ValueError(f"the models of {precision} are not those that were compared with the reference network")
+                raise ValueError(
+                    f"the models of {precision} are not those that were compared with the reference network")
 
 
 def sealed(values: dict) -> str:
@@ -200,7 +208,8 @@ def _check_sha256(values: dict) -> None:
 
 def _sha256(values: object) -> str:
     """Of plain values, however their text is spaced and ordered."""
-    return hashlib.sha256(json.dumps(values, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(values, sort_keys=True, separators=(",", ":"),
+                                     ensure_ascii=False).encode()).hexdigest()
 
 
 def _is_count(value: object) -> bool:

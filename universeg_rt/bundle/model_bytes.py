@@ -14,8 +14,8 @@ from .weights import WEIGHTS
 
 @dataclass(frozen=True, eq=False)
 class ModelBytes:
-    """A model's bytes, and those of the files that its tensors lie in (ONNX external data), by the name that the model gives; of the
-    native runner's list of arrays, those of the bundle's weights.
+    """A model's bytes, and those of the files that its tensors lie in (ONNX external data), by the name that the model
+    gives; of the native runner's list of arrays, those of the bundle's weights.
 
     `Bundle.load` gives them checked. Runtimes take bytes and no path, so that nothing else is ever read.
     """
@@ -26,8 +26,8 @@ class ModelBytes:
 
     @classmethod
     def collect(cls, name: str, read: Callable[[str], bytes]) -> ModelBytes:
-        """Read a model and what it names. read: gives a file's bytes by its name, or raises. BundleError where the file is no ONNX
-        model; what `read` raises where it names a file that is not there to be read."""
+        """Read a model and what it names. read: gives a file's bytes by its name, or raises. BundleError where the file
+        is no ONNX model; what `read` raises where it names a file that is not there to be read."""
         data, beside = read(name), PurePosixPath(name).parent
         if not name.endswith(".onnx"):
             return cls(name, data, {WEIGHTS: read((beside / WEIGHTS).as_posix())})
@@ -55,5 +55,5 @@ class ModelBytes:
         try:
             return with_data_inside(self.data, self.external)
         except ValueError as error:
-            raise BundleError(f"{self.name} does not fit its external data ({error}); export the bundle again") from None
-
+            raise BundleError(
+                f"{self.name} does not fit its external data ({error}); export the bundle again") from None

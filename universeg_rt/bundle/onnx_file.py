@@ -1,8 +1,8 @@
-"""What a bundle's check and the runners need of an ONNX file, read from its bytes without the package `onnx`: its metadata, and
-which other files its tensors lie in.
+"""What a bundle's check and the runners need of an ONNX file, read from its bytes without the package `onnx`: its
+metadata, and which other files its tensors lie in.
 
-A file is a protobuf message of onnx.proto. Only the fields that lead to tensors are followed; everything else is stepped over, and
-bytes that are no such message raise ValueError.
+A file is a protobuf message of onnx.proto. Only the fields that lead to tensors are followed; everything else is
+stepped over, and bytes that are no such message raise ValueError.
 """
 
 from __future__ import annotations

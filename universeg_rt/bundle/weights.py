@@ -1,8 +1,9 @@
-"""The one file of a bundle that holds its numbers: safetensors, read from bytes that were checked, as arrays that share them.
+"""The one file of a bundle that holds its numbers: safetensors, read from bytes that were checked, as arrays that share
+them.
 
-All graphs of all precisions name its bytes as ONNX external data, the native runner and the reference network read it by name. The
-reference's tensors have their keys of the state dict, but for the cross convolutions' weights: graphs read the query's and the
-support's input channels apart, so each of these two is a tensor, `KEY.query` and `KEY.support`.
+All graphs of all precisions name its bytes as ONNX external data, the native runner and the reference network read it
+by name. The reference's tensors have their keys of the state dict, but for the cross convolutions' weights: graphs read
+the query's and the support's input channels apart, so each of these two is a tensor, `KEY.query` and `KEY.support`.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from ..spec import NetworkSpec
 WEIGHTS = "weights.safetensors"
 ALIGNMENT = 64  # bytes
 QUERY, SUPPORT = ".query", ".support"
-TYPES: Mapping[str, np.dtype] = {"F32": np.dtype("<f4"), "I32": np.dtype("<i4"), "I8": np.dtype("i1"), "U8": np.dtype("u1")}
+TYPES: Mapping[str,
+               np.dtype] = {"F32": np.dtype("<f4"), "I32": np.dtype("<i4"), "I8": np.dtype("i1"), "U8": np.dtype("u1")}
 LARGEST_HEADER = 2**24  # bytes
 
 
@@ -59,7 +61,9 @@ def reference_weights(tensors: Mapping[str, np.ndarray], spec: NetworkSpec) -> d
         if missing:
             raise BundleError(f"the bundle's {WEIGHTS} holds no {missing[0]}; export the bundle again")
         parts = [tensors[name] for name in names]
-        fits = all(p.ndim == len(shape) and p.dtype == np.float32 for p in parts) and len({p.shape[:1] + p.shape[2:] for p in parts}) == 1
+        fits = all(p.ndim == len(shape) and p.dtype == np.float32
+                   for p in parts) and len({p.shape[:1] + p.shape[2:]
+                                            for p in parts}) == 1
         value = np.concatenate(parts, axis=1) if fits and len(parts) > 1 else parts[0]
         if not fits or value.shape != shape:
             raise BundleError(f"{key} in the bundle's {WEIGHTS} is not {shape} of float32; export the bundle again")
@@ -73,7 +77,7 @@ def split_weights(weights: Mapping[str, np.ndarray], spec: NetworkSpec) -> dict[
     for block in spec.blocks():
         key = f"{block.name}.cross.cross_conv.weight"
         value = tensors.pop(key)
-        tensors[key + QUERY], tensors[key + SUPPORT] = value[:, : block.query_channels], value[:, block.query_channels :]
+        tensors[key + QUERY], tensors[key + SUPPORT] = value[:, :block.query_channels], value[:, block.query_channels:]
     return {key: np.ascontiguousarray(value, np.float32) for key, value in tensors.items()}
 
 

@@ -1,4 +1,5 @@
-"""Entry points of the installed commands: an interruption or a missing package is handled while a command is being imported too."""
+"""Entry points of the installed commands: an interruption or a missing package is handled while a command is being
+imported too."""
 
 from __future__ import annotations
 

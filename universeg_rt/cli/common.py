@@ -24,7 +24,8 @@ INTERRUPTED = 128 + signal.SIGINT
 CLOSED = 141  # what a shell gives for a program that SIGPIPE ended: 128 + 13, by number as Windows has no such signal
 
 
-def run_command(body: Callable[[argparse.Namespace], int], parser: argparse.ArgumentParser, arguments: list[str] | None) -> int:
+def run_command(body: Callable[[argparse.Namespace], int], parser: argparse.ArgumentParser,
+                arguments: list[str] | None) -> int:
     """Parse and run `body`, as `guarded` does; every command has --version."""
     from .. import __version__
 
@@ -33,9 +34,11 @@ def run_command(body: Callable[[argparse.Namespace], int], parser: argparse.Argu
 
 
 def guarded(program: str, body: Callable[[], int]) -> int:
-    """Run and give the exit status; a UniverSegError or a missing package is printed without a stack trace and gives 1, Ctrl-C 130.
+    """Run and give the exit status; a UniverSegError or a missing package is printed without a stack trace and gives 1,
+    Ctrl-C 130.
 
-    SIGTERM ends a command as Ctrl-C does, so that what was half written is removed. A reader that closes our output early
+    SIGTERM ends a command as Ctrl-C does, so that what was half written is removed. A reader that closes our output
+    early
     (`| head`) ends it quietly with 141.
     """
     try:

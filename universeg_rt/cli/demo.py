@@ -15,15 +15,15 @@ from pathlib import Path
 
 import numpy as np
 
-from ..storage.atomic import make_folder, write_file
-from .common import run_command
 from ..ensemble import Ensemble
 from ..errors import InputError
 from ..imaging.files import overlay, write_mask, write_overlay, write_png
-from ..install import install_hint
 from ..imaging.metrics import dice
+from ..install import install_hint
 from ..segmenter import Segmenter
+from ..storage.atomic import make_folder, write_file
 from ..support import SupportSet
+from .common import run_command
 
 FILES = {
     "T1": "mni_icbm152_t1_tal_nlin_sym_09a_converted.nii.gz",
@@ -83,7 +83,10 @@ def _main(args: argparse.Namespace) -> int:
     write_png(args.output / "demo.png", np.concatenate(panels, axis=0))
     with write_file(args.output / "report.json") as file:
         file.write((json.dumps(report, indent=2) + "\n").encode())
-    print(f"overlays (orange: predicted, cyan: true outline) and masks are in {args.output}; all at once: {args.output / 'demo.png'}")
+    print(
+        f"overlays (orange: predicted, cyan: true outline) and masks are in {args.output}; all at once: "
+        f"{args.output / 'demo.png'}"
+    )
     return 0
 
 

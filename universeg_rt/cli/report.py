@@ -1,4 +1,5 @@
-"""`report.json` of a batch: written whole again and again as the batch goes, so that a run that ends early can be gone on with."""
+"""`report.json` of a batch: written whole again and again as the batch goes, so that a run that ends early can be gone
+on with."""
 
 from __future__ import annotations
 
@@ -10,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from ..storage.atomic import write_file
 from ..errors import InputError, OutputError
+from ..storage.atomic import write_file
 from ..storage.reading import reading, reason
 
 REPORT = "report.json"
@@ -22,7 +23,8 @@ SHARE = 20  # and this many times what the last one took
 class Report:
     """What a batch was made with and a row for each image by its name, in the order of `names`.
 
-    settings: what the results depend on; a report of other settings is not gone on with. facts: what else is said of the run.
+    settings: what the results depend on; a report of other settings is not gone on with. facts: what else is said of
+    the run.
     """
 
     def __init__(self, folder: Path, settings: dict[str, Any], facts: dict[str, Any], names: Sequence[str]) -> None:
@@ -58,8 +60,12 @@ class Report:
             rows = {row["name"]: dict(row) for row in earlier["images"]}
         differs = [key for key, value in self._settings.items() if earlier.get(key) != value]
         if differs:
-            shown = "; ".join(f"{key} was {json.dumps(earlier.get(key))}, is {json.dumps(self._settings[key])}" for key in differs)
-            raise InputError(f"{self.path} is of another run ({shown}); give what it was made with, or leave --resume out to start anew")
+            shown = "; ".join(f"{key} was {json.dumps(earlier.get(key))}, is {json.dumps(self._settings[key])}"
+                              for key in differs)
+            raise InputError(
+                f"{self.path} is of another run ({shown}); give what it was made with, or leave --resume out to start "
+                "anew"
+            )
         return rows
 
     def add(self, name: str, row: dict[str, Any]) -> None:

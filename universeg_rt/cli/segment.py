@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from ..storage.atomic import make_folder, writing
 from ..ensemble import Ensemble
 from ..errors import InputError, UniverSegError
 from ..imaging.files import named_images, read_image, read_label, write_array, write_mask, write_overlay
@@ -18,11 +17,12 @@ from ..imaging.metrics import dice
 from ..imaging.normalisation import MINMAX, Normalisation, Percentiles, Window
 from ..imaging.preprocess import ASPECTS, check_label
 from ..precision import PRECISIONS
-from ..storage.reading import reason, sha256_of
+from ..prediction import Prediction
 from ..runners import RUNNERS
 from ..runners.libraries import runtime_versions
-from ..prediction import Prediction
 from ..segmenter import Segmenter
+from ..storage.atomic import make_folder, writing
+from ..storage.reading import reason, sha256_of
 from ..support import SupportSet
 from ..task import Task
 from .common import run_command, say
@@ -46,7 +46,8 @@ def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(
         prog="universeg-segment", epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter,
         description="Segments images by example: the support set says what to segment; nothing is trained.")
-    p.add_argument("--support", type=Path, required=True, help="folder with images/ and labels/, or .npz with images and labels")
+    p.add_argument("--support", type=Path, required=True,
+                   help="folder with images/ and labels/, or .npz with images and labels")
     p.add_argument("--input", type=Path, nargs="+", required=True, help="image files, or folders of them")
     p.add_argument("--output", type=Path, required=True,
                    help="folder for masks/, report.json and what the options below add")
@@ -55,7 +56,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--support-size", type=int, help="entries of each set, S (all); 16 is a good beginning")
     p.add_argument("--replacement", action="store_true", help="draw entries with replacement")
     p.add_argument("--seed", type=int, default=0, help="seed of the drawing (0)")
-    p.add_argument("--aspect", choices=ASPECTS, default="stretch", help="how images get to the network's grid (stretch)")
+    p.add_argument("--aspect", choices=ASPECTS, default="stretch",
+                   help="how images get to the network's grid (stretch)")
     spans = p.add_mutually_exclusive_group()
     spans.add_argument("--window", type=float, nargs=2, metavar=("LOW", "HIGH"),
                        help="clip intensities to this range first")
@@ -64,12 +66,14 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--runner", choices=("auto", *RUNNERS), default="auto")
     p.add_argument("--precision", choices=("auto", *PRECISIONS), default="auto", help="(auto: the runner's own choice)")
     p.add_argument("--threads", type=int, help="threads of a CPU runner, 1 to 256 (one a core)")
-    p.add_argument("--probabilities", action="store_true", help="also write probabilities/NAME.npy and spread/NAME.npy, float32 (H,W)")
+    p.add_argument("--probabilities", action="store_true",
+                   help="also write probabilities/NAME.npy and spread/NAME.npy, float32 (H,W)")
     p.add_argument("--overlays", action="store_true", help="also write overlays/NAME.png")
     p.add_argument("--truth", type=Path, help="folder of true masks by the same names: reports Dice")
     p.add_argument("--review-below", type=float, metavar="X",
                    help="name the images whose mask has a confidence below X, from 0 to 1, to be looked at")
-    p.add_argument("--resume", action="store_true", help=f"go on where a run with the same options stood, by its {REPORT}")
+    p.add_argument("--resume", action="store_true",
+                   help=f"go on where a run with the same options stood, by its {REPORT}")
     return p
 
 
@@ -169,8 +173,9 @@ def _is_whole(row: dict[str, Any], scored: bool) -> bool:
     seconds, notes = row.get("seconds"), row.get("notes")
     numbers = [row.get(key) for key in (*NUMBERS, *["dice"] * scored)]
     numbers += list(seconds.values()) if isinstance(seconds, dict) and seconds else [None]
-    return (all(isinstance(number, (int, float)) and abs(number) < 1e18 for number in numbers) and isinstance(row.get("input"), str)
-            and isinstance(notes, list) and all(isinstance(note, str) for note in notes))
+    return (all(isinstance(number, (int, float)) and abs(number) < 1e18 for number in numbers)
+            and isinstance(row.get("input"), str) and isinstance(notes, list)
+            and all(isinstance(note, str) for note in notes))
 
 
 def _segment(task: Task, name: str, path: Path, truth_path: Path | None, args: argparse.Namespace) -> dict[str, Any]:
@@ -226,11 +231,15 @@ def _settings(args: argparse.Namespace, task: Task) -> dict[str, Any]:
     """What the results depend on, but for the queries."""
     manifest, runner, ensemble = task.segmenter.bundle.manifest, task.segmenter.runner, task.ensemble
     return {
-        "bundle": {"name": manifest.name, "sha256": task.segmenter.bundle.sha256, "weights_sha256": manifest.weights_sha256},
+        "bundle": {
+            "name": manifest.name, "sha256": task.segmenter.bundle.sha256, "weights_sha256": manifest.weights_sha256
+        },
         "runner": {"name": runner.name, "precision": runner.precision},
         "support": {"entries": len(task.support), "sha256": task.support.sha256},
-        "ensemble": {"members": ensemble.members, "support_size": ensemble.support_size or len(task.support),
-                     "replacement": ensemble.replacement, "seed": ensemble.seed},
+        "ensemble": {
+            "members": ensemble.members, "support_size": ensemble.support_size or len(task.support),
+            "replacement": ensemble.replacement, "seed": ensemble.seed
+        },
         "aspect": args.aspect,
         "normalise": str(task.normalise),
         "outputs": _outputs(args),
@@ -270,8 +279,9 @@ def _print_notes(args: argparse.Namespace, queries: Queries, rows: list[dict[str
         print(f"{count} of {all_of_them} images have a true mask in {args.truth}{cure}")
     written = [row[key] for row in rows if "error" not in row for key in FOLDERS if key in row]
     if stale := stale_files(args.output, written):
-        print(f"other files in the folders of {args.output}: {stale}, of earlier runs, not of this one; remove them, or "
-              "choose an --output of its own for each run")
+        print(
+            f"other files in the folders of {args.output}: {stale}, of earlier runs, not of this one; remove them, or "
+            "choose an --output of its own for each run")
     for note in queries.notes:
         say(f"universeg-segment: {note}")
 

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import InputError
 from ..storage.arrays import read_npy
 from ..storage.atomic import write_file
-from ..errors import InputError
-from .preprocess import MAX_PIXELS, check_pixels
 from ..storage.reading import path_of, reading, reason
+from .preprocess import MAX_PIXELS, check_pixels
 
 # Only these are ever handed a file: Pillow knows formats whose reader starts another program.
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".tif": "TIFF", ".tiff": "TIFF", ".bmp": "BMP"}
@@ -27,8 +27,8 @@ COLOUR = ("RGB", "RGBA", "CMYK", "YCbCr", "LA", "PA", "P", "HSV", "LAB")
 def read_image(path: str | os.PathLike[str], notes: list[str] | None = None) -> np.ndarray:
     """A picture as (H,W), upright as its EXIF orientation says: grey as it is (8 or 16 bits), colour as luminance.
 
-    A .npy array comes unchanged. notes: what was done to the picture is appended. Raises InputError naming a file that is
-    missing, broken or of another kind, holds several frames, has more than `MAX_PIXELS`, or is colour of 16 bits.
+    A .npy array comes unchanged. notes: what was done to the picture is appended. Raises InputError naming a file that
+    is missing, broken or of another kind, holds several frames, has more than `MAX_PIXELS`, or is colour of 16 bits.
     """
     path = path_of(path)
     if path.suffix.lower() == ".npy":
@@ -43,10 +43,12 @@ def read_image(path: str | os.PathLike[str], notes: list[str] | None = None) -> 
 
 
 def read_label(path: str | os.PathLike[str], notes: list[str] | None = None) -> np.ndarray:
-    """A mask as (H,W), upright as its EXIF orientation says: pictures with a palette by their indices, all else as `read_image`.
+    """A mask as (H,W), upright as its EXIF orientation says: pictures with a palette by their indices, all else as
+    `read_image`.
 
-    Index 0 is the background. Raises InputError as `read_image` does; where a palette shows index 0 brighter or less transparent than
-    another index in the picture, so that it may be the mark; and where a picture without a palette has transparent pixels.
+    Index 0 is the background. Raises InputError as `read_image` does; where a palette shows index 0 brighter or less
+    transparent than another index in the picture, so that it may be the mark; and where a picture without a palette has
+    transparent pixels.
     """
     path = path_of(path)
     if path.suffix.lower() == ".npy":
@@ -56,8 +58,10 @@ def read_label(path: str | os.PathLike[str], notes: list[str] | None = None) -> 
         if picture.mode == "P":
             return _indices(path, picture)
         if _is_transparent(picture):
-            raise InputError(f"{path} is a label with transparent pixels, whose value is not clear; save it as grey without transparency, "
-                             "0 for background and 255 for what is marked")
+            raise InputError(
+                f"{path} is a label with transparent pixels, whose value is not clear; save it as grey without "
+                "transparency, "
+                "0 for background and 255 for what is marked")
         return _grey(picture, notes)
 
 
@@ -79,23 +83,33 @@ def opened(path: Path, notes: list[str]) -> Iterator[Any]:
     """A picture of one frame, loaded and upright; what goes wrong in the block is an InputError that names the file."""
     from PIL import Image, ImageOps
 
-    # By a file of ours, not by its name: Pillow maps a named file into memory, and garbles an uncompressed TIFF on its side so.
+    # By a file of ours, not by its name: Pillow maps a named file into memory, and garbles an uncompressed TIFF on its
+    # side so.
     with reading("an image", path, cure=f"accepted: {', '.join(SUFFIXES)}"), open(path, "rb") as file:
         try:
             picture = Image.open(file, formats=sorted(set(FORMATS.values())))
         except Image.DecompressionBombError as error:
-            raise InputError(f"{path} is too large ({reason(error)}); accepted: at most {MAX_PIXELS:,} pixels; make it smaller first") from None
+            raise InputError(
+                f"{path} is too large ({reason(error)}); accepted: at most {MAX_PIXELS:,} pixels; make it smaller first"
+            ) from None
         with picture:
             check_pixels(picture.size[::-1], str(path))
             # An MPO is a JPEG whose further pictures are previews or depths of the first.
             if (frames := getattr(picture, "n_frames", 1)) > 1 and picture.format != "MPO":
-                raise InputError(f"{path} holds {frames} frames, and one image is read from a file; save each frame that is wanted as a "
-                                 "file of its own")
+                raise InputError(
+                    f"{path} holds {frames} frames, and one image is read from a file; save each frame that is wanted "
+                    "as a "
+                    "file of its own")
             if _is_cut_to_eight_bits(picture):
-                raise InputError(f"{path} is colour or has transparency in 16 bits, which would be cut to 8; save it as 16-bit grey, or "
-                                 "in 8 bits")
+                raise InputError(
+                    f"{path} is colour or has transparency in 16 bits, which would be cut to 8; save it as 16-bit "
+                    "grey, or "
+                    "in 8 bits")
             if _is_misread_bitmap(picture):
-                raise InputError(f"{path} is a bitmap of 8 bits with a palette of black and white, which Pillow misreads; save it as PNG")
+                raise InputError(
+                    f"{path} is a bitmap of 8 bits with a palette of black and white, which Pillow misreads; save it "
+                    "as PNG"
+                )
             turned = _orientation(picture) in range(2, 9)
             picture.load()
             if turned:
@@ -140,7 +154,10 @@ def _is_transparent(picture: Any) -> bool:
 def _indices(path: Path, picture: Any) -> np.ndarray:
     """(H,W) indices into the palette; InputError where index 0 looks like the mark rather than the background."""
     indices = np.array(picture)
-    looks = {}  # opacity and brightness of each index that is there, by one pixel of it: the whole picture in colour takes much memory
+    looks = {
+    # opacity and brightness of each index that is there, by one pixel of it: the whole picture in colour takes much
+    # memory
+    }
     for index in (index for index, count in enumerate(picture.histogram()[:256]) if count):
         y, x = divmod(int((indices == index).argmax()), picture.width)
         pixel = picture.crop((x, y, x + 1, y + 1)).convert("RGBA")
@@ -148,8 +165,12 @@ def _indices(path: Path, picture: Any) -> np.ndarray:
     opacity, brightness = looks.get(0, (0, 0))
     for index, (other_opacity, other_brightness) in looks.items():
         if other_opacity < opacity or other_opacity == opacity and other_brightness < brightness:
-            raise InputError(f"{path} is a label with a palette in which index 0, the background, looks brighter or less transparent than "
-                             f"index {index}; which one marks is not clear: save it as grey, 0 for background and 255 for what is marked")
+            raise InputError(
+                f"{path} is a label with a palette in which index 0, the background, looks brighter or less "
+                "transparent than "
+                f"index {index}; which one marks is not clear: save it as grey, 0 for background and 255 for what is "
+                "marked"
+            )
     return indices
 
 

@@ -1,4 +1,5 @@
-"""The input contract, written once for query and support: checks, per-image normalisation, and geometry there and back."""
+"""The input contract, written once for query and support: checks, per-image normalisation, and geometry there and
+back."""
 
 from __future__ import annotations
 
@@ -58,8 +59,10 @@ def luminance(colour: np.ndarray) -> np.ndarray:
 def check_pixels(shape: tuple[int, ...], name: str) -> None:
     """Raise InputError where an image of this shape (H,W) has more than MAX_PIXELS."""
     if shape[0] * shape[1] > MAX_PIXELS:
-        raise InputError(f"{name} is {shape[0]}x{shape[1]}; accepted: at most {MAX_PIXELS:,} pixels; make it smaller or cut it first, "
-                         "the network reads a small grid")
+        raise InputError(
+            f"{name} is {shape[0]}x{shape[1]}; accepted: at most {MAX_PIXELS:,} pixels; make it smaller or cut it "
+            "first, "
+            "the network reads a small grid")
 
 
 def count_of(values: object, name: str) -> int:
@@ -116,8 +119,10 @@ def _as_array(value: object, name: str) -> np.ndarray:
     except Exception as error:  # a ragged list, an object whose own conversion fails, a tensor on another device
         raise InputError(f"{name} is no array ({reason(error)}); give a NumPy array (H,W)") from None
     if array is None:
-        raise InputError(f"{name} is a masked array with {masked} masked values, which would be read as they are; give values for them, "
-                         "for example by .filled(0)")
+        raise InputError(
+            f"{name} is a masked array with {masked} masked values, which would be read as they are; give values for "
+            "them, "
+            "for example by .filled(0)")
     return array
 
 
@@ -154,7 +159,8 @@ def _to_float64(image: np.ndarray) -> np.ndarray:
         low, high = int(image.min()), int(image.max())
         if max(-low, high) > EXACT:
             native = image.astype(image.dtype.newbyteorder("="), copy=False)
-            return (native.astype(np.uint64) - np.uint64(low % 2**64)).astype(np.float64)  # modulo 2**64, so it never overflows
+            return (native.astype(np.uint64) - np.uint64(low % 2**64)).astype(
+                np.float64)  # modulo 2**64, so it never overflows
     if image.dtype.kind == "f" and image.dtype.itemsize > 8:
         low, high = image.min() / 2, image.max() / 2  # halved: their difference does not overflow
         if np.any(image.astype(np.float64) != image) and high > low:
@@ -174,7 +180,7 @@ class Placement:
     grid_width: int
 
     @classmethod
-    def of(cls, shape: tuple[int, int], grid: tuple[int, int], aspect: str) -> "Placement":
+    def of(cls, shape: tuple[int, int], grid: tuple[int, int], aspect: str) -> Placement:
         """aspect `stretch` fills the grid; `pad` keeps the aspect ratio, centred, with zeros around it."""
         if not isinstance(aspect, str) or aspect not in ASPECTS:
             raise InputError(f"aspect is {aspect!r}; accepted: {', '.join(ASPECTS)}")
@@ -193,8 +199,10 @@ class Placement:
         """As `image_to_grid`, of an image (H,W) that `normalise` made; InputError where its detail is too fine for the grid."""
         small = resize(image, (self.grid_height, self.grid_width))
         if small.max() - small.min() < SEEN:
-            raise InputError(f"{name} is constant on the network's grid of {grid[0]}x{grid[1]}: its detail is finer than that; cut out a "
-                             "part of it")
+            raise InputError(
+                f"{name} is constant on the network's grid of {grid[0]}x{grid[1]}: its detail is finer than that; cut "
+                "out a "
+                "part of it")
         # Of the grid's own size it is in [0, 1] already: another normalisation would give the same numbers.
         return self._pad(small if small.shape == image.shape else normalise(small), grid)
 

@@ -16,7 +16,8 @@ from .options import Options
 
 @dataclass(frozen=True, eq=False)
 class PreparedSupport:
-    """What `prepare` gives and `run` takes: a backend's own value, for `sets` support sets of images of `size` (height, width)."""
+    """What `prepare` gives and `run` takes: a backend's own value, for `sets` support sets of images of `size` (height,
+    width)."""
 
     value: object
     sets: int
@@ -26,11 +27,11 @@ class PreparedSupport:
 class Runner(ABC):
     """Runs one network on one device. Safe to call from several threads at once.
 
-    name: as in `Segmenter.open(runner=...)`. precision: the one that runs, of `precision.PRECISIONS`. device: where it runs,
-    in words. threads: of a CPU runner; None where they are not counted. reason: why this runner was chosen, in one short line.
-    notes: what is not as was asked or as it could be (a cache that could not be used, a path not taken), and the cure; also part
-    of `reason`. passed: of each faster runner that does not start here, name and the whole reason. support_sizes: the fewest
-    and the most entries of a set that it takes; None: any number.
+    name: as in `Segmenter.open(runner=...)`. precision: the one that runs, of `precision.PRECISIONS`. device: where it
+    runs, in words. threads: of a CPU runner; None where they are not counted. reason: why this runner was chosen, in
+    one short line. notes: what is not as was asked or as it could be (a cache that could not be used, a path not
+    taken), and the cure; also part of `reason`. passed: of each faster runner that does not start here, name and the
+    whole reason. support_sizes: the fewest and the most entries of a set that it takes; None: any number.
     """
 
     name: str = ""
@@ -45,8 +46,9 @@ class Runner(ABC):
     @classmethod
     @abstractmethod
     def open(cls, bundle: Bundle, precision: str, options: Options) -> Runner:
-        """Start on a bundle; precision may be `auto`. BundleError where the bundle lacks what is needed, RunnerError where
-        the runner cannot start here: it names the package to install or the field of the machine that does not fit."""
+        """Start on a bundle; precision may be `auto`. BundleError where the bundle lacks what is needed, RunnerError
+        where the runner cannot start here: it names the package to install or the field of the machine that does not
+        fit."""
 
     @classmethod
     def check_here(cls, options: Options) -> None:
@@ -61,8 +63,8 @@ class Runner(ABC):
         """Do all work that no query is needed for.
 
         support: (K,S,2,H,W) float32, images in [0, 1] and labels in {0, 1}; weights: (K,S) float32 of the means, each
-        row summing to 1, zero for padding. Or the entries that K sets share, (N,2,H,W), with weights (K,N), zero for those that
-        are not in a set. Returns a value for `run`; raises InputError where shapes do not fit.
+        row summing to 1, zero for padding. Or the entries that K sets share, (N,2,H,W), with weights (K,N), zero for
+        those that are not in a set. Returns a value for `run`; raises InputError where shapes do not fit.
         """
         if support.ndim == 4:
             return shared.prepare(self, support, weights)
@@ -75,8 +77,8 @@ class Runner(ABC):
         return PreparedSupport(value, support.shape[0], support.shape[3:])
 
     def run(self, prepared: PreparedSupport | shared.SharedEntries, queries: np.ndarray) -> np.ndarray:
-        """Logits (B,K,1,H,W) float32 of queries (B,1,H,W) float32 in [0, 1]. Raises InputError where shapes do not fit, RunnerError
-        where the backend fails or gives anything else than finite logits of this shape."""
+        """Logits (B,K,1,H,W) float32 of queries (B,1,H,W) float32 in [0, 1]. Raises InputError where shapes do not fit,
+        RunnerError where the backend fails or gives anything else than finite logits of this shape."""
         if queries.ndim != 4 or queries.shape[1] != 1 or 0 in queries.shape:
             raise InputError(f"queries have shape {queries.shape}; expected (B,1,H,W) with nothing empty")
         if isinstance(prepared, shared.SharedEntries):
@@ -92,12 +94,14 @@ class Runner(ABC):
         ours = f"the runner {self.name} ({self.precision}, {self.device})"
         shape, kind = getattr(logits, "shape", None), getattr(logits, "dtype", None)
         if shape != expected or kind != np.float32:
-            raise RunnerError(f"{ours} gave logits of shape {shape} and type {kind}, expected {expected} of float32; use another "
-                              "runner, or export the bundle again")
+            raise RunnerError(
+                f"{ours} gave logits of shape {shape} and type {kind}, expected {expected} of float32; use another "
+                "runner, or export the bundle again")
         finite = int(np.isfinite(logits).sum())
         if finite != logits.size:
-            raise RunnerError(f"{ours} gave {logits.size - finite} logits of {logits.size} that are not finite numbers; use "
-                              "precision='fp32' or another runner; where all do so, the weights are damaged")
+            raise RunnerError(
+                f"{ours} gave {logits.size - finite} logits of {logits.size} that are not finite numbers; use "
+                "precision='fp32' or another runner; where all do so, the weights are damaged")
 
     @abstractmethod
     def _prepare(self, support: np.ndarray, weights: np.ndarray) -> object: ...

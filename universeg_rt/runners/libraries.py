@@ -35,8 +35,8 @@ def open_session(ort: ModuleType, model: ModelBytes, options: object, providers:
 
 
 def import_openvino() -> ModuleType:
-    """The module; ImportError, or whatever a broken build of it raises. It imports openvino_telemetry, which reports at once and
-    has no switch but a file in the user's home; where that package is missing it goes without, and so it does here."""
+    """The module; ImportError, or whatever a broken build of it raises. It imports openvino_telemetry, which reports at
+    once and has no switch but a file in the user's home; where that package is missing it goes without, and so it does here."""
     before = {name: module for name, module in sys.modules.items() if name == "openvino_telemetry"}
     sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # importing it raises ImportError
     try:

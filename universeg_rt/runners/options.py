@@ -21,10 +21,10 @@ class Options:
     """Each runner reads those that concern it. None takes what the environment variable says (`UNIVERSEG_RT_` and the
     name in capitals, but for threads), else the default.
 
-    threads: of a CPU runner (one a core). device: the GPU's number (0). tf32: let float32 products of `onnxruntime-cuda` be rounded to TF32 (no; the
-    variable: 1). plugin: plugin libraries for TensorRT that are not in their usual place (the variable: separated as
-    in PATH). cache: folder for what can be made again (the user's cache folder). instructions: of the native runner,
-    such as `plain` (auto). Raises InputError for a value of a wrong kind.
+    threads: of a CPU runner (one a core). device: the GPU's number (0). tf32: let float32 products of
+    `onnxruntime-cuda` be rounded to TF32 (no; the variable: 1). plugin: plugin libraries for TensorRT that are not in
+    their usual place (the variable: separated as in PATH). cache: folder for what can be made again (the user's cache
+    folder). instructions: of the native runner, such as `plain` (auto). Raises InputError for a value of a wrong kind.
     """
 
     threads: int | None = None

@@ -18,7 +18,8 @@ GROUP_BYTES = 512 * 2**20
 
 @dataclass(frozen=True, eq=False)
 class SharedEntries:
-    """Entries (N,2,H,W) and weights (K,N) of sets too large to be held written out; each run prepares them anew, in groups."""
+    """Entries (N,2,H,W) and weights (K,N) of sets too large to be held written out; each run prepares them anew, in
+    groups."""
 
     entries: np.ndarray
     weights: np.ndarray
@@ -27,13 +28,16 @@ class SharedEntries:
         """Logits (B,K,1,H,W), as `Runner.run`."""
         size = sets_in_group(largest_set(self.weights), self.entries[0].nbytes)
         groups = [self.weights[i : i + size] for i in range(0, len(self.weights), size)]
-        return np.concatenate([runner.run(runner.prepare(*written_out(self.entries, group)), queries) for group in groups], axis=1)
+        return np.concatenate(
+            [runner.run(runner.prepare(*written_out(self.entries, group)), queries) for group in groups], axis=1)
 
 
 def prepare(runner: Runner, entries: np.ndarray, weights: np.ndarray) -> PreparedSupport | SharedEntries:
     """What `runner.prepare` gives for the sets written out, where they are small; else SharedEntries."""
-    if entries.ndim != 4 or 0 in entries.shape or weights.ndim != 2 or weights.shape[1] != len(entries) or not len(weights):
-        raise InputError(f"entries have shape {entries.shape} and weights {weights.shape}; expected (N,2,H,W) and (K,N)")
+    if entries.ndim != 4 or 0 in entries.shape or weights.ndim != 2 or weights.shape[1] != len(
+            entries) or not len(weights):
+        raise InputError(
+            f"entries have shape {entries.shape} and weights {weights.shape}; expected (N,2,H,W) and (K,N)")
     check_weights(weights)
     size = sets_in_group(largest_set(weights), entries[0].nbytes)
     if size >= len(weights):
@@ -45,7 +49,8 @@ def prepare(runner: Runner, entries: np.ndarray, weights: np.ndarray) -> Prepare
 def check_weights(weights: np.ndarray) -> None:
     """Raise InputError where weights (K, entries) are negative or do not sum to 1 in each set."""
     if not (weights >= 0).all() or not np.allclose(weights.sum(axis=1), 1, atol=1e-3):
-        raise InputError(f"weights of the sets sum to {weights.sum(axis=1)}; give weights from 0 that sum to 1 in each set")
+        raise InputError(
+            f"weights of the sets sum to {weights.sum(axis=1)}; give weights from 0 that sum to 1 in each set")
 
 
 def sets_in_group(entries: int, entry_bytes: int) -> int:

@@ -1,4 +1,5 @@
-"""Reads .npy and .npz files of plain arrays: sizes are checked from the headers before anything is allocated, nothing is unpickled."""
+"""Reads .npy and .npz files of plain arrays: sizes are checked from the headers before anything is allocated, nothing
+is unpickled."""
 
 from __future__ import annotations
 
@@ -14,8 +15,8 @@ import numpy as np
 from ..errors import InputError, UniverSegError, shown
 from .reading import decoding, reading
 
-# An archive may unpack to this many bytes, or to this many times its own size where that is more: data of any size can be read,
-# and a small file cannot fill the memory.
+# An archive may unpack to this many bytes, or to this many times its own size where that is more: data of any size can
+# be read, and a small file cannot fill the memory.
 FREE_BYTES = 256 * 2**20
 MAX_RATIO = 64
 NUMERIC = "biufc"  # kinds of NumPy's types: a number takes at most 32 bytes, a text or a record as many as it says
@@ -34,7 +35,10 @@ def read_npy(
             raise error(f"{path} holds {shown(str(dtype))}; accepted: numbers or bool; save it with such a type")
         left = os.fstat(file.fileno()).st_size - file.tell()
         if max_items is not None and math.prod(shape) > max_items:
-            raise error(f"{path} holds {math.prod(shape)} numbers, shape {shape}; accepted: at most {max_items}; make it smaller")
+            raise error(
+                f"{path} holds {math.prod(shape)} numbers, shape {shape}; accepted: at most {max_items}; make it "
+                "smaller"
+            )
         if math.prod(shape) * dtype.itemsize != left:
             raise ValueError(f"its header says {math.prod(shape) * dtype.itemsize} bytes, {left} follow")
         file.seek(0)
@@ -62,8 +66,10 @@ def _arrays(file: IO[bytes], size: int, path: str | os.PathLike, error: type[Uni
         total = sum(_checked_bytes(archive, info) for info in members)
         limit = max(FREE_BYTES, MAX_RATIO * size)
         if total > limit:
-            raise error(f"{path} unpacks to {total} bytes; accepted: at most {limit} for a file of this size, {MAX_RATIO} times its own "
-                        f"or {FREE_BYTES}; if the data is right, write it with numpy.savez, which does not compress")
+            raise error(
+                f"{path} unpacks to {total} bytes; accepted: at most {limit} for a file of this size, {MAX_RATIO} "
+                "times its own "
+                f"or {FREE_BYTES}; if the data is right, write it with numpy.savez, which does not compress")
         arrays = {}
         for info in members:
             with archive.open(info) as member:

@@ -1,7 +1,7 @@
 """Files and folders that are written whole or not at all: a temporary name beside the target, then a rename.
 
-A killed process leaves its temporary behind. Each is locked while its process lives; the first write into a folder removes those
-that are old and that nobody holds.
+A killed process leaves its temporary behind. Each is locked while its process lives; the first write into a folder
+removes those that are old and that nobody holds.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ import shutil
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO, Iterator
+from typing import BinaryIO
 
 from ..errors import OutputError
 
@@ -40,7 +41,8 @@ def write_file(path: str | os.PathLike) -> Iterator[BinaryIO]:
     try:
         handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=TEMPORARY, dir=path.parent)
     except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror or error}; choose a folder that can be written") from None
+        raise OutputError(
+            f"cannot write {path}: {error.strerror or error}; choose a folder that can be written") from None
     try:
         with os.fdopen(handle, "wb") as file:
             _lock(file.fileno())
@@ -62,8 +64,9 @@ def write_file(path: str | os.PathLike) -> Iterator[BinaryIO]:
 def write_folder(path: str | os.PathLike) -> Iterator[Path]:
     """Give a temporary folder that becomes `path` only if the block ends without an error.
 
-    A folder already at `path` is replaced as the last step, and stays as it was when anything fails. Where the system can exchange
-    two names there is always one of the two at `path`; elsewhere `recover_folder` brings back what a kill took away.
+    A folder already at `path` is replaced as the last step, and stays as it was when anything fails. Where the system
+    can exchange two names there is always one of the two at `path`; elsewhere `recover_folder` brings back what a kill
+    took away.
     Raises OutputError where the parent cannot be written.
     """
     path = Path(path).absolute()
@@ -73,7 +76,8 @@ def write_folder(path: str | os.PathLike) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=TEMPORARY, dir=path.parent))
     except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror or error}; choose a folder that can be written") from None
+        raise OutputError(
+            f"cannot write {path}: {error.strerror or error}; choose a folder that can be written") from None
     try:
         with _held(temporary):
             new = temporary / NEW

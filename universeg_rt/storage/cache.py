@@ -7,9 +7,9 @@ import os
 import sys
 from pathlib import Path
 
-from .atomic import write_file
 from ..environment import said, variable
 from ..errors import OutputError
+from .atomic import write_file
 
 VARIABLE = variable("cache")
 
@@ -20,12 +20,14 @@ def cache_folder() -> Path:
         return Path(named)
     if sys.platform == "win32" and os.environ.get("LOCALAPPDATA"):
         return Path(os.environ["LOCALAPPDATA"]) / "universeg_rt" / "cache"
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / (".cache" if sys.platform != "darwin" else "Library/Caches")
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / (".cache"
+                                                              if sys.platform != "darwin" else "Library/Caches")
     return Path(base) / "universeg_rt"
 
 
 class CachedFiles:
-    """Files of bytes in one folder, each behind its own sha256; `notes` says what could not be used or written, and why."""
+    """Files of bytes in one folder, each behind its own sha256; `notes` says what could not be used or written, and
+    why."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -55,8 +57,9 @@ class CachedFiles:
                 file.write(hashlib.sha256(content).digest() + content)
         except OSError as error:  # OutputError is one
             reason = error.strerror if not isinstance(error, OutputError) else None
-            self._note(f"the cache {self.folder} cannot be written ({reason or error}); set cache in Segmenter.open, or "
-                       f"{VARIABLE}")
+            self._note(
+                f"the cache {self.folder} cannot be written ({reason or error}); set cache in Segmenter.open, or "
+                f"{VARIABLE}")
 
     def _note(self, text: str) -> None:
         if text not in self.notes:

@@ -1,4 +1,5 @@
-"""Reads what others wrote: one wrapper turns whatever a foreign reader trips over into a typed error with the file and the cure."""
+"""Reads what others wrote: one wrapper turns whatever a foreign reader trips over into a typed error with the file and
+the cure."""
 
 from __future__ import annotations
 
@@ -20,8 +21,8 @@ def reading(what: str, path: str | os.PathLike, error: type[UniverSegError] = In
     """Raise `error` for anything that goes wrong in the block, which reads the file at `path`; also a decorator.
 
     what: what the file should be, with its article ("an image"). cure: what to do about a file that cannot be read.
-    Raises at once where `path` is not a regular file (a folder, a FIFO, a device). Our own errors, a missing package and an
-    interruption pass unchanged.
+    Raises at once where `path` is not a regular file (a folder, a FIFO, a device). Our own errors, a missing package
+    and an interruption pass unchanged.
     """
     regular_file(path, error)
     with decoding(what, path, error, cure=cure):
@@ -39,7 +40,8 @@ def decoding(what: str, path: str | os.PathLike, error: type[UniverSegError] = I
     except FileNotFoundError:
         raise error(f"{path} does not exist") from None
     except MemoryError:
-        raise error(f"{path} cannot be read as {what} (there is not enough memory for it); give a smaller one") from None
+        raise error(
+            f"{path} cannot be read as {what} (there is not enough memory for it); give a smaller one") from None
     except BaseException as caught:  # panics of readers in Rust do not derive from Exception
         raise error(f"{path} cannot be read as {what} ({reason(caught)}); {cure}") from None
 

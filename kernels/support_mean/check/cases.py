@@ -1,4 +1,5 @@
-"""Problems to check kernels with: random inputs of given sizes, what they must give, and how far off a kernel may be."""
+"""Problems to check kernels with: random inputs of given sizes, what they must give, and how far off a kernel may
+be."""
 
 from __future__ import annotations
 
@@ -96,7 +97,10 @@ def expected(form: str, inputs: dict[str, np.ndarray], negative_slope: float = 0
         pooled = _pool(magnitude)
         pairs["pooled"] = (out.pooled, pooled, bound_each)
         pairs["pooled_mean"] = (out.pooled_mean, _mean(weights, pooled), bound_sum)
-    return {name: (result, reference.error_bounds(dtype, terms, result, n)) for name, (result, terms, n) in pairs.items()}
+    return {
+        name: (result, reference.error_bounds(dtype, terms, result, n))
+        for name, (result, terms, n) in pairs.items()
+    }
 
 
 def worst_errors(outputs: dict[str, np.ndarray], wanted: dict[str, tuple]) -> dict[str, float]:
@@ -116,4 +120,5 @@ def _mean(weights: np.ndarray, maps: np.ndarray) -> np.ndarray:
 def _pool(maps: np.ndarray) -> np.ndarray:
     height, width = maps.shape[-2:]
     m = maps[..., : height // 2 * 2, : width // 2 * 2]
-    return np.maximum(np.maximum(m[..., ::2, ::2], m[..., ::2, 1::2]), np.maximum(m[..., 1::2, ::2], m[..., 1::2, 1::2]))
+    return np.maximum(np.maximum(m[..., ::2, ::2], m[..., ::2, 1::2]), np.maximum(m[..., 1::2, ::2], m[..., 1::2,
+                                                                                                       1::2]))

@@ -6,10 +6,10 @@ import time
 
 from universeg_rt.errors import InputError
 
+from .. import reference
+from ..host import module as host
 from . import cases
 from .cases import Sizes
-from ..host import module as host
-from .. import reference
 from .devices import Device, open_device
 
 SMALL = (
@@ -43,7 +43,8 @@ def check_kernels(state: dict, entry: dict, write) -> None:
                 tensors = {name: device.tensor(array) for name, array in inputs.items()}
                 for kernel in (0, *host.KERNELS[form]):
                     for activated in (False, True) if form != "conv_pool" else (False,):
-                        problem = host.problem(form, inputs["support"], inputs["query"], kernel=kernel, activated=activated)
+                        problem = host.problem(form, inputs["support"], inputs["query"], kernel=kernel,
+                                               activated=activated)
                         _check_one(device, entry, f"{form} {dtype} kernel {kernel}", sizes, problem, tensors, wanted)
         state["say"](f"{form}: {entry['runs']} runs so far, {len(entry['failures'])} failures")
         write()
@@ -52,7 +53,8 @@ def check_kernels(state: dict, entry: dict, write) -> None:
         entry["why"] = entry["failures"][0]
 
 
-def _check_one(device: Device, entry: dict, name: str, sizes: Sizes, problem: dict, tensors: dict, wanted: dict) -> None:
+def _check_one(device: Device, entry: dict, name: str, sizes: Sizes, problem: dict, tensors: dict,
+               wanted: dict) -> None:
     results = []
     for _ in range(2):
         outputs = device.outputs(problem)
@@ -94,7 +96,8 @@ def check_large(state: dict, entry: dict, write) -> None:
     entry["worst"] = {}
     for kernel in (1, 3, 5):
         problem = dict(form=1, dtype=1, kernel=kernel, activated=0, negative_slope=0.01, queries=1, support_queries=1,
-                       sets=1, query_sets=1, entries=sizes.entries, channels=sizes.channels, height=sizes.height, width=sizes.width)
+                       sets=1, query_sets=1, entries=sizes.entries, channels=sizes.channels, height=sizes.height,
+                       width=sizes.width)
         outputs = device.outputs(problem)
         device.launcher(problem, dict(support=support, query=query, weights=weights) | outputs)()
         device.synchronize()

@@ -73,7 +73,8 @@ def run_selftest(state: dict, entry: dict, write) -> None:
     """Every kernel on small awkward problems, the GPU against the same code on the CPU, without Python in the process."""
     program = state["built"].selftest
     if program is None:
-        entry.update(passed=None, why="skipped: a dry run builds it where nvcc is found and --arch is given, such as 90")
+        entry.update(passed=None,
+                     why="skipped: a dry run builds it where nvcc is found and --arch is given, such as 90")
         return
     command = [str(program)] + (["--dry-run", "--quick"] if state["dry"] else [])
     done = _run(command, 240)
@@ -117,7 +118,8 @@ def _run(command: list[str], limit: float) -> tuple[int, str]:
         return done.returncode, done.stdout
     except subprocess.TimeoutExpired as stopped:
         text = stopped.stdout or b""
-        return 124, (text.decode(errors="replace") if isinstance(text, bytes) else text) + f"\nstopped after {limit:g} s"
+        return 124, (text.decode(
+            errors="replace") if isinstance(text, bytes) else text) + f"\nstopped after {limit:g} s"
     except OSError as error:
         raise RunnerError(f"cannot run {command[0]}: {error}") from None
 
@@ -129,5 +131,3 @@ def _last_line(command: list[str], word: str = "") -> str | None:
         return None
     lines = [line.strip() for line in done.stdout.splitlines() if word in line]
     return lines[-1] if done.returncode == 0 and lines else None
-
-

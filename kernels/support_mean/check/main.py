@@ -2,11 +2,12 @@
 
     python -m universeg_rt.kernels.support_mean.check.main --out result.json
     python kernels/support_mean/check/main.py --out result.json               from a checkout, nothing installed
-    python kernels/support_mean/check/main.py --dry-run --out result.json     the same steps on the CPU, at toy sizes: checks this program
+    python kernels/support_mean/check/main.py --dry-run --out result.json     the same steps on the CPU, at toy sizes:
+    checks this program
 
-Needs nvcc, cmake, a C++ compiler, PyTorch with CUDA, NumPy and ml_dtypes; no network. The result file is rewritten after
-every step, so that what was measured is kept when the time runs out. Exit status 0 only when no step failed or was cut
-short; one that the machine has no tool for (compute-sanitizer) is skipped, and says so.
+Needs nvcc, cmake, a C++ compiler, PyTorch with CUDA, NumPy and ml_dtypes; no network. The result file is rewritten
+after every step, so that what was measured is kept when the time runs out. Exit status 0 only when no step failed or
+was cut short; one that the machine has no tool for (compute-sanitizer) is skipped, and says so.
 """
 
 from __future__ import annotations
@@ -23,12 +24,13 @@ if __package__ in (None, ""):  # run as a script: make the checkout importable a
     if str(_root) not in universeg_rt.__path__:
         universeg_rt.__path__.append(str(_root))
 
-from universeg_rt.errors import UniverSegError  # noqa: E402
 from universeg_rt.kernels.support_mean.check import correctness, machine, timing  # noqa: E402
 from universeg_rt.kernels.support_mean.check.steps import Report  # noqa: E402
 
-# The self-test comes before any timing: it compares every kernel. What takes longest comes last, so that a time limit cuts
-# off what can be run again on its own: --steps sanitizers.
+from universeg_rt.errors import UniverSegError  # noqa: E402
+
+# The self-test comes before any timing: it compares every kernel. What takes longest comes last, so that a time limit
+# cuts off what can be run again on its own: --steps sanitizers.
 STEPS = ("build", "selftest", "bandwidth", "timing", "correctness", "large", "sanitizers")
 
 
@@ -48,11 +50,14 @@ def run_steps(names: list[str], report: Report, options: argparse.Namespace) -> 
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m universeg_rt.kernels.support_mean.check.main", description=__doc__.split("\n")[0])
-    parser.add_argument("--out", type=Path, default=Path("kernel_check.json"), help="the result file; default: %(default)s")
+    parser = argparse.ArgumentParser(prog="python -m universeg_rt.kernels.support_mean.check.main",
+                                     description=__doc__.split("\n")[0])
+    parser.add_argument("--out", type=Path, default=Path("kernel_check.json"),
+                        help="the result file; default: %(default)s")
     parser.add_argument("--steps", nargs="+", choices=STEPS, default=list(STEPS), metavar="STEP",
                         help=f"of {', '.join(STEPS)}; build always runs")
-    parser.add_argument("--arch", default="native", help="CUDA architecture to build for, such as 90; default: %(default)s")
+    parser.add_argument("--arch", default="native",
+                        help="CUDA architecture to build for, such as 90; default: %(default)s")
     parser.add_argument("--build-dir", type=Path, default=Path("build/kernel_check"), help="default: %(default)s")
     parser.add_argument("--time-limit", type=float, default=540, help="seconds after which no measurement starts")
     parser.add_argument("--dry-run", action="store_true", help="no GPU: the CPU build at toy sizes; times mean nothing")

@@ -30,8 +30,8 @@ class Report:
         print(f"[{time.monotonic() - self.started:6.1f} s] {line}", flush=True)
 
     def run(self, steps: Mapping[str, Step], needed: Collection[str], time_limit: float) -> bool:
-        """Run the steps in order; True where none failed. A step that fails does not stop those after it, unless it is among
-        those `needed` by them. No step starts after `time_limit` seconds."""
+        """Run the steps in order; True where none failed. A step that fails does not stop those after it, unless it is
+        among those `needed` by them. No step starts after `time_limit` seconds."""
         results = self.values["steps"]
         for name, step in steps.items():
             entry = results[name] = {"passed": None}
@@ -47,7 +47,8 @@ class Report:
                     entry.update(passed=False, why=f"{type(error).__name__}: {one_line(error)}")
             entry["seconds"] = round(time.monotonic() - began, 2)
             verdict = {True: "passed", False: "FAILED", None: "skipped"}[entry["passed"]]
-            self.say(f"{name}: {verdict} in {entry['seconds']:.1f} s" + (f" ({entry['why']})" if entry.get("why") else ""))
+            self.say(f"{name}: {verdict} in {entry['seconds']:.1f} s" +
+                     (f" ({entry['why']})" if entry.get("why") else ""))
             self.write()
             if name in needed and entry["passed"] is False and began <= self.started + time_limit:
                 break

@@ -7,9 +7,9 @@ import math
 import statistics
 import time
 
-from .cases import Sizes
-from ..host import module as host
 from .. import reference
+from ..host import module as host
+from .cases import Sizes
 from .devices import Device, open_device
 
 ROUNDS = 15  # timed runs of each variant, one after another in turn
@@ -171,9 +171,12 @@ def table(values: dict) -> list[str]:
     if not rows:
         return []
     copy = values["steps"]["bandwidth"]["gigabytes_per_second"]
-    out = [f"copy bandwidth {copy:.0f} GB/s" + (" (dry run: times mean nothing)" if values["dry_run"] else ""),
-           f"{'form':10}{'type':10}{'S':>4}{'B':>3} {'variant':10}{'median us':>11}{'10-90 %':>20}{'GB/s':>7}{'of copy':>9}"
-           f"{'x PyTorch':>11}"]
+    out = [
+        f"copy bandwidth {copy:.0f} GB/s" + (" (dry run: times mean nothing)" if values["dry_run"] else ""),
+        f"{'form':10}{'type':10}{'S':>4}{'B':>3} "
+        f"{'variant':10}{'median us':>11}{'10-90 %':>20}{'GB/s':>7}{'of copy':>9}"
+        f"{'x PyTorch':>11}"
+    ]
     for r in rows:
         form = r["form"] + ("+z" if r["activated"] else "")
         spread = f"{r['low'] * 1e6:.1f} - {r['high'] * 1e6:.1f}"

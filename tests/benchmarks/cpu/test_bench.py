@@ -12,15 +12,15 @@ pytest.importorskip("torch", reason="the reference needs torch")
 pytest.importorskip("onnx", reason="exporting needs onnx")
 
 from universeg_rt.benchmarks.cpu import bench
+from universeg_rt.benchmarks.cpu.first_mask import seconds_to_first_mask
+from universeg_rt.benchmarks.cpu.sides import Files, Skipped
 from universeg_rt.benchmarks.harness import run
 from universeg_rt.benchmarks.harness.case import Case
 from universeg_rt.benchmarks.harness.child import Child, Died
-from universeg_rt.benchmarks.cpu.first_mask import seconds_to_first_mask
 from universeg_rt.benchmarks.harness.report import ratios, statistics
-from universeg_rt.benchmarks.cpu.sides import Files, Skipped
+
 from universeg_rt.errors import ParityError, RunnerError
 from universeg_rt.runners import RUNNERS
-
 
 pytestmark = pytest.mark.torch
 
@@ -49,7 +49,8 @@ def test_every_side_is_measured_and_compared(results):
     for case in result["cases"]:
         assert case["matrix_flop_per_s"]["min"] > 0
         ran = {name: row for name, row in case["sides"].items() if "skipped" not in row}
-        expected = {"reference-kept", "plain", "folded-onnxruntime", "ours-onnxruntime"} | ({"reference"} if case["support_size"] == 1 else set())
+        expected = {"reference-kept", "plain", "folded-onnxruntime", "ours-onnxruntime"
+                    } | ({"reference"} if case["support_size"] == 1 else set())
         assert expected <= set(ran)
         for name, row in ran.items():
             n = row["network"]
@@ -74,14 +75,16 @@ def test_ours_is_split_into_parts_and_held_against_the_estimate(results):
         assert turns["network"][i] == pytest.approx(turns["prepare"][i] + turns["run"][i])
         assert turns["preprocess"][i] + turns["network"][i] + turns["postprocess"][i] <= turns["total"][i]
     estimate = row["estimate"]
-    assert estimate["seconds"] > 0 and estimate["bytes"] > 0 and estimate["measured_seconds"] == row["parts"]["run"]["p50"]
+    assert estimate["seconds"] > 0 and estimate["bytes"] > 0 and estimate["measured_seconds"] == row["parts"]["run"][
+        "p50"]
     start = result["starts"][0]["sides"]["ours-onnxruntime"]
     assert result["starts"][0]["support_size"] == 16 and start["p50"] > 0 and len(start["seconds"]) == 2
 
 
 def test_table_and_plot(results):
     text = (results / bench.TABLE).read_text()
-    for words in ("| 1 | reference |", "| 3 | plain |", "| 3 | ours-onnxruntime |", "- reference at S = 3 not run", "process start to first mask"):
+    for words in ("| 1 | reference |", "| 3 | plain |", "| 3 | ours-onnxruntime |", "- reference at S = 3 not run",
+                  "process start to first mask"):
         assert words in text
     assert (results / bench.PLOT).read_bytes().startswith(b"\x89PNG")
 
@@ -103,10 +106,15 @@ def test_results_of_several_runs_are_put_together(results, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("extra, message", [
-    (["--repeats", "0"], "--repeats is 0"), (["--threads", "0"], "--threads is 0"), (["--support-sizes", "4", "0"], "--support-sizes is 0"),
-    (["--members", "-1"], "--members is -1"), (["--starts", "-1"], "--starts is -1"), (["--size", "33"], "multiple of 4"),
+    (["--repeats", "0"], "--repeats is 0"),
+    (["--threads", "0"], "--threads is 0"),
+    (["--support-sizes", "4", "0"], "--support-sizes is 0"),
+    (["--members", "-1"], "--members is -1"),
+    (["--starts", "-1"], "--starts is -1"),
+    (["--size", "33"], "multiple of 4"),
     (["--sides", "theirs"], "--sides theirs is unknown; accepted: all, ours, reference"),
-    (["--sides", "ours-onnxruntime-int8"], "has fp32 models only"), (["--limit", "reference"], "give SIDE=S"),
+    (["--sides", "ours-onnxruntime-int8"], "has fp32 models only"),
+    (["--limit", "reference"], "give SIDE=S"),
     (["--bundle", "nowhere"], "no bundle at nowhere"),
 ])
 def test_bad_options_are_one_line(options, capsys, extra, message):
@@ -116,14 +124,20 @@ def test_bad_options_are_one_line(options, capsys, extra, message):
 
 
 def test_a_side_that_differs_is_not_timed():
-    logits = {"reference": np.zeros((1, 1, 1, 8, 8)), "ours-x": np.full((1, 1, 1, 8, 8), 2e-3), "ours-x-int8": np.ones((1, 1, 1, 8, 8))}
+    logits = {
+        "reference": np.zeros((1, 1, 1, 8, 8)), "ours-x": np.full((1, 1, 1, 8, 8), 2e-3), "ours-x-int8": np.ones(
+            (1, 1, 1, 8, 8))
+    }
     with pytest.raises(ParityError, match="ours-x differs from reference by 0.002"):
         run._compare({name: {} for name in logits}, logits)
     rows = {name: {} for name in logits if name != "ours-x"}
     run._compare(rows, {name: logits[name] for name in rows})
-    assert rows["ours-x-int8"]["agreement"] == {"against": "reference", "largest_logit_error": 1.0, "flipped_pixels": 1.0}
+    assert rows["ours-x-int8"]["agreement"] == {
+        "against": "reference", "largest_logit_error": 1.0, "flipped_pixels": 1.0
+    }
     with pytest.raises(ParityError):
-        run._compare({"reference": {}, "plain": {}}, {"reference": logits["reference"], "plain": np.full((1, 1, 1, 8, 8), np.nan)})
+        run._compare({"reference": {}, "plain": {}},
+                     {"reference": logits["reference"], "plain": np.full((1, 1, 1, 8, 8), np.nan)})
 
 
 def test_what_cannot_run_or_dies_says_why(small_bundle):
@@ -174,7 +188,8 @@ def test_the_inputs_are_the_same_for_every_side():
 
 
 def test_statistics_and_ratios_of_turns():
-    assert statistics([3.0, 1.0, 2.0]) == {"p50": 2.0, "p90": pytest.approx(2.8), "p99": pytest.approx(2.98), "min": 1.0, "max": 3.0}
+    assert statistics(
+        [3.0, 1.0, 2.0]) == {"p50": 2.0, "p90": pytest.approx(2.8), "p99": pytest.approx(2.98), "min": 1.0, "max": 3.0}
     # The ratio of each turn, not of the medians: a slow moment that meets both sides cancels.
     assert ratios([10.0, 40.0, 12.0], [1.0, 4.0, 1.0]) == {"p50": 10.0, "min": 10.0, "max": 12.0}
 
@@ -183,4 +198,5 @@ def test_importing_the_command_loads_no_engine():
     import subprocess
 
     code = "import sys, universeg_rt.benchmarks.cpu.bench as b; print([m for m in ('torch', 'onnx', 'onnxruntime', 'openvino') if m in sys.modules])"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True,
+                          check=True).stdout.strip() == "[]"

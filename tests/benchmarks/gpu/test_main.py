@@ -16,13 +16,14 @@ import pytest
 torch = pytest.importorskip("torch", reason="the benchmark needs torch")
 pytest.importorskip("onnx", reason="emitting the models needs onnx")
 
-from universeg_rt import checkout
-from universeg_rt.benchmarks.gpu import main as gpu
 from universeg_rt.benchmarks.gpu import artefacts, contenders, folded_torch, machine, parity, timing
-from universeg_rt.bundle.bundle import SHIPPED, Bundle
-from universeg_rt.errors import RunnerError
+from universeg_rt.benchmarks.gpu import main as gpu
 from universeg_rt.export.gate.inputs import make_inputs
 from universeg_rt.export.gate.parity import Reference
+
+from universeg_rt import checkout
+from universeg_rt.bundle.bundle import SHIPPED, Bundle
+from universeg_rt.errors import RunnerError
 from universeg_rt.runners.gpu.tensorrt import runner as tensorrt_runner
 from universeg_rt.spec import NetworkSpec
 
@@ -37,11 +38,13 @@ ROOT = Path(__file__).resolve().parents[3]
 
 
 def make_state(tmp_path, **more) -> dict:
-    options = SimpleNamespace(checkpoint=None, spec=None, steps=[], contenders=None, compile_backend="eager", plugin=None, no_int8=True,
-                              kernels_build=None, compile=False, cpu_reference=False)
-    state = {"options": options, "device": "cpu", "grid": (32, 32), "support_sizes": [2], "members": [2], "rounds": 2, "budget": 0.0,
-             "threads": 1, "work": tmp_path, "say": lambda line: None, "write": lambda: None, "deadline": time.monotonic() + 600,
-             "torch": torch, "small_spec": SMALL_SPEC, **more}
+    options = SimpleNamespace(checkpoint=None, spec=None, steps=[], contenders=None, compile_backend="eager",
+                              plugin=None, no_int8=True, kernels_build=None, compile=False, cpu_reference=False)
+    state = {
+        "options": options, "device": "cpu", "grid": (32, 32), "support_sizes": [2], "members": [2], "rounds": 2,
+        "budget": 0.0, "threads": 1, "work": tmp_path, "say": lambda line: None, "write": lambda: None,
+        "deadline": time.monotonic() + 600, "torch": torch, "small_spec": SMALL_SPEC, **more
+    }
     artefacts.run_network(state, {})
     state["copy"], state["matrix"] = 1e9, dict.fromkeys(("fp32", "tf32", "fp16", "int8"), 1e9)
     return state
@@ -50,8 +53,11 @@ def make_state(tmp_path, **more) -> dict:
 def test_the_command_runs_whole_on_the_cpu(tmp_path, capsys):
     out = tmp_path / "gpu.json"
     steps = [s for s in gpu.STEPS if s != "kernels"]  # its build has a test of its own
-    assert gpu.main(["--device", "cpu", "--out", str(out), "--work", str(tmp_path / "work"), "--support-sizes", "2", "--members", "2",
-                     "--rounds", "1", "--steps", *steps]) == 0
+    assert gpu.main([
+        "--device", "cpu", "--out",
+        str(out), "--work",
+        str(tmp_path / "work"), "--support-sizes", "2", "--members", "2", "--rounds", "1", "--steps", *steps
+    ]) == 0
     said, result = capsys.readouterr().out, json.loads(out.read_text())
     assert result["passed"] is True and list(result["steps"]) == steps
     assert result["steps"]["machine"]["machine"]["torch"] and result["steps"]["machine"]["packages"]["onnxruntime"]
@@ -61,8 +67,10 @@ def test_the_command_runs_whole_on_the_cpu(tmp_path, capsys):
     assert {"reference fp32", "reference tf32", "reference fp16", "folded torch fp32", "folded torch fp16 nhwc",
             "plain onnxruntime fp32", "onnxruntime fp32", "onnxruntime fp16"} <= started
     skipped = result["steps"]["contenders"]["skipped"]
-    assert set(skipped) == {"folded torch fp32 kernels", "folded torch tf32 kernels", "folded torch fp16 kernels", "onnxruntime int8",
-                            "tensorrt", "tensorrt-rtx", "torch.compile tf32", "torch.compile fp16"}
+    assert set(skipped) == {
+        "folded torch fp32 kernels", "folded torch tf32 kernels", "folded torch fp16 kernels", "onnxruntime int8",
+        "tensorrt", "tensorrt-rtx", "torch.compile tf32", "torch.compile fp16"
+    }
     assert "(--compile)" in skipped["torch.compile fp16"]
     checked = result["steps"]["parity"]["contenders"]
     assert set(checked) | set(result["steps"]["parity"]["skipped"]) == started - {"reference fp32"}
@@ -95,8 +103,9 @@ def test_without_a_gpu_the_run_ends_with_the_reason(tmp_path):
     if torch.cuda.is_available():
         pytest.skip("this machine has a GPU")
     out = tmp_path / "gpu.json"
-    done = subprocess.run([sys.executable, ROOT / "benchmarks" / "gpu" / "main.py", "--out", out, "--work", tmp_path / "work"], cwd=tmp_path,
-                          capture_output=True, text=True, timeout=300, env=os.environ)
+    done = subprocess.run(
+        [sys.executable, ROOT / "benchmarks" / "gpu" / "main.py", "--out", out, "--work", tmp_path / "work"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=300, env=os.environ)
     assert done.returncode == 1 and "FAILED" in done.stdout
     result = json.loads(out.read_text())
     assert result["passed"] is False and "PyTorch sees no GPU" in result["steps"]["machine"]["why"]
@@ -114,7 +123,11 @@ def test_processes_started_from_a_checkout_find_the_package(tmp_path, monkeypatc
 
 def test_out_of_time_is_a_failure_that_keeps_what_it_has(tmp_path):
     out = tmp_path / "gpu.json"
-    assert gpu.main(["--device", "cpu", "--out", str(out), "--work", str(tmp_path / "w"), "--time-limit", "0.000001", "--steps", "timing"]) == 1
+    assert gpu.main([
+        "--device", "cpu", "--out",
+        str(out), "--work",
+        str(tmp_path / "w"), "--time-limit", "0.000001", "--steps", "timing"
+    ]) == 1
     assert "time limit" in json.loads(out.read_text())["steps"]["machine"]["why"]
 
 
@@ -125,7 +138,8 @@ def test_bad_options_are_one_line(tmp_path, capsys):
     assert "cannot write" in capsys.readouterr().err
 
 
-# The engines, under the stand-ins ---------------------------------------------------------------------------------------
+# The engines, under the stand-ins
+# ---------------------------------------------------------------------------------------
 
 
 def test_engines_are_built_run_and_recorded(tmp_path, monkeypatch):
@@ -152,7 +166,8 @@ def test_engines_are_built_run_and_recorded(tmp_path, monkeypatch):
     state["device"] = "cpu"
     assert ("tensorrt", ("fp16",), ("prepare", "predict"), (2, 2, 2), None) in asked
     assert set(entry["built"]) == {"tensorrt fp16", "tensorrt fp32"}
-    assert entry["skipped"]["tensorrt-rtx fp16"] == "no such library" and "no plugin library" in entry["skipped"]["tensorrt plugin"]
+    assert entry["skipped"]["tensorrt-rtx fp16"] == "no such library" and "no plugin library" in entry["skipped"][
+        "tensorrt plugin"]
 
     device = StandIn()
     monkeypatch.setattr(tensorrt_runner, "open_device", lambda *_: device)
@@ -173,7 +188,8 @@ def test_engines_are_built_run_and_recorded(tmp_path, monkeypatch):
     assert np.abs(contender.run(contender.prepare(support, weights), query) - wanted).max() < 1e-4
 
 
-# The folded network in PyTorch ------------------------------------------------------------------------------------------
+# The folded network in PyTorch
+# ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("spec", [SMALL_SPEC, NetworkSpec("none", (6, 5), (4,), "max_pool"),
@@ -313,7 +329,8 @@ def test_the_reference_runs_on_the_device_and_is_held_against_the_cpu_once(tmp_p
     state["contenders"] = {"folded": contenders.TorchFolded(state, "fp32")}
     state["device"], entry = "cuda", {}
     parity.run_parity(state, entry)
-    assert entry["passed"] is True and entry["reference"]["device"] == "cuda" and entry["reference"]["largest_logit_error"] < 1e-5
+    assert entry["passed"] is True and entry["reference"]["device"] == "cuda" and entry["reference"][
+        "largest_logit_error"] < 1e-5
     assert {size for device, size in ran if device == "cpu"} == {1} and ("cuda", 2) in ran
     monkeypatch.setattr(parity._DeviceReference, "_run", lambda self, *given: counted(self, *given) + 1)
     entry = {}
@@ -330,7 +347,8 @@ def test_compiling_is_for_those_who_name_it(tmp_path):
         assert {"torch.compile tf32", "torch.compile fp16"} <= set(entry["started"])
 
 
-# Int8 as it is shipped --------------------------------------------------------------------------------------------------
+# Int8 as it is shipped
+# --------------------------------------------------------------------------------------------------
 
 
 def test_int8_is_that_of_the_shipped_bundle(tmp_path):
@@ -382,7 +400,9 @@ def test_a_wrong_contender_is_called_wrong_and_a_failing_one_skipped(tmp_path):
     entry = {}
     timing.run_timing(state, entry)
     assert entry["passed"] is False and entry["why"] == "masks differ from the reference's: wrong S=2 K=2, wrong S=2 K=2"
-    assert entry["skipped"] == [{"contender": "fails", "support_size": 2, "members": 2, "why": "CUDA out of memory. Tried to allocate"}]
+    assert entry["skipped"] == [{
+        "contender": "fails", "support_size": 2, "members": 2, "why": "CUDA out of memory. Tried to allocate"
+    }]
     assert {r["contender"] for r in entry["rows"] if r["right"]} == {"reference fp32"}
 
 

@@ -1,4 +1,5 @@
-"""The pieces of the work under pytest-benchmark; without `--benchmark-enable` each runs once, as a test of what it gives.
+"""The pieces of the work under pytest-benchmark; without `--benchmark-enable` each runs once, as a test of what it
+gives.
 
     python -m pytest tests/benchmarks/harness/test_pieces.py --benchmark-enable
 """
@@ -7,13 +8,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from universeg_rt.benchmarks.harness.case import Case
 
 from universeg_rt import Bundle, RunnerError, Segmenter
-from universeg_rt.task import _Placed
-from universeg_rt.benchmarks.harness.case import Case
 from universeg_rt.imaging.preprocess import Placement
 from universeg_rt.runners import RUNNERS, open_runner
 from universeg_rt.runners.cpu.streaming import StagedRunner
+from universeg_rt.task import _Placed
 
 CASE = Case(16, 1, 1, 128, 2)
 CHUNK = 4
@@ -52,7 +53,8 @@ def level_of(tensor: str) -> int:
     return level + what.endswith("_down")
 
 
-@pytest.mark.parametrize("piece", ["enc0.support", "enc1.support", "dec1.support"], ids=["first block", "encoder block", "decoder block"])
+@pytest.mark.parametrize("piece", ["enc0.support", "enc1.support", "dec1.support"],
+                         ids=["first block", "encoder block", "decoder block"])
 def test_a_block(benchmark, runner, piece):
     benchmark.group = f"{piece}, {CHUNK} entries"
     stage = next(s for s in runner._stages if s.name == piece)
@@ -77,7 +79,8 @@ def test_preprocessing(benchmark):
 
 def test_preprocessing_of_a_support(benchmark):
     entries = benchmark(lambda: CASE.support.on_grid((128, 128), "stretch"))
-    assert np.array_equal(entries[:, 0], np.stack(CASE.support.images)) and np.array_equal(entries[:, 1], np.stack(CASE.support.labels))
+    assert np.array_equal(entries[:, 0], np.stack(CASE.support.images)) and np.array_equal(
+        entries[:, 1], np.stack(CASE.support.labels))
 
 
 def test_postprocessing(benchmark):
@@ -94,6 +97,9 @@ def test_an_ensemble(benchmark):
     segmenter = Segmenter.open(threads=case.threads)
     image = case.images[0]
     prediction = benchmark(lambda: segmenter.prepare(case.support, case.ensemble).predict(image))
-    alone = [segmenter.prepare(case.support.subset(indices)).predict(image).probability for indices, _ in case.ensemble.draw(len(case.support))]
+    alone = [
+        segmenter.prepare(case.support.subset(indices)).predict(image).probability
+        for indices, _ in case.ensemble.draw(len(case.support))
+    ]
     assert np.abs(prediction.probability - np.mean(alone, axis=0)).max() < 1e-4
     assert np.abs(prediction.spread - np.std(alone, axis=0)).max() < 1e-4

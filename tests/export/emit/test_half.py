@@ -1,4 +1,5 @@
-"""Typed float16: where which type stands, the mean in float32, and the tolerance that half precision is held against."""
+"""Typed float16: where which type stands, the mean in float32, and the tolerance that half precision is held
+against."""
 
 from __future__ import annotations
 
@@ -16,6 +17,7 @@ from universeg_rt.export.emit import emit_predict, emit_prepare, emit_stages, em
 from universeg_rt.export.emit.graph import GraphBuilder
 from universeg_rt.export.folds import fold
 from universeg_rt.export.gate.parity import Case, CaseResult, HalfTolerance
+
 from universeg_rt.spec import NetworkSpec
 
 from ...conftest import random_weights
@@ -24,15 +26,19 @@ pytestmark = pytest.mark.torch
 
 FLOAT, HALF = TensorProto.FLOAT, TensorProto.FLOAT16
 # What may be float32: the callers' tensors and what is made of them before the cast, and the way from the logits on.
-WIDE = ("weights/", "support", "support_4d", "support_mean", "head/", "normalised_weights", "query", "logits", "probability",
-        "support_images", "support_labels", "weights", "upsample/scales")
+WIDE = ("weights/", "support", "support_4d", "support_mean", "head/", "normalised_weights", "query", "logits",
+        "probability", "support_images", "support_labels", "weights", "upsample/scales")
 
 
 def types(model: onnx.ModelProto) -> dict[str, int]:
     """Element type of every tensor."""
     graph = onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True).graph
     values = [*graph.value_info, *graph.input, *graph.output]
-    return {**{v.name: v.type.tensor_type.elem_type for v in values}, **{i.name: i.data_type for i in graph.initializer}}
+    return {
+        **{v.name: v.type.tensor_type.elem_type
+           for v in values}, **{i.name: i.data_type
+                                for i in graph.initializer}
+    }
 
 
 @pytest.fixture
@@ -60,7 +66,8 @@ def test_inputs_and_outputs_stay_float32_but_for_prepared_maps(network):
     between = {v.name: v.type.tensor_type.elem_type for v in prepare.graph.output}
     assert between.pop("normalised_weights") == FLOAT and set(between.values()) == {HALF}
     for model in (whole, predict):
-        assert {v.name: v.type.tensor_type.elem_type for v in model.graph.output} == {"logits": FLOAT, "probability": FLOAT}
+        assert {v.name: v.type.tensor_type.elem_type
+                for v in model.graph.output} == {"logits": FLOAT, "probability": FLOAT}
     assert all(v.type.tensor_type.elem_type == FLOAT for v in (*whole.graph.input, *prepare.graph.input))
     given = {v.name: v.type.tensor_type.elem_type for v in predict.graph.input}
     assert given == {"query": FLOAT, "normalised_weights": FLOAT, **between}
@@ -70,7 +77,8 @@ def test_what_stages_hand_on(network):
     """Maps in float16; what callers give and get, and the shares of means, in float32."""
     for stage in emit_stages(network, {}, "0", np.float16):
         for value in (*stage.model.graph.input, *stage.model.graph.output):
-            wide = value.name in ("query", "support", "weights", "logits") or value.name.endswith((".mean", ".mean_down"))
+            wide = value.name in ("query", "support", "weights", "logits") or value.name.endswith(
+                (".mean", ".mean_down"))
             assert value.type.tensor_type.elem_type == (FLOAT if wide else HALF), value.name
 
 
@@ -78,11 +86,11 @@ def operation(pool: bool, half: bool, wide_means: bool = False):
     """A model of one support-mean operation on ONNX Runtime."""
     g = GraphBuilder(np.float16 if half else np.float32, wide_means)
     x, q = g.input("x", [1, "K", "S", 2, "H", "W"]), g.input("q", [1, 1, 1, 2, "H", "W"])
-    made = g.support_mean(x, q, g.input("w", ["K", "S"], wide=True), "op", ["mean", "pooled_mean", "pooled", "activated"][: 4 if pool else 1],
-                          pool, 0.01)
+    made = g.support_mean(x, q, g.input("w", ["K", "S"], wide=True), "op",
+                          ["mean", "pooled_mean", "pooled", "activated"][:4 if pool else 1], pool, 0.01)
     for name in made:
-        g.output(name, f"{name}/out", ["a", "b", "c", "d", "e"] + (["f"] if name.endswith(("pooled", "activated")) else []),
-                 wide_means and name.endswith("mean"))
+        g.output(name, f"{name}/out", ["a", "b", "c", "d", "e"] + (["f"] if name.endswith(
+            ("pooled", "activated")) else []), wide_means and name.endswith("mean"))
     session = ort.InferenceSession(g.model("m", {}, "0").SerializeToString(), providers=["CPUExecutionProvider"])
     return lambda **feed: session.run(None, feed)
 
@@ -105,7 +113,8 @@ def test_the_mean_of_float16_maps_is_summed_in_float32(pool):
 def test_every_output_is_rounded_once(pool):
     """Equal to float32 arithmetic on the same float16 inputs, rounded at the end."""
     rng = np.random.default_rng(0)
-    x, q = rng.standard_normal((1, 2, 5, 2, 4, 6)).astype(np.float16), rng.standard_normal((1, 1, 1, 2, 4, 6)).astype(np.float16)
+    x, q = rng.standard_normal((1, 2, 5, 2, 4, 6)).astype(np.float16), rng.standard_normal(
+        (1, 1, 1, 2, 4, 6)).astype(np.float16)
     w = np.full((2, 5), 0.2, np.float32)
     wide = operation(pool, half=False)(x=x.astype(np.float32), q=q.astype(np.float32), w=w)
     for ours, expected in zip(operation(pool, half=True)(x=x, q=q, w=w), wide):
@@ -124,7 +133,8 @@ def test_half_precision_is_judged_beside_plain_half_precision():
     assert not HalfTolerance().admits(result(0.0201, half=plain))
     assert not HalfTolerance().admits(result(float("nan"), half=plain))
     assert HalfTolerance().admits(result(1e-3, half=result(0.0))), "float32's own tolerance is enough"
-    assert not HalfTolerance().admits(result(0.01, flipped=1, half=plain)), "1 of 100 pixels, where plain half flips none"
+    assert not HalfTolerance().admits(result(0.01, flipped=1,
+                                             half=plain)), "1 of 100 pixels, where plain half flips none"
     assert HalfTolerance().admits(result(0.01, flipped=2, half=result(0.01, flipped=1)))
     assert not HalfTolerance().admits(result(float("inf"), half=result(float("inf")))), "overflow excuses no overflow"
     with pytest.raises(ValueError, match="was not run"):
@@ -149,7 +159,10 @@ def test_a_composed_network_in_half_keeps_its_border(network):
     model = emit_prepare(network, {}, "0", np.float16)
     stored = {i.name: onnx.numpy_helper.to_array(i) for i in model.graph.initializer}
     cast = {node.output[0]: node.input[0] for node in model.graph.node if node.op_type == "Cast"}
-    initializers = {name.removesuffix("/half"): stored[source].astype(np.float16) for name, source in cast.items() if source in stored}
+    initializers = {
+        name.removesuffix("/half"): stored[source].astype(np.float16)
+        for name, source in cast.items() if source in stored
+    }
     assert np.array_equal(initializers["enc0/composed/weight"], first.composed_weight.astype(np.float16))
     for corner in dataclasses.fields(first.border_kernels):
         kernel = getattr(first.border_kernels, corner.name)

@@ -1,4 +1,5 @@
-"""What the tests of engine building share: a small bundle of all precisions, the stand-in module, a way to run builds."""
+"""What the tests of engine building share: a small bundle of all precisions, the stand-in module, a way to run
+builds."""
 
 from __future__ import annotations
 
@@ -12,13 +13,13 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from universeg_rt.export.engine.build import EngineOptions, build_engines
 
 from universeg_rt import Bundle
 from universeg_rt.bundle.bundle import file_entry
 from universeg_rt.bundle.engine import Profile
-from universeg_rt.errors import EngineError
-from universeg_rt.export.engine.build import EngineOptions, build_engines
 from universeg_rt.bundle.manifest import Manifest, Models
+from universeg_rt.errors import EngineError
 
 PROFILE = Profile((1, 1, 2), (1, 1, 3), (1, 4, 8), (32, 32))
 FAKE = Path(__file__).with_name("fake_tensorrt.py")
@@ -51,7 +52,8 @@ def toy_model(precision: str, metadata: Mapping[str, str]) -> onnx.ModelProto:
 
 
 def replace_model(folder: Path, name: str, model: onnx.ModelProto | bytes, precision: str | None = None) -> None:
-    """Put a model into a bundle under its manifest, which then knows no parity; with a precision as the only model of that."""
+    """Put a model into a bundle under its manifest, which then knows no parity; with a precision as the only model of
+    that."""
     (folder / name).write_bytes(model if isinstance(model, bytes) else model.SerializeToString())
     manifest = Manifest.from_json((folder / "manifest.json").read_text(), "m")
     manifest = dataclasses.replace(

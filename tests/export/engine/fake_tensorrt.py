@@ -1,10 +1,11 @@
 """A stand-in for the Python module of several TensorRT versions: what each has and has not, and how each reacts.
 
-Copied as `tensorrt.py` to a folder on PYTHONPATH. FAKE_TENSORRT names the version, FAKE_FAULT what goes wrong. A "plan" is
-JSON: for each tensor the type it would be computed in, the profile, and what the builder was told. The rules are those of
-the headers (test_engine_features.py compares the names with them) and of the documentation: on weakly typed versions FP16
-makes every float tensor half unless its layer is held at float32 and constraints are obeyed; a strongly typed network takes
-neither flags nor layer types; Q/DQ wants INT8 where it exists; implicit batch cannot be parsed.
+Copied as `tensorrt.py` to a folder on PYTHONPATH. FAKE_TENSORRT names the version, FAKE_FAULT what goes wrong. A "plan"
+is
+JSON: for each tensor the type it would be computed in, the profile, and what the builder was told. The rules are those
+of the headers (test_engine_features.py compares the names with them) and of the documentation: on weakly typed versions
+FP16 makes every float tensor half unless its layer is held at float32 and constraints are obeyed; a strongly typed
+network takes neither flags nor layer types; Q/DQ wants INT8 where it exists; implicit batch cannot be parsed.
 """
 
 import enum
@@ -30,8 +31,8 @@ def _enum(name, *names):
 
 _weak = ("FP16", "INT8", "OBEY_PRECISION_CONSTRAINTS", "PREFER_PRECISION_CONSTRAINTS") if _V < (11, 0) else ()
 BuilderFlag = _enum("BuilderFlag", *_weak, "DEBUG", "TF32")
-NetworkDefinitionCreationFlag = _enum(
-    "NetworkDefinitionCreationFlag", *(["EXPLICIT_BATCH"] if _V < (11, 0) else []), *(["STRONGLY_TYPED"] if _V >= (9, 1) else []))
+NetworkDefinitionCreationFlag = _enum("NetworkDefinitionCreationFlag", *(["EXPLICIT_BATCH"] if _V < (11, 0) else []),
+                                      *(["STRONGLY_TYPED"] if _V >= (9, 1) else []))
 MemoryPoolType = _enum("MemoryPoolType", "WORKSPACE", "DLA_MANAGED_SRAM")
 DataType = _enum("DataType", "FLOAT", "HALF", "INT8", "INT32", "BOOL", "INT64")
 LayerType = _enum("LayerType", "CONVOLUTION", "CONSTANT", "SHAPE", "PLUGIN_V2")
@@ -42,8 +43,12 @@ if _V >= (9, 0):
     class IProgressMonitor:
         pass
 
-_TYPES = {onnx.TensorProto.FLOAT: DataType.FLOAT, onnx.TensorProto.FLOAT16: DataType.HALF, onnx.TensorProto.INT8: DataType.INT8,
-          onnx.TensorProto.INT64: DataType.INT64, onnx.TensorProto.INT32: DataType.INT32, onnx.TensorProto.BOOL: DataType.BOOL}
+
+_TYPES = {
+    onnx.TensorProto.FLOAT: DataType.FLOAT, onnx.TensorProto.FLOAT16: DataType.HALF,
+    onnx.TensorProto.INT8: DataType.INT8, onnx.TensorProto.INT64: DataType.INT64,
+    onnx.TensorProto.INT32: DataType.INT32, onnx.TensorProto.BOOL: DataType.BOOL
+}
 
 
 class ILogger:
@@ -130,7 +135,8 @@ class OnnxParser:
     def parse(self, content):
         model = onnx.shape_inference.infer_shapes(onnx.load_from_string(content))
         if _V < (10, 0) and not self.network.has("EXPLICIT_BATCH"):
-            self.logger.log(ILogger.ERROR, "This version of the ONNX parser only supports networks with an explicit batch dimension")
+            self.logger.log(ILogger.ERROR,
+                            "This version of the ONNX parser only supports networks with an explicit batch dimension")
             return False
         self.errors = [_Error(i, n) for i, n in enumerate(model.graph.node) if n.domain and not model.functions]
         graph = model.graph
@@ -245,11 +251,14 @@ class Builder:
                 config.cache.entries.add(tensor.name)
         level = getattr(config, "hardware_compatibility_level", None)
         return json.dumps({
-            "version": __version__, "types": {name: kind.name for name, kind in types.items()}, "profiles": config.profiles,
+            "version": __version__, "types": {name: kind.name
+                                              for name, kind in types.items()}, "profiles": config.profiles,
             "operators": [n.op_type for n in network.nodes], "flags": sorted(f.name for f in config.flags),
-            "outputs": {n.name: len(n.output) for n in network.nodes}, "strong": network.has("STRONGLY_TYPED"),
-            "workspace": config.workspace, "level": getattr(config, "builder_optimization_level", None),
-            "hardware": level.name if level is not None else None}).encode()
+            "outputs": {n.name: len(n.output)
+                        for n in network.nodes}, "strong": network.has("STRONGLY_TYPED"), "workspace": config.workspace,
+            "level": getattr(config, "builder_optimization_level",
+                             None), "hardware": level.name if level is not None else None
+        }).encode()
 
     def _misuse(self, network, config):
         names = {f.name for f in config.flags}
@@ -284,9 +293,12 @@ class Builder:
         if FAULT == "raise":
             raise ValueError("unexpected")
         if FAULT == "memory":
-            self.logger.log(ILogger.WARNING, "Requested amount of GPU memory (17179869184 bytes) could not be allocated. There "
-                                             "may not be enough free memory for allocation to succeed.")
-            self.logger.log(ILogger.ERROR, "[virtualMemoryBuffer.cpp::resizePhysical::145] Error Code 2: OutOfMemory (no further information)")
+            self.logger.log(
+                ILogger.WARNING, "Requested amount of GPU memory (17179869184 bytes) could not be allocated. There "
+                "may not be enough free memory for allocation to succeed.")
+            self.logger.log(
+                ILogger.ERROR,
+                "[virtualMemoryBuffer.cpp::resizePhysical::145] Error Code 2: OutOfMemory (no further information)")
         if FAULT.startswith("wait"):
             begun = FAULT.split(":", 1)[1]
             open(begun, "w").close()

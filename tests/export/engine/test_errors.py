@@ -1,4 +1,5 @@
-"""Whatever goes wrong in building an engine is a typed error in one line, ends no process of ours, and leaves nothing."""
+"""Whatever goes wrong in building an engine is a typed error in one line, ends no process of ours, and leaves
+nothing."""
 
 from __future__ import annotations
 
@@ -10,18 +11,20 @@ import pytest
 
 onnx = pytest.importorskip("onnx", reason="onnx is not installed: pip install '.[export]'")
 
-from universeg_rt.bundle.engine import Profile
-from universeg_rt.errors import BundleError, InputError
 from universeg_rt.export.cli import main
 from universeg_rt.export.engine.build import EngineOptions
 from universeg_rt.export.engine.process import memory_needed
 
-from .engines import bundle, fake, hide_libraries, refused, replace_model, toy_bundle  # noqa: F401  fixtures
+from universeg_rt.bundle.engine import Profile
+from universeg_rt.errors import BundleError, InputError
 
+from .engines import bundle, fake, hide_libraries, refused, replace_model, toy_bundle  # noqa: F401  fixtures
 
 # The library ------------------------------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("builder, package", [("tensorrt", "pip install tensorrt-cu13"), ("tensorrt-rtx", "tensorrt_rtx")])
+
+@pytest.mark.parametrize("builder, package", [("tensorrt", "pip install tensorrt-cu13"),
+                                              ("tensorrt-rtx", "tensorrt_rtx")])
 def test_a_missing_library_names_the_package(bundle, hide_libraries, builder, package):
     refused(bundle, f"{builder}: the Python package .* cannot be imported .*{package}", builder=builder)
 
@@ -43,9 +46,12 @@ def test_a_library_that_fails_is_an_error_with_its_last_words(fake, bundle, faul
 @pytest.mark.parametrize("text, expected", [
     ("Requested amount of GPU memory (17179869184 bytes) could not be allocated.", " (17 GB were asked for)"),
     ("Error Code 2: OutOfMemory (Requested size was 1080156676 bytes.)", " (1.1 GB were asked for)"),
-    ("Skipping tactic 0 due to insufficient memory on requested size of 11580055552 detected", " (12 GB were asked for)"),
-    ("no tactics to implement the operation within workspace limit", ""), ("Cuda Error in allocate: 2 (out of memory)", ""),
-    ("API Usage Error: wrong dimensions 17179869184", None), ("", None),
+    ("Skipping tactic 0 due to insufficient memory on requested size of 11580055552 detected",
+     " (12 GB were asked for)"),
+    ("no tactics to implement the operation within workspace limit", ""),
+    ("Cuda Error in allocate: 2 (out of memory)", ""),
+    ("API Usage Error: wrong dimensions 17179869184", None),
+    ("", None),
 ])
 def test_what_the_library_says_of_memory(text, expected):
     assert memory_needed(text) == expected
@@ -117,13 +123,18 @@ def test_what_the_bundle_has_not(fake, bundle, options, message):
 
 def test_a_model_part_that_the_bundle_has_not(fake, toy_bundle):
     fake("10.14.1")
-    refused(toy_bundle, "holds no fp16 model predict; it has whole", InputError, precisions=("fp16",), models=("predict",))
+    refused(toy_bundle, "holds no fp16 model predict; it has whole", InputError, precisions=("fp16", ),
+            models=("predict", ))
 
 
 @pytest.mark.parametrize("options, message", [
-    ({"builder": "trtexec"}, "accepted: tensorrt, tensorrt-rtx"), ({"models": ("half",)}, "accepted: whole, prepare, predict"),
-    ({"hardware": "all"}, "accepted: none, ampere"), ({"workspace": 0}, "positive number"), ({"level": 6}, "0 to 5"),
-    ({"capabilities": ("8.6",)}, "for tensorrt-rtx"), ({"builder": "tensorrt-rtx", "hardware": "same"}, "for tensorrt;"),
+    ({"builder": "trtexec"}, "accepted: tensorrt, tensorrt-rtx"),
+    ({"models": ("half", )}, "accepted: whole, prepare, predict"),
+    ({"hardware": "all"}, "accepted: none, ampere"),
+    ({"workspace": 0}, "positive number"),
+    ({"level": 6}, "0 to 5"),
+    ({"capabilities": ("8.6", )}, "for tensorrt-rtx"),
+    ({"builder": "tensorrt-rtx", "hardware": "same"}, "for tensorrt;"),
     ({"plugin": Path("absent.so")}, "no plugin library at absent.so; build it"),
     ({"timing_cache": Path("absent/x")}, "its folder does not exist"),
 ])
@@ -134,6 +145,7 @@ def test_options_that_cannot_be(options, message):
 
 # The command ------------------------------------------------------------------------------------------------------------
 
+
 @pytest.mark.parametrize("arguments, message", [
     (["--bundle", "{b}"], "say which with --engine"),
     (["--bundle", "absent", "--engine", "tensorrt"], "no bundle at absent"),
@@ -143,7 +155,8 @@ def test_options_that_cannot_be(options, message):
     (["--bundle", "{b}", "--engine", "tensorrt", "--profile-sets", "2:4:3"], "opt (4) is above max (3)"),
     (["--bundle", "{b}", "--engine", "tensorrt", "--profile-queries", "x"], "--profile-queries x: give min:opt:max"),
     (["--bundle", "{b}", "--engine", "tensorrt", "--workspace", "much"], "--workspace much: give a size as 4G"),
-    (["--bundle", "{b}", "--engine", "tensorrt-rtx", "--compute-capability", "nine"], "--compute-capability nine: give it as 8.9"),
+    (["--bundle", "{b}", "--engine", "tensorrt-rtx", "--compute-capability", "nine"
+      ], "--compute-capability nine: give it as 8.9"),
     (["--bundle", "{b}", "--engine", "tensorrt", "--precision", "fp16"], "holds no fp16 models"),
     (["--bundle", "{b}/model.onnx", "--engine", "tensorrt"], "it is not a folder"),
 ])

@@ -1,4 +1,5 @@
-"""One builder for TensorRT 8.5 to 11: what it tells each version, seen on a stand-in that reacts as that version does."""
+"""One builder for TensorRT 8.5 to 11: what it tells each version, seen on a stand-in that reacts as that version
+does."""
 
 from __future__ import annotations
 
@@ -13,11 +14,11 @@ import pytest
 
 onnx = pytest.importorskip("onnx", reason="onnx is not installed: pip install '.[export]'")
 import onnx.inliner  # noqa: E402
+from universeg_rt.export.engine.build import EngineOptions, build_engines
+from universeg_rt.export.engine.model import for_builder, read_model
 
 from universeg_rt import Bundle
 from universeg_rt.errors import EngineError, InputError
-from universeg_rt.export.engine.build import EngineOptions, build_engines
-from universeg_rt.export.engine.model import for_builder, read_model
 
 from .engines import FAKE, PROFILE, build, bundle, fake, plan_of, toy_bundle  # noqa: F401  fixtures
 
@@ -54,7 +55,8 @@ def test_our_fp16_model_is_computed_in_the_types_that_it_states(fake, typed_bund
     fake(version)
     folder = shutil.copytree(typed_bundle, tmp_path / "typed")
     plan = plan_of(folder, build(folder, precisions=("fp16",))[0])
-    model = onnx.shape_inference.infer_shapes(onnx.inliner.inline_local_functions(onnx.load(folder / "fp16.model.onnx")))
+    model = onnx.shape_inference.infer_shapes(onnx.inliner.inline_local_functions(onnx.load(folder /
+                                                                                            "fp16.model.onnx")))
     stated = {v.name: v.type.tensor_type.elem_type for v in (*model.graph.value_info, *model.graph.output)}
     floats = {name: {onnx.TensorProto.FLOAT: "FLOAT", onnx.TensorProto.FLOAT16: "HALF"}[kind]
               for name, kind in stated.items() if kind in (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16)}
@@ -84,8 +86,12 @@ def test_tf32_and_workspace(fake, bundle, version):
 
 
 @pytest.mark.parametrize("version, level, expected", [
-    ("8.5.3.1", "ampere+", None), ("8.6.1", "ampere+", "AMPERE_PLUS"), ("10.14.1.48", "same", "SAME_COMPUTE_CAPABILITY"),
-    ("9.3.0", "same", None), ("11.1.0", "ampere+", "AMPERE_PLUS"), ("11.1.0", "none", "NONE"),
+    ("8.5.3.1", "ampere+", None),
+    ("8.6.1", "ampere+", "AMPERE_PLUS"),
+    ("10.14.1.48", "same", "SAME_COMPUTE_CAPABILITY"),
+    ("9.3.0", "same", None),
+    ("11.1.0", "ampere+", "AMPERE_PLUS"),
+    ("11.1.0", "none", "NONE"),
 ])
 def test_hardware_compatibility_where_it_exists(fake, bundle, version, level, expected):
     fake(version)
@@ -134,7 +140,8 @@ def test_the_stand_in_has_what_the_headers_have(folder, monkeypatch):
         pytest.skip("TENSORRT_INCLUDE names no folders of TensorRT headers")
     text = "".join(p.read_text(errors="replace") for p in sorted(Path(folder).glob("*.h")))
     text = re.sub(r"//[^\n]*", "", text)
-    numbers = (re.search(rf"#define (?:NV_TENSORRT|TRT)_{part}(?:_ENTERPRISE)? (\d+)", text) for part in ("MAJOR", "MINOR"))
+    numbers = (re.search(rf"#define (?:NV_TENSORRT|TRT)_{part}(?:_ENTERPRISE)? (\d+)", text)
+               for part in ("MAJOR", "MINOR"))
     version = ".".join(number[1] for number in numbers)
     monkeypatch.setenv("FAKE_TENSORRT", version)
     spec = importlib.util.spec_from_file_location("fake_tensorrt_here", FAKE)
@@ -144,8 +151,10 @@ def test_the_stand_in_has_what_the_headers_have(folder, monkeypatch):
         block = re.search(rf"enum class {enumeration} : int32_t\s*\{{(.*?)\}};", text, flags=re.DOTALL)
         real = set(re.findall(r"\bk([A-Z0-9_]+)\b", block[1])) if block else set()
         ours = set(getattr(module, enumeration).__members__) if hasattr(module, enumeration) else set()
-        asked = {"FP16", "INT8", "TF32", "OBEY_PRECISION_CONSTRAINTS", "EXPLICIT_BATCH", "STRONGLY_TYPED", "AMPERE_PLUS",
-                 "SAME_COMPUTE_CAPABILITY", "WORKSPACE"}
+        asked = {
+            "FP16", "INT8", "TF32", "OBEY_PRECISION_CONSTRAINTS", "EXPLICIT_BATCH", "STRONGLY_TYPED", "AMPERE_PLUS",
+            "SAME_COMPUTE_CAPABILITY", "WORKSPACE"
+        }
         assert ours <= real and (real & asked) <= ours, (version, enumeration)
     assert hasattr(module, "IProgressMonitor") == ("IProgressMonitor" in text)
     assert hasattr(module._Layer, "set_output_type") == ("setOutputType(" in text)

@@ -10,13 +10,13 @@ import pytest
 
 onnx = pytest.importorskip("onnx", reason="onnx is not installed: pip install '.[export]'")
 
+from universeg_rt.export.cli import main
+
 from universeg_rt import Bundle
 from universeg_rt.bundle.engine import Profile
 from universeg_rt.errors import EngineError, InputError
-from universeg_rt.export.cli import main
 
 from .engines import PROFILE, build, bundle, engine_files, replace_model, rtx  # noqa: F401  fixtures
-
 
 MODELS = ("whole", "prepare", "predict")
 
@@ -68,7 +68,8 @@ def test_an_unknown_operator_is_named(build_rtx, bundle):
     node.op_type, node.domain = "Blur", "elsewhere"
     model.opset_import.add(domain="elsewhere", version=1)
     replace_model(bundle, "model.onnx", model)
-    with pytest.raises(EngineError, match=r"the parser does not take the model: node head \(Blur\): .*[Pp]lugin not found"):
+    with pytest.raises(EngineError,
+                       match=r"the parser does not take the model: node head \(Blur\): .*[Pp]lugin not found"):
         build_rtx(bundle)
     assert not engine_files(bundle)
 
@@ -90,7 +91,8 @@ def test_the_command_makes_a_copy_with_engines(rtx, bundle, tmp_path, capsys):
     assert main(arguments) == 0
     out = capsys.readouterr().out
     assert "whole fp32" in out and "entries 1:4:8" in out and "native operators" in out and "compute capability 8.0+" in out
-    assert len(Bundle.open(tmp_path / "with engines").manifest.engines) == 1 and not Bundle.open(bundle).manifest.engines
+    assert len(Bundle.open(
+        tmp_path / "with engines").manifest.engines) == 1 and not Bundle.open(bundle).manifest.engines
     assert (tmp_path / "t.cache").exists()
 
 
@@ -106,7 +108,10 @@ def test_two_processes_at_once(rtx, bundle):
 
 def test_the_shipped_network_at_its_real_size(rtx, tmp_path, capsys):
     """Dynamic S to 256 at 128x128, as a user would ask."""
-    arguments = ["--bundle", "shipped", "--engine", "tensorrt-rtx", "--output", str(tmp_path / "b"), "--engine-model", "whole"]
+    arguments = [
+        "--bundle", "shipped", "--engine", "tensorrt-rtx", "--output",
+        str(tmp_path / "b"), "--engine-model", "whole"
+    ]
     assert main(arguments) == 0
     (entry,) = Bundle.open(tmp_path / "b").manifest.engines
     assert entry.profile == Profile() and entry.memory_bytes > 1e9 and "entries 1:64:256" in capsys.readouterr().out

@@ -1,4 +1,5 @@
-"""Engines and their bundle: killed, crowded, exported anew or out of disk, the bundle is as it was or has one engine more."""
+"""Engines and their bundle: killed, crowded, exported anew or out of disk, the bundle is as it was or has one engine
+more."""
 
 from __future__ import annotations
 
@@ -14,11 +15,12 @@ import pytest
 
 onnx = pytest.importorskip("onnx", reason="onnx is not installed: pip install '.[export]'")
 
+from universeg_rt.export.cli import main
+from universeg_rt.export.engine import store
+
 from universeg_rt import Bundle
 from universeg_rt.bundle.engine import EngineEntry, Fingerprint, Profile
 from universeg_rt.errors import BundleError, OutputError
-from universeg_rt.export.cli import main
-from universeg_rt.export.engine import store
 from universeg_rt.runners.gpu.tensorrt.choose import _needed, _plans
 
 from ...conftest import SMALL_SPEC, random_weights
@@ -69,8 +71,13 @@ def test_a_broken_manifest(tmp_path):
 
 def _start(folder) -> subprocess.Popen:
     return subprocess.Popen(
-        [sys.executable, "-m", "universeg_rt.export.cli", "--bundle", str(folder), "--engine", "tensorrt",
-         "--engine-model", "whole", "--profile-entries", "1:4:8"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        [
+            sys.executable, "-m", "universeg_rt.export.cli", "--bundle",
+            str(folder), "--engine", "tensorrt", "--engine-model", "whole", "--profile-entries", "1:4:8"
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
         # A shell that runs the tests in the background makes its children deaf to SIGINT.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
 
@@ -145,7 +152,8 @@ def test_export_and_engines_in_one_command(fake, checkpoint, tmp_path, capsys):
 def test_only_engines_that_a_runner_reads_are_built_unless_others_are_asked_for(fake, toy_bundle, tmp_path):
     fake("10.14.1")
     assert [o.entry.model for o in build(toy_bundle, models=())] == ["prepare", "predict"]
-    assert [o.entry.model for o in build(toy_bundle, models=(), precisions=("fp16",))] == ["whole"], "it has no pair in fp16"
+    assert [o.entry.model
+            for o in build(toy_bundle, models=(), precisions=("fp16", ))] == ["whole"], "it has no pair in fp16"
     assert [o.entry.model for o in build(toy_bundle, models=("whole",))] == ["whole"]
     bundle = Bundle.open(toy_bundle)
     by_default = [e for e in bundle.manifest.engines if e.fingerprint.precision == "fp32" and e.model != "whole"]
@@ -178,8 +186,12 @@ def test_two_processes_building_the_same_engine_both_end_well(fake, bundle):
 
 def test_many_threads_adding_different_engines_lose_none(bundle):
     model = Bundle.open(bundle).manifest.files["model.onnx"].sha256
-    entries = [dataclasses.replace(an_entry(model), profile=Profile(entries=(1, 1, i + 1), image=(32, 32))) for i in range(8)]
-    threads = [threading.Thread(target=store.add_engine, args=(bundle, entry, entry.key.encode(), b"")) for entry in entries]
+    entries = [
+        dataclasses.replace(an_entry(model), profile=Profile(entries=(1, 1, i + 1), image=(32, 32))) for i in range(8)
+    ]
+    threads = [
+        threading.Thread(target=store.add_engine, args=(bundle, entry, entry.key.encode(), b"")) for entry in entries
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:

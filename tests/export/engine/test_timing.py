@@ -1,5 +1,5 @@
-"""Timing caches are kept, shipped and reused; one of another version or GPU is set aside with its reason, a truncated one
-is an error."""
+"""Timing caches are kept, shipped and reused; one of another version or GPU is set aside with its reason, a truncated
+one is an error."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ import pytest
 
 pytest.importorskip("onnx", reason="onnx is not installed: pip install '.[export]'")
 
+from universeg_rt.export.engine import timing
+
 from universeg_rt import Bundle
 from universeg_rt.bundle.engine import EngineEntry, Fingerprint, Profile
 from universeg_rt.errors import EngineError, InputError
-from universeg_rt.export.engine import timing
 
 from .engines import build, bundle, engine_files, fake  # noqa: F401  fixtures
 
@@ -116,13 +117,15 @@ def test_a_truncated_timing_cache_of_the_bundle_is_an_error(fake, bundle):
         build(bundle, models=("prepare",))
 
 
-@pytest.mark.parametrize("field, value", [("gpu", "NVIDIA H100"), ("compute_capability", "8.9"), ("builder_version", "10.0")])
+@pytest.mark.parametrize("field, value", [("gpu", "NVIDIA H100"), ("compute_capability", "8.9"),
+                                          ("builder_version", "10.0")])
 def test_the_file_of_another_gpu_or_version(tmp_path, field, value):
     path = tmp_path / "t.cache"
     timing.write(timing.TimingFile(path, b"", ""), b"timings", MADE)
     found = timing.open_file(path, dataclasses.replace(MADE, **{field: value}))
     assert found.set_aside == f"{field}: made with {getattr(MADE, field)!r}, here is {value!r}"
-    assert not timing.open_file(path, dataclasses.replace(MADE, precision="fp16", onnx_sha256="bb", cuda="12.0")).set_aside
+    assert not timing.open_file(path, dataclasses.replace(MADE, precision="fp16", onnx_sha256="bb",
+                                                          cuda="12.0")).set_aside
 
 
 def test_which_of_the_bundles_are_used():
@@ -130,7 +133,8 @@ def test_which_of_the_bundles_are_used():
     entries = tuple(EngineEntry("whole", f"{n}.plan", f"{n}.timing" if n else "", f, Profile())
                     for n, f in (("a", here), ("b", other), ("", here), ("c", here)))
     assert timing.of_bundle(entries, here) == (["c.timing", "a.timing"], [])
-    assert timing.of_bundle(entries[1:2], here) == ([], ["b.timing: gpu: made with 'NVIDIA H100', here is 'NVIDIA H200'"])
+    assert timing.of_bundle(entries[1:2],
+                            here) == ([], ["b.timing: gpu: made with 'NVIDIA H100', here is 'NVIDIA H200'"])
 
 
 def test_nothing_else_is_left_in_the_bundle(fake, bundle):

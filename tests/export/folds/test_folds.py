@@ -9,10 +9,10 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed: pip install torch")
 from torch.nn.functional import conv2d
-
 from universeg_rt.export.emit import emit_stages, emit_whole
 from universeg_rt.export.folds import FOLDS, compose, fold, mean_through_upsampling
 from universeg_rt.export.folds.folded import FoldedNetwork
+
 from universeg_rt.spec import NetworkSpec
 
 from ...conftest import random_weights as float32_weights
@@ -53,7 +53,8 @@ def test_split_query_term(spec):
     network = folded(spec)
     for block in network.blocks:
         u, v = maps(1, block.spec.query_channels, 9, 11), maps(4, block.spec.support_channels, 9, 11, seed=2)
-        whole = conv2d(torch.cat([u.expand(4, -1, -1, -1), v], 1), tensor(block.cross_weight), tensor(block.cross_bias), padding=1)
+        whole = conv2d(torch.cat([u.expand(4, -1, -1, -1), v], 1), tensor(block.cross_weight), tensor(block.cross_bias),
+                       padding=1)
         q = conv2d(u, tensor(block.query_term_weight), tensor(block.cross_bias), padding=1)
         split = conv2d(v, tensor(block.support_term_weight), padding=1) + q
         assert relative_error(split, whole) < 1e-9
@@ -75,7 +76,8 @@ def unfolded(request):
     return spec, weights, given, reference_logits(spec, weights, *given)
 
 
-@pytest.mark.parametrize("last", [f for f in FOLDS[FOLDS.index(mean_through_upsampling):] if f is not compose], ids=lambda f: f.__name__.rsplit(".", 1)[1])
+@pytest.mark.parametrize("last", [f for f in FOLDS[FOLDS.index(mean_through_upsampling):] if f is not compose],
+                         ids=lambda f: f.__name__.rsplit(".", 1)[1])
 def test_the_network_after_each_fold_is_the_unfolded_one(unfolded, last):
     spec, weights, given, expected = unfolded
     network = FoldedNetwork.from_weights(spec, weights)
@@ -110,7 +112,10 @@ def test_mean_through_upsampling_upsamples_one_map_of_the_last_block():
     assert all(applied[b.name] == b.is_decoder for b in V1.blocks())
     assert not any(notes(folded(PAPER), "mean_through_upsampling").values())
     last = network.blocks[-1].label
-    resized = {n.name for n in emit_whole(network, {}, "0").graph.node if n.op_type == "Resize" and n.name.startswith(f"{last}/")}
+    resized = {
+        n.name
+        for n in emit_whole(network, {}, "0").graph.node if n.op_type == "Resize" and n.name.startswith(f"{last}/")
+    }
     assert any("mean" in name for name in resized) and not any("entries" in name for name in resized)
 
 
@@ -173,7 +178,8 @@ def test_compose_needs_few_input_channels():
 @pytest.mark.parametrize("chunk", [1, 3])
 def test_streaming_in_chunks_keeps_the_result(unfolded, chunk):
     spec, weights, (query, images, labels, rows), expected = unfolded
-    logits = run_stages(emit_stages(fold(spec, weights), {}, "0", np.float64), query[0], images[0], labels[0], rows[0], chunk)
+    logits = run_stages(emit_stages(fold(spec, weights), {}, "0", np.float64), query[0], images[0], labels[0], rows[0],
+                        chunk)
     assert np.abs(logits - expected[:1, 0]).max() < 1e-9 * np.abs(expected).max()
 
 

@@ -10,11 +10,12 @@ import pytest
 
 pytest.importorskip("torch", reason="the reference network needs torch: pip install '.[export]'")
 
+from universeg_rt.export.gate import check
+from universeg_rt.export.gate.parity import Case, CaseResult, HalfTolerance, MaskTolerance, ParityReport, Reference
+
 from universeg_rt import runners
 from universeg_rt.bundle.bundle import Bundle
 from universeg_rt.errors import InputError
-from universeg_rt.export.gate import check
-from universeg_rt.export.gate.parity import Case, CaseResult, HalfTolerance, MaskTolerance, ParityReport, Reference
 
 from ...conftest import SMALL_SPEC, random_weights
 
@@ -91,7 +92,8 @@ def test_what_a_runner_does_not_take_is_said_and_not_counted(reference):
 
     report, refused = compare(picky, "fp32", reference)
     assert len(report.results) == 4 and check.over(report) == []
-    assert len(refused) == 4 and set(refused.values()) == {"3 support entries in a set; this engine was built for exactly 1"}
+    assert len(refused) == 4 and set(
+        refused.values()) == {"3 support entries in a set; this engine was built for exactly 1"}
     with pytest.raises(InputError, match="7 members; the gate's inputs have up to 3"):
         check.Cases(((32, 32),), (1,), (7,))
 

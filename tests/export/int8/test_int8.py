@@ -1,4 +1,5 @@
-"""Int8: what is quantised and how, that ONNX Runtime fuses it, calibration data good and bad, the same bytes each time."""
+"""Int8: what is quantised and how, that ONNX Runtime fuses it, calibration data good and bad, the same bytes each
+time."""
 
 from __future__ import annotations
 
@@ -10,17 +11,29 @@ from onnx import TensorProto, numpy_helper
 torch = pytest.importorskip("torch", reason="torch is not installed: pip install torch")
 ort = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed: pip install onnxruntime")
 
-from universeg_rt.errors import InputError
-from universeg_rt.export.int8.calibration import (
-    CalibrationData, Episode, best_scale, calibrate, support_episodes, synthetic_episodes)
 from universeg_rt.export.emit import emit_predict, emit_prepare, emit_stages, emit_whole
 from universeg_rt.export.emit.native import native_arrays
 from universeg_rt.export.folds import fold
-from universeg_rt.bundle.model_bytes import ModelBytes
-from universeg_rt.runners.cpu.onnxruntime import StreamedOnnxRuntime
-from universeg_rt.export.precisions import runner_model, whole_model
+from universeg_rt.export.int8.calibration import (
+    CalibrationData,
+    Episode,
+    best_scale,
+    calibrate,
+    support_episodes,
+    synthetic_episodes,
+)
 from universeg_rt.export.int8.quantise import (
-    WEIGHT_LIMIT, Quantisation, entry_convolutions, quantise_weight, quantised_convolutions)
+    WEIGHT_LIMIT,
+    Quantisation,
+    entry_convolutions,
+    quantise_weight,
+    quantised_convolutions,
+)
+from universeg_rt.export.precisions import runner_model, whole_model
+
+from universeg_rt.bundle.model_bytes import ModelBytes
+from universeg_rt.errors import InputError
+from universeg_rt.runners.cpu.onnxruntime import StreamedOnnxRuntime
 from universeg_rt.spec import NetworkSpec
 
 from ...conftest import SMALL_SPEC, discs, native_model, random_weights
@@ -58,10 +71,12 @@ def producers(model: onnx.ModelProto) -> dict[str, onnx.NodeProto]:
 
 
 def test_weights_of_each_channel_come_back_within_half_a_step():
-    weight = np.random.default_rng(0).standard_normal((5, 3, 3, 3)).astype(np.float32) * np.array([1, 10, 0.01, 0, 3], np.float32)[:, None, None, None]
+    weight = np.random.default_rng(0).standard_normal(
+        (5, 3, 3, 3)).astype(np.float32) * np.array([1, 10, 0.01, 0, 3], np.float32)[:, None, None, None]
     integers, scales = quantise_weight(weight)
     assert integers.dtype == np.int8 and scales.shape == (5,) and (scales > 0).all()
-    assert np.abs(integers).reshape(5, -1).max(axis=1).tolist() == [WEIGHT_LIMIT, WEIGHT_LIMIT, WEIGHT_LIMIT, 0, WEIGHT_LIMIT]
+    assert np.abs(integers).reshape(
+        5, -1).max(axis=1).tolist() == [WEIGHT_LIMIT, WEIGHT_LIMIT, WEIGHT_LIMIT, 0, WEIGHT_LIMIT]
     steps = scales[:, None, None, None]
     assert (np.abs(integers * steps - weight) <= steps * 0.5001).all()
     assert 255 * WEIGHT_LIMIT * 2 < 2**15, "two products must fit in 16 bits"
@@ -106,9 +121,12 @@ def test_what_stays_in_float(network):
     names, ends = quantised_convolutions(network)
     first, last = network.blocks[0].label, network.blocks[-1].label
     assert "head" not in names and f"{first}/support_term" not in names and f"{first}/composed" not in names
-    assert not any(name.startswith((f"{first}/", f"{last}/")) and name.endswith(("query_term", "target", "mean_term")) for name in names)
+    assert not any(
+        name.startswith((f"{first}/", f"{last}/")) and name.endswith(("query_term", "target", "mean_term"))
+        for name in names)
     inner = [b for b in network.blocks[1:-1]]
-    assert all(f"{b.label}/{part}" in names for b in inner for part in ("support_term", "support", "query_term", "target"))
+    assert all(f"{b.label}/{part}" in names for b in inner
+               for part in ("support_term", "support", "query_term", "target"))
     assert set(ends) <= set(names)
     assert all((f"{b.label}/support_term" in ends) != b.mean_before_convolution for b in inner)
 
@@ -133,11 +151,15 @@ def test_entries_pass_between_stages_as_integers_where_an_int8_convolution_reads
             integers = value.type.tensor_type.elem_type == TensorProto.UINT8
             name, _, what = value.name.partition(".")
             downsampled = what == "entries_down"
-            skip = what == "entries" and name.startswith("enc") and name != f"enc{len(network.spec.encoder_features) - 1}"
+            skip = what == "entries" and name.startswith(
+                "enc") and name != f"enc{len(network.spec.encoder_features) - 1}"
             assert integers == (downsampled or skip), value.name
             seen.add(integers)
         rounded = [n.input[0] for n in stage.model.graph.node if n.op_type == "QuantizeLinear"]
-        assert not set(rounded) & {o for n in stage.model.graph.node if n.op_type == "DequantizeLinear" for o in n.output}
+        assert not set(rounded) & {
+            o
+            for n in stage.model.graph.node if n.op_type == "DequantizeLinear" for o in n.output
+        }
     assert seen == {True, False}
 
 
@@ -166,8 +188,9 @@ def test_all_forms_compute_the_same_within_the_rounding(tmp_path, small_spec, ne
     (tmp_path / "float.onnx").write_bytes(emit_whole(network, {}, "0").SerializeToString())
     episode = noise_episodes(seed=9).episodes[0]
     inputs = (episode.support, episode.weights, episode.query)
-    exact, whole, streamed = (m(*inputs) for m in (
-        whole_model(tmp_path / "float.onnx"), whole_model(tmp_path / "model.onnx"), runner_model(StreamedOnnxRuntime(stages))))
+    exact, whole, streamed = (m(*inputs)
+                              for m in (whole_model(tmp_path / "float.onnx"), whole_model(tmp_path / "model.onnx"),
+                                        runner_model(StreamedOnnxRuntime(stages))))
     assert 0 < np.abs(whole - exact).mean() < 0.1 * np.abs(exact).mean()
     assert np.abs(streamed - exact).mean() < 0.1 * np.abs(exact).mean()
 
@@ -185,7 +208,8 @@ def test_every_channel_of_the_entries_maps_has_its_scale():
         live = scales[scales != 1]
         assert 0.2 * plan.inputs[name] <= live.max() <= 2 * plan.inputs[name] and live.min() < live.max(), name
     second = network.blocks[2]
-    assert plan.channels[f"{second.label}/support_term"][2] == 1 and len(plan.channels[f"{second.label}/support_term"]) == 5
+    assert plan.channels[f"{second.label}/support_term"][2] == 1 and len(
+        plan.channels[f"{second.label}/support_term"]) == 5
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(network):
@@ -195,18 +219,24 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(network):
     assert model(noise_episodes()) == model(noise_episodes())
     assert model(noise_episodes()) != model(noise_episodes(seed=5))
     if native_arrays(network) is not None:
-        one, again, other = (native_model(native_arrays(network, calibrate(network, noise_episodes(seed=seed)))).external for seed in (0, 0, 5))
+        one, again, other = (native_model(native_arrays(network, calibrate(network,
+                                                                           noise_episodes(seed=seed)))).external
+                             for seed in (0, 0, 5))
         assert one == again != other
 
 
 def test_synthetic_episodes_are_drawn_from_their_seed():
-    one, two, other, fresh = (synthetic_episodes((16, 24), seed, 2, 3, first) for seed, first in ((1, 0), (1, 0), (2, 0), (1, 500)))
+    one, two, other, fresh = (synthetic_episodes((16, 24), seed, 2, 3, first)
+                              for seed, first in ((1, 0), (1, 0), (2, 0), (1, 500)))
     assert one.sha256 == two.sha256 and len({one.sha256, other.sha256, fresh.sha256}) == 3
     for episode in one.episodes:
-        assert episode.query.shape == episode.target.shape == (1, 1, 16, 24) and episode.support.shape == (1, 3, 2, 16, 24)
-        assert episode.support[:, :, 0].min() == 0 and episode.support.max() <= 1 and set(np.unique(episode.support[:, :, 1])) <= {0, 1}
+        assert episode.query.shape == episode.target.shape == (1, 1, 16, 24) and episode.support.shape == (1, 3, 2, 16,
+                                                                                                           24)
+        assert episode.support[:, :, 0].min() == 0 and episode.support.max() <= 1 and set(
+            np.unique(episode.support[:, :, 1])) <= {0, 1}
     provenance = one.provenance()
-    assert provenance["seed"] == 1 and provenance["data_sha256"] == one.sha256 and provenance["episodes"] == 2 and provenance["method"]
+    assert provenance["seed"] == 1 and provenance["data_sha256"] == one.sha256 and provenance[
+        "episodes"] == 2 and provenance["method"]
 
 
 def test_a_support_set_to_calibrate_on(tmp_path):
@@ -241,9 +271,10 @@ def damaged(kind: str) -> dict[str, np.ndarray]:
     return {"images": images, "labels": labels} if kind != "other" else {"x": images}
 
 
-@pytest.mark.parametrize("kind, message", [
-    ("nan", "support image 1"), ("constant", "support image 2"), ("empty", "no entries"), ("one", "1 entry; give at least 2"),
-    ("shapes", "support label 0"), ("count", "4 images but 3 labels"), ("unmarked", "labels are empty"), ("other", "expected the arrays")])
+@pytest.mark.parametrize("kind, message", [("nan", "support image 1"), ("constant", "support image 2"),
+                                           ("empty", "no entries"), ("one", "1 entry; give at least 2"),
+                                           ("shapes", "support label 0"), ("count", "4 images but 3 labels"),
+                                           ("unmarked", "labels are empty"), ("other", "expected the arrays")])
 def test_calibration_data_that_cannot_be_used(tmp_path, kind, message):
     np.savez(tmp_path / "bad.npz", **damaged(kind))
     with pytest.raises(InputError, match=message) as error:

@@ -10,10 +10,10 @@ import pytest
 pytest.importorskip("torch", reason="torch is not installed: pip install torch")
 pytest.importorskip("onnx", reason="onnx is not installed: pip install onnx")
 
-from universeg_rt.export.int8.calibration import calibrate
 from universeg_rt.export.folds import fold
-from universeg_rt.export.precisions import Precision, open_models, write_models
+from universeg_rt.export.int8.calibration import calibrate
 from universeg_rt.export.int8.sensitivity import spare_blocks
+from universeg_rt.export.precisions import Precision, open_models, write_models
 
 from ...conftest import SMALL_SPEC, random_weights
 from .test_int8 import noise_episodes
@@ -61,7 +61,8 @@ def test_every_form_of_a_partly_quantised_network_computes_the_same(tmp_path, sm
         folder.mkdir()
         precision = Precision("fp32" if quantisation is None else "int8", quantisation)
         opened = open_models(
-            folder, write_models(folder, network, random_weights(small_spec), [precision], {}, "0")[precision.name], small_spec)
+            folder,
+            write_models(folder, network, random_weights(small_spec), [precision], {}, "0")[precision.name], small_spec)
         return {form: model(*inputs) for form, model in opened.items()}
 
     exact = results("float", None)["whole"]

@@ -1,4 +1,5 @@
-"""The native CPU kernels against the reference network, with each instruction set; their threads under the sanitizers."""
+"""The native CPU kernels against the reference network, with each instruction set; their threads under the
+sanitizers."""
 
 from __future__ import annotations
 
@@ -16,9 +17,10 @@ torch = pytest.importorskip("torch", reason="torch is not installed: pip install
 
 from universeg_rt.export.emit.native import native_arrays
 from universeg_rt.export.folds import fold
+from universeg_rt.training.network.reference import UniverSeg
+
 from universeg_rt.runners.cpu.native import INSTRUCTIONS, places
 from universeg_rt.spec import NetworkSpec
-from universeg_rt.training.network.reference import UniverSeg
 
 from ...conftest import ROOT, native_part, random_weights
 
@@ -41,7 +43,8 @@ SPECS = {
 @pytest.fixture(params=INSTRUCTIONS)
 def instructions(request) -> str:
     if request.param not in native.available():
-        pytest.skip(f"this processor lacks {request.param} (the logic of those kernels is tested by the self-test below)")
+        pytest.skip(
+            f"this processor lacks {request.param} (the logic of those kernels is tested by the self-test below)")
     return request.param
 
 
@@ -93,7 +96,8 @@ def test_as_the_reference(instructions, name, size, entries):
         assert logits.shape == (1, *size) and np.abs(logits[0] - want).max() < 2e-5 * max(1.0, np.abs(want).max())
 
 
-@pytest.mark.parametrize("features, fastest", [(64, "avx512"), (32, "avx512"), (48, "avx2"), (16, "avx2"), (8, "plain")])
+@pytest.mark.parametrize("features, fastest", [(64, "avx512"), (32, "avx512"), (48, "avx2"), (16, "avx2"),
+                                               (8, "plain")])
 def test_the_instructions_with_the_least_padded_work_are_taken(features, fastest):
     if fastest not in native.available() or platform.machine() not in ("x86_64", "AMD64"):
         pytest.skip(f"this processor lacks {fastest}")
@@ -136,7 +140,8 @@ def test_the_prepared_support_keeps_what_it_reads():
     support, weights, query = inputs(3, 16, 24)
     net = network(SPECS["three"])
     want = net.run([native.prepare(support, weights)], query)
-    prepared = native.prepare(support[:, :].astype(np.float64), weights.tolist())  # converted: nobody else holds the copy
+    prepared = native.prepare(support[:, :].astype(np.float64),
+                              weights.tolist())  # converted: nobody else holds the copy
     np.full(200_000, 7.0, np.float32)
     assert np.array_equal(net.run([prepared], query), want)
 
@@ -176,9 +181,12 @@ def test_under_the_sanitizers(tmp_path, sanitizer, shapes):
     if compiler is None:
         pytest.skip("g++ was not found; the sanitizers need it")
     sources = [*sorted((FOLDER / "selftest").glob("*.cpp")), *(FOLDER / name for name in PARTS["LIBRARY"])]
-    command = [compiler, "-O1", "-std=c++17", "-Wno-psabi", f"-fsanitize={sanitizer}", "-fno-sanitize-recover=all", "-pthread",
-               "-DUNIVERSEG_ALL_KERNELS", "-DUNIVERSEG_CHUNK_BYTES=65536L", *(f"-I{FOLDER / room}" for room in PARTS["ROOMS"]),
-               *map(str, sources), "-o", str(tmp_path / "selftest")]
+    command = [
+        compiler, "-O1", "-std=c++17", "-Wno-psabi", f"-fsanitize={sanitizer}", "-fno-sanitize-recover=all", "-pthread",
+        "-DUNIVERSEG_ALL_KERNELS", "-DUNIVERSEG_CHUNK_BYTES=65536L", *(f"-I{FOLDER / room}" for room in PARTS["ROOMS"]),
+        *map(str, sources), "-o",
+        str(tmp_path / "selftest")
+    ]
     built = subprocess.run(command, capture_output=True, text=True)
     if built.returncode and "cannot find" in built.stderr:
         pytest.skip(f"this compiler lacks the sanitizer: {built.stderr.strip().splitlines()[-1]}")

@@ -8,13 +8,13 @@ import pytest
 torch = pytest.importorskip("torch", reason="torch is not installed: pip install '.[export]'")
 
 from torch.nn.functional import conv2d, interpolate, leaky_relu, max_pool2d
-
-from universeg_rt.errors import BundleError
 from universeg_rt.export.emit.native import native_arrays
-from universeg_rt.export.folds.folded import FoldedNetwork
 from universeg_rt.export.folds import fold
+from universeg_rt.export.folds.folded import FoldedNetwork
 from universeg_rt.export.int8.quantise import Quantisation, entry_convolutions
+
 from universeg_rt.bundle.model_bytes import ModelBytes
+from universeg_rt.errors import BundleError
 from universeg_rt.runners.cpu.native import NativeRunner
 from universeg_rt.spec import NetworkSpec
 
@@ -32,7 +32,8 @@ def scales_of(network: FoldedNetwork, seed: int = 0) -> dict[str, np.ndarray]:
     for block in network.blocks:
         for part, weight in (("support_term", block.support_term_weight), ("support", block.support_weight)):
             if f"{block.label}/{part}" in entry_convolutions(network):
-                out[f"{block.label}/{part}"] = np.exp(rng.uniform(np.log(0.01), np.log(0.1), weight.shape[1])).astype(np.float32)
+                out[f"{block.label}/{part}"] = np.exp(rng.uniform(np.log(0.01), np.log(0.1),
+                                                                  weight.shape[1])).astype(np.float32)
     return out
 
 
@@ -78,7 +79,9 @@ class Rounded:
         if f"{i}.{part}.scale" in self.arrays:
             scale = self.arrays[f"{i}.{part}.scale"].astype(np.float64)
             value = value * np.repeat(scale, value.shape[1] // scale.shape[1], axis=1)[:, :, None, None]
-        rows, columns = {"cross": (self.term[i], None), "support": (self.out[i], self.term[i]), "target": (None, self.term[i])}[part]
+        rows, columns = {
+            "cross": (self.term[i], None), "support": (self.out[i], self.term[i]), "target": (None, self.term[i])
+        }[part]
         if part == "cross" and i > 0:
             read = [np.ones(self.blocks[s].features) if self.out[s] is None else self.out[s] for s in self.sources(i)]
             columns = np.concatenate([np.ones_like(s) for s in read] + read)
@@ -137,9 +140,11 @@ class Rounded:
         return (torch.einsum("c,chw->hw", head, u[0]) + float(self.arrays["head.bias"][0])).numpy()
 
 
-@pytest.mark.parametrize("name, size, entries, without", [
-    ("two", (22, 8), 5, " "), ("three", (36, 44), 3, " "), ("four", (40, 88), 4, " "), ("five", (48, 16), 3, " "), ("v1", (64, 64), 3, " "),
-    ("four", (16, 24), 3, "/support_term"), ("four", (16, 24), 3, "dec"), ("three", (20, 24), 3, "enc")])
+@pytest.mark.parametrize("name, size, entries, without", [("two", (22, 8), 5, " "), ("three", (36, 44), 3, " "),
+                                                          ("four", (40, 88), 4, " "), ("five", (48, 16), 3, " "),
+                                                          ("v1", (64, 64), 3, " "),
+                                                          ("four", (16, 24), 3, "/support_term"),
+                                                          ("four", (16, 24), 3, "dec"), ("three", (20, 24), 3, "enc")])
 def test_as_the_network_with_rounded_maps(instructions, tmp_path, name, size, entries, without):  # noqa: F811
     """float32 sums may round another way than float64's where a value lies between two steps: a step, rarely."""
     spec = SPECS[name]
@@ -160,7 +165,8 @@ def test_weights_come_back_within_half_a_step():
     back, seen = Rounded(spec, network, scales, arrays), 0
     for i, block in enumerate(network.blocks):
         inner = 0 < i < len(network.blocks) - 1
-        for part, weight in (("cross", block.cross_weight), ("support", block.support_weight), ("target", block.target_weight)):
+        for part, weight in (("cross", block.cross_weight), ("support", block.support_weight), ("target",
+                                                                                                block.target_weight)):
             if weight is None:
                 continue
             integers = arrays[f"{i}.{part}.weight"]
@@ -215,24 +221,26 @@ def replaced(name: str, make):
     return lambda arrays: arrays.update({name: make(arrays[name])})
 
 
-@pytest.mark.parametrize("change, message", [
-    (lambda a: a.pop("2.cross.scale"), "no array 2.cross.scale"),
-    (lambda a: a.pop("int8"), "array 1.cross.weight is of type int8, not float32"),
-    (replaced("2.cross.scale", lambda x: x[:3]), r"array 2.cross.scale has shape \(3, 2\)"),
-    (replaced("2.target.scale", lambda x: np.repeat(x, 3, axis=1)), "array 2.target.scale has shape"),
-    (replaced("2.target.scale", lambda x: -x), "array 2.target.scale holds -.*; scales are positive"),
-    (replaced("2.target.scale", lambda x: x * 0), "array 2.target.scale holds 0; scales are positive"),
-    (replaced("2.target.scale", lambda x: x * 0 + np.float32(3e38)), "array 2.target.weight times its scales holds NaN or infinity"),
-    (replaced("2.support.scale", lambda x: x * np.nan), "array 2.support.scale holds NaN or infinity"),
-    (replaced("int8", lambda x: x[:-1]), r"array int8 has shape \(5, 2\), the network needs \(6, 2\)"),
-    (replaced("int8", lambda x: x * 2), "array int8 holds other numbers than 0 and 1"),
-    (replaced("int8", lambda x: x.astype(np.float32)), "array int8 is of type float32, not int8"),
-    (replaced("int8", lambda x: np.ones_like(x)), "array int8 marks a map that is never stored"),
-    (replaced("first", lambda x: np.full_like(x, np.inf)), "array first holds NaN or infinity"),
-    (replaced("first", lambda x: x.astype(np.int32)), "array first is of type int32, not float32"),
-    (replaced("head.bias", lambda x: x.astype(np.int8)), "array head.bias is of type int8"),
-    (replaced("0.cross.bias", lambda x: x.astype(np.uint8)), "array 0.cross.bias is of type uint8"),
-    (lambda a: a.update({"7.cross.weight": a["first"]}), "array '7.cross.weight' is none of this network's")])
+@pytest.mark.parametrize(
+    "change, message",
+    [(lambda a: a.pop("2.cross.scale"), "no array 2.cross.scale"),
+     (lambda a: a.pop("int8"), "array 1.cross.weight is of type int8, not float32"),
+     (replaced("2.cross.scale", lambda x: x[:3]), r"array 2.cross.scale has shape \(3, 2\)"),
+     (replaced("2.target.scale", lambda x: np.repeat(x, 3, axis=1)), "array 2.target.scale has shape"),
+     (replaced("2.target.scale", lambda x: -x), "array 2.target.scale holds -.*; scales are positive"),
+     (replaced("2.target.scale", lambda x: x * 0), "array 2.target.scale holds 0; scales are positive"),
+     (replaced("2.target.scale",
+               lambda x: x * 0 + np.float32(3e38)), "array 2.target.weight times its scales holds NaN or infinity"),
+     (replaced("2.support.scale", lambda x: x * np.nan), "array 2.support.scale holds NaN or infinity"),
+     (replaced("int8", lambda x: x[:-1]), r"array int8 has shape \(5, 2\), the network needs \(6, 2\)"),
+     (replaced("int8", lambda x: x * 2), "array int8 holds other numbers than 0 and 1"),
+     (replaced("int8", lambda x: x.astype(np.float32)), "array int8 is of type float32, not int8"),
+     (replaced("int8", lambda x: np.ones_like(x)), "array int8 marks a map that is never stored"),
+     (replaced("first", lambda x: np.full_like(x, np.inf)), "array first holds NaN or infinity"),
+     (replaced("first", lambda x: x.astype(np.int32)), "array first is of type int32, not float32"),
+     (replaced("head.bias", lambda x: x.astype(np.int8)), "array head.bias is of type int8"),
+     (replaced("0.cross.bias", lambda x: x.astype(np.uint8)), "array 0.cross.bias is of type uint8"),
+     (lambda a: a.update({"7.cross.weight": a["first"]}), "array '7.cross.weight' is none of this network's")])
 def test_files_that_do_not_fit(tmp_path, change, message):
     _, arrays, _ = files(SPECS["four"])
     change(arrays)

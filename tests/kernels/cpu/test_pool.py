@@ -21,8 +21,11 @@ def test_selftest(tmp_path, sanitizer):
         pytest.skip("g++ was not found; the self-test needs it")
     (tmp_path / "main.cpp").write_text(MAIN)
     flags = [f"-fsanitize={sanitizer}", "-fno-sanitize-recover=all"] if sanitizer else []
-    built = subprocess.run([compiler, "-O1", "-std=c++17", *flags, "-pthread", f"-I{ROOT / 'kernels' / 'cpu' / 'arithmetic'}", *SOURCES,
-                            str(tmp_path / "main.cpp"), "-o", str(tmp_path / "selftest")], capture_output=True, text=True)
+    built = subprocess.run([
+        compiler, "-O1", "-std=c++17", *flags, "-pthread", f"-I{ROOT / 'kernels' / 'cpu' / 'arithmetic'}", *SOURCES,
+        str(tmp_path / "main.cpp"), "-o",
+        str(tmp_path / "selftest")
+    ], capture_output=True, text=True)
     if built.returncode and "cannot find" in built.stderr:
         pytest.skip(f"this compiler lacks the sanitizer: {built.stderr.strip().splitlines()[-1]}")
     assert not built.returncode, built.stderr

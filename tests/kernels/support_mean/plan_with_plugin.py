@@ -20,7 +20,10 @@ def model(operation: str, dtype: str, outputs: int) -> bytes:
     node = helper.make_node(operation, ["term", "query_term", "weights"], names, domain="universeg_rt", name="custom",
                             plugin_namespace="universeg_rt", plugin_version="1", negative_slope=0.01)
     node.attribute.append(helper.make_attribute("outputs", outputs))
-    nodes = [helper.make_node("Relu", ["support_term"], ["term"]), node, helper.make_node("Relu", [names[-1]], ["last"])]
+    nodes = [
+        helper.make_node("Relu", ["support_term"], ["term"]), node,
+        helper.make_node("Relu", [names[-1]], ["last"])
+    ]
     graph = helper.make_graph(
         nodes, "one_node",
         [info("support_term", kind, [1, "K", "S", 8, 17, 16]), info("query_term", kind, ["B", "K", 1, 8, 17, 16]),

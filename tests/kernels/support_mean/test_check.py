@@ -8,9 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-from universeg_rt.kernels.support_mean.check import cases, main as check
-from universeg_rt.kernels.support_mean.check import correctness, timing
+from universeg_rt.kernels.support_mean.check import cases, correctness, timing
+from universeg_rt.kernels.support_mean.check import main as check
 from universeg_rt.kernels.support_mean.host import module as host
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -20,15 +19,18 @@ def dry_run(tmp_path, native, *options):
     """The command as a script, with the build folder that the fixture has filled."""
     folder = Path(native.__file__).parents[1]
     out = tmp_path / "result.json"
-    done = subprocess.run([sys.executable, ROOT / "kernels" / "support_mean" / "check" / "main.py", "--dry-run", "--build-dir", folder, "--out", out,
-                           *options], capture_output=True, text=True, timeout=300, cwd=tmp_path, env=os.environ)
+    done = subprocess.run([
+        sys.executable, ROOT / "kernels" / "support_mean" / "check" / "main.py", "--dry-run", "--build-dir", folder,
+        "--out", out, *options
+    ], capture_output=True, text=True, timeout=300, cwd=tmp_path, env=os.environ)
     return done, json.loads(out.read_text()) if out.exists() else None
 
 
 @pytest.mark.torch
 def test_a_dry_run_passes_and_writes_everything(tmp_path, native):
     pytest.importorskip("torch", reason="PyTorch is missing (pip install torch)")
-    done, result = dry_run(tmp_path, native, "--steps", "selftest", "sanitizers", "correctness", "large", "bandwidth", "timing")
+    done, result = dry_run(tmp_path, native, "--steps", "selftest", "sanitizers", "correctness", "large", "bandwidth",
+                           "timing")
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     assert result["passed"] and result["dry_run"] and result["machine"]["python"]
     steps = result["steps"]
@@ -57,9 +59,10 @@ def test_a_run_out_of_time_fails_and_keeps_what_it_has(tmp_path, native):
 def test_without_nvcc_the_real_check_fails_by_name(tmp_path):
     """Never a silent pass: where the build is missing, the exit status says so."""
     environment = os.environ | {"CUDACXX": str(tmp_path / "no-nvcc")}
-    done = subprocess.run([sys.executable, "-m", "universeg_rt.kernels.support_mean.check.main", "--steps", "bandwidth", "--out",
-                           tmp_path / "r.json", "--build-dir", tmp_path / "b", "--arch", "90"], capture_output=True, text=True,
-                          timeout=120, env=environment)
+    done = subprocess.run([
+        sys.executable, "-m", "universeg_rt.kernels.support_mean.check.main", "--steps", "bandwidth", "--out",
+        tmp_path / "r.json", "--build-dir", tmp_path / "b", "--arch", "90"
+    ], capture_output=True, text=True, timeout=120, env=environment)
     result = json.loads((tmp_path / "r.json").read_text())
     assert done.returncode == 1 and result["passed"] is False
     assert "nvcc was not found" in result["steps"]["build"]["why"] and list(result["steps"]) == ["build"]

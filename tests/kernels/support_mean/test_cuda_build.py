@@ -1,13 +1,14 @@
-"""The CUDA sources compile for every supported architecture, and what they link to refuses and reports without a GPU."""
+"""The CUDA sources compile for every supported architecture, and what they link to refuses and reports without a
+GPU."""
 
 import subprocess
 
 import pytest
+from universeg_rt.kernels.support_mean import library
+from universeg_rt.kernels.support_mean.check import cases
+from universeg_rt.kernels.support_mean.host import module as host
 
 from universeg_rt.errors import InputError, RunnerError
-from universeg_rt.kernels.support_mean.check import cases
-from universeg_rt.kernels.support_mean import library
-from universeg_rt.kernels.support_mean.host import module as host
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +19,8 @@ def opened(cuda):
 def test_machine_code_for_every_architecture(cuda):
     """The fat binary names each target; a missing one would be compiled at start, or not run at all."""
     assert cuda.library.stat().st_size > 100_000
-    log = (cuda.library.parents[1] / "build.ninja").read_text() if (cuda.library.parents[1] / "build.ninja").exists() else ""
+    log = (cuda.library.parents[1] / "build.ninja").read_text() if (cuda.library.parents[1] /
+                                                                    "build.ninja").exists() else ""
     if not log:
         pytest.skip("the build did not use ninja, whose file is read here")
     for target in ("code=sm_75", "sm_80", "sm_86", "sm_89", "sm_90"):

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-
 from universeg_rt.kernels.support_mean.check import cases
 from universeg_rt.kernels.support_mean.check.cases import Sizes
 from universeg_rt.kernels.support_mean.host import module as host
@@ -76,8 +75,14 @@ def test_few_and_many_entries(native, form, entries):
 
 
 @pytest.mark.parametrize("form, dtype, kernel, vector, group", [
-    ("mean", "float32", 2, 4, 1), ("mean", "float32", 3, 4, 1), ("mean", "float32", 4, 4, 4), ("mean", "float32", 5, 2, 1),
-    ("mean", "float16", 3, 8, 1), ("mean", "float16", 5, 4, 1), ("pool", "float32", 4, 4, 2), ("pool", "bfloat16", 3, 8, 1),
+    ("mean", "float32", 2, 4, 1),
+    ("mean", "float32", 3, 4, 1),
+    ("mean", "float32", 4, 4, 4),
+    ("mean", "float32", 5, 2, 1),
+    ("mean", "float16", 3, 8, 1),
+    ("mean", "float16", 5, 4, 1),
+    ("pool", "float32", 4, 4, 2),
+    ("pool", "bfloat16", 3, 8, 1),
 ])
 def test_kernels_are_what_they_say(native, form, dtype, kernel, vector, group):
     sizes = Sizes(queries=5, sets=2, entries=20, channels=4, height=6, width=16)
@@ -136,9 +141,11 @@ def test_the_audit_finds_every_kind_of_wrong_access(native):
     """The checker itself, on wrong accesses made on purpose."""
     found = native.audit_findings()
     assert found.pop("nothing wrong") == ""
-    for misdeed, said in {"past the end": "outside every buffer", "half outside": "outside", "before the start": "outside",
-                          "misaligned": "not aligned", "written twice": "written twice", "output read": "was read",
-                          "input written": "was written", "left unwritten": "byte 4 of output was never"}.items():
+    for misdeed, said in {
+            "past the end": "outside every buffer", "half outside": "outside", "before the start": "outside",
+            "misaligned": "not aligned", "written twice": "written twice", "output read": "was read",
+            "input written": "was written", "left unwritten": "byte 4 of output was never"
+    }.items():
         assert said in found[misdeed], misdeed
 
 
@@ -173,7 +180,8 @@ def test_the_last_block_of_more_than_2_to_the_31_elements(native, kernel):
     assert support.size > 2**31
     arrays = {"support": support, "query": query, "weights": weights, "mean": mean}
     last = native.plan(values)["blocks"]
-    native.run(values, {name: (a.ctypes.data, a.nbytes) for name, a in arrays.items()}, first_block=last - 1, last_block=last)
+    native.run(values, {name: (a.ctypes.data, a.nbytes)
+                        for name, a in arrays.items()}, first_block=last - 1, last_block=last)
     found = mean.reshape(-1).astype(np.float64)
     written = ~np.isnan(found)
     assert written[-1] and 0 < written.sum() <= 4096

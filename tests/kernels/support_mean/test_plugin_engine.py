@@ -1,4 +1,5 @@
-"""The whole exported network becomes a plan with the plugin inside, built by universeg-export's own way (TensorRT-RTX, CPU)."""
+"""The whole exported network becomes a plan with the plugin inside, built by universeg-export's own way (TensorRT-RTX,
+CPU)."""
 
 from __future__ import annotations
 
@@ -12,10 +13,11 @@ import pytest
 
 pytest.importorskip("onnx", reason="onnx is not installed: pip install '.[export]'")
 
+from universeg_rt.export.engine.build import EngineOptions, build_engines
+
 from universeg_rt import Bundle
 from universeg_rt.bundle.engine import Profile
 from universeg_rt.errors import EngineError
-from universeg_rt.export.engine.build import EngineOptions, build_engines
 from universeg_rt.runners.gpu.tensorrt import plugin as loading
 
 PROFILE = Profile((1, 1, 2), (1, 1, 3), (1, 4, 8), (32, 32))
@@ -59,7 +61,8 @@ def test_with_the_plugin_and_with_native_operators(build, plugins, precision):
 
 def test_a_plugin_for_tensorrt_8_is_refused_by_name(build, plugins):
     library = of_generation(plugins, 8)
-    with pytest.raises(EngineError, match=f"{library.name} was built against TensorRT .* build it against headers of 10 or later"):
+    with pytest.raises(EngineError,
+                       match=f"{library.name} was built against TensorRT .* build it against headers of 10 or later"):
         build(library)
 
 
@@ -72,7 +75,7 @@ def test_under_tensorrt_8_5_the_plugin_is_registered_with_the_library_that_the_p
             "module = types.SimpleNamespace(__version__='8.5.3.1', get_plugin_registry=object); "
             "print(_load_plugin(module, sys.argv[2]))")
     library = of_generation(plugins, 8)
-    done = subprocess.run([sys.executable, "-c", code, os.environ["TENSORRT8_LIBRARY"], library], capture_output=True, text=True,
-                          timeout=120)
+    done = subprocess.run([sys.executable, "-c", code, os.environ["TENSORRT8_LIBRARY"], library], capture_output=True,
+                          text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == loading.inspect(library).headers

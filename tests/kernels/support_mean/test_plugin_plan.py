@@ -1,4 +1,5 @@
-"""The ONNX custom node becomes a plugin layer in a TensorRT plan built on the CPU (by TensorRT-RTX, tests/tensorrt_rtx.py)."""
+"""The ONNX custom node becomes a plugin layer in a TensorRT plan built on the CPU (by TensorRT-RTX,
+tests/tensorrt_rtx.py)."""
 
 import json
 import os
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from universeg_rt.runners.gpu.tensorrt import plugin as loading
+
 
 @pytest.fixture(scope="module")
 def library(plugins):
@@ -22,10 +24,12 @@ def build_plan(tensorrt_rtx, *arguments):
     pytest.importorskip("onnx", reason="onnx is missing (pip install onnx)")
     environment = os.environ | tensorrt_rtx
     worker = Path(__file__).with_name("plan_with_plugin.py")
-    return subprocess.run([sys.executable, worker, *arguments], env=environment, capture_output=True, text=True, timeout=120)
+    return subprocess.run([sys.executable, worker, *arguments], env=environment, capture_output=True, text=True,
+                          timeout=120)
 
 
-MEAN, POOLED_MEAN, POOLED, ACTIVATED = [-1, -1, 8, 17, 16], [-1, -1, 8, 8, 8], [-1, -1, -1, 8, 8, 8], [-1, -1, -1, 8, 17, 16]
+MEAN, POOLED_MEAN, POOLED, ACTIVATED = [-1, -1, 8, 17, 16], [-1, -1, 8, 8, 8], [-1, -1, -1, 8, 8,
+                                                                                8], [-1, -1, -1, 8, 17, 16]
 
 
 @pytest.mark.parametrize("operation, dtype, shapes", [

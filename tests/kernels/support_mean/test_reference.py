@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
+from universeg_rt.kernels.support_mean import reference
 
 from universeg_rt.errors import InputError
-from universeg_rt.kernels.support_mean import reference
 
 
 def by_loops(support, query, weights, slope):
@@ -69,7 +69,8 @@ def test_composed_convolution_equals_two_convolutions_at_every_pixel(height, wid
     out = reference.support_mean_conv_pool(support, query, weights, *reference.compose(cross, second), 1.0)
     np.testing.assert_allclose(out.activated[0, 0], wanted, atol=2e-5)
     plain, border = reference.compose(cross, second)
-    without = reference.support_mean_conv_pool(support, query, weights, plain, np.zeros_like(border), 1.0).activated[0, 0]
+    without = reference.support_mean_conv_pool(support, query, weights, plain, np.zeros_like(border), 1.0).activated[0,
+                                                                                                                     0]
     ring = np.ones((height, width), bool)
     ring[1:-1, 1:-1] = False
     assert np.abs(without - wanted)[..., ring].max() > 0.1  # the correction is needed ...
@@ -95,8 +96,8 @@ BAD = {
 
 @pytest.mark.parametrize("change, said", BAD.values(), ids=BAD)
 def test_bad_shapes_are_refused(change, said):
-    support, query, weights = arrays(**change) if "s" not in change else (
-        np.zeros((2, 2, 0, 2, 5, 4), np.float32), np.zeros((2, 2, 1, 2, 5, 4), np.float32), np.zeros((2, 0), np.float32))
+    support, query, weights = arrays(**change) if "s" not in change else (np.zeros(
+        (2, 2, 0, 2, 5, 4), np.float32), np.zeros((2, 2, 1, 2, 5, 4), np.float32), np.zeros((2, 0), np.float32))
     with pytest.raises(InputError, match=said):
         reference.support_mean(support, query, weights)
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-GOOD = dict(form=1, dtype=0, kernel=0, activated=0, negative_slope=0.01, queries=2, support_queries=1, sets=3, query_sets=1,
-            entries=4, channels=8, height=6, width=8)
+GOOD = dict(form=1, dtype=0, kernel=0, activated=0, negative_slope=0.01, queries=2, support_queries=1, sets=3,
+            query_sets=1, entries=4, channels=8, height=6, width=8)
 CONV = GOOD | dict(form=2)
 
 BAD_PROBLEMS = {
@@ -29,8 +29,8 @@ BAD_PROBLEMS = {
     "vectors on an odd width": (GOOD | dict(kernel=3, width=7), "unsupported", "reads 4 elements at once"),
     "kernel 4 on own support": (GOOD | dict(kernel=4, support_queries=2), "unsupported", "kernel 4 shares"),
     "kernel 5 with activated": (GOOD | dict(kernel=5, activated=1), "unsupported", "does not write activated"),
-    "more bytes than any device": (GOOD | dict(queries=2**20, sets=2**20, query_sets=2**20, entries=2**20), "unsupported",
-                                   "2\\^56 bytes"),
+    "more bytes than any device": (GOOD | dict(queries=2**20, sets=2**20, query_sets=2**20, entries=2**20),
+                                   "unsupported", "2\\^56 bytes"),
     "more blocks than a grid": (GOOD | dict(form=0, kernel=1, queries=2**19, sets=2**7, height=2**10, width=2**10),
                                 "unsupported", "blocks"),
 }
@@ -62,7 +62,8 @@ def test_buffers_side_by_side_pass(native):
         native.check(problem, laid_out(native, problem))
 
 
-@pytest.mark.parametrize("name", ["support", "query", "weights", "convolution", "border", "mean", "pooled_mean", "pooled"])
+@pytest.mark.parametrize("name",
+                         ["support", "query", "weights", "convolution", "border", "mean", "pooled_mean", "pooled"])
 def test_each_buffer_is_checked(native, name):
     good = laid_out(native, CONV)
     address, size = good[name]

@@ -1,4 +1,5 @@
-"""The host's float16 and bfloat16 conversions against NumPy's and ml_dtypes': all patterns, and rounding of many floats."""
+"""The host's float16 and bfloat16 conversions against NumPy's and ml_dtypes': all patterns, and rounding of many
+floats."""
 
 import numpy as np
 import pytest
@@ -13,7 +14,8 @@ def tricky_floats(kind):
     middle = (finite[1:].astype(np.float64) + finite[:-1]).astype(np.float64) / 2
     middle = middle.astype(np.float32)
     random = np.random.default_rng(0).integers(0, 2**32, 200000, dtype=np.uint32).view(np.float32)
-    edges = np.float32([65504, 65519.996, 65520, 1e30, -1e30, np.inf, -np.inf, 3.3895314e38, 3.4e38, 1e-45, -1e-45, 0.0, -0.0])
+    edges = np.float32(
+        [65504, 65519.996, 65520, 1e30, -1e30, np.inf, -np.inf, 3.3895314e38, 3.4e38, 1e-45, -1e-45, 0.0, -0.0])
     return np.concatenate([values, middle, np.nextafter(middle, np.float32(np.inf)),
                            np.nextafter(middle, np.float32(-np.inf)), random, edges])
 

@@ -9,8 +9,17 @@ import pytest
 torch = pytest.importorskip("torch", reason="torch is not installed: pip install torch")
 
 from universeg_rt.training.episodes.augment import (
-    AugmentConfig, InTaskConfig, Operation, TaskConfig, augment_episode, augment_in_task, augment_task, dilate, edge,
-    erode)
+    AugmentConfig,
+    InTaskConfig,
+    Operation,
+    TaskConfig,
+    augment_episode,
+    augment_in_task,
+    augment_task,
+    dilate,
+    edge,
+    erode,
+)
 from universeg_rt.training.episodes.fields import Draw
 
 pytestmark = pytest.mark.torch

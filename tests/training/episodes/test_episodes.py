@@ -11,9 +11,9 @@ yaml = pytest.importorskip("yaml", reason="pyyaml is not installed: pip install 
 pytest.importorskip("safetensors", reason="safetensors is not installed: pip install '.[train]'")
 
 from universeg_rt.training.episodes.augment import AugmentConfig
-from universeg_rt.training.run.config import DataConfig
 from universeg_rt.training.episodes.episodes import EpisodeSource
 from universeg_rt.training.episodes.fields import Draw
+from universeg_rt.training.run.config import DataConfig
 
 pytestmark = pytest.mark.torch
 
@@ -33,7 +33,9 @@ def test_windows_are_cut_at_every_size(kit, real):
     plain, cut = (EpisodeSource(dataclasses.replace(
         DataConfig(), real_probability=real, crop_probability=p, crop_window=(0.4, 0.4), crop_alike=0.0,
         augment=AugmentConfig(use_in_task=False, use_task=False)), [kit.real_task(24, 64)]) for p in (0.0, 1.0))
-    shares = [torch.stack([source.episode(seed, 64, 2, 4)[1].mean() for seed in range(12)]).mean() for source in (plain, cut)]
+    shares = [
+        torch.stack([source.episode(seed, 64, 2, 4)[1].mean() for seed in range(12)]).mean() for source in (plain, cut)
+    ]
     assert float(shares[1]) > 1.5 * float(shares[0])
 
 

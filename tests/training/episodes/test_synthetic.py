@@ -8,12 +8,21 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed: pip install torch")
 
-from universeg_rt.errors import InputError
 from universeg_rt.training.episodes import shapes
 from universeg_rt.training.episodes.appearance import Appearance
 from universeg_rt.training.episodes.fields import (
-    Draw, gaussian_blur, harden, identity_grid, min_max, smooth_noise, sobel, warp)
+    Draw,
+    gaussian_blur,
+    harden,
+    identity_grid,
+    min_max,
+    smooth_noise,
+    sobel,
+    warp,
+)
 from universeg_rt.training.episodes.synthetic import SMALLEST_TARGET, SyntheticConfig, synthetic_subjects
+
+from universeg_rt.errors import InputError
 
 pytestmark = pytest.mark.torch
 FAMILIES = sorted({*shapes.COARSE, *shapes.FINE})
@@ -54,7 +63,9 @@ def test_other_subjects_of_the_same_task_look_alike():
 def test_the_order_of_the_families_in_a_file_decides_nothing():
     one, other = (SyntheticConfig(families=dict(order)) for order in (
         [("blobs", 1.0), ("layers", 2.0)], [("layers", 2.0), ("blobs", 1.0)]))
-    assert all(torch.equal(synthetic_subjects(s, 2, 16, one)[0], synthetic_subjects(s, 2, 16, other)[0]) for s in range(8))
+    assert all(
+        torch.equal(synthetic_subjects(s, 2, 16, one)[0],
+                    synthetic_subjects(s, 2, 16, other)[0]) for s in range(8))
 
 
 def test_the_global_random_state_is_neither_read_nor_changed():

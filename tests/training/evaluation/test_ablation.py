@@ -11,9 +11,10 @@ pytest.importorskip("torch", reason="torch is not installed: pip install torch")
 yaml = pytest.importorskip("yaml", reason="pyyaml is not installed: pip install '.[train]'")
 pytest.importorskip("safetensors", reason="safetensors is not installed: pip install '.[train]'")
 
-from universeg_rt.errors import InputError
 from universeg_rt.training.evaluation import ablation
 from universeg_rt.training.run.config import Stage, TrainConfig, load_config, override
+
+from universeg_rt.errors import InputError
 
 pytestmark = pytest.mark.torch
 
@@ -33,20 +34,28 @@ def folder(kit, tmp_path):
     for name in ("d", "h", "r"):
         task = kit.real_task(30, name=name)
         np.savez(tmp_path / f"{name}.npz", images=task.images, labels=task.labels, ids=np.arange(30).astype(str))
-        (tmp_path / f"{name}.yaml").write_text(f"{{name: {name}, licence: x, tasks: [{{name: task {name}, file: {name}.npz}}]}}")
+        (tmp_path /
+         f"{name}.yaml").write_text(f"{{name: {name}, licence: x, tasks: [{{name: task {name}, file: {name}.npz}}]}}")
     (tmp_path / "c.yaml").write_text("data: {datasets: [d.yaml]}")
     (tmp_path / "s.yaml").write_text(STUDY)
     return tmp_path
 
 
 def command(folder, *extra):
-    return ablation.main([str(folder / "c.yaml"), str(folder / "s.yaml"), "--output", str(folder / "out"), "--data-root", str(folder), *extra])
+    return ablation.main([
+        str(folder / "c.yaml"),
+        str(folder / "s.yaml"), "--output",
+        str(folder / "out"), "--data-root",
+        str(folder), *extra
+    ])
 
 
 def test_the_table_is_filled_once_and_goes_on(folder):
-    assert command(folder, "--seeds", "1") == 0 and command(folder, "--seeds", "2") == 0 and command(folder, "--seeds", "2") == 0
+    assert command(folder, "--seeds", "1") == 0 and command(folder, "--seeds", "2") == 0 and command(
+        folder, "--seeds", "2") == 0
     rows = list(csv.DictReader(open(folder / "out" / "ablation.csv")))
-    assert [(r["variant"], r["seed"]) for r in rows] == [("all", "0"), ("synthetic", "0"), ("all", "1"), ("synthetic", "1")]
+    assert [(r["variant"], r["seed"]) for r in rows] == [("all", "0"), ("synthetic", "0"), ("all", "1"),
+                                                         ("synthetic", "1")]
     assert all(r["mean"] == r["squares"] == r["task h"] and 0 <= float(r["reported"]) <= 1 for r in rows)
     lines = (folder / "out" / "ablation.md").read_text().splitlines()
     assert len(lines) == 4 and lines[2].startswith("| all | 2 | ") and "±" in lines[2]
@@ -59,9 +68,13 @@ def test_means_and_spread_are_over_seeds():
 
 
 def test_changes_reach_into_a_config_and_replace_lists_and_dicts():
-    config = override(TrainConfig(), {"data": {"synthetic": {"families": {"blobs": 1}}, "augment": {"task": {"invert": {"probability": 0}}}},
-                                      "stages": [{"samples": 8, "target_share": [0.1, 1.0]}]}, "here")
-    assert config.data.synthetic.families == {"blobs": 1.0} and config.stages == (Stage(samples=8, target_share=(0.1, 1.0)),)
+    config = override(
+        TrainConfig(), {
+            "data": {"synthetic": {"families": {"blobs": 1}}, "augment": {"task": {"invert": {"probability": 0}}}},
+            "stages": [{"samples": 8, "target_share": [0.1, 1.0]}]
+        }, "here")
+    assert config.data.synthetic.families == {"blobs": 1.0} and config.stages == (Stage(
+        samples=8, target_share=(0.1, 1.0)), )
     assert config.data.augment.task.invert.probability == 0 and config.data.augment.task.flip_vertical.probability == 0.5
     for bad in ({"date": {}}, {"data": {"synthetic": {"families": {"moons": 1}}}}, {"loss": "magic"}, ["seed"],
                 {"stages": [{"samples": 8, "target_share": [1.0, 0.1]}]}):
@@ -79,7 +92,10 @@ def test_the_studies_that_are_shipped_change_what_there_is(training_folder):
 
 
 @pytest.mark.parametrize("text, message", [
-    (None, "does not exist"), ("{", "is not YAML"), ("variants: {a: {}}", "missing"), ("{base: {}, held_out: {}, variants: {}}", "at least one"),
+    (None, "does not exist"),
+    ("{", "is not YAML"),
+    ("variants: {a: {}}", "missing"),
+    ("{base: {}, held_out: {}, variants: {}}", "at least one"),
     (STUDY.replace("real_probability", "real_likelihood"), "real_likelihood"),
     (STUDY.replace("h.yaml", "d.yaml"), "both trained on and held out"),
 ])
@@ -89,4 +105,5 @@ def test_errors_are_one_line(folder, capsys, text, message):
         (folder / "s.yaml").write_text(text)
     assert command(folder) == 1
     err = capsys.readouterr().err.strip()
-    assert err.startswith("python -m universeg_rt.training.evaluation.ablation: ") and message in err and "\n" not in err
+    assert err.startswith(
+        "python -m universeg_rt.training.evaluation.ablation: ") and message in err and "\n" not in err

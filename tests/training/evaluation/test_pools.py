@@ -10,10 +10,11 @@ import pytest
 pytest.importorskip("torch", reason="torch is not installed: pip install torch")
 pytest.importorskip("yaml", reason="data sets are YAML: pip install '.[train]'")
 
-from universeg_rt.errors import InputError
 from universeg_rt.training.evaluation.evaluate import main
 from universeg_rt.training.evaluation.pools import PoolProtocol, evaluate_pools, pool_table, summarise_pools
 from universeg_rt.training.tasks.tasks import Task
+
+from universeg_rt.errors import InputError
 
 from ...conftest import discs
 
@@ -60,7 +61,9 @@ def test_the_summary_is_over_repetitions_and_tasks_of_a_data_set():
     scores = {"a": np.array([[0.2, 0.4], [np.nan, np.nan]]), "b": np.array([[0.6, 0.6], [np.nan, np.nan]])}
     protocol = PoolProtocol((1, 64), 2)
     summary = summarise_pools(scores, {"a": "x", "b": "x"}, protocol)
-    assert summary["datasets"]["x"]["cells"] == [pytest.approx({"pool": 1, "dice": 0.45, "spread": 0.05, "least": 0.4, "largest": 0.5})]
+    assert summary["datasets"]["x"]["cells"] == [
+        pytest.approx({"pool": 1, "dice": 0.45, "spread": 0.05, "least": 0.4, "largest": 0.5})
+    ]
     text = pool_table(summary, protocol.sizes)
     assert "| a | 0.300 ± 0.100 | – |" in text and "**x**, mean of its tasks" in text
 
@@ -68,10 +71,18 @@ def test_the_summary_is_over_repetitions_and_tasks_of_a_data_set():
 def test_the_command(tmp_path, small_bundle, capsys):
     pytest.importorskip("matplotlib", reason="the plot needs matplotlib")
     images, labels = discs(20, 32, 32)
-    np.savez(tmp_path / "discs.npz", images=images, labels=labels.astype(np.uint8), ids=np.array([f"p{i}" for i in range(20)]))
+    np.savez(tmp_path / "discs.npz", images=images, labels=labels.astype(np.uint8),
+             ids=np.array([f"p{i}" for i in range(20)]))
     (tmp_path / "discs.yaml").write_text("name: discs\nlicence: CC0\ntasks:\n  - {name: disc, file: discs.npz}\n")
-    command = [str(tmp_path / "discs.yaml"), "--data-root", str(tmp_path), "--bundle", str(small_bundle), "--repetitions", "2"]
-    assert main([*command, "--pools", "1", "3", "99", "--output", str(tmp_path / "p.json"), "--plot", str(tmp_path / "p.png")]) == 0
+    command = [
+        str(tmp_path / "discs.yaml"), "--data-root",
+        str(tmp_path), "--bundle",
+        str(small_bundle), "--repetitions", "2"
+    ]
+    assert main(
+        [*command, "--pools", "1", "3", "99", "--output",
+         str(tmp_path / "p.json"), "--plot",
+         str(tmp_path / "p.png")]) == 0
     out = json.loads((tmp_path / "p.json").read_text())
     assert [c["pool"] for c in out["tasks"]["disc"]["cells"]] == [1, 3] and out["protocol"]["repetitions"] == 2
     assert (tmp_path / "p.png").read_bytes()[:4] == b"\x89PNG" and "N = 99" in capsys.readouterr().out

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch", reason="torch is not installed: pip install torch")
 
+from universeg_rt.training.network.checkpoint import load_checkpoint, save_checkpoint, weights_sha256
+
 from universeg_rt.errors import CheckpointError, OutputError, SpecError
 from universeg_rt.spec import NetworkSpec
-from universeg_rt.training.network.checkpoint import load_checkpoint, save_checkpoint, weights_sha256
 
 from ...conftest import SMALL_SPEC, random_weights
 
@@ -66,7 +67,8 @@ class RunsCode:
         return (os.mkdir, (str(self.path),))
 
 
-@pytest.mark.parametrize("zipped, message", [(True, "would run code or fail"), (False, "not a whole archive as PyTorch 1.6")])
+@pytest.mark.parametrize("zipped, message", [(True, "would run code or fail"),
+                                             (False, "not a whole archive as PyTorch 1.6")])
 def test_a_pickle_that_would_run_code_is_refused_and_does_not_run(tmp_path, zipped, message):
     torch.save({"w": RunsCode(tmp_path / "ran")}, tmp_path / "evil.pt", _use_new_zipfile_serialization=zipped)
     with pytest.raises(CheckpointError, match=message):
@@ -86,8 +88,13 @@ def test_files_that_are_no_checkpoint(tmp_path, name, content, message):
 
 
 @pytest.mark.parametrize("value", [
-    torch.zeros(1).to_sparse(), torch.zeros(1, dtype=torch.complex64), torch.zeros(1, dtype=torch.int64), torch.zeros(1, device="meta"),
-    torch.zeros(1, dtype=torch.bool).expand(2**40), torch.zeros(1).expand(2**40)], ids=["sparse", "complex", "int", "meta", "bool", "expanded"])
+    torch.zeros(1).to_sparse(),
+    torch.zeros(1, dtype=torch.complex64),
+    torch.zeros(1, dtype=torch.int64),
+    torch.zeros(1, device="meta"),
+    torch.zeros(1, dtype=torch.bool).expand(2**40),
+    torch.zeros(1).expand(2**40)
+], ids=["sparse", "complex", "int", "meta", "bool", "expanded"])
 def test_tensors_that_are_no_plain_weights_are_named(tmp_path, value):
     torch.save({**tensors(random_weights(SMALL_SPEC)), "out_conv.conv.bias": value}, tmp_path / "w.pt")
     with pytest.raises(CheckpointError, match="out_conv.conv.bias are not dense arrays"):
@@ -98,7 +105,9 @@ def test_halves_and_float64_are_read_and_what_overflows_float32_is_not(tmp_path)
     for dtype in (torch.float16, torch.bfloat16, torch.float64):
         torch.save({k: v.to(dtype) for k, v in tensors(random_weights(SMALL_SPEC)).items()}, tmp_path / "w.pt")
         assert {v.dtype for v in load_checkpoint(tmp_path / "w.pt", SMALL_SPEC)[1].values()} == {np.dtype(np.float32)}
-    weights = {**tensors(random_weights(SMALL_SPEC)), "out_conv.conv.bias": torch.full((1,), 1e300, dtype=torch.float64)}
+    weights = {
+        **tensors(random_weights(SMALL_SPEC)), "out_conv.conv.bias": torch.full((1, ), 1e300, dtype=torch.float64)
+    }
     torch.save(weights, tmp_path / "w.pt")
     with pytest.raises(CheckpointError, match="not finite: out_conv.conv.bias"):
         load_checkpoint(tmp_path / "w.pt", SMALL_SPEC)
@@ -106,7 +115,8 @@ def test_halves_and_float64_are_read_and_what_overflows_float32_is_not(tmp_path)
 
 def test_an_archive_that_unpacks_to_more_than_itself_is_refused(tmp_path):
     torch.save({"w": torch.zeros(1 << 20)}, tmp_path / "whole.pt")
-    with zipfile.ZipFile(tmp_path / "whole.pt") as whole, zipfile.ZipFile(tmp_path / "w.pt", "w", zipfile.ZIP_DEFLATED) as packed:
+    with zipfile.ZipFile(tmp_path / "whole.pt") as whole, zipfile.ZipFile(tmp_path / "w.pt", "w",
+                                                                          zipfile.ZIP_DEFLATED) as packed:
         for name in whole.namelist():
             packed.writestr(name, whole.read(name))
     with pytest.raises(CheckpointError, match="its parts are packed"):

@@ -6,10 +6,11 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed: pip install torch")
 
-from universeg_rt.errors import InputError
-from universeg_rt.spec import NetworkSpec
 from universeg_rt.training.network.folded_forward import FoldedUniverSeg
 from universeg_rt.training.network.reference import UniverSeg
+
+from universeg_rt.errors import InputError
+from universeg_rt.spec import NetworkSpec
 
 pytestmark = pytest.mark.torch
 
@@ -67,7 +68,8 @@ def test_float32_equals_the_reference_in_float64(spec):
     plain, folded = pair(spec)
     given = folded.float()
     query, images, labels, weights = inputs(2, 2, 3, 32)
-    expected = plain(query.flatten(0, 1), *(x.repeat_interleave(2, 0) for x in (images, labels, weights))).unflatten(0, (2, 2))
+    expected = plain(query.flatten(0, 1),
+                     *(x.repeat_interleave(2, 0) for x in (images, labels, weights))).unflatten(0, (2, 2))
     logits = given(*(x.float() for x in (query, images, labels, weights)))
     assert (logits - expected).abs().max() < 1e-4 * expected.abs().max()
     target = torch.rand_like(expected)
@@ -115,7 +117,8 @@ def test_static_takes_the_other_queries_support_terms(name):
     assert (static[0] - folded.static_logits(query[0], others)).abs().max() < 1e-12
     assert (folded.static_logits(query[0], terms) - exact).abs().max() < 1e-12
     static.sum().backward()
-    assert all(p.grad is not None for key, p in folded.named_parameters() if "dec_blocks.%d.support" % (len(folded.dec_blocks) - 1) not in key)
+    assert all(p.grad is not None for key, p in folded.named_parameters()
+               if "dec_blocks.%d.support" % (len(folded.dec_blocks) - 1) not in key)
 
 
 def test_static_is_refused_where_it_cannot_be():
@@ -132,6 +135,7 @@ def test_static_is_refused_where_it_cannot_be():
 def test_wrong_shapes_are_refused():
     _, folded = pair(SPECS["v1"])
     query, images, labels, weights = inputs(2, 2, 3, 16)
-    for bad in ((query[..., :12], images, labels), (query, images[:1], labels), (query, images, labels, weights[:, :2])):
+    for bad in ((query[..., :12], images, labels), (query, images[:1], labels), (query, images, labels,
+                                                                                 weights[:, :2])):
         with pytest.raises(InputError):
             folded(*bad)

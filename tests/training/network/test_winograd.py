@@ -7,7 +7,6 @@ import pytest
 torch = pytest.importorskip("torch", reason="torch is not installed: pip install torch")
 
 from torch.nn import functional as F
-
 from universeg_rt.training.network import winograd
 
 from ...conftest import native_part
@@ -28,9 +27,10 @@ def relative(a, b):
     return float((a - b).abs().max() / b.abs().max())
 
 
-@pytest.mark.parametrize("count, inputs, outputs, height, width", [
-    (2, 64, 64, 32, 32), (3, 128, 64, 16, 16), (5, 64, 64, 4, 4), (1, 32, 64, 6, 12), (2, 64, 32, 10, 70), (1, 32, 32, 5, 7),
-    (40, 32, 32, 2, 2)])
+@pytest.mark.parametrize("count, inputs, outputs, height, width", [(2, 64, 64, 32, 32), (3, 128, 64, 16, 16),
+                                                                   (5, 64, 64, 4, 4), (1, 32, 64, 6, 12),
+                                                                   (2, 64, 32, 10, 70), (1, 32, 32, 5, 7),
+                                                                   (40, 32, 32, 2, 2)])
 def test_convolution_and_its_gradients(count, inputs, outputs, height, width, threads):
     torch.manual_seed(0)
     x, weight = torch.randn(count, inputs, height, width), torch.randn(outputs, inputs, 3, 3) / inputs**0.5
@@ -54,7 +54,8 @@ def test_other_layouts_types_and_channels():
     assert relative(winograd.conv3x3(strided, weight), F.conv2d(strided, weight, padding=1)) < 1e-4
     part = torch.randn(64, 96, 3, 3)[:, :64]  # a view of a weight, as the cross convolution's halves are
     assert relative(winograd.conv3x3(strided, part), F.conv2d(strided, part, padding=1)) < 1e-4
-    shifted = torch.randn(2 * 64 * 8 * 8 + 1)[1:].view(2, 8, 8, 64).movedim(3, 1)  # not on a cache line; nor is this bias:
+    shifted = torch.randn(2 * 64 * 8 * 8 + 1)[1:].view(2, 8, 8, 64).movedim(3,
+                                                                            1)  # not on a cache line; nor is this bias:
     bias = torch.randn(33)[1:]
     assert relative(winograd.conv3x3(shifted, weight, bias), F.conv2d(shifted, weight, bias, padding=1)) < 1e-4
     for a, w in ((x.double().movedim(3, 1), weight.double()), (torch.randn(1, 3, 8, 8), torch.randn(32, 3, 3, 3)),
@@ -88,14 +89,16 @@ def plain_first_block(support, inner, outer, add, weights, slope):
     return F.max_pool2d(v.flatten(0, 2), 2), mean.flatten(0, 1)
 
 
-@pytest.mark.parametrize("tasks, queries, entries, size", [(1, 1, 1, (4, 4)), (1, 2, 3, (16, 16)), (2, 1, 8, (8, 20)), (2, 3, 2, (10, 6))])
+@pytest.mark.parametrize("tasks, queries, entries, size", [(1, 1, 1, (4, 4)), (1, 2, 3, (16, 16)), (2, 1, 8, (8, 20)),
+                                                           (2, 3, 2, (10, 6))])
 def test_first_block_and_its_gradients(tasks, queries, entries, size, threads):
     torch.manual_seed(1)
     support = torch.rand(tasks, entries, 2, *size)
     inner, outer = torch.randn(64, 2, 3, 3), torch.randn(32, 64, 3, 3) / 20
     add = torch.randn(tasks, queries, 32, *size)
     weights = torch.rand(tasks, queries, entries)
-    gradients = torch.randn(tasks * queries * entries, 32, size[0] // 2, size[1] // 2), torch.randn(tasks * queries, 32, *size)
+    gradients = torch.randn(tasks * queries * entries, 32, size[0] // 2,
+                            size[1] // 2), torch.randn(tasks * queries, 32, *size)
 
     def run(function, dtype):
         leaves = [t.to(dtype).requires_grad_() for t in (inner, outer, add)]
@@ -128,9 +131,9 @@ def test_wrong_shapes_are_refused():
     x, out = torch.zeros(1, 4, 4, block).numpy(), torch.zeros(1, 4, 4, block).numpy()
     weights = torch.zeros(36, 1, block, block).numpy()
     native.convolve(x, weights, None, out, 1)
-    for arguments in itertools.chain(
-            [(x[..., :1], weights, None, out, 1), (x, weights[:9], None, out, 1), (x, weights, None, out[:, :2].copy(), 1)],
-            [(x, weights, torch.zeros(3).numpy(), out, 1), (x, weights, None, out, 0)]):
+    for arguments in itertools.chain([(x[..., :1], weights, None, out, 1), (x, weights[:9], None, out, 1),
+                                      (x, weights, None, out[:, :2].copy(), 1)],
+                                     [(x, weights, torch.zeros(3).numpy(), out, 1), (x, weights, None, out, 0)]):
         with pytest.raises(ValueError):
             native.convolve(*arguments)
     with pytest.raises(ValueError):

@@ -1,4 +1,5 @@
-"""How universeg-train ends where it cannot write, where its reader is gone, and where it is interrupted while it is imported."""
+"""How universeg-train ends where it cannot write, where its reader is gone, and where it is interrupted while it is
+imported."""
 
 from __future__ import annotations
 
@@ -12,10 +13,11 @@ import pytest
 torch = pytest.importorskip("torch", reason="torch is not installed: pip install torch")
 yaml = pytest.importorskip("yaml", reason="pyyaml is not installed: pip install '.[train]'")
 
-from universeg_rt.errors import OutputError
 from universeg_rt.training.run import cli
 from universeg_rt.training.run.config import to_dict
 from universeg_rt.training.run.log import STEPS, RunLog
+
+from universeg_rt.errors import OutputError
 
 pytestmark = pytest.mark.torch
 
@@ -36,8 +38,10 @@ def test_a_target_that_cannot_be_written_is_said_before_anything_is_read(config,
 
 
 @pytest.mark.parametrize("words, message", [
-    (["--threads", "-1"], "threads is -1; give an integer from 1 to"), (["--stop-after", "0"], "give at least 1 sample"),
-    (["--device", "meta"], "--device 'meta': accepted are cpu"), (["--device", "cuda:999"], "torch sees no GPU"),
+    (["--threads", "-1"], "threads is -1; give an integer from 1 to"),
+    (["--stop-after", "0"], "give at least 1 sample"),
+    (["--device", "meta"], "--device 'meta': accepted are cpu"),
+    (["--device", "cuda:999"], "torch sees no GPU"),
 ])
 def test_options_out_of_range(config, tmp_path, capsys, words, message):
     assert cli.main([str(config), "--output", str(tmp_path / "o"), *words]) == 1
@@ -64,14 +68,21 @@ def test_logs_that_are_no_files_and_hold_no_text(tmp_path):
 
 
 def test_a_reader_that_is_gone_ends_it_quietly(config, tmp_path):
-    process = subprocess.Popen([sys.executable, "-W", "ignore", "-m", "universeg_rt.training.run.cli", str(config), "--output", str(tmp_path / "o"),
-                                "--no-progress"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process = subprocess.Popen([
+        sys.executable, "-W", "ignore", "-m", "universeg_rt.training.run.cli",
+        str(config), "--output",
+        str(tmp_path / "o"), "--no-progress"
+    ], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     process.stdout.close()
     assert process.stderr.read() == b"" and process.wait(60) == 128 + signal.SIGPIPE
 
 
 def test_an_interruption_while_torch_is_imported_is_one_line(config, tmp_path):
-    (tmp_path / "torch.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\nimport time\ntime.sleep(30)\n")
-    done = subprocess.run([sys.executable, "-m", "universeg_rt.training.run.cli", str(config), "--output", str(tmp_path / "o")], capture_output=True,
-                          text=True, timeout=60, env={**os.environ, "PYTHONPATH": str(tmp_path)})
+    (tmp_path /
+     "torch.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\nimport time\ntime.sleep(30)\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "universeg_rt.training.run.cli",
+         str(config), "--output",
+         str(tmp_path / "o")], capture_output=True, text=True, timeout=60,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)})
     assert done.returncode == 128 + signal.SIGINT and done.stderr == "universeg-train: interrupted\n"

@@ -16,8 +16,8 @@ torch = pytest.importorskip("torch", reason="torch is not installed: pip install
 yaml = pytest.importorskip("yaml", reason="pyyaml is not installed: pip install '.[train]'")
 pytest.importorskip("safetensors", reason="safetensors is not installed: pip install '.[train]'")
 
-from universeg_rt.training.run import cli
 from universeg_rt.training.network.checkpoint import load_checkpoint
+from universeg_rt.training.run import cli
 from universeg_rt.training.run.config import Stage, to_dict
 from universeg_rt.training.run.train import LATEST, STATE
 
@@ -85,9 +85,10 @@ def test_the_script_runs_on_a_bare_checkout_and_stops_at_its_time(kit, tmp_path,
     python = tmp_path / "python"
     python.write_text(f"#!/bin/sh\nexec {sys.executable} {tmp_path / 'bare.py'} \"$@\"\n")
     python.chmod(0o755)
-    done = subprocess.run(
-        ["bash", training_folder / "run" / "train_for.sh", "0.4", tmp_path / "run.yaml", tmp_path / "out", "", "--threads", "1", "--no-progress"],
-        env={**os.environ, "PYTHON": str(python)}, capture_output=True, text=True, cwd=tmp_path)
+    done = subprocess.run([
+        "bash", training_folder / "run" / "train_for.sh", "0.4", tmp_path / "run.yaml", tmp_path / "out", "",
+        "--threads", "1", "--no-progress"
+    ], env={**os.environ, "PYTHON": str(python)}, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     subprocess.run("cat out/run.tar.part* | tar -x", shell=True, check=True, cwd=tmp_path)
     rows = list(csv.DictReader(open(tmp_path / "log.csv")))
@@ -99,7 +100,8 @@ def test_a_signal_to_the_whole_group_saves_too(kit, tmp_path):
     command = kit.write_run(tmp_path)
     config = yaml.safe_load((tmp_path / "run.yaml").read_text())
     (tmp_path / "run.yaml").write_text(yaml.safe_dump({**config, "workers": 2}))
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+                               start_new_session=True)
     wait_for(tmp_path / "out" / STATE, process)
     os.killpg(process.pid, signal.SIGTERM)
     _, said = process.communicate(timeout=60)
@@ -111,7 +113,10 @@ def test_a_signal_to_the_whole_group_saves_too(kit, tmp_path):
 def test_a_run_that_fails_leaves_what_it_had(kit, tmp_path, training_folder):
     kit.write_run(tmp_path)
     script, environment = training_folder / "run" / "train_for.sh", {**os.environ, "PYTHON": sys.executable}
-    call = ["bash", script, "1", tmp_path / "run.yaml", tmp_path / "first", "", "--stop-after", "2", "--threads", "1", "--no-progress"]
+    call = [
+        "bash", script, "1", tmp_path / "run.yaml", tmp_path / "first", "", "--stop-after", "2", "--threads", "1",
+        "--no-progress"
+    ]
     assert subprocess.run(call, env=environment, capture_output=True).returncode == 0
     call[4], call[5] = tmp_path / "second", tmp_path / "first"
     done = subprocess.run([*call, "--device", "cuda:99"], env=environment, capture_output=True, text=True)
@@ -148,7 +153,8 @@ def test_two_processes_train_as_one(kit, tmp_path):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2",
                "-m", "universeg_rt.training.run.cli", str(tmp_path / "run.yaml"), "--output", str(tmp_path / "two"),
                "--threads", "1", "--no-progress"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120,
+                          env={**os.environ, "OMP_NUM_THREADS": "1"})
     assert done.returncode == 0, done.stderr
     one = kit.trained(config, tmp_path / "one")
     state = torch.load(tmp_path / "two" / STATE, weights_only=True)

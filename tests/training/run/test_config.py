@@ -10,11 +10,12 @@ import pytest
 torch = pytest.importorskip("torch", reason="torch is not installed: pip install torch")
 yaml = pytest.importorskip("yaml", reason="pyyaml is not installed: pip install '.[train]'")
 
-from universeg_rt.errors import InputError, SpecError
 from universeg_rt.training.episodes.augment import Operation
 from universeg_rt.training.run.bounds import BOUNDS
 from universeg_rt.training.run.config import MAX_YAML, DataConfig, Stage, TrainConfig, from_dict, load_config, to_dict
 from universeg_rt.training.tasks.datasets import read_dataset
+
+from universeg_rt.errors import InputError, SpecError
 
 pytestmark = pytest.mark.torch
 
@@ -79,7 +80,8 @@ def test_the_defaults_come_back():
     ("stages: " + "[" * 3000, "cannot be read as a YAML file"),
     ("a: &a [x, *a]", "has aliases"),
     ("a: &a {k: *a}", "has aliases"),
-    ("a: &a [x, x]\n" + "".join(f"{c}: &{c} [{', '.join(['*' + b] * 9)}]\n" for b, c in zip("abcdefghi", "bcdefghij")), "has aliases"),
+    ("a: &a [x, x]\n" + "".join(f"{c}: &{c} [{', '.join(['*' + b] * 9)}]\n"
+                                for b, c in zip("abcdefghi", "bcdefghij")), "has aliases"),
     ("#" * (MAX_YAML + 1), "more than .* bytes"),
     ("loss: \x00", "is not YAML"),
 ])
@@ -147,8 +149,15 @@ def test_exponents_that_yaml_reads_as_text_are_numbers(tmp_path):
 
 
 @pytest.mark.parametrize("text", [
-    "seed: 0x{}", "seed: -0x{}", "0x{}: 1", "data: {{crop_probability: 0x{}}}", "stages: [{{samples: 0x{}}}]", "stages: 0x{}",
-    "data: {{target_share: [0x{}, 1]}}", "validation: {{split: 0x{}}}", "data: {{datasets: [0x{}]}}",
+    "seed: 0x{}",
+    "seed: -0x{}",
+    "0x{}: 1",
+    "data: {{crop_probability: 0x{}}}",
+    "stages: [{{samples: 0x{}}}]",
+    "stages: 0x{}",
+    "data: {{target_share: [0x{}, 1]}}",
+    "validation: {{split: 0x{}}}",
+    "data: {{datasets: [0x{}]}}",
 ])
 def test_huge_integers_are_refused_and_shown_shortly(tmp_path, text):
     path = tmp_path / "c.yaml"

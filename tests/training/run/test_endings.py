@@ -10,11 +10,12 @@ torch = pytest.importorskip("torch", reason="torch is not installed: pip install
 yaml = pytest.importorskip("yaml", reason="pyyaml is not installed: pip install '.[train]'")
 pytest.importorskip("safetensors", reason="safetensors is not installed: pip install '.[train]'")
 
-from universeg_rt.errors import InputError, TrainingError
 from universeg_rt.training.network.checkpoint import load_checkpoint
 from universeg_rt.training.run.config import Stage
 from universeg_rt.training.run.schedule import steps
 from universeg_rt.training.run.train import FINISHED, LATEST, STATE, Trainer
+
+from universeg_rt.errors import InputError, TrainingError
 
 pytestmark = pytest.mark.torch
 
@@ -33,7 +34,8 @@ def test_a_finished_run_has_weights_and_can_still_go_on(kit, tmp_path):
 
 
 def test_a_collapsed_run_stops_and_keeps_the_state_from_before(kit, tmp_path, monkeypatch):
-    config = kit.tiny(stages=(Stage(samples=4000, size=16, entries=(1, 2), queries=2, episodes=2),), checkpoint_samples=4)
+    config = kit.tiny(stages=(Stage(samples=4000, size=16, entries=(1, 2), queries=2, episodes=2), ),
+                      checkpoint_samples=4)
     kit.trained(config, tmp_path, stop_after_samples=8)
     monkeypatch.setattr(Trainer, "loss", lambda self, batch: 0.0 * sum(p.sum() for p in self.model.parameters()))
     with pytest.raises(TrainingError, match="collapsed"):

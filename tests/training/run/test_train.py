@@ -13,16 +13,17 @@ torch = pytest.importorskip("torch", reason="torch is not installed: pip install
 yaml = pytest.importorskip("yaml", reason="pyyaml is not installed: pip install '.[train]'")
 pytest.importorskip("safetensors", reason="safetensors is not installed: pip install '.[train]'")
 
-from universeg_rt.errors import CheckpointError, InputError, TrainingError
-from universeg_rt.training.network.checkpoint import load_checkpoint
-from universeg_rt.training.run.config import DataConfig, NetworkConfig, Stage, ValidationConfig, to_dict
 from universeg_rt.training.episodes.episodes import EpisodeSource
 from universeg_rt.training.episodes.feed import feed
+from universeg_rt.training.network.checkpoint import load_checkpoint
+from universeg_rt.training.run.config import DataConfig, NetworkConfig, Stage, ValidationConfig, to_dict
 from universeg_rt.training.run.schedule import steps
 from universeg_rt.training.run.state import portable_config
-from universeg_rt.training.tasks.tasks import Task
 from universeg_rt.training.run.train import BEST, LATEST, STATE, Trainer, segmentation_loss, soft_dice_loss
 from universeg_rt.training.run.validate import task_dice
+from universeg_rt.training.tasks.tasks import Task
+
+from universeg_rt.errors import CheckpointError, InputError, TrainingError
 
 pytestmark = pytest.mark.torch
 
@@ -34,7 +35,9 @@ def test_soft_dice_is_0_for_a_perfect_and_1_for_a_disjoint_prediction():
     assert float(soft_dice_loss((0.5 - target) * 200, target)) == pytest.approx(1.0, abs=0.02)
     logits = torch.randn(2, 1, 8, 8, dtype=torch.float64)
     p = torch.sigmoid(logits.float()).double()
-    expected = [1 - (2 * (p[i] * target[i]).sum() + 1e-3) / ((p[i] ** 2).sum() + (target[i] ** 2).sum() + 1e-3) for i in (0, 1)]
+    expected = [
+        1 - (2 * (p[i] * target[i]).sum() + 1e-3) / ((p[i]**2).sum() + (target[i]**2).sum() + 1e-3) for i in (0, 1)
+    ]
     assert float(soft_dice_loss(logits, target)) == pytest.approx(float(sum(expected) / 2), abs=1e-6)
 
 
@@ -125,7 +128,8 @@ def test_a_run_begins_from_weights_and_refuses_those_of_another_network(kit, tmp
     trainer = Trainer(config, [], [], tmp_path / "second")
     trainer.begin_from(tmp_path / "first" / LATEST)
     for key, value in weights.items():
-        assert np.array_equal(trainer.model.state_dict()[key].numpy(), value) and np.array_equal(trainer.average[key].numpy(), value)
+        assert np.array_equal(trainer.model.state_dict()[key].numpy(), value) and np.array_equal(
+            trainer.average[key].numpy(), value)
     other = dataclasses.replace(config, network=NetworkConfig(features=3))
     with pytest.raises(CheckpointError, match="was asked for"):
         Trainer(other, [], [], tmp_path / "third").begin_from(tmp_path / "first" / LATEST)
@@ -133,7 +137,9 @@ def test_a_run_begins_from_weights_and_refuses_those_of_another_network(kit, tmp
 
 def test_weights_do_not_tell_where_files_lie(kit, tmp_path):
     config = kit.tiny()
-    config = dataclasses.replace(config, data=dataclasses.replace(config.data, datasets=(str(tmp_path / "sets" / "a.yaml"),), data_root=str(tmp_path)))
+    config = dataclasses.replace(
+        config, data=dataclasses.replace(config.data, datasets=(str(tmp_path / "sets" / "a.yaml"), ),
+                                         data_root=str(tmp_path)))
     kept = portable_config(config)
     assert str(tmp_path) not in json.dumps(kept) and kept["data"]["datasets"] == ["a.yaml"]
     assert kept["stages"] == to_dict(config)["stages"]
@@ -154,7 +160,8 @@ def test_an_ensemble_of_one_support_changes_nothing(kit, tmp_path):
     task = kit.real_task()
     trainer = kit.trained(kit.tiny(), tmp_path / "run")
     few = Task("few", task.images[[0, 2, 4]], task.labels[[0, 2, 4]], np.array(["a", "b", "c"]))  # one support entry
-    assert np.array_equal(task_dice(trainer.model, few, 16, 1, 1, "test"), task_dice(trainer.model, few, 16, 1, 1, "test", 3))
+    assert np.array_equal(task_dice(trainer.model, few, 16, 1, 1, "test"),
+                          task_dice(trainer.model, few, 16, 1, 1, "test", 3))
 
 
 @pytest.mark.parametrize("what", ["loss", "gradient"])
@@ -274,9 +281,13 @@ def test_support_sizes_cover_their_range_and_left_out_tasks_are_never_drawn(kit)
 
 def test_a_stage_may_ask_for_targets_of_a_size(kit):
     source = EpisodeSource(DataConfig(real_probability=0.0), [])
-    plain, small, large = (Stage(samples=8, size=16, entries=(2, 2), target_share=share) for share in ((0.0, 1.0), (0.0, 0.08), (0.2, 1.0)))
-    means = [np.mean([float(b.target.mean() + b.support_labels.mean()) / 2 for b in (source.batch([s], stage) for s in range(12))])
-             for stage in (small, large)]
+    plain, small, large = (Stage(samples=8, size=16, entries=(2, 2), target_share=share)
+                           for share in ((0.0, 1.0), (0.0, 0.08), (0.2, 1.0)))
+    means = [
+        np.mean([
+            float(b.target.mean() + b.support_labels.mean()) / 2 for b in (source.batch([s], stage) for s in range(12))
+        ]) for stage in (small, large)
+    ]
     assert means[0] < 0.1 < 0.2 < means[1]
     again = source.batch([3], large)
     assert torch.equal(again.target, source.batch([3], large).target)

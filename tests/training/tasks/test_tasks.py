@@ -10,11 +10,12 @@ import pytest
 torch = pytest.importorskip("torch", reason="torch is not installed: pip install torch")
 yaml = pytest.importorskip("yaml", reason="pyyaml is not installed: pip install '.[train]'")
 
-from universeg_rt.errors import InputError
 from universeg_rt.training.tasks import tasks
 from universeg_rt.training.tasks.datasets import load_dataset, read_dataset
 from universeg_rt.training.tasks.readers import load_folder, load_nifti, squared
 from universeg_rt.training.tasks.tasks import Task, load_npz, split_subjects, subjects_of
+
+from universeg_rt.errors import InputError
 
 pytestmark = pytest.mark.torch
 
@@ -29,7 +30,9 @@ def arrays(count=10, size=16, seed=0):
 
 def write(path, **changes):
     images, labels, ids = arrays()
-    np.savez(path, **{k: v for k, v in {"images": images, "labels": labels, "ids": ids, **changes}.items() if v is not None})
+    np.savez(path,
+             **{k: v
+                for k, v in {"images": images, "labels": labels, "ids": ids, **changes}.items() if v is not None})
     return path
 
 
@@ -134,7 +137,8 @@ def folders(tmp_path):
         Image.fromarray(image).save(tmp_path / "images" / f"{name}.png")
         Image.fromarray(mask).save(tmp_path / "masks" / f"{name}.png")
 
-    return SimpleNamespace(path=tmp_path, write=write, load=lambda: load_folder(tmp_path / "images", tmp_path / "masks", "t", size=8))
+    return SimpleNamespace(path=tmp_path, write=write,
+                           load=lambda: load_folder(tmp_path / "images", tmp_path / "masks", "t", size=8))
 
 
 def test_pipes_and_other_formats_under_the_name_of_an_image_are_refused(folders):
@@ -177,7 +181,8 @@ def test_folders_of_images_and_masks(tmp_path):
         Image.fromarray(mask).save(tmp_path / "masks" / f"{i}.png")
     task = load_folder(tmp_path / "images", tmp_path / "masks", "t", value=7)
     assert task.images.shape == (2, 128, 128) and list(task.subjects) == ["0", "2"]
-    assert task.labels[1].mean() == pytest.approx(20 * 40 / 80**2, rel=0.05)  # aspect kept, half of the square is filled
+    assert task.labels[1].mean() == pytest.approx(20 * 40 / 80**2,
+                                                  rel=0.05)  # aspect kept, half of the square is filled
     assert task.labels[1][:32].sum() == 0 and task.images[1, 64, 64] == 100
     with pytest.raises(InputError, match="every mask is empty of the value 3"):
         load_folder(tmp_path / "images", tmp_path / "masks", "t", value=3)

@@ -32,7 +32,10 @@ def test_a_good_bundle_says_what_it_is(small_bundle):
     bundle = Bundle.open(small_bundle)
     manifest = bundle.manifest
     assert manifest.schema_version == 3 and manifest.precisions == ("fp32",)
-    assert set(manifest.files) == {str(p.relative_to(small_bundle)) for p in small_bundle.rglob("*.*") if p.name != "manifest.json"}
+    assert set(manifest.files) == {
+        str(p.relative_to(small_bundle))
+        for p in small_bundle.rglob("*.*") if p.name != "manifest.json"
+    }
     assert manifest.parity["fp32"]["models"]["streamed"]["largest_logit_error"] < 1e-3
     assert manifest.licence == {"weights": "none"} and manifest.provenance == {"made": "for tests"}
     assert len(bundle.sha256) == len(manifest.weights_sha256) == 64
@@ -129,7 +132,8 @@ def test_a_grid_that_the_network_cannot_take(copy, height):
 def test_the_runner_refuses_what_does_not_fit(small_bundle, support, weights, query, message):
     runner = open_runner(Bundle.open(small_bundle))
     with pytest.raises(InputError, match=message):
-        runner.run(runner.prepare(np.zeros(support, np.float32), np.array(weights, np.float32)), np.zeros(query, np.float32))
+        runner.run(runner.prepare(np.zeros(support, np.float32), np.array(weights, np.float32)),
+                   np.zeros(query, np.float32))
 
 
 def test_what_fails_inside_onnx_runtime_is_a_runner_error(small_bundle):
@@ -152,7 +156,8 @@ def test_runner_and_precision(small_bundle):
     with pytest.raises(InputError, match="precision is 'int3'"):
         open_runner(bundle, precision="int3")
     for runner in ("auto", *RUNNERS):
-        with pytest.raises(BundleError, match="holds no int8 models; it has fp32: choose one of these, or export the bundle again"):
+        with pytest.raises(BundleError,
+                           match="holds no int8 models; it has fp32: choose one of these, or export the bundle again"):
             open_runner(bundle, runner, precision="int8")
     for threads in (0, -1, 1.5, True):
         with pytest.raises(InputError, match="threads is"):

@@ -1,4 +1,5 @@
-"""Which files a bundle may read: regular ones that its manifest lists, as they were when they were checked, and no others."""
+"""Which files a bundle may read: regular ones that its manifest lists, as they were when they were checked, and no
+others."""
 
 from __future__ import annotations
 
@@ -35,7 +36,8 @@ def start(bundle: Bundle, name: str):
         return open_runner(bundle, name, threads=1)
     from universeg_rt.runners.gpu.onnxruntime import OnnxRuntimeCuda
 
-    return OnnxRuntimeCuda(bundle.load("fp32", "predict"), bundle.load("fp32", "prepare"), provider="CPUExecutionProvider")
+    return OnnxRuntimeCuda(bundle.load("fp32", "predict"), bundle.load("fp32", "prepare"),
+                           provider="CPUExecutionProvider")
 
 
 def logits(runner) -> np.ndarray:
@@ -44,7 +46,8 @@ def logits(runner) -> np.ndarray:
                       rng.random((1, 1, 32, 32), np.float32))
 
 
-# Data outside the models ------------------------------------------------------------------------------------------------
+# Data outside the models
+# ------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("name", [*CPU_RUNNERS, "onnxruntime-cuda"])
 def test_listed_data_beside_the_models_are_read_by_every_runner(small_bundle, copy, name):
@@ -58,8 +61,16 @@ def test_listed_data_beside_the_models_are_read_by_every_runner(small_bundle, co
 
 
 @pytest.mark.parametrize("location, listed", [
-    ("other.bin", True), ("weights.bin", False), ("../weights.bin", True), ("/etc/passwd", True), ("../../../../../../etc/passwd", True),
-    ("x/_ORT_MEM_ADDR_/x", True), ("*/_ORT_MEM_ADDR_/*", True), ("", True), (".", True), ("wei\0ghts.bin", True),
+    ("other.bin", True),
+    ("weights.bin", False),
+    ("../weights.bin", True),
+    ("/etc/passwd", True),
+    ("../../../../../../etc/passwd", True),
+    ("x/_ORT_MEM_ADDR_/x", True),
+    ("*/_ORT_MEM_ADDR_/*", True),
+    ("", True),
+    (".", True),
+    ("wei\0ghts.bin", True),
 ])
 @pytest.mark.parametrize("name", [*CPU_RUNNERS, "onnxruntime-cuda"])
 def test_data_anywhere_else_are_refused_before_a_runtime_sees_the_model(copy, name, location, listed, monkeypatch):
@@ -85,7 +96,8 @@ def test_a_listed_name_that_means_memory_to_a_runtime_is_refused(copy):
     assert sealed({}) == sealed({"sha256": "any"})
 
 
-# What is no regular file ------------------------------------------------------------------------------------------------
+# What is no regular file
+# ------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("name", ["model.onnx", "manifest.json", "weights.safetensors", "more"])
 def test_links_are_refused(copy, tmp_path, name):
@@ -139,10 +151,13 @@ def test_a_manifest_beyond_its_bound_is_refused(copy, monkeypatch):
         Bundle.open(copy)
 
 
-# Between checking and loading -------------------------------------------------------------------------------------------
+# Between checking and loading
+# -------------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("name, part", [("native", "native.json"), ("native", "weights.safetensors"), ("onnxruntime", "stage"),
-                                        ("onnxruntime", "weights.safetensors"), ("openvino", "stage")])
+
+@pytest.mark.parametrize("name, part", [("native", "native.json"), ("native", "weights.safetensors"),
+                                        ("onnxruntime", "stage"), ("onnxruntime", "weights.safetensors"),
+                                        ("openvino", "stage")])
 def test_a_file_swapped_after_opening_is_not_loaded(copy, name, part):
     bundle = Bundle.open(copy)
     if name == "native":
@@ -179,7 +194,8 @@ def test_only_listed_files_are_read(copy):
     for name in ("more", "../copy/model.onnx", "./model.onnx", "/etc/passwd", "manifest.json"):
         with pytest.raises(BundleError, match="is not among the files"):
             bundle.read(name)
-    assert isinstance(bundle.load("fp32"), ModelBytes) and bundle.read("model.onnx") == (copy / "model.onnx").read_bytes()
+    assert isinstance(bundle.load("fp32"),
+                      ModelBytes) and bundle.read("model.onnx") == (copy / "model.onnx").read_bytes()
 
 
 def test_a_model_of_another_format_is_refused(copy):

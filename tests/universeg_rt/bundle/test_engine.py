@@ -1,4 +1,5 @@
-"""What an engine says of itself: its shapes, its fingerprint, its place in the manifest; every refusal names the field."""
+"""What an engine says of itself: its shapes, its fingerprint, its place in the manifest; every refusal names the
+field."""
 
 from __future__ import annotations
 
@@ -10,14 +11,16 @@ import pytest
 
 from universeg_rt import Bundle, BundleError, InputError
 from universeg_rt.bundle.engine import EngineEntry, Fingerprint, Profile
-from universeg_rt.errors import EngineError
 from universeg_rt.bundle.manifest import Manifest, sealed
+from universeg_rt.errors import EngineError
 
 BUILT = Fingerprint("tensorrt", "10.14.1", "13.0", "NVIDIA H200", "9.0", "aa", "10.14", "bb", "fp16",
                     (("workspace", "1024"), ("tf32", "off")))
-HERE = {"builder": "tensorrt", "builder_version": "10.14.1", "cuda": "13.2", "gpu": "NVIDIA H200", "compute_capability": "9.0",
-        "onnx_sha256": "aa", "plugin_version": "10.14", "plugin_sha256": "bb", "precision": "fp16",
-        "options": {"tf32": "off", "workspace": 1024}}
+HERE = {
+    "builder": "tensorrt", "builder_version": "10.14.1", "cuda": "13.2", "gpu": "NVIDIA H200",
+    "compute_capability": "9.0", "onnx_sha256": "aa", "plugin_version": "10.14", "plugin_sha256": "bb",
+    "precision": "fp16", "options": {"tf32": "off", "workspace": 1024}
+}
 
 
 def test_the_machine_it_was_built_on_fits():
@@ -26,8 +29,15 @@ def test_the_machine_it_was_built_on_fits():
 
 
 @pytest.mark.parametrize("field, value", [
-    ("builder", "tensorrt-rtx"), ("builder_version", "10.14.2"), ("cuda", "12.9"), ("gpu", "NVIDIA H100"),
-    ("compute_capability", "8.9"), ("onnx_sha256", "ab"), ("plugin_version", "8.6"), ("plugin_sha256", ""), ("precision", "fp32"),
+    ("builder", "tensorrt-rtx"),
+    ("builder_version", "10.14.2"),
+    ("cuda", "12.9"),
+    ("gpu", "NVIDIA H100"),
+    ("compute_capability", "8.9"),
+    ("onnx_sha256", "ab"),
+    ("plugin_version", "8.6"),
+    ("plugin_sha256", ""),
+    ("precision", "fp32"),
 ])
 def test_each_field_that_differs_is_named_with_both_values(field, value):
     with pytest.raises(EngineError) as error:
@@ -78,9 +88,15 @@ def test_profiles_from_texts():
 
 
 @pytest.mark.parametrize("text, message", [
-    ("8:4:16", r"min \(8\) is above opt \(4\)"), ("1:64:16", r"opt \(64\) is above max \(16\)"),
-    ("0:1:2", "whole number from 1"), ("-1", "whole number from 1"), ("1:2", "give min:opt:max"), ("a:b:c", "give min:opt:max"),
-    ("", "give min:opt:max"), ("1:2:3:4", "give min:opt:max"), ("1.5", "give min:opt:max"),
+    ("8:4:16", r"min \(8\) is above opt \(4\)"),
+    ("1:64:16", r"opt \(64\) is above max \(16\)"),
+    ("0:1:2", "whole number from 1"),
+    ("-1", "whole number from 1"),
+    ("1:2", "give min:opt:max"),
+    ("a:b:c", "give min:opt:max"),
+    ("", "give min:opt:max"),
+    ("1:2:3:4", "give min:opt:max"),
+    ("1.5", "give min:opt:max"),
 ])
 @pytest.mark.parametrize("axis", ["queries", "sets", "entries"])
 def test_profiles_that_cannot_be(axis, text, message):
@@ -157,8 +173,12 @@ def test_a_truncated_engine_or_timing_cache_is_refused(with_engine, name):
 
 
 @pytest.mark.parametrize("change", [
-    lambda e: e.pop("fingerprint"), lambda e: e.update(model="half"), lambda e: e["profile"].update(entries=[4, 2, 1]),
-    lambda e: e["fingerprint"].pop("gpu"), lambda e: e["fingerprint"].update(more="x"), lambda e: e.update(memory_bytes="x"),
+    lambda e: e.pop("fingerprint"),
+    lambda e: e.update(model="half"),
+    lambda e: e["profile"].update(entries=[4, 2, 1]),
+    lambda e: e["fingerprint"].pop("gpu"),
+    lambda e: e["fingerprint"].update(more="x"),
+    lambda e: e.update(memory_bytes="x"),
 ])
 def test_a_manifest_with_a_broken_engine_is_refused(with_engine, change):
     folder, manifest = with_engine

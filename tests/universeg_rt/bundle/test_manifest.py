@@ -1,4 +1,5 @@
-"""A manifest that was changed is noticed: by its own sha256, by what the models say of themselves, by the parity report."""
+"""A manifest that was changed is noticed: by its own sha256, by what the models say of themselves, by the parity
+report."""
 
 from __future__ import annotations
 
@@ -51,7 +52,8 @@ def test_every_bit_of_the_numbers_that_decide_a_mask(small_bundle):
 
 
 @pytest.mark.parametrize("change, message", [
-    (lambda v: v["input"].update(height=64), r"model that the manifest describes: its universeg.input is .*\"height\": 32"),
+    (lambda v: v["input"].update(height=64),
+     r"model that the manifest describes: its universeg.input is .*\"height\": 32"),
     (lambda v: v["spec"].update(negative_slope=0.02), "its universeg.spec is"),
     (lambda v: v["spec"].update(downsample="bilinear"), "its universeg.spec is"),
     (lambda v: v.update(weights_sha256="0" * 64), "its universeg.weights_sha256 is"),
@@ -59,9 +61,11 @@ def test_every_bit_of_the_numbers_that_decide_a_mask(small_bundle):
     (lambda v: v["input"].update(labels="other"), "the input contract .* is not one of this version"),
     (lambda v: v["input"].update(size_multiple=8), "the input contract .* is not one of this version"),
     (lambda v: (v["parity"].clear(), v["models"]["fp32"].update(whole="predict.onnx")), "its universeg.kind is"),
-    (lambda v: (v["parity"].clear(), v["models"]["fp32"]["stages"].reverse(), v["models"]["fp32"]["stages"][0].__setitem__(0, "x")),
-     "its universeg.kind is 'stage:.*', the manifest's 'stage:x'"),
-    (lambda v: (v["parity"].clear(), v["models"].update(int8=v["models"].pop("fp32"))), "its universeg.precision is 'fp32'"),
+    (lambda v:
+     (v["parity"].clear(), v["models"]["fp32"]["stages"].reverse(), v["models"]["fp32"]["stages"][0].__setitem__(
+         0, "x")), "its universeg.kind is 'stage:.*', the manifest's 'stage:x'"),
+    (lambda v:
+     (v["parity"].clear(), v["models"].update(int8=v["models"].pop("fp32"))), "its universeg.precision is 'fp32'"),
     (lambda v: v["models"]["fp32"]["stages"].reverse(), "are not those that were compared with the reference network"),
     (lambda v: v["models"]["fp32"].update(native=None), "are not those that were compared"),
     (lambda v: v["parity"].update(int8=v["parity"]["fp32"]), "a parity report of int8 and no such models"),
@@ -82,14 +86,21 @@ def test_an_edited_manifest_is_named_as_such(small_bundle, tmp_path):
     assert Bundle.open(copy).manifest == Bundle.open(small_bundle).manifest
     values["name"] = "another"
     path.write_text(json.dumps(values))
-    with pytest.raises(BundleError, match="its sha256 is not that of its body: a value was changed after it was written.*again"):
+    with pytest.raises(BundleError,
+                       match="its sha256 is not that of its body: a value was changed after it was written.*again"):
         Bundle.open(copy)
     path.write_text(sealed(values))
     assert Bundle.open(copy).manifest.name == "another"
 
 
 @pytest.mark.parametrize("text", [
-    "[" * 100_000, '{"schema_version": ' + "9" * 5000 + "}", '{"schema_version": true}', '{"schema_version": 2.0}', "null", '"x"', "",
+    "[" * 100_000,
+    '{"schema_version": ' + "9" * 5000 + "}",
+    '{"schema_version": true}',
+    '{"schema_version": 2.0}',
+    "null",
+    '"x"',
+    "",
     '{"schema_version": 2, "sha256": "\\ud800"}',
 ])
 def test_texts_that_trip_a_parser_are_bundle_errors(text):
@@ -98,13 +109,23 @@ def test_texts_that_trip_a_parser_are_bundle_errors(text):
 
 
 @pytest.mark.parametrize("change", [
-    lambda v: v["files"]["model.onnx"].update(bytes=float("inf")), lambda v: v["files"]["model.onnx"].update(bytes=True),
-    lambda v: v["files"]["model.onnx"].update(bytes=10**30), lambda v: v["files"]["model.onnx"].update(bytes=-1),
-    lambda v: v["files"].update({"a\0b": {"bytes": 1, "sha256": ""}}), lambda v: v["files"].update({"x" * 5000: {"bytes": 1, "sha256": ""}}),
-    lambda v: v["spec"].update(encoder_features=[4] * 3000, decoder_features=[4] * 2999), lambda v: v["spec"].update(upsample=[]),
-    lambda v: v["models"].update(fp32=None), lambda v: v.update(files=[]), lambda v: v.update(engines=[[]]),
-    lambda v: v.update(engines=[{"model": {}, "profile": 3}]), lambda v: v.update(parity={"fp32": 3}), lambda v: v.update(name=3),
-    lambda v: v["input"].update(height=[]), lambda v: v["input"].update(height=float("nan")), lambda v: v.update(parity=3),
+    lambda v: v["files"]["model.onnx"].update(bytes=float("inf")),
+    lambda v: v["files"]["model.onnx"].update(bytes=True),
+    lambda v: v["files"]["model.onnx"].update(bytes=10**30),
+    lambda v: v["files"]["model.onnx"].update(bytes=-1),
+    lambda v: v["files"].update({"a\0b": {"bytes": 1, "sha256": ""}}),
+    lambda v: v["files"].update({"x" * 5000: {"bytes": 1, "sha256": ""}}),
+    lambda v: v["spec"].update(encoder_features=[4] * 3000, decoder_features=[4] * 2999),
+    lambda v: v["spec"].update(upsample=[]),
+    lambda v: v["models"].update(fp32=None),
+    lambda v: v.update(files=[]),
+    lambda v: v.update(engines=[[]]),
+    lambda v: v.update(engines=[{"model": {}, "profile": 3}]),
+    lambda v: v.update(parity={"fp32": 3}),
+    lambda v: v.update(name=3),
+    lambda v: v["input"].update(height=[]),
+    lambda v: v["input"].update(height=float("nan")),
+    lambda v: v.update(parity=3),
 ])
 def test_odd_values_are_bundle_errors(small_bundle, tmp_path, change):
     copy = shutil.copytree(small_bundle, tmp_path / "copy")

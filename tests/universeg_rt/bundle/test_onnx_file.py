@@ -9,8 +9,8 @@ onnx = pytest.importorskip("onnx", reason="onnx is not installed: pip install '.
 from onnx import TensorProto, helper, numpy_helper
 
 from universeg_rt.bundle import onnx_file
-from universeg_rt.errors import BundleError
 from universeg_rt.bundle.model_bytes import ModelBytes
+from universeg_rt.errors import BundleError
 
 from .external import outside
 
@@ -28,7 +28,11 @@ def test_every_way_to_a_tensor_is_followed():
         if not more:
             break
         leads |= more
-    expected = {name: {n: m.name for n, m in messages[name].items() if m.name in leads} for name in leads - {"TensorProto"}}
+    expected = {
+        name: {n: m.name
+               for n, m in messages[name].items() if m.name in leads}
+        for name in leads - {"TensorProto"}
+    }
     assert {name: dict(fields) for name, fields in onnx_file.CHILDREN.items()} == expected
     tensor = {f.name: f.number for f in onnx.TensorProto.DESCRIPTOR.fields}
     assert (tensor["raw_data"], tensor["external_data"], tensor["data_location"]) == (
@@ -47,13 +51,15 @@ def a_model(places: dict[str, TensorProto]) -> bytes:
         nodes.append(node("Constant", [], ["a"], value=places["attribute"]))
     if "list" in places:
         nodes.append(node("Odd", [], ["b"], domain="x", several=[places["list"]]))
-    graph = helper.make_graph(nodes, "g", [info("x", TensorProto.FLOAT, [1])], [], [places["graph"]] if "graph" in places else [])
+    graph = helper.make_graph(nodes, "g", [info("x", TensorProto.FLOAT, [1])], [],
+                              [places["graph"]] if "graph" in places else [])
     if "sparse" in places:
         graph.sparse_initializer.add().values.CopyFrom(places["sparse"])
     model = helper.make_model(graph)
     if "function" in places:
-        model.functions.append(helper.make_function(
-            "x", "F", [], ["y"], [node("Constant", [], ["y"], value=places["function"])], [helper.make_opsetid("", 17)]))
+        model.functions.append(
+            helper.make_function("x", "F", [], ["y"], [node("Constant", [], ["y"], value=places["function"])],
+                                 [helper.make_opsetid("", 17)]))
     if "training" in places:
         model.training_info.add().algorithm.initializer.append(places["training"])
     helper.set_model_props(model, {"one": "1", "zwei": "ü"})
@@ -91,14 +97,16 @@ def test_a_model_without_data_outside_stays_as_it_is():
 def test_data_that_do_not_fit_are_refused(change, message):
     tensor = outside(np.zeros((3, 4), np.float32), "e", 6)
     change(tensor)
-    model = ModelBytes("m.onnx", a_model({"graph": tensor, "function": outside(np.zeros(1, np.float32), "e", 0)}), {"e": b"x" * 54})
+    model = ModelBytes("m.onnx", a_model({"graph": tensor, "function": outside(np.zeros(1, np.float32), "e", 0)}),
+                       {"e": b"x" * 54})
     with pytest.raises(BundleError, match=message):
         model.whole()
 
 
 def test_what_is_no_model_is_refused():
     good = a_model({"graph": outside(np.zeros(1, np.float32), "e", 0)})
-    for data in (b"", b"<?xml version='1.0'?>", b"\0\0\0\0ORTM" + bytes(40), good[:-1], b"\x0b" + good, b"\xff" * 40, b"\x3a\xff\xff\x03"):
+    for data in (b"", b"<?xml version='1.0'?>", b"\0\0\0\0ORTM" + bytes(40), good[:-1], b"\x0b" + good, b"\xff" * 40,
+                 b"\x3a\xff\xff\x03"):
         with pytest.raises(ValueError):
             onnx_file.metadata(data)
     nested = b""
@@ -114,7 +122,8 @@ def test_any_bytes_give_a_value_or_a_value_error():
         data = bytearray(good)
         for _ in range(rng.integers(1, 4)):
             data[rng.integers(len(data))] = rng.integers(256)
-        for read in (onnx_file.metadata, onnx_file.external_locations, lambda d: onnx_file.with_data_inside(d, {"e": b"x" * 8})):
+        for read in (onnx_file.metadata, onnx_file.external_locations,
+                     lambda d: onnx_file.with_data_inside(d, {"e": b"x" * 8})):
             try:
                 read(bytes(data))
             except ValueError:

@@ -13,8 +13,8 @@ from universeg_rt import Bundle
 from universeg_rt.bundle import onnx_file
 from universeg_rt.bundle.bundle import SHIPPED
 from universeg_rt.bundle.manifest import sealed
-from universeg_rt.bundle.weights import ALIGNMENT, WEIGHTS, read_tensors, reference_weights, split_weights
 from universeg_rt.bundle.model_bytes import ModelBytes
+from universeg_rt.bundle.weights import ALIGNMENT, WEIGHTS, read_tensors, reference_weights, split_weights
 from universeg_rt.errors import BundleError
 from universeg_rt.runners.cpu.native_weights import TABLE, read_weights
 from universeg_rt.runners.cpu.onnxruntime import StreamedOnnxRuntime
@@ -24,7 +24,8 @@ from ...conftest import SMALL_GRID, SMALL_SPEC, native_model, random_weights
 
 INLINE = 64  # values of a tensor in a graph
 LARGEST_BUNDLE = 9_000_000  # bytes of the shipped bundle
-FORMER_CHECKPOINT = "bdd930563c9fe1cd40e2126cb4c728f4d5b33c50f1d21e16263b71fc1a987877"  # that the bundle was exported from
+# that the bundle was exported from
+FORMER_CHECKPOINT = "bdd930563c9fe1cd40e2126cb4c728f4d5b33c50f1d21e16263b71fc1a987877"
 
 
 def safetensors(header: object, data: bytes = b"") -> bytes:
@@ -55,10 +56,14 @@ def test_every_number_lies_in_the_file_and_once(bundle, request):
         data = opened.read(name)
         for tensor in onnx.load_model_from_string(data).graph.initializer:
             inside = tensor.data_location != onnx.TensorProto.EXTERNAL
-            assert not inside or np.prod(tensor.dims) <= INLINE and not tensor.name.endswith(("/weight", "/bias")), (name, tensor.name)
+            assert not inside or np.prod(tensor.dims) <= INLINE and not tensor.name.endswith(
+                ("/weight", "/bias")), (name, tensor.name)
         assert onnx_file.external_locations(data) <= {WEIGHTS}
     tensors = read_tensors(opened.read(WEIGHTS))
-    derived = [v.dtype.str.encode() + v.tobytes() for name, v in tensors.items() if not name.startswith(("enc_blocks", "dec_blocks", "out_conv"))]
+    derived = [
+        v.dtype.str.encode() + v.tobytes() for name, v in tensors.items()
+        if not name.startswith(("enc_blocks", "dec_blocks", "out_conv"))
+    ]
     assert len(derived) == len(set(derived))
     reference = {v.tobytes() for v in split_weights(opened.weights(), opened.manifest.spec).values()}
     assert not reference & {v.tobytes() for name, v in tensors.items() if "/" in name and v.dtype == np.float32}
@@ -91,7 +96,8 @@ def test_a_bundle_of_the_old_layout_is_refused_with_the_cure(small_bundle, tmp_p
     copy = shutil.copytree(small_bundle, tmp_path / "copy")
     values = json.loads((copy / "manifest.json").read_text())
     (copy / "manifest.json").write_text(sealed({**values, "schema_version": 2}))
-    with pytest.raises(BundleError, match="schema version 2, this installation reads 3; export or install the bundle again"):
+    with pytest.raises(BundleError,
+                       match="schema version 2, this installation reads 3; export or install the bundle again"):
         Bundle.open(copy)
 
 
@@ -126,13 +132,22 @@ def test_the_library_reads_the_file_as_we_do(typed_bundle):
 
 
 @pytest.mark.parametrize("data, message", [
-    (b"", "cannot be used"), (b"1234567", "cannot be used"), (struct.pack("<Q", 2**60) + b"{}", "its header should have"),
-    (safetensors(b"{"), "cannot be used"), (safetensors([]), "no mapping"), (safetensors(b"[" * 10**5), "cannot be used"),
-    (safetensors({"a": entry([2], 0, 8)}, bytes(7)), "does not lie where"), (safetensors({"a": entry([2], 0, 8)}, bytes(9)), "has .* bytes"),
-    (safetensors({"a": entry([2], 4, 12)}, bytes(12)), "does not lie where"), (safetensors({"a": entry([-2], 0, 8)}, bytes(8)), "odd shape"),
-    (safetensors({"a": entry([2**40, 2**40], 0, 8)}, bytes(8)), "does not lie where"), (safetensors({"a": entry([True], 0, 4)}, bytes(4)), "odd"),
-    (safetensors({"a": entry([1], 0, 4), "b": entry([1], 0, 4)}, bytes(4)), "does not lie where"), (safetensors({"a": 3}), "cannot be used"),
-    (safetensors({"a": entry([1], 0, 8, "F64")}, bytes(8)), "is of type F64; accepted"), (safetensors({"a": {}}), "cannot be used"),
+    (b"", "cannot be used"),
+    (b"1234567", "cannot be used"),
+    (struct.pack("<Q", 2**60) + b"{}", "its header should have"),
+    (safetensors(b"{"), "cannot be used"),
+    (safetensors([]), "no mapping"),
+    (safetensors(b"[" * 10**5), "cannot be used"),
+    (safetensors({"a": entry([2], 0, 8)}, bytes(7)), "does not lie where"),
+    (safetensors({"a": entry([2], 0, 8)}, bytes(9)), "has .* bytes"),
+    (safetensors({"a": entry([2], 4, 12)}, bytes(12)), "does not lie where"),
+    (safetensors({"a": entry([-2], 0, 8)}, bytes(8)), "odd shape"),
+    (safetensors({"a": entry([2**40, 2**40], 0, 8)}, bytes(8)), "does not lie where"),
+    (safetensors({"a": entry([True], 0, 4)}, bytes(4)), "odd"),
+    (safetensors({"a": entry([1], 0, 4), "b": entry([1], 0, 4)}, bytes(4)), "does not lie where"),
+    (safetensors({"a": 3}), "cannot be used"),
+    (safetensors({"a": entry([1], 0, 8, "F64")}, bytes(8)), "is of type F64; accepted"),
+    (safetensors({"a": {}}), "cannot be used"),
 ])
 def test_what_is_no_such_file_is_a_bundle_error(data, message):
     with pytest.raises(BundleError, match=message):
@@ -144,7 +159,8 @@ def test_the_reference_is_put_together_again(spec):
     weights = random_weights(spec)
     tensors = split_weights(weights, spec)
     again = reference_weights(tensors, spec)
-    assert list(again) == list(spec.weight_shapes()) and all(np.array_equal(again[key], weights[key]) for key in weights)
+    assert list(again) == list(spec.weight_shapes()) and all(
+        np.array_equal(again[key], weights[key]) for key in weights)
     for name in tensors:
         with pytest.raises(BundleError, match="export the bundle again"):
             reference_weights({key: value for key, value in tensors.items() if key != name}, spec)
@@ -166,7 +182,8 @@ def test_outside_data_give_what_the_same_data_inside_a_graph_give(typed_bundle, 
     support, query = rng.random((1, 3, 2, 32, 32), np.float32), rng.random((1, 1, 32, 32), np.float32)
     outside = bundle.load_stages(precision)
     inside = [(name, ModelBytes(model.name, model.whole())) for name, model in outside]
-    assert any(model.external for _, model in outside) and not any(onnx_file.external_locations(m.data) for _, m in inside)
+    assert any(model.external
+               for _, model in outside) and not any(onnx_file.external_locations(m.data) for _, m in inside)
     runners = [StreamedOnnxRuntime(stages, 1) for stages in (outside, inside)]
     weights = np.full((1, 3), 1 / 3, np.float32)
     one, two = (runner.run(runner.prepare(support, weights), query) for runner in runners)

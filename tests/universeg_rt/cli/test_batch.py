@@ -1,4 +1,5 @@
-"""`universeg-segment` as a batch: any failure of one image is that image's, the report is there however it ends, and it goes on."""
+"""`universeg-segment` as a batch: any failure of one image is that image's, the report is there however it ends, and it
+goes on."""
 
 from __future__ import annotations
 
@@ -34,7 +35,11 @@ def report_of(folder) -> dict:
     return json.loads((folder / "out" / "report.json").read_text())
 
 
-@pytest.mark.parametrize("error", [MemoryError(), RecursionError("deep"), RuntimeError("odd"), OSError(28, "No space left on device")])
+@pytest.mark.parametrize(
+    "error",
+    [MemoryError(), RecursionError("deep"),
+     RuntimeError("odd"),
+     OSError(28, "No space left on device")])
 def test_any_failure_of_one_image_is_reported_and_the_others_are_segmented(case, monkeypatch, capsys, error):
     folder, arguments = case
     read = segment.read_image
@@ -79,7 +84,8 @@ def test_an_old_report_is_gone_before_the_first_mask(case, monkeypatch):
     folder, arguments = case
     assert main(arguments) == 0
     seen = []
-    monkeypatch.setattr(segment, "_row", lambda *_: seen.append((folder / "out" / "report.json").exists()) or {"input": "", "error": ""})
+    monkeypatch.setattr(segment, "_row", lambda *_: seen.append(
+        (folder / "out" / "report.json").exists()) or {"input": "", "error": ""})
     main(arguments)
     assert seen[0] is False
 
@@ -118,7 +124,8 @@ def test_resume_repeats_what_changed_and_refuses_other_settings(case, monkeypatc
     Image.fromarray(discs(1, 40, 36, seed=30)[1][0]).save(folder / "queries" / "labels" / "case0.png")
     (folder / "out" / "masks" / "case2.png").unlink()
     calls, original = [], segment._segment
-    monkeypatch.setattr(segment, "_segment", lambda task, name, *rest: calls.append(name) or original(task, name, *rest))
+    monkeypatch.setattr(segment, "_segment",
+                        lambda task, name, *rest: calls.append(name) or original(task, name, *rest))
     assert main([*arguments, *truth, "--resume"]) == 0
     assert calls == ["case0", "case2"]
     (folder / "out" / "report.json").write_text("{")
@@ -188,7 +195,8 @@ def test_an_output_that_cannot_be_written_is_said_before_anything_is_segmented(c
 
 
 def start(code: str, **options) -> subprocess.Popen:
-    return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
+    return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                            **options)
 
 
 @pytest.mark.parametrize("lines", [1, 100_000])
@@ -223,5 +231,3 @@ def test_every_installed_command_has_its_entry_point():
     pyproject = (Path(__file__).parents[3] / "pyproject.toml").read_text()
     names = [line.split(":")[1].strip('" ') for line in pyproject.splitlines() if "universeg_rt.cli.commands:" in line]
     assert len(names) == 5 and all(callable(getattr(commands, name)) for name in names)
-
-

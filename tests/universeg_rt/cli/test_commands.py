@@ -31,9 +31,10 @@ def run(command: str, *arguments: str, packages: tuple[str, ...] = ("torch",)) -
 
 
 @pytest.mark.parametrize("command, extra, arguments", [
-    ("export", "export", ("--checkpoint", str(ROOT / "universeg_rt" / "bundles" / "universeg_rt_v1"), "--output", "nowhere")),
+    ("export", "export",
+     ("--checkpoint", str(ROOT / "universeg_rt" / "bundles" / "universeg_rt_v1"), "--output", "nowhere")),
     ("train", "train", ("none.yaml", "--output", "nowhere")),
-    ("evaluate", "train", ("none.yaml",)),
+    ("evaluate", "train", ("none.yaml", )),
 ])
 def test_without_torch_a_command_is_one_line_with_the_cure(tmp_path, command, extra, arguments):
     done = run(command, *arguments)
@@ -42,7 +43,8 @@ def test_without_torch_a_command_is_one_line_with_the_cure(tmp_path, command, ex
 
 
 def test_the_benchmark_of_our_own_sides_needs_neither_onnx_nor_torch():
-    done = run("bench", "--sides", "ours-onnxruntime", "--support-sizes", "1", "--repeats", "1", packages=("torch", "onnx"))
+    done = run("bench", "--sides", "ours-onnxruntime", "--support-sizes", "1", "--repeats", "1",
+               packages=("torch", "onnx"))
     assert done.returncode == 0, done.stderr
     assert "| 1 | ours-onnxruntime |" in done.stdout
 
@@ -60,7 +62,8 @@ def test_modules_that_are_commands_name_the_cure_too(module, extra):
     assert f"universeg_rt.{module}: the package" in done.stderr
     imported = code.replace("run_name='__main__'", "run_name='m'")
     if module != "benchmarks.cpu.train_step":  # which imports torch when it runs
-        assert "ModuleNotFoundError" in subprocess.run([sys.executable, "-c", imported], capture_output=True, text=True).stderr
+        assert "ModuleNotFoundError" in subprocess.run([sys.executable, "-c", imported], capture_output=True,
+                                                       text=True).stderr
 
 
 def test_help_needs_no_torch():
@@ -71,8 +74,10 @@ def test_help_needs_no_torch():
 def test_every_command_of_the_project_goes_through_the_wrapper():
     from universeg_rt.cli import commands
 
-    scripts = re.findall(r'^universeg-(\w+) = "universeg_rt\.cli\.commands:(\w+)"$', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
-    assert len(scripts) == 5 and all(name == function and callable(getattr(commands, function)) for name, function in scripts)
+    scripts = re.findall(r'^universeg-(\w+) = "universeg_rt\.cli\.commands:(\w+)"$',
+                         (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+    assert len(scripts) == 5 and all(name == function and callable(getattr(commands, function))
+                                     for name, function in scripts)
 
 
 def test_the_hint_names_extras_that_exist_and_no_index():

@@ -32,7 +32,10 @@ def case(tmp_path, small_bundle):
 
 def test_masks_are_those_of_the_sdk(case, small_bundle, capsys):
     folder, images, labels, arguments = case
-    options = ["--overlays", "--probabilities", "--truth", str(folder / "queries" / "labels"), "--members", "2", "--support-size", "3"]
+    options = [
+        "--overlays", "--probabilities", "--truth",
+        str(folder / "queries" / "labels"), "--members", "2", "--support-size", "3"
+    ]
     assert main(arguments + options) == 0
     from universeg_rt import Ensemble
 
@@ -72,7 +75,8 @@ def test_one_broken_query_does_not_stop_the_others(case, capsys):
     (lambda a, f: a[:5] + [str(f / "absent")] + a[6:], "--input"),
     (lambda a, f: a[:3] + [str(f / "absent.npz")] + a[4:], "absent.npz does not exist"),
     (lambda a, f: a + ["--members", "0"], "members is 0"),
-    (lambda a, f: a + ["--support-size", "9"], "--support-size is 9, but the support set has 5 entries; draw with --replacement,"),
+    (lambda a, f: a + ["--support-size", "9"],
+     "--support-size is 9, but the support set has 5 entries; draw with --replacement,"),
     (lambda a, f: ["--bundle", str(f / "support")] + a[2:], "manifest.json cannot be read"),
     (lambda a, f: a + ["--threads", "0"], "threads is 0"),
     (lambda a, f: a + ["--truth", str(f / "nothing")], "is not a folder"),
@@ -117,7 +121,8 @@ def test_doubtful_masks_are_named_for_review(case, small_bundle, capsys):
     out = capsys.readouterr().out
     rows = json.loads((folder / "out" / "report.json").read_text())["images"]
     assert [row["confidence"] for row in rows] == pytest.approx(confidences)
-    assert [row["review"] for row in rows] == [row["confidence"] < middle for row in rows] and any(row["review"] for row in rows)
+    assert [row["review"] for row in rows] == [row["confidence"] < middle for row in rows] and any(row["review"]
+                                                                                                   for row in rows)
     lowest = rows[int(np.argmin(confidences))]
     assert f"1 of them to be looked at: confidence below {middle:g}" in out and lowest["input"] in out
     assert "mean_spread" not in lowest
@@ -135,5 +140,6 @@ def test_windows_and_percentiles_of_the_command(case, small_bundle):
     report = json.loads((folder / "out" / "report.json").read_text())
     assert report["normalise"] == "percentiles 2 to 98"
     task = Segmenter.open(small_bundle).prepare(SupportSet.load(folder / "support"), normalise=Percentiles(2, 98))
-    assert np.array_equal(np.load(folder / "out" / report["images"][0]["probability"]), task.predict(images[0]).probability)
+    assert np.array_equal(np.load(folder / "out" / report["images"][0]["probability"]),
+                          task.predict(images[0]).probability)
     assert main([*arguments, "--window", "50", "200", "--resume"]) == 1, "masks of other settings are not gone on with"

@@ -1,4 +1,5 @@
-"""Pictures and labels from files: each trap of a format is an error or is read as a user expects, never wrong in silence."""
+"""Pictures and labels from files: each trap of a format is an error or is read as a user expects, never wrong in
+silence."""
 
 from __future__ import annotations
 
@@ -58,7 +59,9 @@ def test_palette_labels_are_their_indices(tmp_path, colours, ending):
 @pytest.mark.parametrize("colours", [(WHITE, BLACK), (RED, BLACK)])
 def test_palette_labels_that_look_inverted_are_refused(tmp_path, colours):
     palette(MARK, *colours).save(tmp_path / "label.png", bits=8)
-    with pytest.raises(InputError, match="index 0, the background, looks brighter or less transparent than index 1; .*save it as grey"):
+    with pytest.raises(
+            InputError,
+            match="index 0, the background, looks brighter or less transparent than index 1; .*save it as grey"):
         read_label(tmp_path / "label.png")
 
 
@@ -129,7 +132,8 @@ def test_pictures_and_labels_are_turned_upright(tmp_path, orientation, ending):
     for read in (read_image, read_label):
         notes = []
         found = read(tmp_path / f"a.{ending}", notes)
-        assert found.shape == upright.shape and np.abs(found.astype(int) - upright).max() <= (6 if ending == "jpg" else 0)
+        assert found.shape == upright.shape and np.abs(found.astype(int) -
+                                                       upright).max() <= (6 if ending == "jpg" else 0)
         assert len(notes) == (orientation > 1)
 
 
@@ -150,7 +154,11 @@ def test_sixteen_bits_of_colour_are_not_cut_to_eight(tmp_path, colour, channels)
     assert read_image(tmp_path / "flat.png").shape == (12, 10)
 
 
-@pytest.mark.parametrize("grey", [GREY, (GREY.astype(np.uint16) * 200), GREY > 100, GREY.astype(np.int32) * 90_000, GREY.astype(np.float32) / 7])
+@pytest.mark.parametrize(
+    "grey",
+    [GREY, (GREY.astype(np.uint16) * 200), GREY > 100,
+     GREY.astype(np.int32) * 90_000,
+     GREY.astype(np.float32) / 7])
 @pytest.mark.parametrize("ending", ["png", "tif"])
 def test_grey_comes_as_it_is(tmp_path, grey, ending):
     if ending == "png" and grey.dtype in (np.int32, np.float32):
@@ -211,7 +219,8 @@ def test_a_tiff_whose_zero_is_white_is_inverted_in_sixteen_bits_as_in_eight(tmp_
         Image.fromarray(values).save(tmp_path / f"{name}.tif")
         data = (tmp_path / f"{name}.tif").read_bytes()
         assert data.count(struct.pack("<HHII", 262, 3, 1, 1)) == 1
-        (tmp_path / f"{name}.tif").write_bytes(data.replace(struct.pack("<HHII", 262, 3, 1, 1), struct.pack("<HHII", 262, 3, 1, 0)))
+        (tmp_path / f"{name}.tif").write_bytes(
+            data.replace(struct.pack("<HHII", 262, 3, 1, 1), struct.pack("<HHII", 262, 3, 1, 0)))
     assert np.array_equal(read_image(tmp_path / "eight.tif"), 255 - GREY)
     for read in (read_image, read_label):
         inverted = read(tmp_path / "sixteen.tif", notes)

@@ -18,7 +18,8 @@ IMAGE = np.arange(12.0).reshape(3, 4)
 
 
 @pytest.mark.parametrize("image, message", [
-    (np.zeros((2, 3, 4)), r"shape \(2, 3, 4\); expected one grey image \(H,W\), or colour of uint8 \(H,W,3\) or \(H,W,4\), not float64"),
+    (np.zeros((2, 3, 4)),
+     r"shape \(2, 3, 4\); expected one grey image \(H,W\), or colour of uint8 \(H,W,3\) or \(H,W,4\), not float64"),
     (np.zeros(5), r"shape \(5,\); expected one grey image"),
     (np.zeros((0, 4)), r"shape \(0, 4\)"),
     (np.full((3, 3), 7), "constant \\(7\\)"),
@@ -44,7 +45,8 @@ def test_labels_that_are_refused(label, message):
         check_label(label, (3, 4))
 
 
-@pytest.mark.parametrize("label", [IMAGE > 3, (IMAGE > 3).astype(np.uint8), (IMAGE > 3) * 255, (IMAGE > 3) * 1.0, IMAGE > 99])
+@pytest.mark.parametrize("label",
+                         [IMAGE > 3, (IMAGE > 3).astype(np.uint8), (IMAGE > 3) * 255, (IMAGE > 3) * 1.0, IMAGE > 99])
 def test_labels_that_are_accepted(label):
     out = check_label(label, (3, 4))
     assert out.dtype == bool and np.array_equal(out, np.asarray(label) > 0)
@@ -112,7 +114,8 @@ def test_unknown_aspect_is_refused():
         Placement.of((8, 8), (8, 8), "crop")
 
 
-@pytest.mark.parametrize("offset, dtype", [(2**62, np.int64), (-(2**63), np.int64), (2**64 - 20, np.uint64), (2**62, ">i8"), (1, np.longdouble)])
+@pytest.mark.parametrize("offset, dtype", [(2**62, np.int64), (-(2**63), np.int64), (2**64 - 20, np.uint64),
+                                           (2**62, ">i8"), (1, np.longdouble)])
 def test_values_that_float64_would_merge_keep_their_contrast(offset, dtype):
     steps = np.arange(12).reshape(3, 4)
     if np.dtype(dtype).kind == "f":
@@ -129,7 +132,8 @@ def test_the_whole_range_of_integers_is_kept():
     assert np.abs(normalise(image) - [[0, 1], [0.5, 0.75]]).max() < 1e-6
 
 
-@pytest.mark.parametrize("values, cure", [((-1, 0), "label == -1"), ((-1, 0, 2), "label == 2"), ((-1.0, 0.0), "label == -1.0")])
+@pytest.mark.parametrize("values, cure", [((-1, 0), "label == -1"), ((-1, 0, 2), "label == 2"),
+                                          ((-1.0, 0.0), "label == -1.0")])
 def test_the_cure_never_marks_the_background(values, cure):
     label = np.resize(np.array(values), (3, 4))
     with pytest.raises(InputError, match=f"{cure} to mark"):
@@ -158,7 +162,8 @@ def test_whatever_is_no_array_is_an_input_error(value):
 
 def test_huge_arrays_are_refused_with_the_limit():
     huge = np.broadcast_to(np.uint8(0), (60_000, 60_000))  # one byte
-    with pytest.raises(InputError, match=f"image is 60000x60000; accepted: at most {MAX_PIXELS:,} pixels; make it smaller"):
+    with pytest.raises(InputError,
+                       match=f"image is 60000x60000; accepted: at most {MAX_PIXELS:,} pixels; make it smaller"):
         check_image(huge)
 
 
@@ -175,7 +180,8 @@ def test_whole_numbers_of_a_narrow_range_are_not_warped():
 
 
 @pytest.mark.parametrize("rows", [
-    [np.ma.masked_array(row, row == 3) for row in IMAGE], [[np.ma.masked if v == 3 else v for v in row] for row in IMAGE.tolist()],
+    [np.ma.masked_array(row, row == 3) for row in IMAGE],
+    [[np.ma.masked if v == 3 else v for v in row] for row in IMAGE.tolist()],
     tuple(np.ma.masked_array(row, row == 3) for row in IMAGE),
 ])
 def test_masked_rows_in_a_list_are_refused(rows):
@@ -187,7 +193,9 @@ def test_masked_rows_in_a_list_are_refused(rows):
 @pytest.mark.parametrize("path", ["x.png", b"x.png", Path("x.png")])
 def test_a_path_is_no_image_and_the_reader_is_named(path):
     for check in (check_image, lambda value: check_label(value, (3, 4))):
-        with pytest.raises(InputError, match=r"is a path, .*x\.png.*; read the file first, by universeg_rt\.imaging\.files\.read_image"):
+        with pytest.raises(
+                InputError,
+                match=r"is a path, .*x\.png.*; read the file first, by universeg_rt\.imaging\.files\.read_image"):
             check(path)
     assert callable(files.read_image) and callable(files.read_label)
 
@@ -196,9 +204,14 @@ SMOOTH = np.linspace(0, 255, 12).astype(np.uint8).reshape(3, 4)
 
 
 @pytest.mark.parametrize("label, cure", [
-    (SMOOTH, "label > 127"), (SMOOTH // 255 * 215 + np.arange(12).reshape(3, 4), "label > 127"), (SMOOTH.astype(float), "label > 127"),
-    (SMOOTH / 255, "label > 0.5"), (np.arange(12).reshape(3, 4), "label == 11"), (np.array([[0, 85, 170, 255]] * 3), "label == 255"),
-    (np.arange(12).reshape(3, 4) * 1000, "label == 11000"), (SMOOTH.astype(int) - 1, "label == 254"),
+    (SMOOTH, "label > 127"),
+    (SMOOTH // 255 * 215 + np.arange(12).reshape(3, 4), "label > 127"),
+    (SMOOTH.astype(float), "label > 127"),
+    (SMOOTH / 255, "label > 0.5"),
+    (np.arange(12).reshape(3, 4), "label == 11"),
+    (np.array([[0, 85, 170, 255]] * 3), "label == 255"),
+    (np.arange(12).reshape(3, 4) * 1000, "label == 11000"),
+    (SMOOTH.astype(int) - 1, "label == 254"),
 ])
 def test_the_cure_of_a_label_that_is_not_binary(label, cure):
     with pytest.raises(InputError, match=f"give 0 and 1, for example {cure}"):

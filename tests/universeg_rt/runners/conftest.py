@@ -18,8 +18,8 @@ from .standin import StandIn
 PROFILE = Profile((1, 1, 3), (1, 1, 3), (1, 2, 6), (32, 32))
 
 
-def add_engines(bundle: Bundle, *models: str, builder: str = "tensorrt", precision: str = "fp32", profile: Profile = PROFILE,
-                **facts: str) -> Bundle:
+def add_engines(bundle: Bundle, *models: str, builder: str = "tensorrt", precision: str = "fp32",
+                profile: Profile = PROFILE, **facts: str) -> Bundle:
     """The bundle with a fake engine of each model, made for the stand-in GPU unless `facts` say otherwise."""
     manifest, entries = bundle.manifest, []
     for model in models:

@@ -1,7 +1,7 @@
 """TensorRT's Python interface over ONNX Runtime: a plan is an ONNX file with its profile, run on the stand-in device.
 
-As strict as the real one is: shapes outside the profile are refused, a run wants every shape and address, memory that was
-freed cannot be read, graphs can be captured only of shapes that ran before.
+As strict as the real one is: shapes outside the profile are refused, a run wants every shape and address, memory that
+was freed cannot be read, graphs can be captured only of shapes that ran before.
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ NUMPY = {"FLOAT": np.float32, "HALF": np.float16}
 def plan(onnx_file, profile: Profile) -> bytes:
     """What a build would give: the model as the builder gets it, and the shapes it takes."""
     import onnx
-
     from universeg_rt.export.engine.model import for_builder
 
     model = for_builder(onnx.load(onnx_file), profile, plugin=False).model
@@ -49,11 +48,12 @@ class ILogger:
 
 
 def make(device: StandIn, flavour: str = "10.14.1") -> SimpleNamespace:
-    """A module as TensorRT of this version looks: 8.5 lends memory as a whole, 10 and later by shapes, `rtx` has graphs of
-    its own. `fail` on it makes the next run fail with that message."""
-    trt = SimpleNamespace(__name__="fake_tensorrt", __version__="1.7.1" if flavour == "rtx" else flavour, ILogger=ILogger,
-                          TensorIOMode=SimpleNamespace(INPUT="in", OUTPUT="out"), nptype=lambda kind: NUMPY[kind], fail="",
-                          contexts=0, no_context=False, IExecutionContext=type("IExecutionContext", (), {}))
+    """A module as TensorRT of this version looks: 8.5 lends memory as a whole, 10 and later by shapes, `rtx` has graphs
+    of its own. `fail` on it makes the next run fail with that message."""
+    trt = SimpleNamespace(__name__="fake_tensorrt", __version__="1.7.1" if flavour == "rtx" else flavour,
+                          ILogger=ILogger, TensorIOMode=SimpleNamespace(INPUT="in",
+                                                                        OUTPUT="out"), nptype=lambda kind: NUMPY[kind],
+                          fail="", contexts=0, no_context=False, IExecutionContext=type("IExecutionContext", (), {}))
     if flavour == "rtx":
         trt.CudaGraphStrategy = SimpleNamespace(WHOLE_GRAPH_CAPTURE="whole")
     elif not flavour.startswith("8."):
@@ -104,7 +104,8 @@ class Engine:
         return TYPES[self.tensors[name].type]
 
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
-        return tuple(self.side(side, 0) if self.side(side, 0) == self.side(side, 2) else -1 for side in self.tensors[name].shape)
+        return tuple(
+            self.side(side, 0) if self.side(side, 0) == self.side(side, 2) else -1 for side in self.tensors[name].shape)
 
     def get_tensor_profile_shape(self, name: str, index: int) -> list[tuple[int, ...]]:
         assert index == 0
@@ -185,7 +186,10 @@ class Context:
             assert device.blocks[address].size >= size >= self._needed(), "scratch memory freed or too small"
         self.ran.add(key)
         addresses, scratch = dict(self.addresses), self.scratch
-        shapes = {name: self.get_tensor_shape(name) if name not in self.shapes else self.shapes[name] for name in engine.tensors}
+        shapes = {
+            name: self.get_tensor_shape(name) if name not in self.shapes else self.shapes[name]
+            for name in engine.tensors
+        }
         kinds = {name: NUMPY[engine.get_tensor_dtype(name)] for name in engine.tensors}
 
         def work() -> None:

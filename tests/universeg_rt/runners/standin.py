@@ -1,5 +1,5 @@
-"""A GPU made of host memory: addresses that only it can read, streams that do nothing before they are waited for, graphs
-that replay what was put on a stream, a memory that runs out, and a record of what was asked of it."""
+"""A GPU made of host memory: addresses that only it can read, streams that do nothing before they are waited for,
+graphs that replay what was put on a stream, a memory that runs out, and a record of what was asked of it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from universeg_rt.runners.gpu.cuda.device import Device, Graph, OutOfDeviceMemor
 
 
 class StandInStream(Stream):
-    def __init__(self, handle: int, device: "StandIn") -> None:
+    def __init__(self, handle: int, device: StandIn) -> None:
         self.handle, self.device = handle, device
         self.waiting: list = []
         self.captured: list | None = None
@@ -28,7 +28,7 @@ class StandInStream(Stream):
 
 
 class StandInGraph(Graph):
-    def __init__(self, work: list, device: "StandIn") -> None:
+    def __init__(self, work: list, device: StandIn) -> None:
         self.work, self.device = work, device
 
     def launch(self, stream: StandInStream) -> None:
@@ -38,7 +38,8 @@ class StandInGraph(Graph):
 
 
 class StandIn(Device):
-    """total: bytes of memory. calls: how often what was done. capture_fails: the reason why no graph can be captured."""
+    """total: bytes of memory. calls: how often what was done. capture_fails: the reason why no graph can be
+    captured."""
 
     library, name, compute_capability, driver = "stand-in", "Stand-in GPU", "9.0", "13.0"
 

@@ -38,7 +38,8 @@ class Odd(Runner):
 
 def run(logits):
     runner = Odd(logits)
-    return runner.run(runner.prepare(np.zeros((3, 2, 2, 8, 8), np.float32), np.full((3, 2), 0.5, np.float32)), np.zeros((2, 1, 8, 8), np.float32))
+    return runner.run(runner.prepare(np.zeros((3, 2, 2, 8, 8), np.float32), np.full((3, 2), 0.5, np.float32)),
+                      np.zeros((2, 1, 8, 8), np.float32))
 
 
 GOOD = np.zeros((2, 3, 1, 8, 8), np.float32)
@@ -52,13 +53,23 @@ def test_good_logits_pass_as_they_are():
 def test_logits_that_are_no_numbers_are_no_mask(value):
     logits = GOOD.copy()
     logits[1, 2, 0, 3:5, 7] = value
-    with pytest.raises(RunnerError, match=r"the runner odd \(fp32, CPU\) gave 2 logits of 384 that are not finite numbers; .*precision='fp32'"):
+    with pytest.raises(
+            RunnerError,
+            match=r"the runner odd \(fp32, CPU\) gave 2 logits of 384 that are not finite numbers; .*precision='fp32'"):
         run(logits)
 
 
 @pytest.mark.parametrize("logits", [
-    GOOD[:1], GOOD[:, :2], GOOD[:, :, 0], GOOD[..., :7], GOOD.astype(np.float16), GOOD.astype(np.float64), GOOD.astype(complex), GOOD.tolist(),
-    None, np.zeros((0,), np.float32),
+    GOOD[:1],
+    GOOD[:, :2],
+    GOOD[:, :, 0],
+    GOOD[..., :7],
+    GOOD.astype(np.float16),
+    GOOD.astype(np.float64),
+    GOOD.astype(complex),
+    GOOD.tolist(),
+    None,
+    np.zeros((0, ), np.float32),
 ])
 def test_misshapen_logits_are_no_mask(logits):
     with pytest.raises(RunnerError, match=r"expected \(2, 3, 1, 8, 8\) of float32"):

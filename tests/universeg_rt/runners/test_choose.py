@@ -34,8 +34,9 @@ print([m for m in ("torch", "tensorrt", "tensorrt_rtx", "pycuda", "cuda", "onnx"
     name, reason, *passed, loaded = done.stdout.splitlines()
     if name not in ("native", "onnxruntime"):
         pytest.skip(f"this machine runs {name}")
-    assert reason.startswith("the fastest that starts here; not tensorrt (not installed), tensorrt-rtx (not installed), "
-                             "onnxruntime-cuda (")
+    assert reason.startswith(
+        "the fastest that starts here; not tensorrt (not installed), tensorrt-rtx (not installed), "
+        "onnxruntime-cuda (")
     assert len(reason) < 260 and loaded == "[]"
     assert any(line.startswith("onnxruntime-cuda") and "pip install onnxruntime-gpu" in line for line in passed)
 
@@ -44,7 +45,8 @@ def test_reasons_are_kept_whole_and_told_in_short(small_bundle, monkeypatch):
     from universeg_rt.bundle.bundle import Bundle
 
     backends = {
-        "tensorrt": Fails(EngineError("engines/a.plan does not fit here; gpu: built for 'A', here is 'B': build it here")),
+        "tensorrt": Fails(
+            EngineError("engines/a.plan does not fit here; gpu: built for 'A', here is 'B': build it here")),
         "tensorrt-rtx": Fails(RunnerError("a very long reason " * 20)),
         "onnxruntime-cuda": Fails(RunnerError("whatever", short="no NVIDIA driver")),
     }
@@ -61,7 +63,9 @@ def test_where_nothing_starts_every_reason_is_given(small_bundle, monkeypatch):
 
     errors = {name: RunnerError(f"{name} is broken") for name in choose.RUNNERS}
     monkeypatch.setattr(choose, "backend", lambda name: Fails(errors[name]))
-    with pytest.raises(RunnerError, match="no runner starts here: tensorrt: tensorrt is broken; .*onnxruntime: onnxruntime is broken"):
+    with pytest.raises(
+            RunnerError,
+            match="no runner starts here: tensorrt: tensorrt is broken; .*onnxruntime: onnxruntime is broken"):
         open_runner(Bundle.open(small_bundle))
     errors["onnxruntime"] = BundleError("the bundle holds no int8 models")
     with pytest.raises(BundleError, match="^the bundle holds no int8 models"):

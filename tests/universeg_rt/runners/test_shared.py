@@ -1,4 +1,5 @@
-"""Sets that share their entries: the same logits to the bit as written out, in memory that does not grow with the number of sets."""
+"""Sets that share their entries: the same logits to the bit as written out, in memory that does not grow with the
+number of sets."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ from ...conftest import SMALL_GRID, discs
 @pytest.fixture(params=["native", "onnxruntime"])
 def runner(request, small_bundle):
     if request.param == "native":
-        pytest.importorskip("universeg_rt._native", reason="the native runner is not built here: reinstall where there is a C++ compiler")
+        pytest.importorskip("universeg_rt._native",
+                            reason="the native runner is not built here: reinstall where there is a C++ compiler")
     return open_runner(Bundle.open(small_bundle), request.param)
 
 
@@ -61,7 +63,8 @@ def test_a_thousand_members_take_the_memory_of_their_entries(runner, monkeypatch
     assert len(task._prepared.weights) == 1000
 
 
-@pytest.mark.parametrize("entries, weights", [((0, 2, 32, 32), (1, 0)), ((3, 2, 32, 32), (1, 2)), ((3, 2, 32, 32), (0, 3))])
+@pytest.mark.parametrize("entries, weights", [((0, 2, 32, 32), (1, 0)), ((3, 2, 32, 32), (1, 2)),
+                                              ((3, 2, 32, 32), (0, 3))])
 def test_shapes_that_do_not_fit(runner, entries, weights):
     with pytest.raises(InputError, match="entries have shape"):
         runner.prepare(np.zeros(entries, np.float32), np.zeros(weights, np.float32))

@@ -11,9 +11,9 @@ import time
 import pytest
 
 from universeg_rt import Bundle
+from universeg_rt.errors import OutputError
 from universeg_rt.storage import atomic
 from universeg_rt.storage.atomic import write_file, write_folder
-from universeg_rt.errors import OutputError
 
 
 def names(folder):
@@ -165,7 +165,10 @@ def test_a_bundle_taken_away_by_a_kill_comes_back_when_it_is_opened(small_bundle
 
 def test_a_sweep_leaves_what_lives_is_young_or_is_anothers(tmp_path, monkeypatch):
     monkeypatch.setattr(atomic, "_swept", set())
-    others = [".x.abcdefgh.tmp", ".universeg.tmp", "x.abcdefgh.universeg.tmp", ".x.ABCDEFGH.universeg.tmp", ".x.abc.universeg.tmp"]
+    others = [
+        ".x.abcdefgh.tmp", ".universeg.tmp", "x.abcdefgh.universeg.tmp", ".x.ABCDEFGH.universeg.tmp",
+        ".x.abc.universeg.tmp"
+    ]
     for name in others + [".dead.abcdefg1.universeg.tmp"]:
         (tmp_path / name).write_text("")
     (tmp_path / ".kept.abcdefg1.universeg.tmp").symlink_to(tmp_path / ".x.abcdefgh.tmp")
@@ -176,7 +179,8 @@ with write_file({str(tmp_path / "f")!r}) as file, write_folder({str(tmp_path / "
     print("ready", flush=True)
     sys.stdin.read()
 """
-    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                          text=True) as process:
         assert process.stdout.readline() == "ready\n"
         _make_old(tmp_path)
         (tmp_path / ".young.abcdefg1.universeg.tmp").write_text("")

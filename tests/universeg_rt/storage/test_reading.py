@@ -9,8 +9,8 @@ from unittest import mock
 import numpy as np
 import pytest
 
-from universeg_rt.storage.arrays import FREE_BYTES, read_npy, read_npz
 from universeg_rt.errors import BundleError, InputError
+from universeg_rt.storage.arrays import FREE_BYTES, read_npy, read_npz
 from universeg_rt.storage.reading import reading, regular_file
 
 
@@ -57,8 +57,9 @@ def test_only_regular_files_are_opened(tmp_path, file):
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "link").symlink_to(file)
     assert regular_file(tmp_path / "link") == tmp_path / "link"
-    for path, message in ((tmp_path / "pipe", "a pipe or a device"), ("/dev/zero", "a pipe or a device"), (tmp_path, "is a folder"),
-                          (tmp_path / "none", "does not exist"), (tmp_path / ("n" * 300), "cannot be read"), ("a\0b", "cannot be read")):
+    for path, message in ((tmp_path / "pipe", "a pipe or a device"), ("/dev/zero", "a pipe or a device"),
+                          (tmp_path, "is a folder"), (tmp_path / "none", "does not exist"),
+                          (tmp_path / ("n" * 300), "cannot be read"), ("a\0b", "cannot be read")):
         with pytest.raises(InputError, match=message), reading("a thing", path):
             raise AssertionError("the block must not run")
 

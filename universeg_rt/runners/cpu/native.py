@@ -1,4 +1,5 @@
-"""Runs the folded network by this package's own CPU kernels (kernels/cpu/): Winograd convolutions, streamed in pairs of blocks."""
+"""Runs the folded network by this package's own CPU kernels (kernels/cpu/): Winograd convolutions, streamed in pairs of
+blocks."""
 
 from __future__ import annotations
 
@@ -10,8 +11,8 @@ from types import ModuleType
 import numpy as np
 
 from ...bundle.bundle import Bundle
-from ...errors import BundleError, InputError, RunnerError
 from ...bundle.model_bytes import ModelBytes
+from ...errors import BundleError, InputError, RunnerError
 from ...precision import PRECISIONS
 from ...spec import NetworkSpec
 from ..base import Runner
@@ -24,9 +25,10 @@ NATIVE = tuple(name for name, precision in PRECISIONS.items() if precision.is_na
 
 
 class NativeRunner(Runner):
-    """float32 arithmetic on the CPU, of the networks that `export/emit/native.py` writes; results do not depend on the number of
-    threads. In int8 the maps of the support entries are held in 8 bits, but for those of blocks that the export left in float;
-    the inner blocks' weights come in 8 bits and are expanded to float32 when the file is loaded, so they save no memory here.
+    """float32 arithmetic on the CPU, of the networks that `export/emit/native.py` writes; results do not depend on the
+    number of threads. In int8 the maps of the support entries are held in 8 bits, but for those of blocks that the
+    export left in float; the inner blocks' weights come in 8 bits and are expanded to float32 when the file is loaded,
+    so they save no memory here.
 
     The option `instructions` forces one of INSTRUCTIONS; else that one is taken which has the least to do for the
     network's features, padded to whole vectors, of those that the processor has.
@@ -34,7 +36,8 @@ class NativeRunner(Runner):
 
     name = "native"
 
-    def __init__(self, weights: ModelBytes, spec: NetworkSpec, threads: int | None = None, instructions: str = "auto") -> None:
+    def __init__(self, weights: ModelBytes, spec: NetworkSpec, threads: int | None = None,
+                 instructions: str = "auto") -> None:
         """weights: a bundle's list of native weights, with the file that it names. threads: default one a core.
 
         Raises RunnerError where the native part is not built, InputError for instructions that this processor lacks,
@@ -44,17 +47,20 @@ class NativeRunner(Runner):
         here = _native.available()
         if instructions != "auto" and instructions not in here:
             known = instructions in INSTRUCTIONS
-            raise InputError(f"instructions are {instructions!r}; {'this processor runs' if known else 'accepted here: auto,'} "
-                             f"{', '.join(here)}")
+            raise InputError(
+                f"instructions are {instructions!r}; {'this processor runs' if known else 'accepted here: auto,'} "
+                f"{', '.join(here)}")
         self.threads = threads or cores()
         self._native, self._spec = _native, spec
         arrays = read_weights(weights, spec)
         try:
             self._network = _native.Network(arrays, places(spec), spec.negative_slope, instructions, self.threads)
         except ValueError as error:
-            raise RunnerError(f"the native runner cannot run this network ({error}); use runner='onnxruntime'") from None
+            raise RunnerError(
+                f"the native runner cannot run this network ({error}); use runner='onnxruntime'") from None
         except MemoryError:
-            raise RunnerError("not enough memory for the network; give this process more, or take fewer threads") from None
+            raise RunnerError(
+                "not enough memory for the network; give this process more, or take fewer threads") from None
         if self._network.threads < self.threads:
             self.notes = (f"{self._network.threads} of {self.threads} threads: this process can start no more",)
             self.threads = self._network.threads
@@ -67,11 +73,13 @@ class NativeRunner(Runner):
     def open(cls, bundle: Bundle, precision: str, options: Options) -> NativeRunner:
         precision = "fp32" if precision == "auto" else precision
         if precision not in NATIVE:
-            raise RunnerError(f"the native runner runs {' and '.join(NATIVE)}, not {precision}; use runner='onnxruntime' for that")
+            raise RunnerError(
+                f"the native runner runs {' and '.join(NATIVE)}, not {precision}; use runner='onnxruntime' for that")
         try:
             bundle.model(precision, "native")
         except BundleError as error:  # others run such a bundle
-            raise RunnerError(f"{error}, or use runner='onnxruntime'", short=f"the bundle has no {precision} weights for it") from None
+            raise RunnerError(f"{error}, or use runner='onnxruntime'",
+                              short=f"the bundle has no {precision} weights for it") from None
         return cls(bundle.load(precision, "native"), bundle.manifest.spec, options.threads, options.instruction_set)
 
     @classmethod
@@ -84,7 +92,8 @@ class NativeRunner(Runner):
         for entries, row in zip(support, weights):
             used = row != 0  # entries of no weight pad the array; they change nothing
             with _memory_for_support():
-                sets.append(self._native.prepare(entries if used.all() else np.ascontiguousarray(entries[used]), row[used]))
+                sets.append(
+                    self._native.prepare(entries if used.all() else np.ascontiguousarray(entries[used]), row[used]))
         return sets
 
     def _run(self, sets: list, queries: np.ndarray) -> np.ndarray:
@@ -92,17 +101,20 @@ class NativeRunner(Runner):
             return np.stack([self._network.run(sets, query[0]) for query in queries])[:, :, None]
 
     def peak_bytes(self, support_size: int, members: int, height: int, width: int) -> int:
-        # Counted from kernels/cpu/inference/workspace.cpp: the process with its libraries; weights as they come and transformed (36/9 of
-        # them); the support, ours and the caller's; maps of the query; of one chunk, and what is kept of each entry.
+        # Counted from kernels/cpu/inference/workspace.cpp: the process with its libraries; weights as they come and
+        # transformed (36/9 of them); the support, ours and the caller's; maps of the query; of one chunk, and what is
+        # kept of each entry.
         pixels = height * width
         full_map = max(self._spec.encoder_features + self._spec.decoder_features) * pixels * 4
         of_entries = (5.2 * full_map + 0.363 * full_map * support_size) * (1 - 0.75 * self._share_in_int8)
-        return int(4.5e7 + 5 * self._weight_bytes + 1.6 * members * support_size * 2 * pixels * 4 + 9.6 * full_map + of_entries)
+        return int(4.5e7 + 5 * self._weight_bytes + 1.6 * members * support_size * 2 * pixels * 4 + 9.6 * full_map +
+                   of_entries)
 
     def _check_size(self, size: tuple[int, int]) -> None:
         multiple = self._spec.size_multiple
         if any(side < max(8, multiple) or side % multiple for side in size):
-            raise InputError(f"images are {size[0]}x{size[1]}; height and width must be multiples of {multiple}, at least 8")
+            raise InputError(
+                f"images are {size[0]}x{size[1]}; height and width must be multiples of {multiple}, at least 8")
 
 
 def _native_part() -> ModuleType:
@@ -111,7 +123,8 @@ def _native_part() -> ModuleType:
         return import_module("universeg_rt._native")
     except ImportError as error:
         raise RunnerError(
-            f"the native runner is not built here ({error}); reinstall universeg_rt where there is a C++ compiler, or use "
+            f"the native runner is not built here ({error}); reinstall universeg_rt where there is a C++ compiler, or "
+            "use "
             "runner='onnxruntime'", short="not built here") from None
 def places(spec: NetworkSpec) -> list[tuple]:
     """Each block's place in the network, as the native part takes it."""
@@ -125,7 +138,8 @@ def _memory_for_support() -> Iterator[None]:
     try:
         yield
     except MemoryError:
-        raise RunnerError("not enough memory for this support; take fewer entries, smaller images or fewer threads") from None
+        raise RunnerError(
+            "not enough memory for this support; take fewer entries, smaller images or fewer threads") from None
 
 
 def _share_in_int8(arrays: dict[str, np.ndarray], spec: NetworkSpec) -> float:

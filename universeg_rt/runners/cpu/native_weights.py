@@ -1,4 +1,5 @@
-"""Reads the weights of the native runner, files that `export/emit/native.py` writes, and checks every array before it is used."""
+"""Reads the weights of the native runner, files that `export/emit/native.py` writes, and checks every array before it
+is used."""
 
 from __future__ import annotations
 
@@ -6,9 +7,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from ...errors import BundleError
 from ...bundle.model_bytes import ModelBytes
 from ...bundle.weights import WEIGHTS, mapping, read_tensors
+from ...errors import BundleError
 from ...spec import NetworkSpec
 
 TABLE, FIRST = "int8", "first"
@@ -22,18 +23,22 @@ MAX_STAGES = 16  # of the encoder; images would be multiples of 32768
 def read_weights(weights: ModelBytes, spec: NetworkSpec) -> dict[str, np.ndarray]:
     """The arrays of the file by name, all float32 but the table of what is held in int8: weights of int8 are expanded.
 
-    Raises BundleError that names the array where one is missing, unknown, of another type or shape than the network `spec`
-    needs, not finite, or not in its range; and where the file cannot be read or the network is too large for the runner.
+    Raises BundleError that names the array where one is missing, unknown, of another type or shape than the network
+    `spec` needs, not finite, or not in its range; and where the file cannot be read or the network is too large for the
+    runner.
     """
     if len(spec.encoder_features) > MAX_STAGES or max(spec.encoder_features + spec.decoder_features) > MAX_FEATURES:
-        raise BundleError(f"the network has {len(spec.encoder_features)} encoder stages of up to "
-                          f"{max(spec.encoder_features + spec.decoder_features)} features; the native runner takes at most {MAX_STAGES} "
-                          f"and {MAX_FEATURES}: use runner='onnxruntime'")
+        raise BundleError(
+            f"the network has {len(spec.encoder_features)} encoder stages of up to "
+            f"{max(spec.encoder_features + spec.decoder_features)} features; the native runner takes at most "
+            f"{MAX_STAGES} "
+            f"and {MAX_FEATURES}: use runner='onnxruntime'")
     tensors = read_tensors(weights.external.get(WEIGHTS, b""))
     try:
         return _in_float(_assembled(_listed(weights.data), tensors), spec)
     except ValueError as error:
-        raise BundleError(f"{weights.name} cannot be used ({error}); export the bundle again, or copy it again") from None
+        raise BundleError(
+            f"{weights.name} cannot be used ({error}); export the bundle again, or copy it again") from None
 
 
 def first_block(kernels: Sequence[np.ndarray]) -> np.ndarray:
@@ -43,7 +48,8 @@ def first_block(kernels: Sequence[np.ndarray]) -> np.ndarray:
     for position, (name, kernel) in enumerate(zip(FIRST_BLOCK, kernels, strict=True)):
         inside = out[position][:, :, _INSIDE[position // 3], _INSIDE[position % 3]]
         if kernel.shape != inside.shape or kernel.dtype != np.float32:
-            raise ValueError(f"the first block's kernel {name or 'inside'} is {kernel.dtype} {kernel.shape}, not {inside.shape}")
+            raise ValueError(
+                f"the first block's kernel {name or 'inside'} is {kernel.dtype} {kernel.shape}, not {inside.shape}")
         inside[...] = kernel
     return np.ascontiguousarray(out.transpose(0, 2, 3, 4, 1))
 
@@ -51,7 +57,9 @@ def first_block(kernels: Sequence[np.ndarray]) -> np.ndarray:
 def _listed(data: bytes) -> dict[str, list[str]]:
     """The tensors of which each array is made; ValueError."""
     arrays = mapping(data, "arrays")
-    if not all(isinstance(names, list) and names and all(isinstance(name, str) for name in names) for names in arrays.values()):
+    if not all(
+            isinstance(names, list) and names and all(isinstance(name, str) for name in names)
+            for names in arrays.values()):
         raise ValueError("an array is made of no tensors")
     return arrays
 
@@ -78,7 +86,9 @@ def _shapes(spec: NetworkSpec) -> dict[str, tuple[int, ...]]:
     """Every array that the network has in float32, with its shape."""
     blocks, shapes = spec.blocks(), {}
     for i, block in enumerate(blocks):
-        inputs = {"cross": block.query_channels + block.support_channels, "target": block.features, "support": block.features}
+        inputs = {
+            "cross": block.query_channels + block.support_channels, "target": block.features, "support": block.features
+        }
         for part, channels in inputs.items():
             if part != "support" or not block.is_last:  # nothing reads its entries
                 shapes[f"{i}.{part}.weight"] = (block.features, channels, 3, 3)
@@ -93,7 +103,8 @@ def _in_float(arrays: Mapping[str, np.ndarray], spec: NetworkSpec) -> dict[str, 
     shapes, out, known = _shapes(spec), {}, {TABLE}
     for name, shape in shapes.items():
         part = name.removesuffix(".weight")
-        value = _checked(arrays, name, shape, (np.float32, np.int8) if TABLE in arrays and len(shape) == 4 else (np.float32,))
+        value = _checked(arrays, name, shape, (np.float32, np.int8) if TABLE in arrays and len(shape) == 4 else
+                         (np.float32, ))
         known.add(name)
         if value.dtype == np.int8:
             scale = _checked(arrays, f"{part}.scale", (shape[0], 2 if part.endswith("cross") else 1), (np.float32,))
@@ -112,7 +123,8 @@ def _in_float(arrays: Mapping[str, np.ndarray], spec: NetworkSpec) -> dict[str, 
     return out
 
 
-def _checked(arrays: Mapping[str, np.ndarray], name: str, shape: tuple[int, ...], types: tuple[type, ...]) -> np.ndarray:
+def _checked(arrays: Mapping[str, np.ndarray], name: str, shape: tuple[int, ...], types: tuple[type,
+                                                                                               ...]) -> np.ndarray:
     if name not in arrays:
         raise ValueError(f"no array {name}")
     value = arrays[name]
@@ -135,5 +147,6 @@ def _table(arrays: Mapping[str, np.ndarray], blocks: int) -> np.ndarray:
     if not np.isin(table, (0, 1)).all():
         raise ValueError(f"array {TABLE} holds other numbers than 0 and 1")
     if table[0, 1] or table[-1, 0]:
-        raise ValueError(f"array {TABLE} marks a map that is never stored: the first block's cross convolution or the last entries")
+        raise ValueError(
+            f"array {TABLE} marks a map that is never stored: the first block's cross convolution or the last entries")
     return table

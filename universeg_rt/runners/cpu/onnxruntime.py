@@ -8,8 +8,8 @@ from types import ModuleType
 
 import numpy as np
 
-from ...errors import RunnerError
 from ...bundle.model_bytes import ModelBytes
+from ...errors import RunnerError
 from ..libraries import import_onnxruntime, open_session
 from ..options import Options
 from .streaming import StagedRunner, StageSession

@@ -1,8 +1,8 @@
 """The stages of a bundle on OpenVINO's CPU plugin, streamed, with what it compiled kept in a cache.
 
-An extra: `pip install '.[openvino]'` in a clone. The cache lies in `$UNIVERSEG_RT_CACHE/openvino` (default: the user's cache
-folder), in a folder named after OpenVINO's version and the processor, then one named after the bundle's sha256; what another
-version wrote is neither used nor touched. `Runner.notes` says where the cache was of no use.
+An extra: `pip install '.[openvino]'` in a clone. The cache lies in `$UNIVERSEG_RT_CACHE/openvino` (default: the user's
+cache folder), in a folder named after OpenVINO's version and the processor, then one named after the bundle's sha256;
+what another version wrote is neither used nor touched. `Runner.notes` says where the cache was of no use.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 
 from ...bundle.bundle import Bundle
-from ...storage.cache import CachedFiles
+from ...bundle.model_bytes import ModelBytes
 from ...errors import RunnerError
 from ...install import install_hint
-from ...bundle.model_bytes import ModelBytes
+from ...storage.cache import CachedFiles
 from ..libraries import import_openvino
 from ..options import Options
 from .streaming import StagedRunner, StageSession
@@ -33,8 +33,10 @@ _creating = threading.Lock()
 def shared_core():
     """The one openvino.Core of this process, with our operators, kept until the process ends.
 
-    The CPU plugin of each Core gives the thread a stack for signals and puts the one before it back when it goes. Of two that go in
-    the order in which they came, the thread keeps the first one's, whose memory is gone, and the next signal that Python handles
+    The CPU plugin of each Core gives the thread a stack for signals and puts the one before it back when it goes. Of
+    two that go in the order in which they came, the thread keeps the first one's, whose memory is gone, and the next
+    signal that
+    Python handles
     (of a child that ended, Ctrl-C) ends the process (seen with OpenVINO 2026.4).
     """
     with _creating:
@@ -74,7 +76,8 @@ class StreamedOpenVino(StagedRunner):
     engine = "OpenVINO"
     process_bytes, chunk_maps, query_maps = 1.35e8, 8.2, 31.5  # each stage keeps its own working memory
 
-    def __init__(self, stages: Sequence[tuple[str, ModelBytes]], threads: int | None = None, cache: Path | None = None) -> None:
+    def __init__(self, stages: Sequence[tuple[str, ModelBytes]], threads: int | None = None,
+                 cache: Path | None = None) -> None:
         """cache: a folder for these stages alone, under which a folder for this version is made (None: no cache)."""
         self._cache_root = cache
         self._cache: CachedFiles | None = None
@@ -100,7 +103,8 @@ class StreamedOpenVino(StagedRunner):
         version = openvino.__version__.split("-")[0]
         self._config = {"INFERENCE_NUM_THREADS": self.threads, "NUM_STREAMS": 1, "INFERENCE_PRECISION_HINT": "f32"}
         if self._cache_root is not None:
-            key = hashlib.sha256(repr((openvino.__version__, CONVERSION, self.threads, device)).encode()).hexdigest()[:16]
+            key = hashlib.sha256(repr(
+                (openvino.__version__, CONVERSION, self.threads, device)).encode()).hexdigest()[:16]
             self._open_cache(f"{version}-{key}", version)
 
     def _open_cache(self, name: str, version: str) -> None:
@@ -110,8 +114,9 @@ class StreamedOpenVino(StagedRunner):
         except OSError:
             others = []
         if others and not self._cache.folder.is_dir():
-            self.notes += (f"the cache in {self._cache_root} is of OpenVINO {', '.join(others)}: left as it is, compiled "
-                           f"again for {version}",)
+            self.notes += (
+                f"the cache in {self._cache_root} is of OpenVINO {', '.join(others)}: left as it is, compiled "
+                f"again for {version}", )
 
     def _session(self, model: ModelBytes) -> StageSession:
         name = f"{PurePosixPath(model.name).stem}.blob"
@@ -121,7 +126,8 @@ class StreamedOpenVino(StagedRunner):
                 compiled = self._core.import_model(blob, "CPU", self._config)
                 return _Session(compiled, _names(compiled))
             except Exception as error:  # OpenVINO raises plain RuntimeErrors; the model itself is still at hand
-                self.notes += (f"OpenVINO refused {name} of its cache ({str(error).strip().splitlines()[-1]}): compiled again",)
+                self.notes += (
+                    f"OpenVINO refused {name} of its cache ({str(error).strip().splitlines()[-1]}): compiled again", )
         read = self._core.read_model(model.whole())
         compiled = self._core.compile_model(read, "CPU", self._config)
         if self._cache is not None:
@@ -140,7 +146,10 @@ class _Session(StageSession):
     def __init__(self, compiled, outputs: tuple[str, ...]) -> None:
         self._compiled = compiled
         self._ports = list(compiled.outputs)
-        self.inputs = {i.any_name: tuple(d.get_length() if d.is_static else None for d in i.partial_shape) for i in compiled.inputs}
+        self.inputs = {
+            i.any_name: tuple(d.get_length() if d.is_static else None for d in i.partial_shape)
+            for i in compiled.inputs
+        }
         self.outputs = outputs
 
     def run(self, feed: Mapping[str, object]) -> list[object]:

@@ -1,6 +1,8 @@
-"""Streams a support through a bundle's stages, whatever engine runs them: full-resolution maps exist for one chunk at a time.
+"""Streams a support through a bundle's stages, whatever engine runs them: full-resolution maps exist for one chunk at a
+time.
 
-What stages are is written in `universeg_rt.export.emit.stages`. A backend gives a session for a model and values for arrays
+What stages are is written in `universeg_rt.export.emit.stages`. A backend gives a session for a model and values for
+arrays
 (`StagedRunner._session`, `_value`, `_array`); the order of work, the chunks and the sums of the means are here, once.
 """
 
@@ -14,8 +16,8 @@ from typing import ClassVar
 import numpy as np
 
 from ...bundle.bundle import Bundle
-from ...errors import BundleError, RunnerError
 from ...bundle.model_bytes import ModelBytes
+from ...errors import BundleError, RunnerError
 from ..base import Runner
 from ..options import Options
 from .threads import cores

@@ -12,8 +12,10 @@ MAX_THREADS = 256
 
 def check_threads(threads: int | None) -> None:
     """Raises InputError for what is neither None nor an integer from 1 to MAX_THREADS."""
-    if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or not 1 <= threads <= MAX_THREADS):
-        raise InputError(f"threads is {threads!r}; give an integer from 1 to {MAX_THREADS}, or leave it out for one a core")
+    if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int)
+                                or not 1 <= threads <= MAX_THREADS):
+        raise InputError(
+            f"threads is {threads!r}; give an integer from 1 to {MAX_THREADS}, or leave it out for one a core")
 
 
 def cores() -> int:

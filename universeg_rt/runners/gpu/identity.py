@@ -1,4 +1,5 @@
-"""What NVIDIA's driver says of a GPU, asked through the driver alone: no package is needed, and no context stays behind."""
+"""What NVIDIA's driver says of a GPU, asked through the driver alone: no package is needed, and no context stays
+behind."""
 
 from __future__ import annotations
 
@@ -12,7 +13,8 @@ _MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MIN
 
 @dataclass(frozen=True)
 class Gpu:
-    """A GPU: its name, its compute capability as "9.0", its memory in bytes, and the driver's CUDA version as "13.0"."""
+    """A GPU: its name, its compute capability as "9.0", its memory in bytes, and the driver's CUDA version as
+    "13.0"."""
 
     name: str
     compute_capability: str

@@ -1,4 +1,5 @@
-"""ONNX Runtime's CUDA provider: inputs and outputs bound on the device, a prepared support that stays there, CUDA graphs."""
+"""ONNX Runtime's CUDA provider: inputs and outputs bound on the device, a prepared support that stays there, CUDA
+graphs."""
 
 from __future__ import annotations
 
@@ -12,14 +13,14 @@ from threading import RLock
 import numpy as np
 
 from ...bundle.bundle import Bundle
-from ...errors import RunnerError
-from .identity import has_driver
 from ...bundle.model_bytes import ModelBytes
+from ...errors import RunnerError
 from ...precision import PRECISIONS
 from ..base import Runner
-from .cuda.device import _ordinal
-from ..options import Options
 from ..libraries import has_cuda_provider, import_onnxruntime, open_session
+from ..options import Options
+from .cuda.device import _ordinal
+from .identity import has_driver
 
 PROVIDER = "CUDAExecutionProvider"
 TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
@@ -61,11 +62,12 @@ class OnnxRuntimeCuda(Runner):
     name = "onnxruntime-cuda"
     graph_failure = ""
 
-    def __init__(self, predict: ModelBytes, prepare: ModelBytes | None, *, ordinal: int = 0, tf32: bool = False, graphs: bool = True,
-                 nhwc: bool = False, provider: str = PROVIDER) -> None:
-        """prepare None: `predict` is the whole model. tf32: float32 products may be rounded to TF32's 10 bits. nhwc: let
-        convolutions run with channels last. RunnerError where the provider does not start or refuses a file, naming what to
-        install."""
+    def __init__(self, predict: ModelBytes, prepare: ModelBytes | None, *, ordinal: int = 0, tf32: bool = False,
+                 graphs: bool = True, nhwc: bool = False, provider: str = PROVIDER) -> None:
+        """prepare None: `predict` is the whole model. tf32: float32 products may be rounded to TF32's 10 bits. nhwc:
+        let
+        convolutions run with channels last. RunnerError where the provider does not start or refuses a file, naming
+        what to install."""
         self._ort = _onnxruntime(provider)
         self._provider, self._ordinal = provider, ordinal
         self._options = {"use_tf32": str(int(tf32)), **({"prefer_nhwc": "1"} if nhwc else {})}
@@ -148,8 +150,8 @@ class OnnxRuntimeCuda(Runner):
             return np.array(bound.outputs["logits"].numpy(), np.float32)
 
     def peak_bytes(self, support_size: int, members: int, height: int, width: int) -> int:
-        # Of the GPU, counted, not measured: the CUDA context and libraries; the support; what is prepared of it; and in the
-        # first block its sum with the query term, its activation and the pooled maps.
+        # Of the GPU, counted, not measured: the CUDA context and libraries; the support; what is prepared of it; and in
+        # the first block its sum with the query term, its activation and the pooled maps.
         itemsize = np.dtype(PRECISIONS[self.precision].dtype).itemsize
         full_map = self._features * height * width * itemsize
         each = 2 * height * width * 4 + 3.5 * full_map
@@ -182,8 +184,9 @@ class OnnxRuntimeCuda(Runner):
     def _failed(self, error: Exception) -> RunnerError:
         text = str(error).splitlines()[0] if str(error) else type(error).__name__
         if any(word in text.lower() for word in ("out of memory", "failed to allocate memory", "cudamalloc")):
-            return RunnerError(f"no GPU memory left ({text}); use fewer support entries or members, precision fp16, or close "
-                               "what else runs on this GPU", short="no GPU memory left")
+            return RunnerError(
+                f"no GPU memory left ({text}); use fewer support entries or members, precision fp16, or close "
+                "what else runs on this GPU", short="no GPU memory left")
         return RunnerError(f"ONNX Runtime failed on {self.device}: {text}")
 
     def _input(self, name: str):
@@ -218,17 +221,19 @@ class OnnxRuntimeCuda(Runner):
         providers: list = [self._provider]
         if self._provider == PROVIDER:
             providers = [(PROVIDER, {
-                "device_id": str(self._ordinal), "enable_cuda_graph": str(int(graphs)), "cudnn_conv_algo_search": "EXHAUSTIVE",
-                **self._options})]
+                "device_id": str(self._ordinal), "enable_cuda_graph": str(int(graphs)),
+                "cudnn_conv_algo_search": "EXHAUSTIVE", **self._options
+            })]
         try:
             session = open_session(ort, model, options, providers)
         except Exception as error:
             raise RunnerError(
                 f"ONNX Runtime cannot load {model.name} with {self._provider}: {str(error).splitlines()[0]}") from None
         if session.get_providers()[0] != self._provider:  # it falls back to the CPU with a warning only
-            raise RunnerError(f"ONNX Runtime did not start {self._provider}: it wants the NVIDIA driver, CUDA and cuDNN of the "
-                              f"versions that it was built for; {INSTALL}, with its CUDA and cuDNN: pip install "
-                              "'onnxruntime-gpu[cuda,cudnn]'", short="CUDA or cuDNN does not load")
+            raise RunnerError(
+                f"ONNX Runtime did not start {self._provider}: it wants the NVIDIA driver, CUDA and cuDNN of the "
+                f"versions that it was built for; {INSTALL}, with its CUDA and cuDNN: pip install "
+                "'onnxruntime-gpu[cuda,cudnn]'", short="CUDA or cuDNN does not load")
         return session
 
 
@@ -237,7 +242,8 @@ def _onnxruntime(provider: str):
     if importlib.util.find_spec("onnxruntime") is None:
         raise RunnerError(f"onnxruntime is not installed; {INSTALL}", short="not installed")
     if provider == PROVIDER and not has_cuda_provider():  # said without importing what will not run
-        raise RunnerError(f"the installed onnxruntime has no {provider}; {INSTALL}", short="onnxruntime-gpu is not installed")
+        raise RunnerError(f"the installed onnxruntime has no {provider}; {INSTALL}",
+                          short="onnxruntime-gpu is not installed")
     if provider == PROVIDER and not has_driver():
         raise RunnerError(f"{provider} wants a GPU of NVIDIA's and its driver, and the driver is not installed",
                           short="no NVIDIA driver")
@@ -246,7 +252,8 @@ def _onnxruntime(provider: str):
     except Exception as error:  # a build whose libraries are missing raises many types
         raise RunnerError(f"onnxruntime cannot be loaded ({error}); {INSTALL}", short="cannot be loaded") from None
     if provider not in onnxruntime.get_available_providers():
-        raise RunnerError(f"the installed onnxruntime has no {provider}; {INSTALL}", short="onnxruntime-gpu is not installed")
+        raise RunnerError(f"the installed onnxruntime has no {provider}; {INSTALL}",
+                          short="onnxruntime-gpu is not installed")
     if provider == PROVIDER and hasattr(onnxruntime, "preload_dlls"):
         try:
             onnxruntime.preload_dlls()

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 from universeg_rt import Bundle, Ensemble, Segmenter, SupportSet
-from universeg_rt.errors import BundleError, InputError, RunnerError
 from universeg_rt.bundle.manifest import sealed
 from universeg_rt.bundle.model_bytes import ModelBytes
 from universeg_rt.bundle.weights import WEIGHTS
+from universeg_rt.errors import BundleError, InputError, RunnerError
 from universeg_rt.runners import open_runner
 from universeg_rt.runners.cpu.native import NativeRunner
 from universeg_rt.spec import NetworkSpec
@@ -34,7 +34,9 @@ def test_the_same_as_onnx_runtime(native, small_bundle):
     support, queries = SupportSet.from_arrays(images[:5], labels[:5]), images[5:]
     predictions = {}
     for name in ("native", "onnxruntime"):
-        task = Segmenter.open(small_bundle, runner=name).prepare(support, Ensemble(members=3, support_size=4, replacement=True, seed=1))
+        task = Segmenter.open(small_bundle,
+                              runner=name).prepare(support, Ensemble(members=3, support_size=4, replacement=True,
+                                                                     seed=1))
         predictions[name] = task.predict_batch(queries)
     for ours, other in zip(*predictions.values()):
         assert np.abs(ours.probability - other.probability).max() < 1e-4
@@ -104,7 +106,9 @@ def test_a_bundle_from_before_its_int8(native, typed_bundle, tmp_path):
     manifest = json.loads((folder / "manifest.json").read_text())
     del manifest["files"][manifest["models"]["int8"].pop("native")]
     (folder / "manifest.json").write_text(sealed(manifest))
-    with pytest.raises(RunnerError, match="no native model of int8; .*universeg-export --precision int8, or use runner='onnxruntime'"):
+    with pytest.raises(
+            RunnerError,
+            match="no native model of int8; .*universeg-export --precision int8, or use runner='onnxruntime'"):
         open_runner(Bundle.open(folder), "native", "int8")
     runner = open_runner(Bundle.open(folder), precision="int8")
     assert (runner.name, runner.precision) == ("onnxruntime", "int8")
@@ -129,13 +133,17 @@ def test_sizes(native, small_bundle):
 def test_damaged_or_foreign_weights(native, small_bundle):
     good = Bundle.open(small_bundle).load("fp32", "native")
     numbers = good.external[WEIGHTS]
-    for data, external, message in (
-            (good.data, numbers[:-400], "weights.safetensors cannot be used .*does not lie where its shape"),
-            (good.data, b"", "weights.safetensors cannot be used"), (good.data[:-9], numbers, "native.json cannot be used"),
-            (good.data.replace(b"out_conv", b"in_conv"), numbers, "made of 'in_conv.conv.bias', which weights.safetensors does not hold")):
+    for data, external, message in ((good.data, numbers[:-400],
+                                     "weights.safetensors cannot be used .*does not lie where its shape"),
+                                    (good.data, b"", "weights.safetensors cannot be used"),
+                                    (good.data[:-9], numbers, "native.json cannot be used"),
+                                    (good.data.replace(b"out_conv", b"in_conv"), numbers,
+                                     "made of 'in_conv.conv.bias', which weights.safetensors does not hold")):
         with pytest.raises(BundleError, match=message):
             NativeRunner(ModelBytes("native.json", data, {WEIGHTS: external}), SMALL_SPEC)
-    with pytest.raises(BundleError, match="native.json cannot be used .array 2.cross.weight has shape .*, the network needs .8, 10, 3, 3"):
+    with pytest.raises(
+            BundleError,
+            match="native.json cannot be used .array 2.cross.weight has shape .*, the network needs .8, 10, 3, 3"):
         NativeRunner(good, NetworkSpec("none", (6, 5, 8), (4, 6), "max_pool"))
     with pytest.raises(BundleError, match="600 features; the native runner takes at most 16 and 512"):
         NativeRunner(good, NetworkSpec("none", (6, 600), (4,), "max_pool"))
@@ -160,8 +168,9 @@ from pathlib import Path
 from universeg_rt.bundle.model_bytes import ModelBytes
 from universeg_rt.runners.cpu.native import NativeRunner
 from universeg_rt.spec import NetworkSpec
-runner, case = NativeRunner(ModelBytes.of_file(Path(sys.argv[1]) / "native.json"), NetworkSpec.from_json(sys.argv[2]), 2), np.load(Path(sys.argv[1]) / "case.npz")
-np.save(Path(sys.argv[1]) / "logits.npy", runner.run(runner.prepare(case["support"][None], case["weights"][None]), case["query"][None, None]))
+runner, case = NativeRunner(ModelBytes.of_file(Path(sys.argv[1]) / "native.json"), NetworkSpec.from_json(sys.argv[2]),
+2), np.load(Path(sys.argv[1]) / "case.npz") np.save(Path(sys.argv[1]) / "logits.npy",
+runner.run(runner.prepare(case["support"][None], case["weights"][None]), case["query"][None, None]))
 """
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path), spec.to_json()], capture_output=True, text=True)
     assert done.returncode == 0, f"{done.returncode} {done.stderr}"

@@ -11,12 +11,12 @@ import pytest
 pytest.importorskip("openvino", reason="openvino is not installed: pip install '.[openvino]'")
 
 from universeg_rt import Bundle, Ensemble, RunnerError, Segmenter, SupportSet
-from universeg_rt.storage.cache import VARIABLE
 from universeg_rt.bundle.model_bytes import ModelBytes
 from universeg_rt.runners import open_runner
-from universeg_rt.runners.cpu.openvino import StreamedOpenVino
 from universeg_rt.runners.cpu.onnxruntime import StreamedOnnxRuntime
+from universeg_rt.runners.cpu.openvino import StreamedOpenVino
 from universeg_rt.spec import NetworkSpec
+from universeg_rt.storage.cache import VARIABLE
 
 from ....conftest import discs, random_weights
 
@@ -60,7 +60,8 @@ def test_every_operation_gives_what_onnx_runtime_gives(spec, tmp_path):
 def test_predictions_are_those_of_onnx_runtime_and_say_what_ran(small_bundle):
     support, image = SupportSet.from_arrays(*discs(7)), discs(1, 45, 61, seed=9)[0][0]
     ensemble = Ensemble(members=3, support_size=5, seed=1)
-    a, b = (Segmenter.open(small_bundle, runner=r).prepare(support, ensemble).predict(image) for r in ("onnxruntime", "openvino"))
+    a, b = (Segmenter.open(small_bundle, runner=r).prepare(support, ensemble).predict(image)
+            for r in ("onnxruntime", "openvino"))
     assert np.abs(a.probability - b.probability).max() < 1e-5
     assert (b.timing.runner, b.timing.precision, b.timing.notes) == ("openvino", "fp32", ())
     assert a.timing.runner == "onnxruntime"
@@ -75,7 +76,8 @@ def test_what_was_compiled_is_used_again(small_bundle, cache, monkeypatch):
     second = open_runner(bundle, "openvino")
     assert blobs(cache) == made and {p: p.stat().st_mtime_ns for p in made} == times
     assert first.notes == second.notes == () and second.reason == "asked for"
-    support, weights = np.random.default_rng(0).random((1, 3, 2, 32, 32), np.float32), np.full((1, 3), 1 / 3, np.float32)
+    support, weights = np.random.default_rng(0).random((1, 3, 2, 32, 32), np.float32), np.full((1, 3), 1 / 3,
+                                                                                               np.float32)
     a, b = (r.run(r.prepare(support, weights), support[:, :1, 0]) for r in (first, second))
     assert np.array_equal(a, b)
     # A cache is only read where it fits: another number of threads compiles its own.
@@ -98,7 +100,9 @@ def test_a_cache_of_another_version_is_left_alone_and_said(small_bundle, cache):
 
 
 @pytest.mark.parametrize("damage, said", [
-    (lambda data: data[:-100], "damaged"), (lambda data: b"", "damaged"), (lambda data: data[:40] + b"x" + data[41:], "damaged"),
+    (lambda data: data[:-100], "damaged"),
+    (lambda data: b"", "damaged"),
+    (lambda data: data[:40] + b"x" + data[41:], "damaged"),
     (lambda data: __import__("hashlib").sha256(b"no model").digest() + b"no model", "refused"),
 ])
 def test_a_damaged_cache_is_made_again_and_said(small_bundle, cache, damage, said):

@@ -1,4 +1,5 @@
-"""The native runner's threads: in forked children, where too few can be started, where memory runs out, and how many may be asked for.
+"""The native runner's threads: in forked children, where too few can be started, where memory runs out, and how many
+may be asked for.
 
 Each case runs in a process of its own with a time limit, so that a hang fails.
 """
@@ -96,12 +97,15 @@ use()
 
 
 def run(code: str, bundle, tmp_path, **environment: str) -> subprocess.CompletedProcess:
-    pytest.importorskip("universeg_rt._native", reason="the native runner is not built here: reinstall where there is a C++ compiler")
+    pytest.importorskip("universeg_rt._native",
+                        reason="the native runner is not built here: reinstall where there is a C++ compiler")
     images, labels = discs(6)
     np.savez(tmp_path / "arrays.npz", images=images, labels=labels)
     (tmp_path / "case.py").write_text(OPENED + code)
-    done = subprocess.run([sys.executable, str(tmp_path / "case.py"), str(bundle), str(tmp_path / "arrays.npz")], capture_output=True,
-                          text=True, timeout=120, env={**os.environ, "OPENBLAS_NUM_THREADS": "1", **environment})
+    done = subprocess.run(
+        [sys.executable, str(tmp_path / "case.py"),
+         str(bundle), str(tmp_path / "arrays.npz")], capture_output=True, text=True, timeout=120,
+        env={**os.environ, "OPENBLAS_NUM_THREADS": "1", **environment})
     assert done.returncode == 0, done.stdout + done.stderr
     return done
 
@@ -128,10 +132,13 @@ static int left = 1 << 30;
 void fail_after(int n) { left = n; }
 int pthread_create(pthread_t *t, const pthread_attr_t *a, void *(*f)(void *), void *x) {
   if (left-- <= 0) return EAGAIN;
-  return ((int (*)(pthread_t *, const pthread_attr_t *, void *(*)(void *), void *))dlsym(RTLD_NEXT, "pthread_create"))(t, a, f, x);
+  return ((int (*)(pthread_t *, const pthread_attr_t *, void *(*)(void *), void *))dlsym(RTLD_NEXT,
+  "pthread_create"))(t, a, f, x);
 }
 """)
-    subprocess.run([compiler, "-shared", "-fPIC", str(tmp_path / "few.c"), "-o", str(tmp_path / "few.so"), "-ldl"], check=True)
+    subprocess.run([compiler, "-shared", "-fPIC",
+                    str(tmp_path / "few.c"), "-o",
+                    str(tmp_path / "few.so"), "-ldl"], check=True)
     return str(tmp_path / "few.so")
 
 
@@ -169,10 +176,11 @@ in_child(use)
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 def test_out_of_memory_is_a_runner_error(small_bundle, tmp_path):
-    run("""
+    run(
+        """
 many = np.tile(images[:4], (200, 1, 1)), np.tile(labels[:4], (200, 1, 1))
-large = segmenter.prepare(SupportSet.from_arrays(np.kron(many[0], np.ones((1, 4, 4))), np.kron(many[1], np.ones((1, 4, 4)))))
-limit_memory(4 * 2**20)
+large = segmenter.prepare(SupportSet.from_arrays(np.kron(many[0], np.ones((1, 4, 4))), np.kron(many[1], np.ones((1, 4,
+4))))) limit_memory(4 * 2**20)
 try:
     large.predict(images[5])
 except RunnerError as error:

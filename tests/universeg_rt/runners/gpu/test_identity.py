@@ -15,8 +15,8 @@ DRIVER = r"""
 extern "C" {
 int cuInit(unsigned) { return INIT; }
 int cuDeviceGet(int* device, int index) { *device = index; return index == 0 ? 0 : 101; }
-int cuDeviceGetAttribute(int* value, int attribute, int) { *value = attribute == 75 ? 9 : attribute == 76 ? 0 : -1; return 0; }
-int cuDeviceGetName(char* name, int length, int) { std::strncpy(name, "NVIDIA H200", length); return 0; }
+int cuDeviceGetAttribute(int* value, int attribute, int) { *value = attribute == 75 ? 9 : attribute == 76 ? 0 : -1;
+return 0; } int cuDeviceGetName(char* name, int length, int) { std::strncpy(name, "NVIDIA H200", length); return 0; }
 int cuDeviceTotalMem_v2(size_t* bytes, int) { *bytes = 150000000000; return 0; }
 int cuDriverGetVersion(int* version) { *version = 13010; return 0; }
 }
@@ -26,7 +26,8 @@ int cuDriverGetVersion(int* version) { *version = 13010; return 0; }
 def ask(folder, index: int = 0) -> str:
     code = f"from universeg_rt.runners.gpu.identity import present_gpu; print(present_gpu({index}))"
     environment = os.environ | {"LD_LIBRARY_PATH": str(folder)}
-    return subprocess.run([sys.executable, "-c", code], env=environment, check=True, capture_output=True, text=True).stdout.strip()
+    return subprocess.run([sys.executable, "-c", code], env=environment, check=True, capture_output=True,
+                          text=True).stdout.strip()
 
 
 @pytest.fixture
@@ -36,7 +37,9 @@ def driver(tmp_path):
 
     def make(status: int):
         (tmp_path / "driver.cpp").write_text(DRIVER)
-        command = ["c++", "-shared", "-fPIC", f"-DINIT={status}", tmp_path / "driver.cpp", "-o", tmp_path / "libcuda.so.1"]
+        command = [
+            "c++", "-shared", "-fPIC", f"-DINIT={status}", tmp_path / "driver.cpp", "-o", tmp_path / "libcuda.so.1"
+        ]
         subprocess.run(command, check=True)
         return tmp_path
 

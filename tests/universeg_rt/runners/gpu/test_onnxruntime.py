@@ -10,8 +10,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from universeg_rt.errors import BundleError, InputError, RunnerError
 from universeg_rt.bundle.model_bytes import ModelBytes
+from universeg_rt.errors import BundleError, InputError, RunnerError
 from universeg_rt.runners import libraries, open_runner
 from universeg_rt.runners.gpu import onnxruntime as onnxruntime_cuda
 from universeg_rt.runners.gpu.onnxruntime import OnnxRuntimeCuda
@@ -123,7 +123,8 @@ def test_where_no_graph_can_be_captured_runs_go_on_without(plain_bundle, annotat
     for turn in range(4):
         asked = queries(1, seed=turn)
         assert np.abs(runner.run(prepared, asked) - expected(given, asked)).max() < 1e-4
-    assert "CUDA failure 901" in runner.graph_failure and "CUDA failure 901" in runner.notes[0] and sum(a >= 0 for a in annotations) == 1
+    assert "CUDA failure 901" in runner.graph_failure and "CUDA failure 901" in runner.notes[0] and sum(
+        a >= 0 for a in annotations) == 1
 
 
 def test_threads_share_it(plain_bundle, expected):
@@ -149,7 +150,8 @@ def test_threads_share_it(plain_bundle, expected):
 
 def test_errors_of_the_library_are_typed(plain_bundle, tmp_path):
     runner = on_cpu(plain_bundle)
-    assert "no GPU memory left" in str(runner._failed(RuntimeError("Failed to allocate memory for requested buffer of size 9")))
+    assert "no GPU memory left" in str(
+        runner._failed(RuntimeError("Failed to allocate memory for requested buffer of size 9")))
     assert str(runner._failed(RuntimeError("CUDA error 700\nmore"))) == "ONNX Runtime failed on CPU: CUDA error 700"
     (tmp_path / "broken.onnx").write_bytes(b"no model")
     with pytest.raises(RunnerError, match="cannot load broken.onnx"):
@@ -192,10 +194,11 @@ def test_what_cannot_run_is_not_even_imported(plain_bundle, monkeypatch, tmp_pat
     monkeypatch.setattr(onnxruntime_cuda, "has_driver", lambda: False)
     (tmp_path / "onnxruntime" / "capi").mkdir(parents=True)
     (tmp_path / "onnxruntime" / "__init__.py").write_text("")
-    spec = importlib.util.spec_from_file_location("onnxruntime", tmp_path / "onnxruntime" / "__init__.py", submodule_search_locations=[
-        str(tmp_path / "onnxruntime")])
+    spec = importlib.util.spec_from_file_location("onnxruntime", tmp_path / "onnxruntime" / "__init__.py",
+                                                  submodule_search_locations=[str(tmp_path / "onnxruntime")])
     monkeypatch.setattr(libraries, "find_spec", lambda name: spec)
-    for provider, short in ((None, "onnxruntime-gpu is not installed"), ("libonnxruntime_providers_cuda.so", "no NVIDIA driver")):
+    for provider, short in ((None, "onnxruntime-gpu is not installed"), ("libonnxruntime_providers_cuda.so",
+                                                                         "no NVIDIA driver")):
         if provider:
             (tmp_path / "onnxruntime" / "capi" / provider).write_bytes(b"")
         with pytest.raises(RunnerError) as caught:

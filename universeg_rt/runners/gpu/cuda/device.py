@@ -19,13 +19,16 @@ import numpy as np
 from ....environment import said, variable
 from ....errors import InputError, RunnerError
 
-CURE = ("pip install pycuda (it compiles, and wants curand.h: pip install nvidia-curand and put its include folder on CPATH, or "
-        "build it with CUDA_ENABLE_CURAND=False in siteconf.py)")
+CURE = (
+    "pip install pycuda (it compiles, and wants curand.h: pip install nvidia-curand and put its include folder on "
+    "CPATH, or "
+    "build it with CUDA_ENABLE_CURAND=False in siteconf.py)")
 ORDINAL = variable("device")
 
 
 class OutOfDeviceMemory(Exception):
-    """What an implementation raises where the device has not the bytes; callers get a RunnerError that says how many."""
+    """What an implementation raises where the device has not the bytes; callers get a RunnerError that says how
+    many."""
 
 
 class Buffer:
@@ -60,7 +63,8 @@ class Graph(ABC):
 class Device(ABC):
     """One GPU. Every method may be called from any thread.
 
-    library: by which it is reached. name: the GPU's. compute_capability: as "9.0". driver: the CUDA version of the driver, as "13.0".
+    library: by which it is reached. name: the GPU's. compute_capability: as "9.0". driver: the CUDA version of the
+    driver, as "13.0".
     """
 
     library: str = ""
@@ -108,13 +112,14 @@ class Device(ABC):
         """The error to raise where `size` bytes for `what` are not to be had."""
         free, total = self.memory()
         return RunnerError(
-            f"no GPU memory left: {what} needs {_megabytes(size)}, {_megabytes(free)} of {_megabytes(total)} are free on "
+            f"no GPU memory left: {what} needs {_megabytes(size)}, {_megabytes(free)} of {_megabytes(total)} are free "
+            "on "
             f"{self.name}; use fewer support entries or members, precision fp16, or close what else runs on this GPU",
             short="no GPU memory left")
 
     def upload(self, buffer: Buffer, array: np.ndarray, stream: Stream) -> None:
-        """Enqueue a copy of a C-contiguous host array to the start of a buffer. The array must live until the stream has
-        passed the copy; only from `pinned` memory does the call return at once."""
+        """Enqueue a copy of a C-contiguous host array to the start of a buffer. The array must live until the stream
+        has passed the copy; only from `pinned` memory does the call return at once."""
         if array.nbytes > buffer.size:
             raise RunnerError(f"{array.nbytes} bytes do not fit a device buffer of {buffer.size}")
         if not array.flags.c_contiguous:
@@ -151,7 +156,8 @@ class Device(ABC):
 
     @abstractmethod
     def capture(self, stream: Stream, enqueue: Callable[[], None]) -> Graph:
-        """What `enqueue` puts on the stream, as a graph; it is not run. RunnerError, with the reason, where it cannot be."""
+        """What `enqueue` puts on the stream, as a graph; it is not run. RunnerError, with the reason, where it cannot
+        be."""
 
     @abstractmethod
     def _enter(self) -> object:
@@ -185,8 +191,8 @@ _lock = Lock()
 def open_device(ordinal: int | None = None) -> Device:
     """The GPU number `ordinal`, opened once a process.
 
-    ordinal: as CUDA counts; None takes UNIVERSEG_RT_DEVICE, else 0. InputError for a bad number, RunnerError where pycuda is
-    not installed or does not start: it names what to install, or what the driver said.
+    ordinal: as CUDA counts; None takes UNIVERSEG_RT_DEVICE, else 0. InputError for a bad number, RunnerError where
+    pycuda is not installed or does not start: it names what to install, or what the driver said.
     """
     number = _ordinal(ordinal)
     with _lock:

@@ -11,8 +11,8 @@ from ....bundle.bundle import Bundle
 from ....bundle.engine import EngineEntry, Profile
 from ....environment import variable
 from ....errors import EngineError, RunnerError
-from . import plugin
 from ..cuda.device import Device
+from . import plugin
 
 # What precision `auto` takes, the first that there is; int8 only where it is asked for.
 AUTO = ("fp16", "fp32")
@@ -50,12 +50,14 @@ def choose(bundle: Bundle, builder: str, precision: str, trt: ModuleType, device
                 fitting.append(entry)
         plans = _needed(_plans(fitting))
         if plans:
-            for entry in (e for p in plans for e in (p.prepare, p.predict) if e is not None and e.fingerprint.plugin_sha256):
+            for entry in (e for p in plans for e in (p.prepare, p.predict)
+                          if e is not None and e.fingerprint.plugin_sha256):
                 plugin.ensure(plugin.find(entry.fingerprint.plugin_sha256, plugins), trt)
             return each, plans
         if fitting:
-            refused.append((0, f"{', '.join(e.file for e in fitting)} alone cannot run the network; prepare and predict are "
-                               "needed over the same sets and entries"))
+            refused.append(
+                (0, f"{', '.join(e.file for e in fitting)} alone cannot run the network; prepare and predict are "
+                 "needed over the same sets and entries"))
     cure = f"build one on this machine with universeg-export --engine {builder}"
     if refused:
         raise EngineError(f"{min(refused)[1]}: {cure}")
@@ -95,7 +97,9 @@ def _needed(plans: list[Plans]) -> list[Plans]:
     """Without those that take nothing which an earlier one does not take: their engines need not be loaded."""
     out: list[Plans] = []
     for plan in plans:
-        if not any(_covers(other.profile, plan.profile) and other.profile.queries[2] >= plan.profile.queries[2] for other in out):
+        if not any(
+                _covers(other.profile, plan.profile) and other.profile.queries[2] >= plan.profile.queries[2]
+                for other in out):
             out.append(plan)
     return out
 

@@ -51,7 +51,8 @@ class Engine:
             self._runtime = trt.Runtime(self._log)
             self.handle = self._runtime.deserialize_cuda_engine(plan)
         if self.handle is None:
-            raise EngineError(f"TensorRT {trt.__version__} refuses the engine {name}: {self.said()}; build it again here")
+            raise EngineError(
+                f"TensorRT {trt.__version__} refuses the engine {name}: {self.said()}; build it again here")
         self.inputs: dict[str, Tensor] = {}
         self.outputs: dict[str, Tensor] = {}
         for index in range(self.handle.num_io_tensors):
@@ -150,8 +151,8 @@ class Execution:
     def set_shapes(self, shapes: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
         """Shapes of the outputs for shapes of all inputs, which the profile has been checked for.
 
-        EngineError where the engine has other inputs, RunnerError where TensorRT takes the shapes not, or where memory for
-        them is not left.
+        EngineError where the engine has other inputs, RunnerError where TensorRT takes the shapes not, or where memory
+        for them is not left.
         """
         engine = self.engine
         if set(engine.inputs) != set(shapes):

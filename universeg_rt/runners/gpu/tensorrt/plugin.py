@@ -19,7 +19,8 @@ OPERATIONS = ("SupportMean", "SupportMeanPool")
 
 @dataclass(frozen=True)
 class PluginInfo:
-    """generation: 8 (TensorRT 8.5 to 9) or 10 (10 and later); headers: the version it was compiled against, as "10.14"."""
+    """generation: 8 (TensorRT 8.5 to 9) or 10 (10 and later); headers: the version it was compiled against, as
+    "10.14"."""
 
     path: Path
     generation: int
@@ -30,11 +31,13 @@ def inspect(path: str | Path) -> PluginInfo:
     """What a plugin library is; opens it, needs neither TensorRT nor a GPU. InputError where it is no such library."""
     path = Path(path)
     if not path.is_file():
-        raise InputError(f"{path} does not exist; build the plugin with `python -m universeg_rt.kernels.build --plugin`")
+        raise InputError(
+            f"{path} does not exist; build the plugin with `python -m universeg_rt.kernels.build --plugin`")
     try:
         library = ctypes.CDLL(str(path))
         library.universeg_rt_plugin_headers.restype = ctypes.c_char_p
-        return PluginInfo(path, library.universeg_rt_plugin_generation(), library.universeg_rt_plugin_headers().decode())
+        return PluginInfo(path, library.universeg_rt_plugin_generation(),
+                          library.universeg_rt_plugin_headers().decode())
     except (OSError, AttributeError) as error:
         raise InputError(f"{path} is not a universeg_rt plugin library: {error}") from None
 
@@ -58,15 +61,16 @@ def load(path: str | Path, tensorrt: ModuleType, libnvinfer: ctypes.CDLL | None 
     needed = required_generation(tensorrt.__version__)
     if info.generation != needed:
         raise RunnerError(
-            f"{info.path.name} was built against TensorRT {info.headers} and TensorRT {tensorrt.__version__} runs here; "
-            f"build it against headers of {'8.5 to 9' if needed == 8 else '10 or later'} (TENSORRT_INCLUDE)"
-        )
+            f"{info.path.name} was built against TensorRT {info.headers} and TensorRT {tensorrt.__version__} runs "
+            "here; "
+            f"build it against headers of {'8.5 to 9' if needed == 8 else '10 or later'} (TENSORRT_INCLUDE)")
     registry = tensorrt.get_plugin_registry()
     if libnvinfer is None and hasattr(registry, "load_library"):
         registry.load_library(str(path))
         return info
     if libnvinfer is None:
-        raise RunnerError(f"TensorRT {tensorrt.__version__} has no load_library; pass libnvinfer, opened with ctypes.CDLL")
+        raise RunnerError(
+            f"TensorRT {tensorrt.__version__} has no load_library; pass libnvinfer, opened with ctypes.CDLL")
     library = ctypes.CDLL(str(path))
     library.universeg_rt_register.argtypes = [ctypes.c_void_p]
     library.universeg_rt_last_error.restype = ctypes.c_char_p

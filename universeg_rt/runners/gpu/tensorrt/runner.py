@@ -1,4 +1,5 @@
-"""TensorRT and TensorRT-RTX: engines that the bundle holds, a prepared support that stays on the device, CUDA graphs."""
+"""TensorRT and TensorRT-RTX: engines that the bundle holds, a prepared support that stays on the device, CUDA
+graphs."""
 
 from __future__ import annotations
 
@@ -65,8 +66,9 @@ class TensorRT(Runner):
         that the first request finds all loaded."""
         trt = cls._import()
         if not any(e.fingerprint.builder == cls.name for e in bundle.manifest.engines):
-            raise RunnerError(f"{bundle.path} holds no {cls.name} engine; build one on this machine with universeg-export "
-                              f"--engine {cls.name}", short="no engine in the bundle")
+            raise RunnerError(
+                f"{bundle.path} holds no {cls.name} engine; build one on this machine with universeg-export "
+                f"--engine {cls.name}", short="no engine in the bundle")
         device = open_device(options.device)
         precision, plans = choose(bundle, cls.name, precision, trt, device, options.plugins)
         return cls.start(bundle, plans, precision, trt, device)
@@ -79,7 +81,8 @@ class TensorRT(Runner):
     @classmethod
     def start(cls, bundle: Bundle, plans: Sequence[Plans], precision: str, trt: ModuleType, device: Device, *,
               graphs: bool = True) -> TensorRT:
-        """A runner of these engines of the bundle, warm. EngineError or RunnerError where one cannot be loaded or run."""
+        """A runner of these engines of the bundle, warm. EngineError or RunnerError where one cannot be loaded or
+        run."""
 
         def engine(entry: EngineEntry | None) -> Engine | None:
             return None if entry is None else Engine(trt, device, bundle.read(entry.file), entry.file)
@@ -92,13 +95,15 @@ class TensorRT(Runner):
     @classmethod
     def _import(cls) -> ModuleType:
         if importlib.util.find_spec(cls.module) is None:
-            raise RunnerError(f"{cls.module} is not installed; pip install {cls.package}, in the version that the engines were "
-                              "built with", short="not installed")
+            raise RunnerError(
+                f"{cls.module} is not installed; pip install {cls.package}, in the version that the engines were "
+                "built with", short="not installed")
         try:
             return import_module(cls.module)
         except Exception as error:  # a wheel without its libraries or driver raises many types
-            raise RunnerError(f"{cls.module} is installed and cannot be loaded ({error}); it needs the NVIDIA driver and its own "
-                              f"libraries: pip install {cls.package}", short="cannot be loaded") from None
+            raise RunnerError(
+                f"{cls.module} is installed and cannot be loaded ({error}); it needs the NVIDIA driver and its own "
+                f"libraries: pip install {cls.package}", short="cannot be loaded") from None
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -120,8 +125,8 @@ class TensorRT(Runner):
         for pad in (False, True):
             for network in self._networks:
                 p = network.profile
-                # Entries of no weight change nothing: a set of fewer than an engine takes (an ensemble's draw often is) is
-                # filled up with them, where no engine takes it as it is.
+                # Entries of no weight change nothing: a set of fewer than an engine takes (an ensemble's draw often is)
+                # is filled up with them, where no engine takes it as it is.
                 missing = max(0, p.entries[0] - entries) if pad else 0
                 if p.fits(p.queries[0], sets, entries + missing, height, width):
                     if missing:
@@ -131,8 +136,9 @@ class TensorRT(Runner):
         # None fits: the profile that takes the most entries says what is allowed.
         largest = max((n.profile for n in self._networks), key=lambda p: p.entries[2] * p.sets[2])
         largest.check(largest.queries[0], sets, entries, height, width)
-        raise InputError(f"no engine of the bundle takes {sets} sets of {entries} entries of {height}x{width}; profiles: "
-                         + "; ".join(str(n.profile) for n in self._networks))
+        raise InputError(
+            f"no engine of the bundle takes {sets} sets of {entries} entries of {height}x{width}; profiles: " +
+            "; ".join(str(n.profile) for n in self._networks))
 
     def _run(self, prepared: Prepared, queries: np.ndarray) -> np.ndarray:
         smallest, _, largest = prepared.network.profile.queries
@@ -177,13 +183,15 @@ class TensorRT(Runner):
         feed = {"support_images": support[:, :, :1], "support_labels": support[:, :, 1:], "weights": weights}
         if "weights" not in engine.inputs:
             if not np.allclose(weights, 1 / entries, atol=1e-6):
-                raise EngineError(f"the engine {engine.name} takes no weights, and these differ within a set; build it again "
-                                  "with universeg-export")
+                raise EngineError(
+                    f"the engine {engine.name} takes no weights, and these differ within a set; build it again "
+                    "with universeg-export")
             del feed["weights"]
         with self._prepare_lock, self._device.current():
             given, arrays = {}, []
             for name, array in feed.items():
-                arrays.append(np.ascontiguousarray(array, engine.inputs[name].dtype if name in engine.inputs else np.float32))
+                arrays.append(
+                    np.ascontiguousarray(array, engine.inputs[name].dtype if name in engine.inputs else np.float32))
                 buffer = self._device.allocate(arrays[-1].nbytes, f"{name} of {sets} sets of {entries} entries")
                 self._device.upload(buffer, arrays[-1], self._prepare_stream)
                 given[name] = (buffer, arrays[-1].shape)
@@ -196,7 +204,8 @@ class TensorRT(Runner):
     def _run_prepare(self, engine: Engine, given: dict) -> dict:
         execution = self._prepare_executions.get(id(engine))
         if execution is None:
-            execution = self._prepare_executions[id(engine)] = engine.execution(self._prepare_stream, self._prepare_scratch)
+            execution = self._prepare_executions[id(engine)] = engine.execution(self._prepare_stream,
+                                                                                self._prepare_scratch)
         shapes = execution.set_shapes({name: shape for name, (_, shape) in given.items()})
         made = {}
         for name, shape in shapes.items():

@@ -17,15 +17,16 @@ SLOTS = 8  # shapes for which a thread keeps its buffers and graphs
 
 @dataclass(eq=False)
 class Slot:
-    """What one shape needs: a context of its own, since a captured graph may read what its context keeps of a shape; the
-    query and the logits in page-locked host memory; and every tensor on the device."""
+    """What one shape needs: a context of its own, since a captured graph may read what its context keeps of a shape;
+    the query and the logits in page-locked host memory; and every tensor on the device."""
 
     execution: Execution
     query: np.ndarray
     logits: np.ndarray
     buffers: dict[str, Buffer]
     runs: int = 0
-    # Of each prepared support: the graph (None: it cannot be captured) and the generation of scratch memory it holds for.
+    # Of each prepared support: the graph (None: it cannot be captured) and the generation of scratch memory it holds
+    # for.
     graphs: weakref.WeakKeyDictionary = field(default_factory=weakref.WeakKeyDictionary)
 
 
@@ -68,8 +69,9 @@ class Worker:
         outputs = execution.set_shapes(self._shapes(prepared, shape))
         expected = (shape[0], prepared.sets, 1, *shape[2:])
         if outputs.get("logits") != expected:
-            raise EngineError(f"the engine {engine.name} gives logits of shape {outputs.get('logits')}, expected {expected}; it "
-                              "was not built from a model of this bundle")
+            raise EngineError(
+                f"the engine {engine.name} gives logits of shape {outputs.get('logits')}, expected {expected}; it "
+                "was not built from a model of this bundle")
         query = self._device.pinned(shape, engine.inputs["query"].dtype)
         logits = self._device.pinned(expected, engine.outputs["logits"].dtype)
         buffers = {"query": self._device.allocate(query.nbytes, "the query")}

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from universeg_rt.errors import InputError, RunnerError
-from universeg_rt.runners.gpu.cuda import graph as cuda_graph, device
+from universeg_rt.runners.gpu.cuda import device
+from universeg_rt.runners.gpu.cuda import graph as cuda_graph
 
 from ... import fake_cuda
 from ...standin import StandIn
@@ -118,7 +119,9 @@ def test_the_context_is_entered_once_however_deep():
 def test_without_pycuda_the_cure_is_named(monkeypatch):
     monkeypatch.setattr(device, "_opened", {})
     monkeypatch.setattr(device.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(RunnerError, match="^pycuda is not installed.*pip install pycuda.*curand.h.*pip install nvidia-curand") as caught:
+    with pytest.raises(
+            RunnerError,
+            match="^pycuda is not installed.*pip install pycuda.*curand.h.*pip install nvidia-curand") as caught:
         device.open_device()
     assert caught.value.short == "pycuda is not installed"
 
@@ -145,7 +148,8 @@ def test_a_library_that_cannot_be_loaded_names_the_driver(monkeypatch):
         raise ImportError("libcuda.so.1: cannot open shared object file: No such file or directory")
 
     monkeypatch.setattr(device, "import_module", missing)
-    with pytest.raises(RunnerError, match="pycuda is installed and cannot be loaded .libcuda.so.1.*NVIDIA driver") as caught:
+    with pytest.raises(RunnerError,
+                       match="pycuda is installed and cannot be loaded .libcuda.so.1.*NVIDIA driver") as caught:
         device.open_device()
     assert caught.value.short == "no NVIDIA driver"
 
@@ -158,15 +162,18 @@ static int capturing = 0, alive = 0, executables = 0, launches = 0, refuse = 0;
 extern "C" {
 void refuse_next(int status) { refuse = status; }
 int counts(int what) { int all[] = {capturing, alive, executables, launches}; return all[what]; }
-int cuStreamBeginCapture_v2(void* stream, int mode) { if (stream != (void*)64 || mode != 1) return 1; capturing = 1; return 0; }
-int cuStreamEndCapture(void* stream, void** graph) {
-    capturing = 0; if (refuse) { int r = refuse; refuse = 0; *graph = 0; return r; } ++alive; *graph = (void*)7; return 0; }
+int cuStreamBeginCapture_v2(void* stream, int mode) { if (stream != (void*)64 || mode != 1) return 1; capturing = 1;
+return 0; } int cuStreamEndCapture(void* stream, void** graph) {
+    capturing = 0; if (refuse) { int r = refuse; refuse = 0; *graph = 0; return r; } ++alive; *graph = (void*)7; return
+    0; }
 int cuGraphInstantiateWithFlags(void** executable, void* graph, unsigned long long flags) {
     if (graph != (void*)7 || flags) return 1; ++executables; *executable = (void*)9; return 0; }
 int cuGraphDestroy(void* graph) { if (graph != (void*)7) return 1; --alive; return 0; }
 int cuGraphExecDestroy(void* executable) { if (executable != (void*)9) return 1; --executables; return 0; }
-int cuGraphLaunch(void* executable, void* stream) { if (executable != (void*)9 || stream != (void*)64) return 1; ++launches; return 0; }
-int cuGetErrorName(int status, const char** text) { *text = status == 901 ? "CUDA_ERROR_STREAM_CAPTURE_INVALIDATED" : "OTHER"; return 0; }
+int cuGraphLaunch(void* executable, void* stream) { if (executable != (void*)9 || stream != (void*)64) return 1;
+++launches; return 0; } int cuGetErrorName(int status, const char** text) { *text = status == 901 ?
+"CUDA_ERROR_STREAM_CAPTURE_INVALIDATED" :
+"OTHER"; return 0; }
 }
 """
 

@@ -1,4 +1,5 @@
-"""Which plugin library an engine gets, and how often it is loaded; the libraries themselves have tests in tests/kernels."""
+"""Which plugin library an engine gets, and how often it is loaded; the libraries themselves have tests in
+tests/kernels."""
 
 from __future__ import annotations
 
@@ -10,7 +11,9 @@ import pytest
 
 from universeg_rt.errors import RunnerError
 from universeg_rt.runners import Options
-from universeg_rt.runners.gpu.tensorrt import plugin, runner as tensorrt_runner, choose as trt_choose
+from universeg_rt.runners.gpu.tensorrt import choose as trt_choose
+from universeg_rt.runners.gpu.tensorrt import plugin
+from universeg_rt.runners.gpu.tensorrt import runner as tensorrt_runner
 
 from ... import fake_tensorrt
 from ...conftest import add_engines, queries, support
@@ -31,7 +34,9 @@ def test_a_library_is_found_by_its_sha256(library):
     path, sha256 = library
     named = Options().plugins
     assert plugin.find(sha256, named) == path and plugin.find("0" * 64, named) is None
-    assert Options(plugin=[path]).plugins == (path,) and plugin.find(sha256, Options(plugin=path.with_name("none.so")).plugins) is None
+    assert Options(plugin=[path]).plugins == (path, ) and plugin.find(
+        sha256,
+        Options(plugin=path.with_name("none.so")).plugins) is None
 
 
 def test_a_library_is_loaded_once_and_by_tensorrts_own_way(library, monkeypatch):

@@ -1,4 +1,5 @@
-"""The TensorRT runners on a stand-in GPU under a stand-in TensorRT: numbers, shapes, threads, graphs, memory, errors."""
+"""The TensorRT runners on a stand-in GPU under a stand-in TensorRT: numbers, shapes, threads, graphs, memory,
+errors."""
 
 from __future__ import annotations
 
@@ -41,7 +42,8 @@ def opener(monkeypatch):
 
 def flavoured(bundle, flavour: str, *models: str):
     if flavour == "rtx":
-        return add_engines(bundle, *models, builder="tensorrt-rtx", builder_version="1.7.1", gpu="", compute_capability="8.0+")
+        return add_engines(bundle, *models, builder="tensorrt-rtx", builder_version="1.7.1", gpu="",
+                           compute_capability="8.0+")
     return add_engines(bundle, *models, builder_version=flavour)
 
 
@@ -89,7 +91,8 @@ def test_a_request_outside_the_profile_names_the_range(engine_bundle, opener):
 
 def test_of_several_engines_the_one_whose_profile_fits_runs(plain_bundle, opener, expected):
     small = add_engines(plain_bundle, "prepare", "predict", profile=Profile((1, 1, 1), (1, 1, 1), (1, 2, 2), (32, 32)))
-    runner, _, _ = opener(add_engines(small, "prepare", "predict", profile=Profile((1, 1, 1), (1, 1, 1), (3, 4, 6), (32, 32))))
+    runner, _, _ = opener(
+        add_engines(small, "prepare", "predict", profile=Profile((1, 1, 1), (1, 1, 1), (3, 4, 6), (32, 32))))
     for entries in (2, 5):
         given = support(1, entries)
         assert close(runner.run(runner.prepare(*given), queries(1)), expected(given, queries(1)))
@@ -98,7 +101,8 @@ def test_of_several_engines_the_one_whose_profile_fits_runs(plain_bundle, opener
 
 
 def test_fewer_entries_than_an_engine_takes_are_filled_up_with_such_of_no_weight(plain_bundle, opener, expected):
-    runner, _, _ = opener(add_engines(plain_bundle, "prepare", "predict", profile=Profile((1, 1, 1), (1, 1, 2), (4, 4, 6), (32, 32))))
+    runner, _, _ = opener(
+        add_engines(plain_bundle, "prepare", "predict", profile=Profile((1, 1, 1), (1, 1, 2), (4, 4, 6), (32, 32))))
     for entries in (1, 3, 4, 5):
         given = support(2, entries)
         prepared = runner.prepare(*given)
@@ -116,7 +120,8 @@ def test_fewer_entries_than_an_engine_takes_are_filled_up_with_such_of_no_weight
 ])
 def test_an_engine_of_something_else_is_refused_by_the_name_of_the_field(plain_bundle, opener, fact, value, said):
     bundle = add_engines(plain_bundle, "prepare", "predict", **{fact: value})
-    with pytest.raises(EngineError, match=re.escape(said) + ".*: build one on this machine with universeg-export --engine tensorrt"):
+    with pytest.raises(EngineError,
+                       match=re.escape(said) + ".*: build one on this machine with universeg-export --engine tensorrt"):
         opener(bundle)
 
 
@@ -132,7 +137,8 @@ def test_a_bundle_without_a_fitting_engine_says_so(plain_bundle, typed_bundle, o
 
 def test_a_plan_that_tensorrt_refuses_is_one_line(engine_bundle, opener, monkeypatch):
     monkeypatch.setattr(fake_tensorrt, "MAGIC", b"other")
-    with pytest.raises(EngineError, match="refuses the engine engines/prepare.*magic tag does not match; build it again") as caught:
+    with pytest.raises(EngineError,
+                       match="refuses the engine engines/prepare.*magic tag does not match; build it again") as caught:
         opener(engine_bundle)
     assert "\n" not in str(caught.value)
 
@@ -229,7 +235,8 @@ def test_no_memory_left_says_how_much_is_needed_and_free_and_the_runner_lives_on
     runner, device, _ = opener(engine_bundle)
     gc.collect()
     device.total = device.used + 400_000
-    with pytest.raises(RunnerError, match=r"no GPU memory left: .* needs \S+ MB, 0\.\d+ MB of \d+\.\d+ MB are free on Stand-in GPU"):
+    with pytest.raises(RunnerError,
+                       match=r"no GPU memory left: .* needs \S+ MB, 0\.\d+ MB of \d+\.\d+ MB are free on Stand-in GPU"):
         runner.prepare(*support(3, 6))
     gc.collect()
     given = support(1, 1)
@@ -292,7 +299,8 @@ def test_a_segmenter_over_engines_estimates_and_predicts(plain_bundle, opener, e
     assert runner.support_sizes == (entries[0], entries[2]) and segmenter.estimate(entries[0]).seconds > 0
     images, labels = discs(6)
     ensemble = Ensemble(2, entries[0], False, 0)
-    ours, theirs = (s.prepare(SupportSet.from_arrays(images, labels), ensemble).predict(images[0]) for s in (segmenter, cpu))
+    ours, theirs = (s.prepare(SupportSet.from_arrays(images, labels), ensemble).predict(images[0])
+                    for s in (segmenter, cpu))
     assert np.abs(ours.probability - theirs.probability).max() < 1e-4
 
 
