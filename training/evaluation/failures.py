@@ -19,7 +19,7 @@ import numpy as np
 from universeg_rt import Segmenter, SupportSet
 from universeg_rt.cli.common import importing, run_command
 from universeg_rt.errors import InputError
-from universeg_rt.imaging.metrics import dice
+from universeg_rt.imaging.metrics import dice, rank_correlation
 from universeg_rt.storage.atomic import write_file
 
 PROGRAM = "python -m universeg_rt.training.evaluation.failures"
@@ -98,16 +98,6 @@ def scaled(image: np.ndarray) -> np.ndarray:
     """(H,W) to [0, 1] by its own least and largest value."""
     image = image.astype(np.float64)
     return (image - image.min()) / max(image.max() - image.min(), 1e-9)
-
-
-def rank_correlation(x: np.ndarray, y: np.ndarray) -> float:
-    """Spearman's, ties by their mean rank; NaN where one of the two does not vary."""
-    def ranks(v: np.ndarray) -> np.ndarray:
-        _, index, counts = np.unique(v, return_inverse=True, return_counts=True)
-        return (np.cumsum(counts) - (counts - 1) / 2.0)[index]
-
-    a, b = ranks(np.asarray(x)), ranks(np.asarray(y))
-    return float(np.corrcoef(a, b)[0, 1]) if a.std() > 0 and b.std() > 0 else float("nan")
 
 
 def common_table(cases: list[Case]) -> str:
