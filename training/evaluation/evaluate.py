@@ -40,7 +40,7 @@ EXACT, STATIC = "exact", "static"
 EXAMPLE = """example:
   universeg-evaluate --group tune --data-root DATA --support-sizes 16 --members 1 --output tune.json
   universeg-evaluate --group tune --data-root DATA --kind exact static --output both.json --resume
-  universeg-evaluate --group report --split test --open-report --data-root DATA --output report.json --plot report.png"""
+  universeg-evaluate --group report --split test --open-report --data-root DATA --output report.json"""
 
 
 def parser() -> argparse.ArgumentParser:

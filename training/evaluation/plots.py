@@ -39,7 +39,7 @@ def _curves(summary: dict, path: Path) -> None:
 def _tasks(summary: dict, path: Path) -> None:
     """Dice of every task with its interval, the best task first, for the last K; hollow where it is not above its
     baselines."""
-    rows = sorted(((name, entry["subjects"], entry["cells"][-1]["methods"]) for name, entry in summary["tasks"].items()),
+    rows = sorted(((name, e["subjects"], e["cells"][-1]["methods"]) for name, e in summary["tasks"].items()),
                   key=lambda row: next(iter(row[2].values()))["dice"])
     drawn, axes = figure(7, 1.4 + 0.34 * len(rows))
     places = range(len(rows))

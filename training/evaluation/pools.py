@@ -16,7 +16,6 @@ from universeg_rt import Ensemble, Segmenter, SupportSet
 from universeg_rt.errors import InputError
 from universeg_rt.imaging.metrics import dice
 
-
 METHODS = ("network", ATLAS, COPY)
 
 
@@ -68,7 +67,7 @@ def _masks(segmenter: Segmenter, pool: Task, images: np.ndarray) -> Iterator[tup
 
 
 def summarise_pools(scores: dict[str, np.ndarray], datasets: dict[str, str], protocol: PoolProtocol) -> dict:
-    """Mean, standard deviation, least and largest Dice over repetitions, and the mean of the baselines, for each task and
+    """Mean, standard deviation, least and largest Dice over repetitions, and the baselines' mean, for each task and
     data set and every N.
 
     `datasets` names each task's data set; its Dice in a repetition is the mean over its tasks.

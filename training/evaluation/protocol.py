@@ -110,13 +110,21 @@ def files_of(group: str | None, datasets: Sequence[Path]) -> list[Path]:
     return files
 
 
-def check_open(files: Sequence[Path], opened: bool, recorded: bool = True) -> None:
-    """Raise InputError where a file of the closed group is among `files` and it was not `opened` by intent, or the
-    opening would leave no record."""
-    closed = [path.name for path in files if path.resolve().parent.name == CLOSED]
-    if closed and not opened:
+def check_open(files: Sequence[Path], opened: bool, recorded: bool) -> None:
+    """As `check_closed`, unless it was `opened` by intent; InputError too where that would leave no record."""
+    if not opened:
+        check_closed(files, ", or --open-report for the final figures")
+    elif not recorded and _closed(files):
+        raise InputError(f"give --output: an opening of the group {CLOSED} goes on record there")
+
+
+def check_closed(files: Sequence[Path], other_cure: str = "") -> None:
+    """Raise InputError where a file of the closed group is among `files`."""
+    if closed := _closed(files):
         raise InputError(
             f"{', '.join(closed[:3])}{' and more' * (len(closed) > 3)} of the group {CLOSED}, which no choice may see; "
-            "use --group tune, or --open-report for the final figures")
-    if closed and not recorded:
-        raise InputError(f"give --output: an opening of the group {CLOSED} goes on record there")
+            f"use data sets of the group tune{other_cure}")
+
+
+def _closed(files: Sequence[Path]) -> list[str]:
+    return [path.name for path in files if path.resolve().parent.name == CLOSED]

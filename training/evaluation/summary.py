@@ -69,7 +69,8 @@ def _compared(
     def dice_of(method: str) -> Callable[[Measured], np.ndarray]:
         return lambda r: r.values["dice"][r.present, methods.index(method), cell]
 
-    found = {m: _within(figures(dice_of(m))) | (more(results[0], methods.index(m), cell) if more else {}) for m in methods}
+    found = {m: _within(figures(dice_of(m))) | (more(results[0], i, cell) if more else {})
+             for i, m in enumerate(methods)}
     for way in _ways(methods):
         over = {b: figures(lambda r, b=b, way=way: dice_of(way)(r) - dice_of(b)(r)) for b in BASELINES}
         found[way] |= {"over": over, "verdict": _verdict(over)}
@@ -130,8 +131,8 @@ def _measures(result: Measured, method: int, cell: int) -> dict:
     values = {name: v[result.present, method, cell] for name, v in result.values.items()}
     score = np.sort(values["dice"])
     out = {"median": np.median(score), "worst_decile": score[: math.ceil(len(score) / 10)].mean(),
-           "hd95": values["hd95"].mean(), "nsd": values["nsd"].mean(), "area_error": np.median(abs(values["area_error"])),
-           "failures": int((score < BAD_DICE).sum())}
+           "hd95": values["hd95"].mean(), "nsd": values["nsd"].mean(),
+           "area_error": np.median(abs(values["area_error"])), "failures": int((score < BAD_DICE).sum())}
     if result.methods[method] not in BASELINES:
         out["ece"] = calibration_error(result.bins[method, cell])
         out["auroc"] = auroc(values["confidence"], values["dice"] < BAD_DICE)

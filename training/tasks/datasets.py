@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-
 from universeg_rt.training.run.config import from_dict, read_yaml
 from universeg_rt.training.tasks.readers import load_folder, load_nifti
 from universeg_rt.training.tasks.tasks import Task, load_npz, subjects_of
@@ -89,8 +88,8 @@ def load_absent(path: str | os.PathLike, root: str | os.PathLike) -> dict[str, A
         if not entry.absent:
             continue
         archive = read_npz(Path(root) / entry.absent)
-        images, ids = archive.get("images"), archive.get("ids")
-        if images is None or ids is None or images.ndim != 3 or images.dtype != np.uint8 or ids.shape != images.shape[:1]:
+        images, ids = (archive.get(name, np.empty(0)) for name in ("images", "ids"))
+        if images.ndim != 3 or images.dtype != np.uint8 or ids.shape != images.shape[:1]:
             raise InputError(f"{entry.absent} must hold images (N,H,W) uint8 without the target, and ids (N,)")
         found[entry.name] = Absent(images, subjects_of(ids, dataset.subject))
     return found

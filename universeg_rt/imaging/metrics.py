@@ -50,8 +50,8 @@ def calibration_bins(probability: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
 
 def calibration_error(bins: np.ndarray) -> float:
-    """Expected calibration error of (3,N) bins: the mean over pixels of |mean probability - share that is true| of their
-    bin, from 0 to 1; nan where no pixel was counted. Background counts, so that small targets have small errors.
+    """Expected calibration error of (3,N) bins: the mean over pixels of |mean probability - share that is true| of
+    their bin, from 0 to 1; nan where no pixel was counted. Background counts, so that small targets have small errors.
 
     Source: Guo et al. 2017, "On calibration of modern neural networks", equation 5.
     """

@@ -99,7 +99,7 @@ def test_the_closed_group_opens_by_intent_and_on_record(tmp_path):
     link.symlink_to(report[0])
     for files in (report, [*tune, report[0]], [link]):
         with pytest.raises(InputError, match="--open-report"):
-            check_open(files, False)
+            check_open(files, False, True)
     with pytest.raises(InputError, match="goes on record"):
         check_open(report, True, False)
     with pytest.raises(InputError, match="--group"):

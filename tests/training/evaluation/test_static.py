@@ -34,7 +34,7 @@ def test_with_the_query_as_its_own_proxy_it_is_exact(small_bundle, static):
     assert np.abs(static.prepare(support).member_probabilities(images[0]) - exact).max() < 1e-5
     other = discs(2, 32, 32, seed=1)[0][1]
     exact = Segmenter.open(small_bundle, threads=1).prepare(support).member_probabilities(other)
-    assert np.abs(static.prepare(support).member_probabilities(other) - exact).max() > 1e-5, "of another image it is not"
+    assert np.abs(static.prepare(support).member_probabilities(other) - exact).max() > 1e-5, "of another it is not"
 
 
 def test_terms_are_the_mean_over_proxies_that_never_see_themselves(static):
