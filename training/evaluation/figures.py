@@ -37,10 +37,10 @@ def over_sizes(axes, sizes: Iterable[int]) -> None:
 
 
 def save(drawn, axes, path: Path) -> None:
-    """The figure with legend and grid as a PNG, whole or not at all."""
+    """The figure with a legend beside it, where it covers nothing, and a grid, as a PNG, whole or not at all."""
     from matplotlib import pyplot
 
-    axes.legend()
+    axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1))
     axes.grid(alpha=0.3)
     buffer = io.BytesIO()
     drawn.savefig(buffer, format="png", dpi=110, bbox_inches="tight")

@@ -9,6 +9,9 @@ from universeg_rt.training.evaluation.measure import BASELINES
 
 MARKS = dict(zip(BASELINES, ("d", "s")))
 LINES = dict(zip(BASELINES, ("--", ":")))
+GREYS = dict(zip(BASELINES, ("0.35", "0.65")))
+APART = 1.03  # of sizes, so that the intervals of several lines do not cover each other
+BELOW = 0.2  # of a row, between what stands in it
 
 
 def plot(summary: dict, path: Path) -> None:
@@ -20,18 +23,22 @@ def plot(summary: dict, path: Path) -> None:
 
 
 def _curves(summary: dict, path: Path) -> None:
-    """Mean over data sets, a line for each method and K; an interval where there is one."""
+    """Mean over data sets, a colour for each K and way, with its baselines broken; an interval where there is one."""
     drawn, axes = figure()
-    cells = summary["overall"]["cells"]
+    cells, lines = summary["overall"]["cells"], 0
     for count in dict.fromkeys(c["members"] for c in cells):
         mine = [c for c in cells if c["members"] == count]
-        sizes = [c["support_size"] for c in mine]
         for method in mine[0]["methods"]:
-            figures = [c["methods"][method] for c in mine]
-            axes.errorbar(sizes, [f["dice"] for f in figures], _reach(figures) if method not in BASELINES else None,
-                          marker=MARKS.get(method, "o"), linestyle=LINES.get(method, "-"), capsize=3,
-                          label=f"{method}, K = {count}", alpha=0.5 if method in BASELINES else 1)
-    axes.set(xlabel="support size S", ylabel="Dice, mean over data sets")
+            figures, sizes = [c["methods"][method] for c in mine], [c["support_size"] for c in mine]
+            score, label = [f["dice"] for f in figures], f"{method}, K = {count}"
+            if method in BASELINES:
+                axes.plot(sizes, score, LINES[method], marker=MARKS[method], markersize=4, color=f"C{lines - 1}",
+                          alpha=0.6, label=label)
+            else:
+                axes.errorbar([s * APART**lines for s in sizes], score, _reach(figures), marker="o", capsize=3,
+                              color=f"C{lines}", label=label)
+                lines += 1
+    axes.set(xlabel="support size S", ylabel="Dice, mean over data sets (95 % interval)")
     over_sizes(axes, [c["support_size"] for c in cells])
     save(drawn, axes, path)
 
@@ -41,16 +48,16 @@ def _tasks(summary: dict, path: Path) -> None:
     baselines."""
     rows = sorted(((name, e["subjects"], e["cells"][-1]["methods"]) for name, e in summary["tasks"].items()),
                   key=lambda row: next(iter(row[2].values()))["dice"])
-    drawn, axes = figure(7, 1.4 + 0.34 * len(rows))
+    drawn, axes = figure(7, 1.4 + 0.42 * len(rows))
     places = range(len(rows))
     for number, method in enumerate(rows[0][2]):
         figures = [row[2][method] for row in rows]
         score = [f["dice"] for f in figures]
         if method in BASELINES:
-            axes.scatter(score, places, marker=MARKS[method], color="0.35" if MARKS[method] == "d" else "0.65", s=22,
+            axes.scatter(score, [p - BELOW for p in places], marker=MARKS[method], color=GREYS[method], s=22,
                          label=method, zorder=3)
             continue
-        color, shift = f"C{number}", [p + 0.16 * (number if number else 0) for p in places]
+        color, shift = f"C{number}", [p + BELOW * number for p in places]
         axes.errorbar(score, shift, xerr=_reach(figures), linestyle="", color=color, capsize=3, zorder=2)
         hollow = ["white" if f["verdict"] != "above" else color for f in figures]
         axes.scatter(score, shift, c=hollow, edgecolors=color, s=42, zorder=4)
