@@ -10,9 +10,9 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+from universeg_rt.export.emit.quantise import Quantisation
 from universeg_rt.export.folds import fold
 from universeg_rt.export.folds.cost import network_cost
-from universeg_rt.export.int8.quantise import Quantisation
 from universeg_rt.kernels.support_mean.check.steps import one_line
 
 import universeg_rt
