@@ -12,6 +12,7 @@ from ....bundle.engine import EngineEntry, Profile
 from ....environment import variable
 from ....errors import EngineError, RunnerError
 from ..cuda.device import Device
+from ..identity import gpu_facts
 from . import plugin
 
 # What precision `auto` takes, the first that there is; int8 only where it is asked for.
@@ -69,8 +70,8 @@ def choose(bundle: Bundle, builder: str, precision: str, trt: ModuleType, device
 def _differences(bundle: Bundle, entry: EngineEntry, trt: ModuleType, device: Device,
                  plugins: Sequence[Path]) -> tuple[str, ...]:
     fingerprint = entry.fingerprint
-    present = {"builder_version": trt.__version__, "gpu": device.name, "compute_capability": device.compute_capability,
-               "cuda": device.driver, "onnx_sha256": _onnx_sha256(bundle, entry)}
+    present = {"builder_version": trt.__version__, **gpu_facts(device.gpu),
+               "onnx_sha256": _onnx_sha256(bundle, entry)}
     if fingerprint.plugin_sha256:
         present["plugin_sha256"] = fingerprint.plugin_sha256 if plugin.find(fingerprint.plugin_sha256, plugins) else \
             f"no such library (name it in Segmenter.open(plugin=...) or {variable('plugin')})"
