@@ -11,12 +11,10 @@ from ....bundle.bundle import Bundle
 from ....bundle.engine import EngineEntry, Profile
 from ....environment import variable
 from ....errors import EngineError, RunnerError
+from ....precision import GPU_AUTO
 from ..cuda.device import Device
 from ..identity import gpu_facts
 from . import plugin
-
-# What precision `auto` takes, the first that there is; int8 only where it is asked for.
-AUTO = ("fp16", "fp32")
 
 
 @dataclass(frozen=True)
@@ -39,7 +37,7 @@ def choose(bundle: Bundle, builder: str, precision: str, trt: ModuleType, device
     engine of this builder and precision, EngineError naming every field that differs where it has some and none fits.
     """
     mine = [e for e in bundle.manifest.engines if e.fingerprint.builder == builder]
-    wanted = AUTO if precision == "auto" else (precision,)
+    wanted = GPU_AUTO if precision == "auto" else (precision,)
     refused: list[tuple[int, str]] = []
     for each in wanted:
         fitting = []
