@@ -5,24 +5,43 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 
+from .bundle.bundle import Bundle
 from .ensemble import Ensemble
 from .errors import InputError, RunnerError
-from .imaging.normalisation import Normalisation, normalised
+from .imaging.normalisation import MINMAX, Normalisation, normalised
 from .imaging.preprocess import Placement, check_image, count_of, is_colour
 from .notes import fingerprint, mask_note, range_note
 from .prediction import Prediction, Timing
-from .runners.base import PreparedSupport
-from .runners.shared import SharedEntries
+from .runners import Runner
+from .runners.shared import PreparedSupport, SharedEntries
 from .support import Drawn, SupportSet
 
-if TYPE_CHECKING:
-    from .segmenter import Segmenter
-
 THRESHOLD = 0.5
+
+
+class Prepares(Protocol):
+    """What a Task asks of the Segmenter that prepared it."""
+
+    bundle: Bundle
+    runner: Runner
+
+    @property
+    def grid(self) -> tuple[int, int]: ...
+
+    def prepare(
+        self,
+        support: SupportSet,
+        ensemble: Ensemble | None = None,
+        *,
+        aspect: str = "stretch",
+        normalise: Normalisation = MINMAX,
+    ) -> Task: ...
+
+    def run(self, prepared: PreparedSupport | SharedEntries, queries: np.ndarray) -> np.ndarray: ...
 
 
 class Task:
@@ -34,7 +53,7 @@ class Task:
 
     def __init__(
         self,
-        segmenter: Segmenter,
+        segmenter: Prepares,
         support: SupportSet,
         ensemble: Ensemble,
         aspect: str,
@@ -193,7 +212,7 @@ class _Placed:
 
 
 def _prepared_again(
-    segmenter: Segmenter, support: SupportSet, ensemble: Ensemble, aspect: str, normalise: Normalisation
+    segmenter: Prepares, support: SupportSet, ensemble: Ensemble, aspect: str, normalise: Normalisation
 ) -> Task:
     return segmenter.prepare(support, ensemble, aspect=aspect, normalise=normalise)
 
