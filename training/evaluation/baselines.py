@@ -45,7 +45,9 @@ def best_threshold(labels: np.ndarray, weights: np.ndarray) -> float:
 def copy(image: np.ndarray, images: np.ndarray, labels: np.ndarray, members: Members) -> np.ndarray:
     """Mean (H,W) over the members of the label of the entry whose image (of `images` (N,H,W)) has the greatest
     correlation with `image` (H,W); to be marked from 0.5 on. An image of one grey value correlates with none (0)."""
-    alike = standardised(images).reshape(len(images), -1) @ standardised(image[None]).ravel() / image.size
+    used = np.unique(np.concatenate([indices for indices, _ in members]))
+    alike = np.empty(len(images))
+    alike[used] = standardised(images[used]).reshape(len(used), -1) @ standardised(image[None]).ravel() / image.size
     return np.mean([labels[indices[np.argmax(alike[indices])]].astype(np.float64) for indices, _ in members], axis=0)
 
 
