@@ -15,6 +15,7 @@ demo: $(VENV)/.demo
 	$(BIN)/python -m universeg_rt.cli.demo --output demo_output
 
 test: $(VENV)/.test
+	$(BIN)/ruff check
 	$(TESTED) $(BIN)/python -m pytest -q $(PYTEST_ARGS)
 
 bench: $(VENV)/.test
@@ -34,4 +35,4 @@ $(VENV)/.test: $(PARTS)
 	touch $@
 
 clean:
-	rm -rf $(VENV) build demo_output *.egg-info
+	rm -rf $(VENV) build demo_output *.egg-info .ruff_cache

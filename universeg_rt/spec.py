@@ -54,8 +54,8 @@ class NetworkSpec:
         _one_of("cross_activation", self.cross_activation, CROSS_ACTIVATIONS)
         _one_of("downsample", self.downsample, DOWNSAMPLINGS)
         _one_of("upsample", self.upsample, UPSAMPLINGS)
-        if not 2 <= len(self.encoder_features) <= MAX_STAGES or len(
-                self.decoder_features) != len(self.encoder_features) - 1:
+        encoders, decoders = len(self.encoder_features), len(self.decoder_features)
+        if not 2 <= encoders <= MAX_STAGES or decoders != encoders - 1:
             raise SpecError(
                 f"{len(self.encoder_features)} encoder and {len(self.decoder_features)} decoder stages; a network "
                 f"has 2 to {MAX_STAGES} encoder stages and exactly one decoder stage less"

@@ -63,7 +63,8 @@ class SupportSet:
 
     @classmethod
     def from_folder(cls, path: str | os.PathLike[str]) -> SupportSet:
-        """A folder with `images/` and `labels/`, paired by file name (the ending may differ), subfolders included (`p1/001`)."""
+        """A folder with `images/` and `labels/`, subfolders included (`p1/001`),
+        paired by file name without its ending."""
         path = path_of(path)
         for part in ("images", "labels"):
             if not (path / part).is_dir():

@@ -151,8 +151,7 @@ class Task:
         notes = [range_note(wide, name)]
         if (entry := self._entries.get(fingerprint(out))) is not None:
             notes.append(
-                f"{name} is in the support, as entry {entry}; a score on it says nothing of images that are not"
-            )
+                f"{name} is in the support, as entry {entry}; a score on it says nothing of images that are not")
         return _Placed(placement, tuple(note for note in notes if note), time.perf_counter() - start)
 
     def _finish(

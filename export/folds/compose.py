@@ -23,7 +23,8 @@ def apply(network: FoldedNetwork) -> FoldedNetwork:
         if block.support_weight is None:
             return None, "the block has no second convolution (dead support branch)"
         if not 25 * inputs < 9 * inputs + 9 * features:
-            return None, f"one 5x5 of {inputs} channels costs more than two 3x3 ({25 * inputs} >= {9 * (inputs + features)})"
+            return None, (f"one 5x5 of {inputs} channels costs more than two 3x3 "
+                          f"({25 * inputs} >= {9 * (inputs + features)})")
         composed = compose(block.support_weight, block.support_term_weight)
         return {"composed_weight": composed
                 }, f"{25 * inputs} instead of {9 * (inputs + features)} multiplications an output"

@@ -1,5 +1,4 @@
-"""Small runs that differ in one choice each, read from a YAML file, over several seeds; the paper's Table 2 is one such
-file.
+"""Small runs that differ in one choice each, read from a YAML file, over several seeds, as in the paper's Table 2.
 
 The file holds `base` (changes to the run's config, the same for all), `held_out` (groups of data-set files to judge by,
 each group a kind: the mean over kinds ranks the variants), `evaluation` (entries, queries) and `variants` (name:
@@ -43,7 +42,8 @@ class Study:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Train one small network a variant and seed; print and write their Dice on held-out tasks; status 1 for an error."""
+    """Train one small network a variant and seed; print and write their Dice on held-out tasks;
+    status 1 for an error."""
     parser = argparse.ArgumentParser(prog="python -m universeg_rt.training.evaluation.ablation", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("config", type=Path, help="a run's YAML file, from which every variant begins")
@@ -138,7 +138,8 @@ def _append(path: Path, row: dict) -> None:
 
 
 def markdown(rows: list[dict], kinds: list[str]) -> str:
-    """A line a variant, in order of first appearance: seeds, mean over kinds and each kind as mean ± spread over seeds."""
+    """A line a variant, in order of first appearance:
+    seeds, mean over kinds and each kind as mean ± spread over seeds."""
     import numpy as np
 
     names = list(dict.fromkeys(r["variant"] for r in rows))

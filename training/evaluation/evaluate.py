@@ -32,8 +32,8 @@ from universeg_rt.storage.atomic import write_file
 
 EXAMPLE = """example:
   universeg-evaluate training/data_sets/report/wbc1.yaml --data-root DATA --output evaluation.json
-  universeg-evaluate training/data_sets/report/*.yaml --data-root DATA --support-sizes 1 4 16 64 --members 1 5 --plot
-  curves.png"""
+  universeg-evaluate training/data_sets/report/*.yaml --data-root DATA --support-sizes 1 4 16 64 \\
+    --members 1 5 --plot curves.png"""
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,4 @@
-"""Where a bundle fails: its worst test images of every task, what they have in common, as a table and a sheet of
-pictures.
+"""Where a bundle fails: its worst test images of every task and what they have in common, as a table and pictures.
 
 Each test image is segmented once with one support set (no ensemble) and described by what is known of its target; the
 worst third of a task is set against the rest. Pictures are drawn of the tasks that `--show` names: whoever publishes a

@@ -82,7 +82,8 @@ def pool_table(summary: dict, sizes: Sequence[int]) -> str:
 
 
 def pool_plot(summary: dict, path: Path) -> None:
-    """Dice against N, a line a data set with its standard deviation, and the range over repetitions as a band (Fig. 8)."""
+    """Dice against N, a line a data set with its standard deviation,
+    and the range over repetitions as a band (Fig. 8)."""
     drawn, axes = figure()
     for name, entry in summary["datasets"].items():
         sizes = [c["pool"] for c in entry["cells"]]

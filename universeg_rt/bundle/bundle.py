@@ -72,11 +72,12 @@ class Bundle:
         return _read_checked(self.path, name, self.manifest.files[name], AGAIN)
 
     def load(self, precision: str, part: str = "whole") -> ModelBytes:
-        """A precision's model as in `model`, with all that it takes its data from; BundleError as there and in `read`."""
+        """A precision's model as in `model`, with all that it takes data from; BundleError as there and in `read`."""
         return self._load(self.model(precision, part), self.read)
 
     def load_stages(self, precision: str) -> list[tuple[str, ModelBytes]]:
-        """Names and models of a precision's stages, in order, which share the weights' bytes; BundleError as in `load`."""
+        """Names and models of a precision's stages, in order. They share the weights' bytes.
+        BundleError as in `load`."""
         read = functools.cache(self.read)
         return [(name, self._load(path, read)) for name, path in self.stages(precision)]
 
@@ -95,7 +96,7 @@ class Bundle:
         return [(name, self.file(file)) for name, file in self._models(precision).stages]
 
     def model(self, precision: str, part: str = "whole") -> Path:
-        """File of a precision's `whole`, `prepare` or `predict` model or `native` weights; BundleError where it has none."""
+        """File of a precision's `whole`, `prepare` or `predict` model or `native` weights; BundleError without one."""
         models = self._models(precision)
         name = {"whole": models.whole, "prepare": models.prepare, "predict": models.predict,
                 "native": models.native}[part]
@@ -143,7 +144,8 @@ def _read_checked(folder: Path, name: str, entry: FileEntry, cure: str) -> bytes
 
 
 def _read(folder: Path, name: str, limit: int, cure: str, size: int | None = None) -> bytes:
-    """Up to `limit` bytes of a regular file; BundleError where it is none, or not of the given size. No byte of it is read then."""
+    """Up to `limit` bytes of a regular file.
+    BundleError, before any byte is read, where it is none or has another size."""
     parts = name.split("/")
     if any(part in ("", ".", "..", "_ORT_MEM_ADDR_") for part in parts) or any(c in name for c in "\\:\0"):
         raise BundleError(f"{folder / MANIFEST} names a file outside the bundle ({name!r}); {cure}")
@@ -168,7 +170,7 @@ def _read(folder: Path, name: str, limit: int, cure: str, size: int | None = Non
 
 
 def _open(folder: Path, parts: list[str]) -> int:
-    """Open a regular file of a folder, not through a link in place of the file or of a folder between; OSError where it is none."""
+    """Opens a regular file of a folder; OSError where it is none, or where it or a folder between is a link."""
     inner, last = parts[:-1], parts[-1]
     flags = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
     follow = {"follow_symlinks": False}

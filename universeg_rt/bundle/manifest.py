@@ -196,7 +196,7 @@ class Manifest:
 
 
 def sealed(values: dict) -> str:
-    """The text of a manifest's plain values, with the sha256 of this body among them; one that is there already is replaced."""
+    """The text of a manifest's plain values with the sha256 of this body, which replaces one that is there already."""
     body = {key: value for key, value in values.items() if key != "sha256"}
     return json.dumps({**body, "sha256": _sha256(body)}, indent=2, sort_keys=True) + "\n"
 

@@ -51,7 +51,7 @@ class ModelBytes:
         return sum(len(model.data) for model in models) + sum(files.values())
 
     def whole(self) -> bytes:
-        """The model as one run of bytes, external data put into it; BundleError where its tensors do not fit these data."""
+        """The model as one run of bytes, external data put into it; BundleError where its tensors do not fit them."""
         try:
             return with_data_inside(self.data, self.external)
         except ValueError as error:

@@ -44,7 +44,10 @@ def metadata(model: bytes) -> dict[str, str]:
 
 
 def external_locations(model: bytes) -> frozenset[str]:
-    """Names of the files that its tensors lie in, of every graph, function, subgraph and attribute; ValueError as in `metadata`."""
+    """Names of the files that hold its tensors, those of functions, subgraphs and attributes too.
+
+    ValueError as in `metadata`.
+    """
     if b"location" not in model:  # the key of every such name
         return frozenset()
     return frozenset(_locations(model, 0, len(model), "ModelProto", 0))

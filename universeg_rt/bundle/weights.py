@@ -26,7 +26,8 @@ LARGEST_HEADER = 2**24  # bytes
 
 
 def read_tensors(data: bytes, name: str = WEIGHTS) -> dict[str, np.ndarray]:
-    """Arrays by name, read-only views of `data`; BundleError where it is no whole safetensors file of the types in TYPES."""
+    """Arrays by name, read-only views of `data`;
+    BundleError where it is no whole safetensors file of types in TYPES."""
     try:
         return _read(data)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError, struct.error) as error:
@@ -42,7 +43,7 @@ def read_metadata(data: bytes) -> dict[str, str]:
 
 
 def mapping(data: bytes, key: str) -> dict:
-    """`metadata` or `arrays` of the native runner's list (export/emit/native.py writes it); ValueError where there is none."""
+    """`metadata` or `arrays` of the native runner's list (export/emit/native.py writes it); ValueError without one."""
     try:
         values = json.loads(data)
     except RecursionError:
@@ -53,7 +54,8 @@ def mapping(data: bytes, key: str) -> dict:
 
 
 def reference_weights(tensors: Mapping[str, np.ndarray], spec: NetworkSpec) -> dict[str, np.ndarray]:
-    """The reference network's state dict, float32 arrays by key; BundleError that names a tensor which is missing or misshapen."""
+    """The reference network's state dict, float32 arrays by key;
+    BundleError names a tensor that is missing or misshapen."""
     weights = {}
     for key, shape in spec.weight_shapes().items():
         names = [key] if key in tensors else [key + QUERY, key + SUPPORT]

@@ -134,7 +134,7 @@ def _is_cut_to_eight_bits(picture: Any) -> bool:
 
 
 def _is_misread_bitmap(picture: Any) -> bool:
-    """Whether Pillow takes the bytes of a BMP for single bits: it looks at the number of colours, not at the bits of a pixel."""
+    """Whether Pillow takes the bytes of a BMP for single bits: it counts the colours, not the bits of a pixel."""
     if picture.format != "BMP" or picture.mode != "1" or not picture.tile or not isinstance(picture.tile[0][3], tuple):
         return False
     row_of_bits = (picture.width + 31) // 32 * 4

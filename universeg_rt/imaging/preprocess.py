@@ -83,7 +83,8 @@ def check_label(label: np.ndarray, shape: tuple[int, int], name: str = "label") 
     array = _as_array(label, name)
     if array.shape != tuple(shape):
         turned = array.shape == tuple(shape)[::-1]
-        hint = "; one of the two is turned on its side: a picture is turned as its own EXIF orientation says, save both upright" if turned else ""
+        hint = ("; one of the two is turned on its side: a picture is turned as its own EXIF orientation says, "
+                "save both upright") if turned else ""
         raise InputError(f"{name} has shape {array.shape}, its image {tuple(shape)}; they must be the same{hint}")
     if array.dtype.kind not in "biuf":
         raise InputError(f"{name} has type {array.dtype}; expected bool or the numbers 0 and 1")
@@ -154,13 +155,13 @@ def normalise(image: np.ndarray) -> np.ndarray:
 
 
 def _to_float64(image: np.ndarray) -> np.ndarray:
-    """A copy in float64; where that type would make different values equal, their distance from the minimum, which is exact."""
+    """A copy in float64; where that would make different values equal, their exact distance from the minimum."""
     if image.dtype.kind in "iu" and image.dtype.itemsize == 8:
         low, high = int(image.min()), int(image.max())
         if max(-low, high) > EXACT:
             native = image.astype(image.dtype.newbyteorder("="), copy=False)
-            return (native.astype(np.uint64) - np.uint64(low % 2**64)).astype(
-                np.float64)  # modulo 2**64, so it never overflows
+            distance = native.astype(np.uint64) - np.uint64(low % 2**64)  # modulo 2**64, so it never overflows
+            return distance.astype(np.float64)
     if image.dtype.kind == "f" and image.dtype.itemsize > 8:
         low, high = image.min() / 2, image.max() / 2  # halved: their difference does not overflow
         if np.any(image.astype(np.float64) != image) and high > low:
@@ -196,7 +197,7 @@ class Placement:
         return self.normalised_to_grid(normalise(image), grid)
 
     def normalised_to_grid(self, image: np.ndarray, grid: tuple[int, int], name: str = "image") -> np.ndarray:
-        """As `image_to_grid`, of an image (H,W) that `normalise` made; InputError where its detail is too fine for the grid."""
+        """As `image_to_grid`, of an image (H,W) that `normalise` made; InputError where the grid loses its detail."""
         small = resize(image, (self.grid_height, self.grid_width))
         if small.max() - small.min() < SEEN:
             raise InputError(

@@ -50,14 +50,16 @@ class Runner(ABC):
         where the runner cannot start here: it names the package to install or the field of the machine that does not
         fit."""
 
-    @classmethod
+    @classmethod  # noqa: B027 (not abstract: a runner that starts on every machine has nothing to check)
     def check_here(cls, options: Options) -> None:
         """Raise RunnerError, as `open` would, where it starts on this machine with no bundle."""
 
     @property
     def place(self) -> str:
         """Where it runs, for people: the device, and how many threads where they are counted."""
-        return self.device if self.threads is None else f"{self.device}, {self.threads} thread{'s' * (self.threads != 1)}"
+        if self.threads is None:
+            return self.device
+        return f"{self.device}, {self.threads} thread{'s' * (self.threads != 1)}"
 
     def prepare(self, support: np.ndarray, weights: np.ndarray) -> PreparedSupport | shared.SharedEntries:
         """Do all work that no query is needed for.

@@ -21,13 +21,13 @@ PACKAGES = {"onnxruntime": ("onnxruntime", "onnxruntime-gpu"), "openvino": ("ope
 
 
 def import_onnxruntime() -> ModuleType:
-    """The module; ImportError, or whatever a broken build of it raises. ORT_DISABLE_TELEMETRY is 1 unless the user set it."""
+    """The module; ImportError, or whatever a broken build raises. ORT_DISABLE_TELEMETRY is 1 unless the user set it."""
     os.environ.setdefault(ORT_TELEMETRY, "1")
     return import_module("onnxruntime")
 
 
 def open_session(ort: ModuleType, model: ModelBytes, options: object, providers: Sequence):
-    """An ONNX Runtime session of a model and its external data, all from memory; what it raises is ONNX Runtime's own."""
+    """An ONNX Runtime session of a model and its external data, all from memory; raises ONNX Runtime's own errors."""
     if model.external:
         names, contents = zip(*model.external.items())
         options.add_external_initializers_from_files_in_memory(names, contents, [len(content) for content in contents])
@@ -35,8 +35,11 @@ def open_session(ort: ModuleType, model: ModelBytes, options: object, providers:
 
 
 def import_openvino() -> ModuleType:
-    """The module; ImportError, or whatever a broken build of it raises. It imports openvino_telemetry, which reports at
-    once and has no switch but a file in the user's home; where that package is missing it goes without, and so it does here."""
+    """The module; ImportError, or whatever a broken build of it raises.
+
+    It imports openvino_telemetry, which reports at once and has no switch but a file in the user's home. Where that
+    package is missing OpenVINO goes without, and so it does here.
+    """
     before = {name: module for name, module in sys.modules.items() if name == "openvino_telemetry"}
     sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # importing it raises ImportError
     try:

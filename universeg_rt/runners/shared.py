@@ -64,7 +64,7 @@ def largest_set(weights: np.ndarray) -> int:
 
 
 def written_out(entries: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Support (K,S,2,H,W) and weights (K,S) float32 of sets that share entries, padded with zeros to the largest set."""
+    """Support (K,S,2,H,W) and weights (K,S) float32 of sets that share entries, zero-padded to the largest set."""
     if len(weights) == 1 and weights.all():
         return np.asarray(entries[None], np.float32), np.asarray(weights, np.float32)
     largest = largest_set(weights)

@@ -46,7 +46,10 @@ def read_npy(
 
 
 def read_npz(path: str | os.PathLike, error: type[UniverSegError] = InputError) -> dict[str, np.ndarray]:
-    """All arrays of an .npz by name; `error` where it is missing, not whole, of objects, or unpacks to far more than its size."""
+    """All arrays of an .npz by name.
+
+    Raises `error` where it is missing, not whole, holds objects or unpacks to far more than its size.
+    """
     path = Path(path)
     with reading("a whole .npz of plain arrays", path, error), open(path, "rb") as file:
         return _arrays(file, os.fstat(file.fileno()).st_size, path, error)

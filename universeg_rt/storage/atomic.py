@@ -99,7 +99,7 @@ def write_folder(path: str | os.PathLike) -> Iterator[Path]:
 
 
 def recover_folder(path: str | os.PathLike) -> None:
-    """Where nothing is at `path` because a writer was killed between its two renames, put back what was there before."""
+    """Puts back what was at `path` before, where a writer was killed between its two renames and left nothing."""
     path = Path(path).absolute()
     if os.path.lexists(path):
         return
@@ -156,7 +156,8 @@ def _temporaries(folder: Path, name: str | None = None) -> list[Path]:
 
 
 def _lock(handle: int) -> bool:
-    """Hold a file or folder for as long as the handle, or its process, lasts; False where another does, or it cannot be told."""
+    """Holds a file or folder as long as the handle, or its process, lasts;
+    False where another does or none can tell."""
     try:
         import fcntl
     except ImportError:  # Windows, which lets nobody remove a file that is open

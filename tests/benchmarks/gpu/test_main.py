@@ -116,7 +116,8 @@ def test_processes_started_from_a_checkout_find_the_package(tmp_path, monkeypatc
     monkeypatch.setenv("PYTHONPATH", "elsewhere")
     checkout.make_importable_for_children(tmp_path / "site")
     checkout.make_importable_for_children(tmp_path / "site")
-    code = "import universeg_rt.export.engine.worker as w, universeg_rt.kernels.support_mean.library, universeg_rt.errors; print(w.__file__)"
+    code = ("import universeg_rt.export.engine.worker as w, universeg_rt.kernels.support_mean.library\n"
+            "import universeg_rt.errors; print(w.__file__)")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
     assert done.stdout.startswith(str(tmp_path / "site")), done.stderr
 
@@ -241,7 +242,7 @@ def test_means_of_half_precision_make_no_float32_copy_of_the_maps():
         class Watch(torch.utils._python_dispatch.TorchDispatchMode):
             def __torch_dispatch__(self, function, types, given=(), named=None):
                 out = function(*given, **(named or {}))
-                seen.append((out.dtype, out.numel()))
+                seen.append((out.dtype, out.numel()))  # noqa: B023 (used within this turn of the loop only)
                 return out
 
         with Watch():
@@ -258,7 +259,7 @@ def test_another_variant_is_refused_by_name():
         folded_torch.FoldedInference(spec, random_weights(spec), "cpu", torch.float32)
 
 
-# Timing -----------------------------------------------------------------------------------------------------------------
+# Timing ---------------------------------------------------------------------------------------------------------------
 
 
 def test_turns_are_interleaved_and_slow_ones_get_fewer():
@@ -399,7 +400,8 @@ def test_a_wrong_contender_is_called_wrong_and_a_failing_one_skipped(tmp_path):
     state["contenders"] = {"reference fp32": reference, "wrong": Wrong(), "fails": Fails()}
     entry = {}
     timing.run_timing(state, entry)
-    assert entry["passed"] is False and entry["why"] == "masks differ from the reference's: wrong S=2 K=2, wrong S=2 K=2"
+    assert entry["passed"] is False
+    assert entry["why"] == "masks differ from the reference's: wrong S=2 K=2, wrong S=2 K=2"
     assert entry["skipped"] == [{
         "contender": "fails", "support_size": 2, "members": 2, "why": "CUDA out of memory. Tried to allocate"
     }]

@@ -75,8 +75,8 @@ def test_weights_of_each_channel_come_back_within_half_a_step():
         (5, 3, 3, 3)).astype(np.float32) * np.array([1, 10, 0.01, 0, 3], np.float32)[:, None, None, None]
     integers, scales = quantise_weight(weight)
     assert integers.dtype == np.int8 and scales.shape == (5,) and (scales > 0).all()
-    assert np.abs(integers).reshape(
-        5, -1).max(axis=1).tolist() == [WEIGHT_LIMIT, WEIGHT_LIMIT, WEIGHT_LIMIT, 0, WEIGHT_LIMIT]
+    largest = np.abs(integers).reshape(5, -1).max(axis=1)
+    assert largest.tolist() == [WEIGHT_LIMIT, WEIGHT_LIMIT, WEIGHT_LIMIT, 0, WEIGHT_LIMIT]
     steps = scales[:, None, None, None]
     assert (np.abs(integers * steps - weight) <= steps * 0.5001).all()
     assert 255 * WEIGHT_LIMIT * 2 < 2**15, "two products must fit in 16 bits"
@@ -151,8 +151,8 @@ def test_entries_pass_between_stages_as_integers_where_an_int8_convolution_reads
             integers = value.type.tensor_type.elem_type == TensorProto.UINT8
             name, _, what = value.name.partition(".")
             downsampled = what == "entries_down"
-            skip = what == "entries" and name.startswith(
-                "enc") and name != f"enc{len(network.spec.encoder_features) - 1}"
+            deepest = f"enc{len(network.spec.encoder_features) - 1}"
+            skip = what == "entries" and name.startswith("enc") and name != deepest
             assert integers == (downsampled or skip), value.name
             seen.add(integers)
         rounded = [n.input[0] for n in stage.model.graph.node if n.op_type == "QuantizeLinear"]
@@ -208,8 +208,8 @@ def test_every_channel_of_the_entries_maps_has_its_scale():
         live = scales[scales != 1]
         assert 0.2 * plan.inputs[name] <= live.max() <= 2 * plan.inputs[name] and live.min() < live.max(), name
     second = network.blocks[2]
-    assert plan.channels[f"{second.label}/support_term"][2] == 1 and len(
-        plan.channels[f"{second.label}/support_term"]) == 5
+    channels = plan.channels[f"{second.label}/support_term"]
+    assert channels[2] == 1 and len(channels) == 5
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(network):
@@ -230,10 +230,10 @@ def test_synthetic_episodes_are_drawn_from_their_seed():
                               for seed, first in ((1, 0), (1, 0), (2, 0), (1, 500)))
     assert one.sha256 == two.sha256 and len({one.sha256, other.sha256, fresh.sha256}) == 3
     for episode in one.episodes:
-        assert episode.query.shape == episode.target.shape == (1, 1, 16, 24) and episode.support.shape == (1, 3, 2, 16,
-                                                                                                           24)
-        assert episode.support[:, :, 0].min() == 0 and episode.support.max() <= 1 and set(
-            np.unique(episode.support[:, :, 1])) <= {0, 1}
+        assert episode.query.shape == episode.target.shape == (1, 1, 16, 24)
+        assert episode.support.shape == (1, 3, 2, 16, 24)
+        assert episode.support[:, :, 0].min() == 0 and episode.support.max() <= 1
+        assert set(np.unique(episode.support[:, :, 1])) <= {0, 1}
     provenance = one.provenance()
     assert provenance["seed"] == 1 and provenance["data_sha256"] == one.sha256 and provenance[
         "episodes"] == 2 and provenance["method"]

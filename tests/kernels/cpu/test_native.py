@@ -176,7 +176,8 @@ def test_inputs_that_do_not_fit():
 
 @pytest.mark.parametrize("sanitizer, shapes", [("thread", 1), ("address,undefined", 20)])
 def test_under_the_sanitizers(tmp_path, sanitizer, shapes):
-    """No data race, no access outside a buffer, in random networks too; all vector lengths, those too that this processor emulates."""
+    """No data race, no access outside a buffer, in random networks too;
+    all vector lengths, those too that this processor emulates."""
     compiler = shutil.which("g++")
     if compiler is None:
         pytest.skip("g++ was not found; the sanitizers need it")

@@ -65,8 +65,9 @@ class Rounded:
                 for source in self.sources(i):
                     features = self.blocks[source].features
                     self.out[source], read = read[:features], read[features:]
-        for i, block in enumerate(self.blocks):
-            if block.spec.is_decoder and block.support_weight is not None and f"{block.label}/support_term" not in scales:
+        for block in self.blocks:
+            alive = block.support_weight is not None
+            if block.spec.is_decoder and alive and f"{block.label}/support_term" not in scales:
                 self.out[block.spec.level] = None
 
     def sources(self, i: int) -> tuple[int, ...]:
@@ -112,7 +113,7 @@ class Rounded:
 
         row, u = torch.from_numpy(weights).double(), torch.from_numpy(query).double()[None, None]
         v = torch.from_numpy(support).double()
-        m, states, encoders = mean(v), [], len(self.spec.encoder_features)
+        m, pooled_mean, states, encoders = mean(v), None, [], len(self.spec.encoder_features)
         for i, block in enumerate(self.blocks):
             cross, target = self.weight(i, "cross"), self.weight(i, "target")
             alive = block.support_weight is not None
@@ -145,7 +146,7 @@ class Rounded:
                                                           ("v1", (64, 64), 3, " "),
                                                           ("four", (16, 24), 3, "/support_term"),
                                                           ("four", (16, 24), 3, "dec"), ("three", (20, 24), 3, "enc")])
-def test_as_the_network_with_rounded_maps(instructions, tmp_path, name, size, entries, without):  # noqa: F811
+def test_as_the_network_with_rounded_maps(instructions, tmp_path, name, size, entries, without):
     """float32 sums may round another way than float64's where a value lies between two steps: a step, rarely."""
     spec = SPECS[name]
     scales, arrays, network = files(spec, without)
@@ -185,7 +186,7 @@ def test_weights_come_back_within_half_a_step():
 
 
 def test_a_channel_that_is_always_zero_and_one_that_is_cut_off(tmp_path):
-    """Scale 1 of nothing changes nothing; a value of thousands of steps stays at the last one and does not turn over."""
+    """Scale 1 of nothing changes nothing; a value of thousands of steps stays at the last one without turning over."""
     spec = SPECS["three"]
     weights = random_weights(spec)
     weights["enc_blocks.1.support.vmapped.conv.weight"][2] = 0

@@ -202,7 +202,7 @@ def test_folders_of_images_and_masks(tmp_path):
 
 @pytest.fixture
 def volumes(tmp_path):
-    """Two subjects with two modalities; label 1 is a box in the middle, label 2 lies outside the mid-slice of axis 0."""
+    """Two subjects with two modalities. Label 1 is a box in the middle; label 2 is off the mid-slice of axis 0."""
     nibabel = pytest.importorskip("nibabel", reason="nibabel is not installed: pip install nibabel")
     for subject in ("s1", "s2"):
         (tmp_path / subject).mkdir()

@@ -143,7 +143,8 @@ def _memory_for_support() -> Iterator[None]:
 
 
 def _share_in_int8(arrays: dict[str, np.ndarray], spec: NetworkSpec) -> float:
-    """Of the bytes that are kept of each entry (the encoder blocks' outputs, but for the first), in float32, those held in int8."""
+    """The share held in int8 of what is kept of each entry:
+    the encoder blocks' outputs but for the first, in float32 bytes."""
     held = arrays.get(TABLE)
     if held is None:
         return 0.0

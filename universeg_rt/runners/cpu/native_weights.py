@@ -42,7 +42,10 @@ def read_weights(weights: ModelBytes, spec: NetworkSpec) -> dict[str, np.ndarray
 
 
 def first_block(kernels: Sequence[np.ndarray]) -> np.ndarray:
-    """`first` (9,inputs,5,5,features) of the kernels (features,inputs,...) in the order of FIRST_BLOCK; ValueError for other shapes."""
+    """`first` (9,inputs,5,5,features) of the kernels (features,inputs,...) in the order of FIRST_BLOCK.
+
+    ValueError for other shapes.
+    """
     features, inputs = kernels[4].shape[:2]
     out = np.zeros((9, features, inputs, 5, 5), np.float32)
     for position, (name, kernel) in enumerate(zip(FIRST_BLOCK, kernels, strict=True)):
@@ -99,7 +102,8 @@ def _shapes(spec: NetworkSpec) -> dict[str, tuple[int, ...]]:
 
 
 def _in_float(arrays: Mapping[str, np.ndarray], spec: NetworkSpec) -> dict[str, np.ndarray]:
-    """The checked arrays, weights of int8 times their scales (out, parts), each of its equal part of the inputs; ValueError."""
+    """The checked arrays, int8 weights times their scales (out, parts), one for each equal part of the inputs.
+    ValueError."""
     shapes, out, known = _shapes(spec), {}, {TABLE}
     for name, shape in shapes.items():
         part = name.removesuffix(".weight")
@@ -142,7 +146,7 @@ def _finite(name: str, value: np.ndarray) -> np.ndarray:
 
 
 def _table(arrays: Mapping[str, np.ndarray], blocks: int) -> np.ndarray:
-    """Which maps are held in int8: (blocks, 2), a block's entries and the result of their cross convolution, each 0 or 1."""
+    """Which maps are held in int8: (blocks, 2) of 0 or 1, a block's entries and their cross convolution's result."""
     table = _checked(arrays, TABLE, (blocks, 2), (np.int8,))
     if not np.isin(table, (0, 1)).all():
         raise ValueError(f"array {TABLE} holds other numbers than 0 and 1")

@@ -95,7 +95,7 @@ class Device(ABC):
             return self._memory()
 
     def allocate(self, size: int, what: str) -> Buffer:
-        """`size` bytes for `what` (in words); RunnerError saying how much is needed and free where there is not enough."""
+        """`size` bytes for `what` (in words); RunnerError where memory lacks says how much is needed and free."""
         with self.current():
             try:
                 address, release = self._allocate(max(int(size), 1))
@@ -128,7 +128,7 @@ class Device(ABC):
             self._upload(buffer, array, stream)
 
     def download(self, array: np.ndarray, buffer: Buffer, stream: Stream) -> None:
-        """Enqueue a copy of the start of a buffer into a C-contiguous host array; valid after `stream.synchronize()`."""
+        """Enqueue a copy of a buffer's start into a C-contiguous host array; valid after `stream.synchronize()`."""
         if array.nbytes > buffer.size:
             raise RunnerError(f"{array.nbytes} bytes are more than a device buffer of {buffer.size} has")
         if not array.flags.c_contiguous:
@@ -137,7 +137,7 @@ class Device(ABC):
             self._download(array, buffer, stream)
 
     def pinned(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-        """A host array in page-locked memory, from and to which copies run beside the host; RunnerError where none is left."""
+        """A host array in page-locked memory: copies run beside the host. RunnerError where no such memory is left."""
         dtype, count = np.dtype(dtype), int(np.prod(shape))
         with self.current():
             address, release = self._allocate_pinned(max(1, count * dtype.itemsize))

@@ -85,7 +85,7 @@ class Engine:
 
     @property
     def sized_by_shape(self) -> bool:
-        """Whether scratch memory is sized by the shapes that run (TensorRT 10 and later) instead of the profile's largest."""
+        """Whether the shapes that run size scratch memory (TensorRT 10 and later), not the profile's largest."""
         strategies = getattr(self.trt, "ExecutionContextAllocationStrategy", None)
         return not self.graphs_inside and hasattr(strategies, "USER_MANAGED") \
             and hasattr(self.trt.IExecutionContext, "update_device_memory_size_for_shapes")
@@ -192,7 +192,7 @@ class Execution:
         self._generation = self.scratch.generation
 
     def enqueue(self, addresses: dict[str, int]) -> None:
-        """Put one run on the stream. addresses: of every input and output, on the device. RunnerError where it fails."""
+        """Enqueues one run. addresses: of every input and output, on the device. RunnerError where it fails."""
         engine = self.engine
         for name, address in addresses.items():
             if self._addresses.get(name) != address:
