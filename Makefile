@@ -16,6 +16,7 @@ demo: $(VENV)/.demo
 
 test: $(VENV)/.test
 	$(BIN)/ruff check
+	$(BIN)/mypy
 	$(TESTED) $(BIN)/python -m pytest -q $(PYTEST_ARGS)
 
 bench: $(VENV)/.test
@@ -35,4 +36,4 @@ $(VENV)/.test: $(PARTS)
 	touch $@
 
 clean:
-	rm -rf $(VENV) build demo_output *.egg-info .ruff_cache
+	rm -rf $(VENV) build demo_output *.egg-info .mypy_cache .ruff_cache

@@ -11,8 +11,7 @@ import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from ..errors import BundleError
 from ..storage.atomic import recover_folder
@@ -20,6 +19,9 @@ from . import onnx_file
 from .manifest import FileEntry, Manifest, Models
 from .model_bytes import ModelBytes
 from .weights import WEIGHTS, mapping, read_metadata, read_tensors, reference_weights
+
+if TYPE_CHECKING:
+    from ..named_types import AnyPath, Floats
 
 MANIFEST = "manifest.json"
 LARGEST_MANIFEST = 2**24  # bytes
@@ -37,7 +39,7 @@ class Bundle:
     sha256: str
 
     @classmethod
-    def open(cls, path: str | os.PathLike | None = None) -> Bundle:
+    def open(cls, path: AnyPath | None = None) -> Bundle:
         """Open a bundle (None: the one shipped in the package) and check all of its files, against the manifest and by
         what the models say of themselves.
 
@@ -81,7 +83,7 @@ class Bundle:
         read = functools.cache(self.read)
         return [(name, self._load(path, read)) for name, path in self.stages(precision)]
 
-    def weights(self) -> dict[str, np.ndarray]:
+    def weights(self) -> dict[str, Floats]:
         """The reference network's weights by state-dict key, as float32 arrays; BundleError as in `read`."""
         return reference_weights(read_tensors(self.read(WEIGHTS)), self.manifest.spec)
 

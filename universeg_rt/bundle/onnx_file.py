@@ -105,7 +105,7 @@ def _tensor(data: bytes, start: int, end: int, files: Mapping[str, bytes]) -> by
     if not entries:
         return data[start:end]
     location = entries.get("location")
-    if location not in files:
+    if location is None or location not in files:
         raise ValueError(f"a tensor lies in {location!r}, which is not among the model's files")
     content = files[location]
     begin = _count(entries.get("offset", "0"))

@@ -13,8 +13,12 @@ from importlib import import_module, metadata
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 from ..bundle.model_bytes import ModelBytes
+
+if TYPE_CHECKING:
+    from ..named_types import Vendor
 
 ORT_TELEMETRY = "ORT_DISABLE_TELEMETRY"
 PACKAGES = {"onnxruntime": ("onnxruntime", "onnxruntime-gpu"), "openvino": ("openvino",)}
@@ -26,7 +30,7 @@ def import_onnxruntime() -> ModuleType:
     return import_module("onnxruntime")
 
 
-def open_session(ort: ModuleType, model: ModelBytes, options: object, providers: Sequence):
+def open_session(ort: ModuleType, model: ModelBytes, options: Vendor, providers: Sequence[object]) -> Vendor:
     """An ONNX Runtime session of a model and its external data, all from memory; raises ONNX Runtime's own errors."""
     if model.external:
         names, contents = zip(*model.external.items())
@@ -58,7 +62,7 @@ def has_cuda_provider() -> bool:
 
 def runtime_versions() -> dict[str, str]:
     """Versions of the runtimes that are installed; imports none of them."""
-    out = {}
+    out: dict[str, str] = {}
     for runtime, packages in PACKAGES.items():
         for package in packages:
             with suppress(metadata.PackageNotFoundError):

@@ -13,6 +13,7 @@ from typing import IO
 import numpy as np
 
 from ..errors import InputError, UniverSegError, shown
+from ..named_types import AnyPath, Array
 from .reading import decoding, reading
 
 # An archive may unpack to this many bytes, or to this many times its own size where that is more: data of any size can
@@ -24,8 +25,8 @@ METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # those that NumPy writes
 
 
 def read_npy(
-    path: str | os.PathLike, max_items: int | None = None, error: type[UniverSegError] = InputError
-) -> np.ndarray:
+    path: AnyPath, max_items: int | None = None, error: type[UniverSegError] = InputError
+) -> Array:
     """The array of numbers or bool of an .npy file; `error` where it is missing, not whole, of another type, or has
     more than max_items numbers. All this is known from the header, before anything is allocated."""
     path = Path(path)
@@ -45,7 +46,7 @@ def read_npy(
         return np.lib.format.read_array(file, allow_pickle=False)
 
 
-def read_npz(path: str | os.PathLike, error: type[UniverSegError] = InputError) -> dict[str, np.ndarray]:
+def read_npz(path: AnyPath, error: type[UniverSegError] = InputError) -> dict[str, Array]:
     """All arrays of an .npz by name.
 
     Raises `error` where it is missing, not whole, holds objects or unpacks to far more than its size.
@@ -55,13 +56,13 @@ def read_npz(path: str | os.PathLike, error: type[UniverSegError] = InputError) 
         return _arrays(file, os.fstat(file.fileno()).st_size, path, error)
 
 
-def npz_of_bytes(data: bytes, name: str, error: type[UniverSegError] = InputError) -> dict[str, np.ndarray]:
+def npz_of_bytes(data: bytes, name: str, error: type[UniverSegError] = InputError) -> dict[str, Array]:
     """As `read_npz`, of the bytes of a file called `name`."""
     with decoding("a whole .npz of plain arrays", name, error):
         return _arrays(io.BytesIO(data), len(data), name, error)
 
 
-def _arrays(file: IO[bytes], size: int, path: str | os.PathLike, error: type[UniverSegError]) -> dict[str, np.ndarray]:
+def _arrays(file: IO[bytes], size: int, path: AnyPath, error: type[UniverSegError]) -> dict[str, Array]:
     with zipfile.ZipFile(file) as archive:
         members = [info for info in archive.infolist() if info.filename.endswith(".npy")]
         if len({info.filename for info in members}) != len(members):

@@ -13,16 +13,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from threading import Lock, local
+from typing import Any
 
 import numpy as np
 
 from ....environment import said, variable
 from ....errors import InputError, RunnerError
+from ....named_types import Array
 
 CURE = (
     "pip install pycuda (it compiles, and wants curand.h: pip install nvidia-curand and put its include folder on "
-    "CPATH, or "
-    "build it with CUDA_ENABLE_CURAND=False in siteconf.py)")
+    "CPATH, or build it with CUDA_ENABLE_CURAND=False in siteconf.py)")
 ORDINAL = variable("device")
 
 
@@ -112,12 +113,12 @@ class Device(ABC):
         """The error to raise where `size` bytes for `what` are not to be had."""
         free, total = self.memory()
         return RunnerError(
-            f"no GPU memory left: {what} needs {_megabytes(size)}, {_megabytes(free)} of {_megabytes(total)} are free "
-            "on "
-            f"{self.name}; use fewer support entries or members, precision fp16, or close what else runs on this GPU",
+            f"no GPU memory left: {what} needs {_megabytes(size)}, {_megabytes(free)} of {_megabytes(total)} are "
+            f"free on {self.name}; use fewer support entries or members, precision fp16, or close what else runs on "
+            "this GPU",
             short="no GPU memory left")
 
-    def upload(self, buffer: Buffer, array: np.ndarray, stream: Stream) -> None:
+    def upload(self, buffer: Buffer, array: Array, stream: Stream) -> None:
         """Enqueue a copy of a C-contiguous host array to the start of a buffer. The array must live until the stream
         has passed the copy; only from `pinned` memory does the call return at once."""
         if array.nbytes > buffer.size:
@@ -127,7 +128,7 @@ class Device(ABC):
         with self.current():
             self._upload(buffer, array, stream)
 
-    def download(self, array: np.ndarray, buffer: Buffer, stream: Stream) -> None:
+    def download(self, array: Array, buffer: Buffer, stream: Stream) -> None:
         """Enqueue a copy of a buffer's start into a C-contiguous host array; valid after `stream.synchronize()`."""
         if array.nbytes > buffer.size:
             raise RunnerError(f"{array.nbytes} bytes are more than a device buffer of {buffer.size} has")
@@ -136,7 +137,7 @@ class Device(ABC):
         with self.current():
             self._download(array, buffer, stream)
 
-    def pinned(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    def pinned(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
         """A host array in page-locked memory: copies run beside the host. RunnerError where no such memory is left."""
         dtype, count = np.dtype(dtype), int(np.prod(shape))
         with self.current():
@@ -149,7 +150,8 @@ class Device(ABC):
         memory = (ctypes.c_uint8 * (count * dtype.itemsize)).from_address(address)
         # The array holds `memory`, so that the pages go back when the last view of them is gone.
         weakref.finalize(memory, give_back).atexit = False
-        return np.frombuffer(memory, dtype, count).reshape(shape)
+        array: Array = np.frombuffer(memory, dtype, count)  # type: ignore[call-overload]  # ctypes' arrays are buffers
+        return array.reshape(shape)
 
     @abstractmethod
     def stream(self) -> Stream: ...
@@ -178,10 +180,10 @@ class Device(ABC):
         """Address of page-locked host memory and a function that frees it."""
 
     @abstractmethod
-    def _upload(self, buffer: Buffer, array: np.ndarray, stream: Stream) -> None: ...
+    def _upload(self, buffer: Buffer, array: Array, stream: Stream) -> None: ...
 
     @abstractmethod
-    def _download(self, array: np.ndarray, buffer: Buffer, stream: Stream) -> None: ...
+    def _download(self, array: Array, buffer: Buffer, stream: Stream) -> None: ...
 
 
 _opened: dict[int, Device] = {}
@@ -205,7 +207,8 @@ def _open(ordinal: int) -> Device:
     if importlib.util.find_spec("pycuda") is None:
         raise RunnerError(f"pycuda is not installed, which manages GPU memory: {CURE}", short="pycuda is not installed")
     try:
-        return import_module(".pycuda", __package__).PyCuda(ordinal)
+        device: Device = import_module(".pycuda", __package__).PyCuda(ordinal)
+        return device
     except ImportError as error:
         short = "no NVIDIA driver" if "libcuda" in str(error) else "pycuda cannot be loaded"
         raise RunnerError(

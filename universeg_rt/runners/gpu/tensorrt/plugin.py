@@ -111,7 +111,8 @@ def ensure(path: Path, tensorrt: ModuleType) -> None:
 
 def _libnvinfer(tensorrt: ModuleType) -> ctypes.CDLL:
     major = tensorrt.__version__.split(".")[0]
-    folders = [Path(tensorrt.__file__).parent] if getattr(tensorrt, "__file__", None) else []
+    file: str | None = getattr(tensorrt, "__file__", None)
+    folders = [Path(file).parent] if file else []
     names = [str(folder / f"libnvinfer.so.{major}") for folder in folders] + [f"libnvinfer.so.{major}"]
     for name in names:
         try:
