@@ -16,7 +16,7 @@ from universeg_rt.export.int8.quantise import Quantisation, entry_convolutions
 from universeg_rt.bundle.model_bytes import ModelBytes
 from universeg_rt.errors import BundleError
 from universeg_rt.runners.cpu.native import NativeRunner
-from universeg_rt.spec import NetworkSpec
+from universeg_rt.spec import HALVED, SAME, NetworkSpec
 
 from ...conftest import native_part, random_weights, write_native
 from .test_native import SPECS, expected, inputs, instructions  # noqa: F401 (a fixture)
@@ -59,20 +59,17 @@ class Rounded:
         self.spec, self.blocks, self.arrays = spec, network.blocks, arrays
         self.term = [scales.get(f"{b.label}/support") for b in self.blocks]
         self.out: list = [None] * len(self.blocks)
-        for i, block in enumerate(self.blocks):
+        for block in self.blocks:
             read = scales.get(f"{block.label}/support_term")
             if read is not None:
-                for source in self.sources(i):
-                    features = self.blocks[source].features
-                    self.out[source], read = read[:features], read[features:]
+                for edge in block.spec.sources:
+                    features = self.blocks[edge.block].features
+                    self.out[edge.block], read = read[:features], read[features:]
         for block in self.blocks:
-            alive = block.support_weight is not None
-            if block.spec.is_decoder and alive and f"{block.label}/support_term" not in scales:
-                self.out[block.spec.level] = None
-
-    def sources(self, i: int) -> tuple[int, ...]:
-        block = self.blocks[i]
-        return () if i == 0 else (i - 1, block.spec.level) if block.spec.is_decoder else (i - 1,)
+            if block.support_weight is not None and f"{block.label}/support_term" not in scales:
+                for edge in block.spec.sources:
+                    if edge.resize == SAME:
+                        self.out[edge.block] = None
 
     def weight(self, i: int, part: str) -> torch.Tensor:
         """(out,in,3,3) float64 in the units of the float32 network."""
@@ -84,7 +81,8 @@ class Rounded:
             "cross": (self.term[i], None), "support": (self.out[i], self.term[i]), "target": (None, self.term[i])
         }[part]
         if part == "cross" and i > 0:
-            read = [np.ones(self.blocks[s].features) if self.out[s] is None else self.out[s] for s in self.sources(i)]
+            sources = [edge.block for edge in self.blocks[i].spec.sources]
+            read = [np.ones(self.blocks[s].features) if self.out[s] is None else self.out[s] for s in sources]
             columns = np.concatenate([np.ones_like(s) for s in read] + read)
         rows = 1.0 if rows is None else rows.astype(np.float64)[:, None, None, None]
         columns = 1.0 if columns is None else columns.astype(np.float64)[:, None, None]
@@ -111,32 +109,31 @@ class Rounded:
         def mean(x):
             return torch.einsum("s,schw->chw", row, x)[None]
 
+        def read(edge):
+            """Query, entries and their mean of a block, as another reads them."""
+            u, v, m, pooled_mean = states[edge.block]
+            if edge.resize == HALVED:
+                return max_pool2d(u, 2), max_pool2d(v, 2), pooled_mean
+            if edge.resize == SAME:
+                return u, v, m
+            return double(u), self.steps(double(v), self.out[edge.block]), double(m)
+
         row, u = torch.from_numpy(weights).double(), torch.from_numpy(query).double()[None, None]
         v = torch.from_numpy(support).double()
-        m, pooled_mean, states, encoders = mean(v), None, [], len(self.spec.encoder_features)
+        m, states = mean(v), []
         for i, block in enumerate(self.blocks):
             cross, target = self.weight(i, "cross"), self.weight(i, "target")
-            alive = block.support_weight is not None
-            if i > 0:
-                before_u, before_v, before_m = states[-1]
-                if block.spec.is_decoder:
-                    skip_u, skip_v, skip_m = states[block.spec.level]
-                    u, m = torch.cat([double(before_u), skip_u], 1), torch.cat([double(before_m), skip_m], 1)
-                    if alive:
-                        v = torch.cat([self.steps(double(before_v), self.out[i - 1]), skip_v], 1)
-                else:
-                    u, v, m = max_pool2d(before_u, 2), max_pool2d(before_v, 2), pooled_mean
+            if block.spec.sources:
+                u, v, m = (torch.cat(maps, 1) for maps in zip(*map(read, block.spec.sources), strict=True))
             q = conv2d(u, cross[:, : u.shape[1]], self.bias(i, "cross"), padding=1)
             of_support = cross[:, u.shape[1] :]
             u = activate(conv2d(conv2d(m, of_support, padding=1) + q, target, self.bias(i, "target"), padding=1))
-            if alive:
+            if block.support_weight is not None:
                 s = self.weight(i, "support")
                 term = self.steps(conv2d(v, of_support, padding=1), self.term[i] if i else None)
                 exact = activate(conv2d(term, s, padding=1) + conv2d(q, s, self.bias(i, "support"), padding=1))
-                states.append((u, self.steps(exact, self.out[i]), mean(exact)))
-                pooled_mean = mean(max_pool2d(exact, 2)) if i < encoders - 1 else None
-            else:
-                states.append((u, None, None))
+                pooled_mean = mean(max_pool2d(exact, 2)) if block.spec.is_halved else None
+                states.append((u, self.steps(exact, self.out[i]), mean(exact), pooled_mean))
         head = torch.from_numpy(self.arrays["head.weight"].astype(np.float64))
         return (torch.einsum("c,chw->hw", head, u[0]) + float(self.arrays["head.bias"][0])).numpy()
 
