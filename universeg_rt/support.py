@@ -213,8 +213,7 @@ class Drawn:
         if marked and len(drawn._vanished()) == marked:
             raise InputError(
                 f"what the support labels mark is too small: on the network's grid of {grid[0]}x{grid[1]} nothing is "
-                "left of it "
-                "in any entry; cut support images and queries to the region around it")
+                "left of it in any entry; cut support images and queries to the region around it")
         return drawn
 
     @property

@@ -114,8 +114,7 @@ class Bundle:
         if precision not in models:
             raise BundleError(
                 f"{self.path} holds no {precision} models; it has {', '.join(models)}: choose one of these, or export "
-                "the "
-                f"bundle again with universeg-export --precision {precision}")
+                f"the bundle again with universeg-export --precision {precision}")
         return models[precision]
 
 

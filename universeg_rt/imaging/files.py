@@ -61,8 +61,7 @@ def read_label(path: AnyPath, notes: list[str] | None = None) -> Array:
         if _is_transparent(picture):
             raise InputError(
                 f"{path} is a label with transparent pixels, whose value is not clear; save it as grey without "
-                "transparency, "
-                "0 for background and 255 for what is marked")
+                "transparency, 0 for background and 255 for what is marked")
         return _grey(picture, notes)
 
 
@@ -99,13 +98,11 @@ def opened(path: Path, notes: list[str]) -> Iterator[Any]:
             if (frames := getattr(picture, "n_frames", 1)) > 1 and picture.format != "MPO":
                 raise InputError(
                     f"{path} holds {frames} frames, and one image is read from a file; save each frame that is wanted "
-                    "as a "
-                    "file of its own")
+                    "as a file of its own")
             if _is_cut_to_eight_bits(picture):
                 raise InputError(
                     f"{path} is colour or has transparency in 16 bits, which would be cut to 8; save it as 16-bit "
-                    "grey, or "
-                    "in 8 bits")
+                    "grey, or in 8 bits")
             if _is_misread_bitmap(picture):
                 raise InputError(
                     f"{path} is a bitmap of 8 bits with a palette of black and white, which Pillow misreads; save it "
@@ -155,10 +152,8 @@ def _is_transparent(picture: Any) -> bool:
 def _indices(path: Path, picture: Any) -> Array:
     """(H,W) indices into the palette; InputError where index 0 looks like the mark rather than the background."""
     indices = np.array(picture)
-    looks = {
-    # opacity and brightness of each index that is there, by one pixel of it: the whole picture in colour takes much
-    # memory
-    }
+    # Opacity and brightness of each index that is there, by one pixel of it: the whole picture in colour takes memory.
+    looks = {}
     for index in (index for index, count in enumerate(picture.histogram()[:256]) if count):
         y, x = divmod(int((indices == index).argmax()), picture.width)
         pixel = picture.crop((x, y, x + 1, y + 1)).convert("RGBA")
@@ -168,9 +163,8 @@ def _indices(path: Path, picture: Any) -> Array:
         if other_opacity < opacity or other_opacity == opacity and other_brightness < brightness:
             raise InputError(
                 f"{path} is a label with a palette in which index 0, the background, looks brighter or less "
-                "transparent than "
-                f"index {index}; which one marks is not clear: save it as grey, 0 for background and 255 for what is "
-                "marked"
+                f"transparent than index {index}; which one marks is not clear: save it as grey, 0 for background and "
+                "255 for what is marked"
             )
     return indices
 

@@ -62,8 +62,7 @@ def check_pixels(shape: tuple[int, ...], name: str) -> None:
     if shape[0] * shape[1] > MAX_PIXELS:
         raise InputError(
             f"{name} is {shape[0]}x{shape[1]}; accepted: at most {MAX_PIXELS:,} pixels; make it smaller or cut it "
-            "first, "
-            "the network reads a small grid")
+            "first, the network reads a small grid")
 
 
 def count_of(values: object, name: str) -> int:
@@ -123,8 +122,7 @@ def _as_array(value: object, name: str) -> Array:
     if array is None:
         raise InputError(
             f"{name} is a masked array with {masked} masked values, which would be read as they are; give values for "
-            "them, "
-            "for example by .filled(0)")
+            "them, for example by .filled(0)")
     return array
 
 
@@ -203,8 +201,7 @@ class Placement:
         if small.max() - small.min() < SEEN:
             raise InputError(
                 f"{name} is constant on the network's grid of {grid[0]}x{grid[1]}: its detail is finer than that; cut "
-                "out a "
-                "part of it")
+                "out a part of it")
         # Of the grid's own size it is in [0, 1] already: another normalisation would give the same numbers.
         return self._pad(small if small.shape == image.shape else normalise(small), grid)
 

@@ -72,8 +72,8 @@ def _arrays(file: IO[bytes], size: int, path: AnyPath, error: type[UniverSegErro
         if total > limit:
             raise error(
                 f"{path} unpacks to {total} bytes; accepted: at most {limit} for a file of this size, {MAX_RATIO} "
-                "times its own "
-                f"or {FREE_BYTES}; if the data is right, write it with numpy.savez, which does not compress")
+                f"times its own or {FREE_BYTES}; if the data is right, write it with numpy.savez, which does not "
+                "compress")
         arrays = {}
         for info in members:
             with archive.open(info) as member:

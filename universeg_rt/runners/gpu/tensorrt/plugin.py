@@ -62,8 +62,7 @@ def load(path: str | Path, tensorrt: ModuleType, libnvinfer: ctypes.CDLL | None 
     if info.generation != needed:
         raise RunnerError(
             f"{info.path.name} was built against TensorRT {info.headers} and TensorRT {tensorrt.__version__} runs "
-            "here; "
-            f"build it against headers of {'8.5 to 9' if needed == 8 else '10 or later'} (TENSORRT_INCLUDE)")
+            f"here; build it against headers of {'8.5 to 9' if needed == 8 else '10 or later'} (TENSORRT_INCLUDE)")
     registry = tensorrt.get_plugin_registry()
     if libnvinfer is None and hasattr(registry, "load_library"):
         registry.load_library(str(path))
