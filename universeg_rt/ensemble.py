@@ -7,9 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from .errors import InputError
+from .named_types import Doubles, Integers
 
 MAX_MEMBERS = 1000
 MAX_SUPPORT_SIZE = 100_000
+
+Member = tuple[Integers, Doubles]  # indices (n,) of a member's distinct entries, and their weights (n,)
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,7 @@ class Ensemble:
         if not isinstance(self.replacement, bool):
             raise InputError(f"replacement is {self.replacement!r}; give True or False")
 
-    def draw(self, available: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    def draw(self, available: int) -> list[Member]:
         """Draw each member's distinct entries: their indices (n,) and their weights (n,), which sum to 1.
 
         An entry drawn twice counts twice in every mean over the support, so it is computed once with twice the weight:
@@ -54,10 +57,10 @@ class Ensemble:
         return out
 
 
-def distinct(drawn: list[tuple[np.ndarray, np.ndarray]]) -> tuple[list[tuple[np.ndarray, np.ndarray]], np.ndarray]:
+def distinct(drawn: list[Member]) -> tuple[list[Member], Integers]:
     """Return the members that differ, and (K,) for each member as drawn the index of its equal among them."""
     found: dict[bytes, int] = {}
-    members: list[tuple[np.ndarray, np.ndarray]] = []
+    members: list[Member] = []
     places: list[int] = []
     for indices, weights in drawn:
         key = indices.tobytes() + weights.tobytes()

@@ -14,6 +14,7 @@ from .ensemble import Ensemble
 from .errors import InputError, RunnerError
 from .imaging.normalisation import MINMAX, Normalisation, normalised
 from .imaging.preprocess import Placement, check_image, count_of, is_colour
+from .named_types import Array, Doubles, Floats, Integers
 from .notes import fingerprint, mask_note, range_note
 from .prediction import Prediction, Timing
 from .runners import Runner
@@ -59,7 +60,7 @@ class Task:
         aspect: str,
         normalise: Normalisation,
         prepared: PreparedSupport | SharedEntries,
-        places: np.ndarray,
+        places: Integers,
         drawn: Drawn,
         notes: tuple[str, ...],
     ) -> None:
@@ -76,7 +77,7 @@ class Task:
         self._foreground = drawn.foreground
         self._entries = drawn.fingerprints()
 
-    def predict(self, image: np.ndarray, *, threshold: float = THRESHOLD, logits: bool = False) -> Prediction:
+    def predict(self, image: Array, *, threshold: float = THRESHOLD, logits: bool = False) -> Prediction:
         """Segment one grey image (H,W) of any size and real type, or a colour one (H,W,3) or (H,W,4) of uint8 by its
         luminance.
 
@@ -87,7 +88,7 @@ class Task:
         return self.predict_batch([image], threshold=threshold, logits=logits)[0]
 
     def predict_batch(
-        self, images: Sequence[np.ndarray] | np.ndarray, *, threshold: float = THRESHOLD, logits: bool = False
+        self, images: Sequence[Array] | Array, *, threshold: float = THRESHOLD, logits: bool = False
     ) -> list[Prediction]:
         """Segment images (N,H,W), or a sequence of images as `predict` takes them, of any sizes; all are checked
         before any is run."""
@@ -113,7 +114,7 @@ class Task:
         network = (time.perf_counter() - start) / count
         return [self._finish(*values, network, float(threshold), logits) for values in zip(found, placed)]
 
-    def member_probabilities(self, image: np.ndarray) -> np.ndarray:
+    def member_probabilities(self, image: Array) -> Floats:
         """Probabilities (K,H,W) float32 of each member of the ensemble, for studying it; raises as `predict` does."""
         query = np.empty((1, 1, *self.segmenter.grid), np.float32)
         placed = self._place(check_image(image), "image", query[0, 0])
@@ -153,15 +154,15 @@ class Task:
             raise RunnerError("a closed Task cannot be pickled; prepare it again")
         return _prepared_again, (self.segmenter, self.support, self.ensemble, self.aspect, self.normalise)
 
-    def _run(self, queries: np.ndarray) -> np.ndarray:
+    def _run(self, queries: Floats) -> Floats:
         """Logits (B,K,1,h,w) of queries on the grid, a set for each member as drawn."""
         prepared = self._prepared
         if prepared is None:
             raise RunnerError("this Task is closed; prepare it again")
-        logits: np.ndarray = self.segmenter.run(prepared, queries)[:, self._places]
+        logits: Floats = self.segmenter.run(prepared, queries)[:, self._places]
         return logits
 
-    def _place(self, image: np.ndarray, name: str, out: np.ndarray) -> _Placed:
+    def _place(self, image: Array, name: str, out: Floats) -> _Placed:
         """Write a checked image to `out`, on the grid."""
         start = time.perf_counter()
         placement = Placement.of(image.shape, self.segmenter.grid, self.aspect)
@@ -170,12 +171,11 @@ class Task:
         notes = [range_note(wide, name)]
         if (entry := self._entries.get(fingerprint(out))) is not None:
             notes.append(
-                f"{name} is in the support, as entry {entry}; a score on it says nothing of images that are not"
-            )
+                f"{name} is in the support, as entry {entry}; a score on it says nothing of images that are not")
         return _Placed(placement, tuple(note for note in notes if note), time.perf_counter() - start)
 
     def _finish(
-        self, logits: np.ndarray, placed: _Placed, network: float, threshold: float, keep_logits: bool
+        self, logits: Floats, placed: _Placed, network: float, threshold: float, keep_logits: bool
     ) -> Prediction:
         """(K,1,h,w) logits on the grid -> maps at the image's size."""
         start = time.perf_counter()
@@ -217,7 +217,7 @@ def _prepared_again(
     return segmenter.prepare(support, ensemble, aspect=aspect, normalise=normalise)
 
 
-def _sigmoid(logits: np.ndarray) -> np.ndarray:
+def _sigmoid(logits: Floats) -> Doubles:
     """In float64, without overflow."""
-    out: np.ndarray = 0.5 + 0.5 * np.tanh(0.5 * logits.astype(np.float64))
+    out: Doubles = 0.5 + 0.5 * np.tanh(0.5 * logits.astype(np.float64))
     return out

@@ -134,7 +134,7 @@ def _rates(state: dict, contender, entries: int, members: int, prepared: bool,
 
 
 def work(state: dict, side: str, entries: int, members: int, prepared: bool) -> Cost:
-    """What must be computed and moved (export/folds/cost.py, float32), the members' together; side is reference or folded."""
+    """What must be computed and moved (export/folds/cost.py, float32) for all members; side: reference or folded."""
     rows = state["costs"]
     one = total(rows, side, entries)
     if side == "folded" and prepared:  # the first block's composed convolution of every entry, and that of their mean
@@ -187,6 +187,7 @@ def table(values: dict) -> list[str]:
         out.append(
             f"{r['support_size']:4}{r['members']:3} {'yes' if r['prepared'] else 'no':9}{r['contender']:34}"
             f"{r['p50'] * 1e3:9.3f}{r['p90'] * 1e3:9.3f}{r['p99'] * 1e3:9.3f}{r['runs']:6}"
-            f"{r['flop_per_second'] / 1e12:9.2f}{r['of_matrix']:8.0%}{r['bytes_per_second'] / 1e9:7.0f}{r['of_copy']:8.0%}"
+            f"{r['flop_per_second'] / 1e12:9.2f}{r['of_matrix']:8.0%}"
+            f"{r['bytes_per_second'] / 1e9:7.0f}{r['of_copy']:8.0%}"
             + "".join(over) + ("" if r["right"] else "  WRONG"))
     return out

@@ -122,7 +122,7 @@ def support_operation(g: GraphBuilder, network: FoldedNetwork, block: FoldedBloc
 
 
 def joined(g: GraphBuilder, maps: Sequence[tuple[str, str]], name: str, up_name: str) -> str:
-    """The maps that a block reads, one after the other; each comes with how it is resized, and DOUBLED ones are upsampled here."""
+    """The maps that a block reads, concatenated. Each comes with how it is resized; DOUBLED ones are upsampled here."""
     parts = [g.upsample(x, up_name) if resize == DOUBLED else x for x, resize in maps]
     return g.concat(parts, name) if len(parts) > 1 else parts[0]
 

@@ -44,20 +44,19 @@ STATIC_FOLDS = (constant_through_target, biases_in_constant, compose_query)
 # A rewrite of how often something is computed, not of a block: some forms of the network take it, and the table's
 # figures do not.
 BY_FORM = {
-    "prepared_support": "the first block's support term reads no query. prepare.onnx and predict.onnx (GPU runners) "
-                        "compute it once "
-    "for each support and keep it, 4.2 MB an entry and ensemble member at 128x128 in float32; the stages and the "
-    "native "
-    "runner (CPUs) compute it anew for each query, a ninth of its time, and keep memory small",
+    "prepared_support":
+        "the first block's support term reads no query. prepare.onnx and predict.onnx (GPU runners) compute it once "
+        "for each support and keep it, 4.2 MB an entry and ensemble member at 128x128 in float32; the stages and the "
+        "native runner (CPUs) compute it anew for each query, a ninth of its time, and keep memory small",
 }
 
 NOT_TAKEN = {
-    "upsampled_half_at_low_resolution": "a decoder's upsampled input could be convolved before it is interpolated, but "
-                                        "with "
-    "ONNX Runtime's operators that is no faster than the convolution it replaces",
-    "late_activation": "LeakyReLU could be moved behind the max pool, but the activated full-resolution map is itself "
-                       "read, by "
-    "its mean and by the skip connection",
+    "upsampled_half_at_low_resolution":
+        "a decoder's upsampled input could be convolved before it is interpolated, but with ONNX Runtime's operators "
+        "that is no faster than the convolution it replaces",
+    "late_activation":
+        "LeakyReLU could be moved behind the max pool, but the activated full-resolution map is itself read, by its "
+        "mean and by the skip connection",
 }
 
 

@@ -29,8 +29,7 @@ CUTS = np.linspace(0.2, 1.0, 81)  # candidates for the largest value kept, as sh
 SYNTHETIC = "synthetic tasks of universeg_rt.training.episodes.synthetic"
 METHOD = (
     "symmetric int8, zero point 0; maps by smallest mean squared error (for the native runner of each channel), "
-    "weights by each "
-    "output channel's largest value")
+    "weights by each output channel's largest value")
 
 
 def synthetic_episodes(grid: tuple[int, int], seed: int, episodes: int = EPISODES, entries: int = ENTRIES,

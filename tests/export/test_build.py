@@ -116,7 +116,7 @@ def test_the_gate_ends_with_the_first_input_that_is_over_tolerance(quick_gate):
 
 
 def test_memory_is_kept_for_the_next_map_and_given_back_at_the_end():
-    """Page faults of a large map that is made again and again, in a process of its own, whose heap holds nothing else."""
+    """Page faults of a large map that is made again and again, in a process whose heap holds nothing else."""
     pytest.importorskip("resource", reason="page faults are counted by POSIX systems only")
     if platform.libc_ver()[0] != "glibc":
         pytest.skip("glibc only")

@@ -121,7 +121,8 @@ class FoldedUniverSeg(UniverSeg):
         self, block: CrossBlock, u: Tensor, v: Tensor, weights: Tensor, terms: list[Tensor] | None
     ) -> _Outputs:
         """u (T·Q,1,H,W), v (T,S,2,H,W), weights (T·Q,S), cross_activation none -> of the entries only the halved ones
-        and the mean, which is all that a network reads where the last block alone reads them whole. `terms` takes the support term."""
+        and the mean, which is all that a network reads where the last block alone reads them whole.
+        `terms` takes the support term."""
         tasks = v.shape[0]
         query_weight, support_weight = _split(block, u.shape[1])
         out = block.support.vmapped.conv
@@ -141,7 +142,8 @@ class FoldedUniverSeg(UniverSeg):
 
     def _last_block(self, block: CrossBlock, u: Tensor, read: list[tuple[_Outputs, str]], weights: Tensor,
                     terms: list[Tensor] | None) -> Tensor:
-        """u (B,Cu,H,W), what the block reads, weights (B,S) -> (B,C,H,W): the query branch alone. `terms` takes the support term."""
+        """u (B,Cu,H,W), what the block reads, weights (B,S) -> (B,C,H,W): the query branch alone.
+        `terms` takes the support term."""
         if block.cross_activation == "none":
             mean = _joined([resized(out.mean_over(weights), how, self.spec) for out, how in read])
             if terms is None:

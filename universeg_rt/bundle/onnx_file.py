@@ -51,7 +51,10 @@ def metadata(model: bytes) -> dict[str, str]:
 
 
 def external_locations(model: bytes) -> frozenset[str]:
-    """Names of the files that its tensors lie in, of every graph, function, subgraph and attribute; ValueError as in `metadata`."""
+    """Names of the files that hold its tensors, those of functions, subgraphs and attributes too.
+
+    ValueError as in `metadata`.
+    """
     if b"location" not in model:  # the key of every such name
         return frozenset()
     return frozenset(_locations(model, 0, len(model), "ModelProto", 0))
@@ -143,7 +146,7 @@ def _tensor(data: bytes, start: int, end: int, files: Mapping[str, bytes]) -> by
     if not entries:
         return data[start:end]
     location = entries.get("location")
-    if location not in files:
+    if location is None or location not in files:
         raise ValueError(f"a tensor lies in {location!r}, which is not among the model's files")
     content = files[location]
     begin = _count(entries.get("offset", "0"))

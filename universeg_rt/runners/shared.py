@@ -8,6 +8,7 @@ from typing import Protocol
 import numpy as np
 
 from ..errors import InputError
+from ..named_types import Floats
 
 # Sets that take no more than this written out are prepared once and kept; more are prepared group by group in each run.
 GROUP_BYTES = 512 * 2**20
@@ -36,10 +37,10 @@ class SharedEntries:
     """Entries (N,2,H,W) and weights (K,N) of sets too large to be held written out; each run prepares them anew, in
     groups."""
 
-    entries: np.ndarray
-    weights: np.ndarray
+    entries: Floats
+    weights: Floats
 
-    def run(self, runner: WrittenOut, queries: np.ndarray) -> np.ndarray:
+    def run(self, runner: WrittenOut, queries: Floats) -> Floats:
         """Logits (B,K,1,H,W), as `Runner.run`."""
         size = sets_in_group(largest_set(self.weights), self.entries[0].nbytes)
         groups = [self.weights[i : i + size] for i in range(0, len(self.weights), size)]
@@ -47,7 +48,7 @@ class SharedEntries:
             [runner.run(runner.prepare(*written_out(self.entries, group)), queries) for group in groups], axis=1)
 
 
-def prepare(runner: WrittenOut, entries: np.ndarray, weights: np.ndarray) -> PreparedSupport | SharedEntries:
+def prepare(runner: WrittenOut, entries: Floats, weights: Floats) -> PreparedSupport | SharedEntries:
     """What `runner.prepare` gives for the sets written out, where they are small; else SharedEntries."""
     if entries.ndim != 4 or 0 in entries.shape or weights.ndim != 2 or weights.shape[1] != len(
             entries) or not len(weights):
@@ -61,7 +62,7 @@ def prepare(runner: WrittenOut, entries: np.ndarray, weights: np.ndarray) -> Pre
     return SharedEntries(np.ascontiguousarray(entries, np.float32), weights)
 
 
-def check_weights(weights: np.ndarray) -> None:
+def check_weights(weights: Floats) -> None:
     """Raise InputError where weights (K, entries) are negative or do not sum to 1 in each set."""
     if not (weights >= 0).all() or not np.allclose(weights.sum(axis=1), 1, atol=1e-3):
         raise InputError(
@@ -73,13 +74,13 @@ def sets_in_group(entries: int, entry_bytes: int) -> int:
     return max(1, GROUP_BYTES // max(1, entries * entry_bytes))
 
 
-def largest_set(weights: np.ndarray) -> int:
+def largest_set(weights: Floats) -> int:
     """Entries of the largest set; weights: (K,N)."""
     return int((weights != 0).sum(axis=1).max())
 
 
-def written_out(entries: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Support (K,S,2,H,W) and weights (K,S) float32 of sets that share entries, padded with zeros to the largest set."""
+def written_out(entries: Floats, weights: Floats) -> tuple[Floats, Floats]:
+    """Support (K,S,2,H,W) and weights (K,S) float32 of sets that share entries, zero-padded to the largest set."""
     if len(weights) == 1 and weights.all():
         return np.asarray(entries[None], np.float32), np.asarray(weights, np.float32)
     largest = largest_set(weights)

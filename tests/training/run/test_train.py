@@ -130,8 +130,8 @@ def test_a_run_begins_from_weights_and_refuses_those_of_another_network(kit, tmp
     trainer = Trainer(config, [], [], tmp_path / "second")
     trainer.begin_from(tmp_path / "first" / LATEST)
     for key, value in weights.items():
-        assert np.array_equal(trainer.model.state_dict()[key].numpy(), value) and np.array_equal(
-            trainer.average[key].numpy(), value)
+        assert np.array_equal(trainer.model.state_dict()[key].numpy(), value)
+        assert np.array_equal(trainer.average[key].numpy(), value)
     other = dataclasses.replace(config, network=NetworkConfig(features=3))
     with pytest.raises(CheckpointError, match="was asked for"):
         Trainer(other, [], [], tmp_path / "third").begin_from(tmp_path / "first" / LATEST)

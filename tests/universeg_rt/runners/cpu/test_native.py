@@ -168,9 +168,10 @@ from pathlib import Path
 from universeg_rt.bundle.model_bytes import ModelBytes
 from universeg_rt.runners.cpu.native import NativeRunner
 from universeg_rt.spec import NetworkSpec
-runner, case = NativeRunner(ModelBytes.of_file(Path(sys.argv[1]) / "native.json"), NetworkSpec.from_json(sys.argv[2]),
-2), np.load(Path(sys.argv[1]) / "case.npz") np.save(Path(sys.argv[1]) / "logits.npy",
-runner.run(runner.prepare(case["support"][None], case["weights"][None]), case["query"][None, None]))
+folder, spec = Path(sys.argv[1]), NetworkSpec.from_json(sys.argv[2])
+runner, case = NativeRunner(ModelBytes.of_file(folder / "native.json"), spec, 2), np.load(folder / "case.npz")
+prepared = runner.prepare(case["support"][None], case["weights"][None])
+np.save(folder / "logits.npy", runner.run(prepared, case["query"][None, None]))
 """
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path), spec.to_json()], capture_output=True, text=True)
     assert done.returncode == 0, f"{done.returncode} {done.stderr}"
