@@ -54,18 +54,40 @@ class Ensemble:
         return out
 
 
-def distinct(drawn: list[tuple[np.ndarray, np.ndarray]]) -> tuple[list[tuple[np.ndarray, np.ndarray]], np.ndarray]:
-    """Return the members that differ, and (K,) for each member as drawn the index of its equal among them."""
-    found: dict[bytes, int] = {}
-    members: list[tuple[np.ndarray, np.ndarray]] = []
-    places: list[int] = []
-    for indices, weights in drawn:
-        key = indices.tobytes() + weights.tobytes()
-        if key not in found:
-            found[key] = len(members)
-            members.append((indices, weights))
-        places.append(found[key])
-    return members, np.array(places)
+@dataclass(frozen=True, eq=False)
+class Draw:
+    """What an ensemble draws from a support: sets that differ, over the entries that any of them has.
+
+    used: (N,) indices of these entries in the support. weights: (K,N) float32, each row summing to 1, zero for what a set
+    lacks. places: for each member as drawn the index of its set.
+    """
+
+    used: np.ndarray
+    weights: np.ndarray
+    places: np.ndarray
+
+    @classmethod
+    def of(cls, available: int, ensemble: Ensemble) -> Draw:
+        """Raises InputError as `Ensemble.draw`."""
+        found: dict[bytes, int] = {}
+        sets: list[tuple[np.ndarray, np.ndarray]] = []
+        places: list[int] = []
+        for indices, weights in ensemble.draw(available):
+            key = indices.tobytes() + weights.tobytes()
+            if key not in found:
+                found[key] = len(sets)
+                sets.append((indices, weights))
+            places.append(found[key])
+        used = np.unique(np.concatenate([indices for indices, _ in sets]))
+        rows = np.zeros((len(sets), len(used)), np.float32)
+        for row, (indices, weights) in zip(rows, sets):
+            row[np.searchsorted(used, indices)] = weights
+        return cls(used, rows, np.array(places))
+
+    @property
+    def shares(self) -> np.ndarray:
+        """(K,) of each set among the members."""
+        return np.bincount(self.places, minlength=len(self.weights)) / len(self.places)
 
 
 def _integer(name: str, value: object, low: int, high: int) -> None:

@@ -1,1 +1,1 @@
-"""Frozen tasks: a support turned into constants, so that a query runs through a plain network or file."""
+"""Frozen tasks as files: what stands in one, and the runtimes that run it."""

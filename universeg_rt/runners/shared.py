@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -26,10 +27,28 @@ class SharedEntries:
 
     def run(self, runner: Runner, queries: np.ndarray) -> np.ndarray:
         """Logits (B,K,1,H,W), as `Runner.run`."""
+        return np.concatenate([runner.run(prepared, queries) for _, prepared in self._groups(runner)], axis=1)
+
+    def mean_constants(
+        self, runner: Runner, query: np.ndarray, shares: np.ndarray
+    ) -> tuple[np.ndarray, list[np.ndarray]]:
+        """As `Runner.mean_constants`."""
+        logits, sums = [], None
+        for chosen, prepared in self._groups(runner):
+            some, maps = runner.mean_constants(prepared, query, shares[chosen])
+            logits.append(some)
+            sums = maps if sums is None else [total + each for total, each in zip(sums, maps)]
+        assert sums is not None  # there is at least one set
+        return np.concatenate(logits), sums
+
+    def _groups(self, runner: Runner) -> Iterator[tuple[slice, PreparedSupport]]:
+        """Which sets, prepared."""
         size = sets_in_group(largest_set(self.weights), self.entries[0].nbytes)
-        groups = [self.weights[i : i + size] for i in range(0, len(self.weights), size)]
-        return np.concatenate(
-            [runner.run(runner.prepare(*written_out(self.entries, group)), queries) for group in groups], axis=1)
+        for first in range(0, len(self.weights), size):
+            chosen = slice(first, first + size)
+            prepared = runner.prepare(*written_out(self.entries, self.weights[chosen]))
+            assert not isinstance(prepared, SharedEntries)  # sets that are written out are not shared
+            yield chosen, prepared
 
 
 def prepare(runner: Runner, entries: np.ndarray, weights: np.ndarray) -> PreparedSupport | SharedEntries:

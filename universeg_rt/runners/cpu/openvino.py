@@ -55,7 +55,7 @@ def _new_core():
     return core
 
 
-def _started() -> tuple[ModuleType, Any, list[str]]:
+def started() -> tuple[ModuleType, Any, list[str]]:
     """The module, the shared core and what the processor is; RunnerError with the cure where OpenVINO does not
     start."""
     try:
@@ -95,10 +95,10 @@ class StreamedOpenVino(StagedRunner):
 
     @classmethod
     def check_here(cls, options: Options) -> None:
-        _started()
+        started()
 
     def _start(self) -> None:
-        openvino, self._core, device = _started()
+        openvino, self._core, device = started()
         self._ov = openvino
         version = openvino.__version__.split("-")[0]
         self._config = {"INFERENCE_NUM_THREADS": self.threads, "NUM_STREAMS": 1, "INFERENCE_PRECISION_HINT": "f32"}
