@@ -23,10 +23,10 @@ from universeg_rt.spec import NetworkSpec
 
 from .emit import emit_predict, emit_prepare, emit_stages, emit_whole
 from .emit.native import emit_native, native_arrays
+from .emit.quantise import Quantisation
 from .emit.store import WeightStore
 from .folds.folded import FoldedNetwork
 from .gate.parity import Model
-from .int8.quantise import Quantisation
 
 WHOLE, PREPARE, PREDICT, NATIVE = "model.onnx", "prepare.onnx", "predict.onnx", "native.json"
 

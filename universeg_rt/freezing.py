@@ -10,19 +10,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
+from .bundle.bundle import Bundle
 from .bundle.onnx_bind import bind
+from .ensemble import Draw, Ensemble
 from .errors import InputError
 from .frozen.record import AUTO, EXACT, KEY, KINDS, STATIC, Price, Record
 from .frozen.runners import open_frozen_runner
 from .frozen_task import FrozenTask
 from .imaging.metrics import dice
-from .predictor import THRESHOLD, sigmoid
-from .runners.shared import written_out
-from .support import Drawn
-from .task import Task
+from .imaging.normalisation import Normalisation
+from .predictor import THRESHOLD, Predictor, sigmoid
+from .runners import Options, Runner
+from .runners.shared import PreparedSupport, SharedEntries, written_out
+from .support import Drawn, SupportSet
 
 PROXIES = 8  # more do not help: measured, see benchmarks/NOTES.md
 GROUP = 4  # entries left out together, at most; two where the support is small
@@ -30,6 +34,35 @@ FEWEST = 3  # entries of a support of which some can be left out
 SUPPORT = "support"
 
 Maps = list[np.ndarray]
+
+
+class Opened(Protocol):
+    """What freezing asks of a Segmenter."""
+
+    bundle: Bundle
+    runner: Runner
+
+    @property
+    def options(self) -> Options: ...
+
+
+class Task(Protocol):
+    """What it asks of a Task, beside being a Predictor."""
+
+    segmenter: Opened
+    support: SupportSet
+    ensemble: Ensemble
+    draw: Draw
+    grid: tuple[int, int]
+    aspect: str
+    normalise: Normalisation
+    notes: tuple[str, ...]
+    foreground: float
+
+    @property
+    def prepared(self) -> PreparedSupport | SharedEntries: ...
+
+    def on_grid(self, images: Sequence[np.ndarray] | np.ndarray) -> np.ndarray: ...
 
 
 def freeze(

@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .bundle.manifest import LARGEST_FILE
 from .bundle.onnx_file import metadata
 from .errors import BundleError, RunnerError, SpecError
-from .frozen.record import EXACT, Price, Record
+from .frozen.record import Price, Record
 from .frozen.runners import FrozenRunner, open_frozen_runner
 from .predictor import Predictor, Ran
 from .runners.options import Options
 from .spec import NetworkSpec
 from .storage.atomic import write_file
 from .storage.reading import reading
-
-if TYPE_CHECKING:
-    from .task import Task
 
 SPEC = "universeg.spec"
 
@@ -44,7 +40,7 @@ class FrozenTask(Predictor):
         spec: NetworkSpec,
         runner: FrozenRunner | None,
         notes: tuple[str, ...] = (),
-        task: Task | None = None,
+        task: Predictor | None = None,
     ) -> None:
         """model: the file's bytes. One of runner and task runs it: an exact task that is still there is faster."""
         super().__init__(record.grid, record.aspect, record.normalise, notes, record.foreground, {})

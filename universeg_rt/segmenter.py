@@ -17,8 +17,7 @@ from .ensemble import Draw, Ensemble
 from .errors import BundleError, InputError, RunnerError
 from .imaging.normalisation import MINMAX, Normalisation, check_normalisation
 from .runners import Options, Runner, open_runner
-from .runners.base import PreparedSupport
-from .runners.shared import SharedEntries, sets_in_group
+from .runners.shared import PreparedSupport, SharedEntries, sets_in_group
 from .support import Drawn, SupportSet
 from .task import Task
 

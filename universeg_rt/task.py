@@ -3,21 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 
+from .bundle.bundle import Bundle
 from .ensemble import Draw, Ensemble
 from .errors import RunnerError
-from .imaging.normalisation import Normalisation
+from .freezing import freeze
+from .frozen_task import FrozenTask
+from .imaging.normalisation import MINMAX, Normalisation
 from .predictor import Predictor, Ran
-from .runners.base import PreparedSupport
-from .runners.shared import SharedEntries
+from .runners import Options, Runner
+from .runners.shared import PreparedSupport, SharedEntries
 from .support import Drawn, SupportSet
 
-if TYPE_CHECKING:
-    from .frozen_task import FrozenTask
-    from .segmenter import Segmenter
+
+class Prepares(Protocol):
+    """What a Task asks of the Segmenter that prepared it."""
+
+    bundle: Bundle
+    runner: Runner
+
+    @property
+    def grid(self) -> tuple[int, int]: ...
+
+    @property
+    def options(self) -> Options: ...
+
+    def prepare(
+        self,
+        support: SupportSet,
+        ensemble: Ensemble | None = None,
+        *,
+        aspect: str = "stretch",
+        normalise: Normalisation = MINMAX,
+    ) -> Task: ...
+
+    def run(self, prepared: PreparedSupport | SharedEntries, queries: np.ndarray) -> np.ndarray: ...
 
 
 class Task(Predictor):
@@ -29,7 +52,7 @@ class Task(Predictor):
 
     def __init__(
         self,
-        segmenter: Segmenter,
+        segmenter: Prepares,
         support: SupportSet,
         ensemble: Ensemble,
         aspect: str,
@@ -70,8 +93,6 @@ class Task(Predictor):
         and where `static` is asked of a network that has no static form; RunnerError where the runner cannot give what is
         needed or the Task is closed; BundleError where the bundle lacks the models.
         """
-        from .freezing import freeze
-
         return freeze(self, proxies, kind, max_loss, seed, half)
 
     def close(self) -> None:
@@ -109,6 +130,6 @@ class Task(Predictor):
 
 
 def _prepared_again(
-    segmenter: Segmenter, support: SupportSet, ensemble: Ensemble, aspect: str, normalise: Normalisation
+    segmenter: Prepares, support: SupportSet, ensemble: Ensemble, aspect: str, normalise: Normalisation
 ) -> Task:
     return segmenter.prepare(support, ensemble, aspect=aspect, normalise=normalise)

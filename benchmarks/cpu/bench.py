@@ -68,7 +68,7 @@ def _main(args: argparse.Namespace) -> int:
     if args.earlier:
         result = merge(args.earlier)
     else:
-        from ..harness.run import run
+        from .run import run
 
         result = run(_options(args))
     text = table(result)

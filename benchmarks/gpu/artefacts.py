@@ -10,9 +10,9 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+from universeg_rt.export.emit.quantise import Quantisation
 from universeg_rt.export.folds import fold
 from universeg_rt.export.folds.cost import network_cost
-from universeg_rt.export.int8.quantise import Quantisation
 from universeg_rt.kernels.support_mean.check.steps import one_line
 
 import universeg_rt
@@ -20,7 +20,7 @@ from universeg_rt.bundle.bundle import MANIFEST, SHIPPED, Bundle, file_entry
 from universeg_rt.bundle.engine import Profile
 from universeg_rt.bundle.manifest import InputContract, Manifest, network_metadata
 from universeg_rt.errors import UniverSegError
-from universeg_rt.precision import PRECISIONS
+from universeg_rt.precision import GPU_AUTO, PRECISIONS
 from universeg_rt.spec import NetworkSpec
 
 from ..harness.models import random_weights
@@ -191,7 +191,7 @@ def run_engines(state: dict, entry: dict) -> None:
             if time.monotonic() > state["deadline"]:
                 entry["skipped"][f"{builder} {plugin or 'native'}"] = "the time limit was reached"
                 continue
-            for precision in (p for p in ("fp16", "fp32", "int8") if p in state["bundle"].manifest.models):
+            for precision in sorted(state["bundle"].manifest.models, key=[*GPU_AUTO, *PRECISIONS].index):
                 label = _label(builder, precision, plugin)
                 bundle = state["work"] / label.replace(" ", "-")
                 try:

@@ -18,6 +18,7 @@ from universeg_rt.runners.gpu.onnxruntime import PROVIDER, OnnxRuntimeCuda
 from universeg_rt.runners.libraries import import_onnxruntime
 
 from . import artefacts, machine
+from .arithmetic import FLOATS, torch_type
 from .folded_torch import FoldedInference, kernel_support_mean
 
 
@@ -47,7 +48,7 @@ class TorchReference(Contender):
 
         torch = self.torch = state["torch"]
         self.precision, self.device = precision, state["device"]
-        self.dtype = torch.float16 if precision == "fp16" else torch.float32
+        self.dtype = torch_type(torch, precision)
         network = UniverSeg(state["spec"]).eval()
         network.load_state_dict({key: torch.from_numpy(value) for key, value in state["weights"].items()})
         self.network = network.to(self.device, self.dtype)
@@ -79,7 +80,7 @@ class TorchFolded(Contender):
     def __init__(self, state: dict, precision: str, kernels: bool = False, channels_last: bool = False) -> None:
         torch = self.torch = state["torch"]
         self.state, self.precision, self.device = state, precision, state["device"]
-        self.dtype = torch.float16 if precision == "fp16" else torch.float32
+        self.dtype = torch_type(torch, precision)
         support_mean = None
         if kernels:
             if "kernel_device" not in state:
@@ -223,7 +224,7 @@ def run_contenders(state: dict, entry: dict) -> None:
             entry["skipped"][name] = one_line(error)
             state["say"](f"{name}: skipped, {one_line(error)}")
 
-    for precision in ("fp32", "tf32", "fp16"):
+    for precision in FLOATS:
         start(f"reference {precision}", lambda: TorchReference(state, precision))
     for precision in ("tf32", "fp16"):
         name = f"torch.compile {precision}"
@@ -231,7 +232,7 @@ def run_contenders(state: dict, entry: dict) -> None:
             start(name, lambda: _compiled(state, precision))
         else:
             entry["skipped"][name] = "left out: it compiles anew for every shape, for minutes (--compile)"
-    for precision in ("fp32", "tf32", "fp16"):
+    for precision in FLOATS:
         start(f"folded torch {precision}", lambda: TorchFolded(state, precision))
         start(f"folded torch {precision} kernels", lambda: TorchFolded(state, precision, kernels=True))
     start("folded torch fp16 nhwc", lambda: TorchFolded(state, "fp16", channels_last=True))

@@ -11,6 +11,8 @@ from universeg_rt.kernels.support_mean.check.machine import describe
 
 from universeg_rt.errors import RunnerError
 
+from .arithmetic import FLOATS, torch_type
+
 PACKAGES = ("universeg_rt", "numpy", "torch", "triton", "onnx", "onnxscript", "onnxruntime", "onnxruntime-gpu",
             "tensorrt", "tensorrt-rtx", "pycuda", "nvidia-cudnn-cu13", "nvidia-cudnn-cu12")
 REPEATS = 10
@@ -44,7 +46,8 @@ def run_ceilings(state: dict, entry: dict) -> None:
     del source, target
     entry["matrix_flop_per_second"] = {}
     side = 256 if small else 8192
-    for name, dtype in (("fp32", torch.float32), ("tf32", torch.float32), ("fp16", torch.float16)):
+    for name in FLOATS:
+        dtype = torch_type(torch, name)
         a = torch.randn(side, side, device=state["device"]).to(dtype)
         b = torch.randn(side, side, device=state["device"]).to(dtype)
         with tf32(torch, name == "tf32"):

@@ -12,8 +12,8 @@ from universeg_rt.kernels.support_mean.check.steps import one_line
 from universeg_rt.errors import RunnerError
 
 from . import machine
+from .arithmetic import FLOATS, ITEM
 
-ITEM = {"fp32": 4, "tf32": 4, "fp16": 2, "int8": 2}
 WARM = 3
 MOST_MAPS = 512  # support entries times members up to which float32 contenders that hold all members at once take part
 
@@ -46,7 +46,7 @@ def _time_cell(state: dict, entry: dict, members: int, entries: int) -> None:
         try:
             if time.monotonic() > state["deadline"]:
                 raise RunnerError("the time limit was reached")
-            if members * entries > MOST_MAPS and contender.precision in ("fp32", "tf32") and contender.side == "folded":
+            if members * entries > MOST_MAPS and FLOATS.get(contender.precision) is np.float32 and contender.side == "folded":
                 raise RunnerError(f"{members * entries} float32 maps; more than {MOST_MAPS} would crowd out the others")
             states[name] = contender.prepare(support, weights)
             for _ in range(WARM):

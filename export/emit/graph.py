@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from ..int8.quantise import Quantisation, quantise_weight
+from .quantise import Quantisation, quantise_weight
 from .support_mean import DOMAIN, DOMAIN_VERSION, OUTPUTS, support_mean_functions
 
 # the newest that TensorRT 8.5 reads; has layers as functions, Shape with a start, Resize with aligned corners

@@ -21,10 +21,10 @@ import onnx
 from universeg_rt.spec import HALVED, QUERY_CHANNELS, SAME, SUPPORT_CHANNELS
 
 from ..folds.folded import FoldedBlock, FoldedNetwork
-from ..int8.quantise import Quantisation
 from . import layers
 from .graph import GraphBuilder
 from .layers import Layout
+from .quantise import Quantisation
 
 
 @dataclass(frozen=True)

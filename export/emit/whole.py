@@ -35,10 +35,10 @@ import onnx
 from universeg_rt.spec import HALVED, Flow
 
 from ..folds.folded import FoldedBlock, FoldedNetwork
-from ..int8.quantise import Quantisation
 from . import layers
 from .graph import GraphBuilder
 from .layers import Layout, SupportOutputs
+from .quantise import Quantisation
 
 
 @dataclass(frozen=True)

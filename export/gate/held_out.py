@@ -10,7 +10,7 @@ import numpy as np
 from universeg_rt.errors import ParityError
 from universeg_rt.imaging.metrics import dice
 
-from ..int8.calibration import CalibrationData
+from .episodes import CalibrationData
 from .parity import Model
 
 

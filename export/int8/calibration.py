@@ -8,10 +8,8 @@ values costs the smallest mean squared error: a few far values are cut off where
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +17,10 @@ import numpy as np
 from universeg_rt.errors import InputError
 
 from ..emit import emit_whole
+from ..emit.quantise import MAP_LIMIT, Quantisation, entry_convolutions, quantised_convolutions
 from ..folds.folded import FoldedNetwork
+from ..gate.episodes import CalibrationData, Episode
 from ..precisions import open_session, support_feed
-from .quantise import MAP_LIMIT, Quantisation, entry_convolutions, quantised_convolutions
 
 EPISODES = 24
 ENTRIES = 8
@@ -34,45 +33,6 @@ METHOD = (
     "output channel's largest value")
 
 
-@dataclass(frozen=True)
-class Episode:
-    """A query (1,1,H,W), its target (1,1,H,W), and a support (1,S,2,H,W), all float32 as the network reads them."""
-
-    query: np.ndarray
-    target: np.ndarray
-    support: np.ndarray
-
-    @property
-    def weights(self) -> np.ndarray:
-        """(1,S), all equal."""
-        entries = self.support.shape[1]
-        return np.full((1, entries), 1 / entries, np.float32)
-
-
-@dataclass(frozen=True)
-class CalibrationData:
-    """Episodes, where they are from, and the seed that they were drawn with."""
-
-    source: str
-    seed: int
-    episodes: tuple[Episode, ...]
-
-    @property
-    def sha256(self) -> str:
-        """Of all values in order."""
-        digest = hashlib.sha256()
-        for episode in self.episodes:
-            for array in (episode.query, episode.target, episode.support):
-                digest.update(f"{array.shape}".encode())
-                digest.update(np.ascontiguousarray(array, "<f4").tobytes())
-        return digest.hexdigest()
-
-    def provenance(self) -> dict:
-        """Plain values for the manifest."""
-        return {"source": self.source, "seed": self.seed, "data_sha256": self.sha256, "method": METHOD,
-                "episodes": len(self.episodes), "entries": sorted({e.support.shape[1] for e in self.episodes})}
-
-
 def synthetic_episodes(grid: tuple[int, int], seed: int, episodes: int = EPISODES, entries: int = ENTRIES,
                        first: int = 0) -> CalibrationData:
     """Tasks of the training's generator that training never draws, counted from `first`; the same arguments give the
@@ -80,7 +40,8 @@ def synthetic_episodes(grid: tuple[int, int], seed: int, episodes: int = EPISODE
 
     Raises InputError for a seed below 0.
     """
-    from universeg_rt.training.episodes.synthetic import TRAINING_TASKS, synthetic_subjects
+    from universeg_rt.training.episodes.synthetic import synthetic_subjects
+    from universeg_rt.training.settings.bounds import TRAINING_TASKS
 
     _check_seed(seed)
     height, width = grid

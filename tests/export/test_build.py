@@ -170,7 +170,7 @@ def test_the_command(tmp_path, quick_gate, capsys):
     assert "largest logit error" in out and "bundle" in out
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
     assert manifest["licence"]["weights"] == "test licence"
-    assert manifest["provenance"]["checkpoint"] == "w.safetensors" and manifest["precisions"] == ["fp32"]
+    assert manifest["provenance"]["checkpoint"] == "w.safetensors" and list(manifest["models"]) == ["fp32"]
     model = onnx.load(tmp_path / "out" / "model.onnx")
     props = {p.key: p.value for p in model.metadata_props}
     assert props["universeg.weights_sha256"] == manifest["weights_sha256"]

@@ -206,5 +206,5 @@ def test_the_command(quick, monkeypatch, tmp_path, capsys):
     out = capsys.readouterr().out
     assert "int8 streamed on 2 held-out tasks" in out and "fp32\n" in out
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
-    assert manifest["precisions"] == ["fp32", "int8"]
+    assert sorted(manifest["models"]) == ["fp32", "int8"]
     assert manifest["provenance"]["calibration"]["source"] == "support set mine.npz"

@@ -47,9 +47,11 @@ def kit():
     from types import SimpleNamespace
 
     np, yaml = pytest.importorskip("numpy"), pytest.importorskip("yaml")
+    from universeg_rt.training.episodes.config import DataConfig, Stage
     from universeg_rt.training.episodes.synthetic import SyntheticConfig
-    from universeg_rt.training.run.config import DataConfig, NetworkConfig, Stage, TrainConfig, to_dict
+    from universeg_rt.training.run.config import NetworkConfig, TrainConfig
     from universeg_rt.training.run.train import Trainer
+    from universeg_rt.training.settings.values import to_dict
     from universeg_rt.training.tasks.tasks import Task
 
     def tiny(**changes):

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 from universeg_rt.training.episodes.augment import augment_episode, warp_pair
+from universeg_rt.training.episodes.config import DataConfig, Stage
 from universeg_rt.training.episodes.fields import Draw, affine_grid, min_max
 from universeg_rt.training.episodes.synthetic import synthetic_subjects
-from universeg_rt.training.run.config import DataConfig, Stage
 from universeg_rt.training.tasks.tasks import Task
 
 from universeg_rt.errors import InputError

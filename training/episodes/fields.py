@@ -98,17 +98,6 @@ def warp(images: Tensor, grid: Tensor, padding: str = "reflection") -> Tensor:
     return F.grid_sample(images, grid, mode="bilinear", padding_mode=padding, align_corners=False)
 
 
-def harden(coverage: Tensor) -> Tensor:
-    """Labels (N,1,H,W) in {0, 1} of interpolated ones in [0, 1], cut where each keeps its area.
-
-    A cut at a half would take thin structures away wherever they are less than a pixel wide.
-    """
-    flat = coverage.flatten(1)
-    area = flat.sum(1).round().long().clamp(1, flat.shape[1])
-    cut = flat.sort(dim=1, descending=True).values.gather(1, area[:, None] - 1).clamp(0.2, 0.5)
-    return (flat >= cut).float().view(coverage.shape)
-
-
 def gaussian_blur(images: Tensor, sigma: Tensor) -> Tensor:
     """(N,C,H,W) blurred with sigma (N) in pixels; a sigma of 0 leaves the image as it is."""
     radius = max(1, math.ceil(3.0 * float(sigma.max())))

@@ -17,7 +17,6 @@ from universeg_rt.training.episodes.fields import Draw, affine_grid, displacemen
 
 from universeg_rt.errors import InputError
 
-TRAINING_TASKS = 1_000_000  # seeds from 0 that training may draw; tasks for anything else have larger ones
 SMALLEST_TARGET = 0.002  # of the image, on average over subjects
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from universeg_rt.cli.common import run_command
 from universeg_rt.errors import InputError
-from universeg_rt.runners.cpu.threads import check_threads
+from universeg_rt.runners.threads import check_threads
 from universeg_rt.storage.atomic import make_folder, write_file, writing
 from universeg_rt.storage.reading import reading
 
@@ -57,7 +57,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def read_study(path: Path) -> Study:
     """Raises InputError where the file cannot be read or is no study."""
-    from universeg_rt.training.run.config import from_dict, read_yaml
+    from universeg_rt.training.settings.values import from_dict, read_yaml
 
     study = from_dict(Study, read_yaml(path), str(path))
     if not study.variants or not study.held_out:
@@ -73,9 +73,10 @@ def run(options: argparse.Namespace) -> int:
     import dataclasses
 
     import torch
-    from universeg_rt.training.run.config import load_config, override
+    from universeg_rt.training.run.config import load_config
     from universeg_rt.training.run.train import Trainer
     from universeg_rt.training.run.validate import task_dice
+    from universeg_rt.training.settings.values import override
     from universeg_rt.training.tasks.datasets import load_dataset
 
     check_threads(options.threads)

@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from universeg_rt.training.run.config import from_dict, read_yaml
+from universeg_rt.training.settings.values import from_dict, read_yaml
 from universeg_rt.training.tasks.readers import load_folder, load_nifti
 from universeg_rt.training.tasks.tasks import Task, load_npz
 

@@ -122,7 +122,6 @@ class Manifest:
     def to_json(self) -> str:
         values = asdict(self)
         values["spec"] = self.spec.to_dict()
-        values["precisions"] = list(self.precisions)
         return sealed(json.loads(json.dumps(values)))
 
     @classmethod

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,16 +11,6 @@ from ..bundle.bundle import Bundle
 from ..errors import InputError, RunnerError
 from . import shared
 from .options import Options
-
-
-@dataclass(frozen=True, eq=False)
-class PreparedSupport:
-    """What `prepare` gives and `run` takes: a backend's own value, for `sets` support sets of images of `size` (height,
-    width)."""
-
-    value: object
-    sets: int
-    size: tuple[int, int]
 
 
 class Runner(ABC):
@@ -59,7 +48,7 @@ class Runner(ABC):
         """Where it runs, for people: the device, and how many threads where they are counted."""
         return self.device if self.threads is None else f"{self.device}, {self.threads} thread{'s' * (self.threads != 1)}"
 
-    def prepare(self, support: np.ndarray, weights: np.ndarray) -> PreparedSupport | shared.SharedEntries:
+    def prepare(self, support: np.ndarray, weights: np.ndarray) -> shared.PreparedSupport | shared.SharedEntries:
         """Do all work that no query is needed for.
 
         support: (K,S,2,H,W) float32, images in [0, 1] and labels in {0, 1}; weights: (K,S) float32 of the means, each
@@ -74,9 +63,9 @@ class Runner(ABC):
             raise InputError(f"weights have shape {weights.shape}; expected {support.shape[:2]}")
         shared.check_weights(weights)
         value = self._prepare(np.ascontiguousarray(support, np.float32), np.ascontiguousarray(weights, np.float32))
-        return PreparedSupport(value, support.shape[0], support.shape[3:])
+        return shared.PreparedSupport(value, support.shape[0], support.shape[3:])
 
-    def run(self, prepared: PreparedSupport | shared.SharedEntries, queries: np.ndarray) -> np.ndarray:
+    def run(self, prepared: shared.PreparedSupport | shared.SharedEntries, queries: np.ndarray) -> np.ndarray:
         """Logits (B,K,1,H,W) float32 of queries (B,1,H,W) float32 in [0, 1]. Raises InputError where shapes do not fit,
         RunnerError where the backend fails or gives anything else than finite logits of this shape."""
         if queries.ndim != 4 or queries.shape[1] != 1 or 0 in queries.shape:

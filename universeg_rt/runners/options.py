@@ -11,7 +11,7 @@ from ..environment import said
 from ..errors import InputError
 from ..storage.cache import cache_folder
 from ..storage.reading import path_of
-from .cpu.threads import check_threads
+from .threads import check_threads
 
 AnyPath = str | os.PathLike[str]
 

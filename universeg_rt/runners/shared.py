@@ -4,17 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 
 from ..errors import InputError
 
-if TYPE_CHECKING:
-    from .base import PreparedSupport, Runner
-
 # Sets that take no more than this written out are prepared once and kept; more are prepared group by group in each run.
 GROUP_BYTES = 512 * 2**20
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedSupport:
+    """What `prepare` gives and `run` takes: a backend's own value, for `sets` support sets of images of `size` (height,
+    width)."""
+
+    value: object
+    sets: int
+    size: tuple[int, int]
+
+
+class WrittenOut(Protocol):
+    """What is asked of a Runner here: sets written out, as `Runner.prepare` and `Runner.run` take them."""
+
+    def prepare(self, support: np.ndarray, weights: np.ndarray) -> PreparedSupport | SharedEntries: ...
+
+    def run(self, prepared: PreparedSupport | SharedEntries, queries: np.ndarray) -> np.ndarray: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,7 +40,7 @@ class SharedEntries:
     entries: np.ndarray
     weights: np.ndarray
 
-    def run(self, runner: Runner, queries: np.ndarray) -> np.ndarray:
+    def run(self, runner: WrittenOut, queries: np.ndarray) -> np.ndarray:
         """Logits (B,K,1,H,W), as `Runner.run`."""
         return np.concatenate([runner.run(prepared, queries) for _, prepared in self._groups(runner)], axis=1)
 
@@ -51,7 +66,7 @@ class SharedEntries:
             yield chosen, prepared
 
 
-def prepare(runner: Runner, entries: np.ndarray, weights: np.ndarray) -> PreparedSupport | SharedEntries:
+def prepare(runner: WrittenOut, entries: np.ndarray, weights: np.ndarray) -> PreparedSupport | SharedEntries:
     """What `runner.prepare` gives for the sets written out, where they are small; else SharedEntries."""
     if entries.ndim != 4 or 0 in entries.shape or weights.ndim != 2 or weights.shape[1] != len(
             entries) or not len(weights):

@@ -3,7 +3,6 @@ is unpickled."""
 
 from __future__ import annotations
 
-import io
 import math
 import os
 import zipfile
@@ -13,7 +12,7 @@ from typing import IO
 import numpy as np
 
 from ..errors import InputError, UniverSegError, shown
-from .reading import decoding, reading
+from .reading import reading
 
 # An archive may unpack to this many bytes, or to this many times its own size where that is more: data of any size can
 # be read, and a small file cannot fill the memory.
@@ -50,12 +49,6 @@ def read_npz(path: str | os.PathLike, error: type[UniverSegError] = InputError) 
     path = Path(path)
     with reading("a whole .npz of plain arrays", path, error), open(path, "rb") as file:
         return _arrays(file, os.fstat(file.fileno()).st_size, path, error)
-
-
-def npz_of_bytes(data: bytes, name: str, error: type[UniverSegError] = InputError) -> dict[str, np.ndarray]:
-    """As `read_npz`, of the bytes of a file called `name`."""
-    with decoding("a whole .npz of plain arrays", name, error):
-        return _arrays(io.BytesIO(data), len(data), name, error)
 
 
 def _arrays(file: IO[bytes], size: int, path: str | os.PathLike, error: type[UniverSegError]) -> dict[str, np.ndarray]:

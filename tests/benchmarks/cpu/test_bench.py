@@ -11,12 +11,11 @@ import pytest
 pytest.importorskip("torch", reason="the reference needs torch")
 pytest.importorskip("onnx", reason="exporting needs onnx")
 
-from universeg_rt.benchmarks.cpu import bench
+from universeg_rt.benchmarks.cpu import bench, run
+from universeg_rt.benchmarks.cpu.child import Child, Died
 from universeg_rt.benchmarks.cpu.first_mask import seconds_to_first_mask
 from universeg_rt.benchmarks.cpu.sides import Files, Skipped
-from universeg_rt.benchmarks.harness import run
 from universeg_rt.benchmarks.harness.case import Case
-from universeg_rt.benchmarks.harness.child import Child, Died
 from universeg_rt.benchmarks.harness.report import ratios, statistics
 
 from universeg_rt.errors import ParityError, RunnerError

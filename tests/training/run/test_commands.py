@@ -16,10 +16,11 @@ torch = pytest.importorskip("torch", reason="torch is not installed: pip install
 yaml = pytest.importorskip("yaml", reason="pyyaml is not installed: pip install '.[train]'")
 pytest.importorskip("safetensors", reason="safetensors is not installed: pip install '.[train]'")
 
+from universeg_rt.training.episodes.config import Stage
 from universeg_rt.training.network.checkpoint import load_checkpoint
 from universeg_rt.training.run import cli
-from universeg_rt.training.run.config import Stage, to_dict
 from universeg_rt.training.run.train import LATEST, STATE
+from universeg_rt.training.settings.values import to_dict
 
 pytestmark = pytest.mark.torch
 

@@ -17,8 +17,8 @@ from ...precision import PRECISIONS
 from ...spec import NetworkSpec
 from ..base import Runner
 from ..options import Options
+from ..threads import cores
 from .native_weights import TABLE, read_weights
-from .threads import cores
 
 INSTRUCTIONS = ("avx512", "avx2", "plain")
 NATIVE = tuple(name for name, precision in PRECISIONS.items() if precision.is_native)

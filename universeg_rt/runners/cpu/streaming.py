@@ -20,7 +20,7 @@ from ...bundle.model_bytes import ModelBytes
 from ...errors import BundleError, RunnerError
 from ..base import Runner
 from ..options import Options
-from .threads import cores
+from ..threads import cores
 
 # Entries in a chunk times pixels of an image; measured, see benchmarks/NOTES.md.
 CHUNK_PIXELS = 4 * 128 * 128

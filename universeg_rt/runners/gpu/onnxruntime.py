@@ -15,7 +15,7 @@ import numpy as np
 from ...bundle.bundle import Bundle
 from ...bundle.model_bytes import ModelBytes
 from ...errors import RunnerError
-from ...precision import PRECISIONS
+from ...precision import GPU_AUTO, PRECISIONS
 from ..base import Runner
 from ..libraries import has_cuda_provider, import_onnxruntime, open_session
 from ..options import Options
@@ -24,7 +24,6 @@ from .identity import has_driver
 
 PROVIDER = "CUDAExecutionProvider"
 TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
-AUTO = ("fp16", "fp32")  # what precision `auto` takes, the first that the bundle has; int8 only where it is asked for
 GRAPHS = 16  # captured at most: ONNX Runtime keeps each for the session's life
 SHAPES = 8  # of queries for which a prepared support keeps its bindings
 MAPS = 256  # support entries times sets times queries of one run, which bounds its memory
@@ -87,7 +86,7 @@ class OnnxRuntimeCuda(Runner):
         _onnxruntime(PROVIDER)
         have = bundle.manifest.models
         if precision == "auto":
-            precision = next((p for p in AUTO if p in have), "fp32")
+            precision = next((p for p in GPU_AUTO if p in have), "fp32")
         *prepare, predict = have[precision].on_device if precision in have else ("whole",)
         runner = cls(bundle.load(precision, predict), bundle.load(precision, *prepare) if prepare else None,
                      ordinal=_ordinal(options.device), tf32=options.use_tf32)

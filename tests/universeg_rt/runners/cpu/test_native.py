@@ -200,8 +200,8 @@ def test_int8_takes_far_less_memory_and_says_so(native, tmp_path):
     if not Path("/proc/self/status").exists():
         pytest.skip("this system does not say how much memory a process has taken")
     from universeg_rt.export.emit.native import native_arrays
+    from universeg_rt.export.emit.quantise import Quantisation, entry_convolutions
     from universeg_rt.export.folds import fold
-    from universeg_rt.export.int8.quantise import Quantisation, entry_convolutions
 
     from ....conftest import random_weights, write_native
 

@@ -18,6 +18,7 @@ import numpy as np
 
 from ....environment import said, variable
 from ....errors import InputError, RunnerError
+from ..identity import Gpu
 
 CURE = (
     "pip install pycuda (it compiles, and wants curand.h: pip install nvidia-curand and put its include folder on "
@@ -63,14 +64,11 @@ class Graph(ABC):
 class Device(ABC):
     """One GPU. Every method may be called from any thread.
 
-    library: by which it is reached. name: the GPU's. compute_capability: as "9.0". driver: the CUDA version of the
-    driver, as "13.0".
+    library: by which it is reached. gpu: which one it is.
     """
 
     library: str = ""
-    name: str = ""
-    compute_capability: str = ""
-    driver: str = ""
+    gpu: Gpu
 
     def __init__(self) -> None:
         self._nesting = local()
@@ -114,7 +112,7 @@ class Device(ABC):
         return RunnerError(
             f"no GPU memory left: {what} needs {_megabytes(size)}, {_megabytes(free)} of {_megabytes(total)} are free "
             "on "
-            f"{self.name}; use fewer support entries or members, precision fp16, or close what else runs on this GPU",
+            f"{self.gpu.name}; use fewer support entries or members, precision fp16, or close what else runs on this GPU",
             short="no GPU memory left")
 
     def upload(self, buffer: Buffer, array: np.ndarray, stream: Stream) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pycuda.driver as cuda
 
 from ....errors import RunnerError
+from ..identity import Gpu
 from . import graph as cuda_graph
 from .device import Buffer, Device, Graph, OutOfDeviceMemory, Stream
 
@@ -36,10 +37,7 @@ class PyCuda(Device):
         if ordinal >= count:
             raise RunnerError(f"there is no GPU number {ordinal}; CUDA sees {count}", short=f"no GPU number {ordinal}")
         device = cuda.Device(ordinal)
-        self.name = device.name()
-        self.compute_capability = "{}.{}".format(*device.compute_capability())
-        version = cuda.get_driver_version()
-        self.driver = f"{version // 1000}.{version % 1000 // 10}"
+        self.gpu = Gpu.of(device.name(), device.compute_capability(), device.total_memory(), cuda.get_driver_version())
         self._context = device.retain_primary_context()
 
     def _enter(self) -> None:

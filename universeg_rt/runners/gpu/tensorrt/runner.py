@@ -52,7 +52,7 @@ class TensorRT(Runner):
         self._device, self._networks, self._graphs = device, list(networks), graphs
         self.precision = precision
         self.support_sizes = (min(n.profile.entries[0] for n in networks), max(n.profile.entries[2] for n in networks))
-        self.device = f"{device.name} ({device.library})"
+        self.device = f"{device.gpu.name} ({device.library})"
         self.graph_failures: list[str] = []
         self._workers = local()
         self._prepare_lock = Lock()

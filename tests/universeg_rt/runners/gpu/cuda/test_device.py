@@ -16,6 +16,7 @@ import pytest
 from universeg_rt.errors import InputError, RunnerError
 from universeg_rt.runners.gpu.cuda import device
 from universeg_rt.runners.gpu.cuda import graph as cuda_graph
+from universeg_rt.runners.gpu.identity import Gpu
 
 from ... import fake_cuda
 from ...standin import StandIn
@@ -45,7 +46,7 @@ def opener(monkeypatch):
 
 def test_memory_copies_and_streams(opener):
     gpu, memory = opener()
-    assert (gpu.library, gpu.name, gpu.compute_capability, gpu.driver) == ("pycuda", "Fake GPU", "8.6", "12.4")
+    assert (gpu.library, gpu.gpu) == ("pycuda", Gpu("Fake GPU", "8.6", 1 << 20, "12.4"))
     stream, values = gpu.stream(), gpu.pinned((3, 5), np.float32)
     assert stream.handle == 4711
     values[...] = np.arange(15).reshape(3, 5)

@@ -16,9 +16,9 @@ import pytest
 
 from universeg_rt import Segmenter
 from universeg_rt.errors import InputError
-from universeg_rt.runners.cpu.threads import MAX_THREADS, cores
+from universeg_rt.runners.threads import MAX_THREADS, cores
 
-from ....conftest import discs
+from ...conftest import discs
 
 OPENED = """
 import gc, multiprocessing, os, resource, signal, sys, threading

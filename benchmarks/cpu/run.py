@@ -18,13 +18,13 @@ from universeg_rt.bundle.bundle import Bundle
 from universeg_rt.errors import ParityError
 from universeg_rt.storage.cache import VARIABLE
 
-from ..cpu.first_mask import seconds_to_first_mask
-from ..cpu.sides import OURS, TORCH, Files, Skipped
-from .case import Case
+from ..harness.case import Case
+from ..harness.machine import environment
+from ..harness.models import write_inlined
+from ..harness.report import BASES, ratios, statistics
 from .child import MATRIX, Child, Died
-from .machine import environment
-from .models import write_inlined
-from .report import BASES, ratios, statistics
+from .first_mask import seconds_to_first_mask
+from .sides import OURS, TORCH, Files, Skipped
 
 TOLERANCE = 1e-3  # of float32 sides' logits
 START_SUPPORT = 16
