@@ -28,6 +28,7 @@ from .folds import fold
 from .gate.episodes import CalibrationData
 from .gate.held_out import HeldOutTolerance, check_held_out
 from .gate.parity import AnyTolerance, HalfTolerance, MaskTolerance, ParityReport, Reference, Tolerance, check_parity
+from .gate.terms import SupportTerms
 from .int8.calibration import METHOD, SYNTHETIC, synthetic_episodes
 from .int8.sensitivity import int8_plan
 from .precisions import Precision, open_models, write_models
@@ -108,7 +109,8 @@ def build_bundle(
             provenance["calibration"] = {**calibration.provenance(), "method": METHOD, "blocks_in_float": list(spared)}
         made = {each: Precision(each, plan if PRECISIONS[each].is_quantised else None) for each in precisions}
         attempts = _Attempts(write_models(folder, network, weights, tuple(made.values()), metadata, version))
-        opened = {each: open_models(folder, models, spec) for each, models in attempts.models.items()}
+        terms = SupportTerms(spec, weights)
+        opened = {each: open_models(folder, models, network, terms) for each, models in attempts.models.items()}
         held_out, reports, reference = {}, {}, Reference(spec, weights)
         if calibration is not None and "int8" in precisions:
             with attempts.gate("int8", _cure("int8", calibration)):

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import onnx
+from onnx import helper
 
 from universeg_rt.bundle.manifest import Models
 from universeg_rt.bundle.model_bytes import ModelBytes
@@ -19,16 +21,20 @@ from universeg_rt.runners import libraries
 from universeg_rt.runners.base import Runner
 from universeg_rt.runners.cpu.native import NativeRunner
 from universeg_rt.runners.cpu.onnxruntime import StreamedOnnxRuntime
-from universeg_rt.spec import NetworkSpec
 
-from .emit import emit_predict, emit_prepare, emit_stages, emit_whole
+from .emit import emit_predict, emit_prepare, emit_stages, emit_static, emit_whole
 from .emit.native import emit_native, native_arrays
 from .emit.quantise import Quantisation
+from .emit.static import LOGITS, constant_name
 from .emit.store import WeightStore
+from .folds import fold_static
+from .folds.constant_through_target import constant
 from .folds.folded import FoldedNetwork
 from .gate.parity import Model
+from .gate.terms import SupportTerms
 
 WHOLE, PREPARE, PREDICT, NATIVE = "model.onnx", "prepare.onnx", "predict.onnx", "native.json"
+STATIC = "static.onnx"
 
 
 @dataclass(frozen=True)
@@ -62,15 +68,20 @@ def write_models(folder: Path, network: FoldedNetwork, weights: Mapping[str, np.
         given = (said, version, precision.dtype, precision.quantisation)
         emitted = {prefix + file: emit(network, *given)
                    for file, emit in ((WHOLE, emit_whole), (PREPARE, emit_prepare), (PREDICT, emit_predict))}
+        kind = PRECISIONS[precision.name]
+        is_static = kind.is_static and network.spec.cross_activation == "none"
+        if is_static:
+            emitted[prefix + STATIC] = emit_static(fold_static(network), *given)
         stages = [(stage.name, f"{prefix}stage.{position:02}_{stage.name}.onnx", stage.model)
                   for position, stage in enumerate(emit_stages(network, *given))]
         emitted.update((file, model) for _, file, model in stages)
         graphs.update((file, (model, store.add_graph(model))) for file, model in emitted.items())
-        arrays = native_arrays(network, precision.quantisation) if PRECISIONS[precision.name].is_native else None
+        arrays = native_arrays(network, precision.quantisation) if kind.is_native else None
         if arrays is not None:
             files[prefix + NATIVE] = emit_native(arrays, store, said, network)
         made[precision.name] = Models(prefix + WHOLE, tuple((name, file) for name, file, _ in stages), prefix + PREPARE,
-                                      prefix + PREDICT, None if arrays is None else prefix + NATIVE)
+                                      prefix + PREDICT, None if arrays is None else prefix + NATIVE,
+                                      prefix + STATIC if is_static else None)
     stored = store.file({**metadata, "universeg.kind": "weights"})
     folder.mkdir(parents=True, exist_ok=True)
     for file, data in (*files.items(), *((file, stored.move_out(*graph))
@@ -79,8 +90,9 @@ def write_models(folder: Path, network: FoldedNetwork, weights: Mapping[str, np.
     return made
 
 
-def open_models(folder: Path, models: Models, spec: NetworkSpec) -> dict[str, Model]:
-    """All forms of a precision's network: whole, pair and streamed, and native where it is built on this machine."""
+def open_models(folder: Path, models: Models, network: FoldedNetwork, terms: SupportTerms) -> dict[str, Model]:
+    """All forms of a precision's network: whole, pair and streamed, native where it is built on this machine, and static
+    with the terms of each query itself, where there is one."""
     opened = {
         "whole": whole_model(folder / models.whole),
         "pair": pair_model(folder / models.prepare, folder / models.predict),
@@ -89,7 +101,9 @@ def open_models(folder: Path, models: Models, spec: NetworkSpec) -> dict[str, Mo
     }
     if models.native is not None:
         with suppress(RunnerError):
-            opened["native"] = runner_model(NativeRunner(ModelBytes.of_file(folder / models.native), spec))
+            opened["native"] = runner_model(NativeRunner(ModelBytes.of_file(folder / models.native), network.spec))
+    if models.static is not None:
+        opened["static"] = static_model(folder / models.static, network, terms)
     return opened
 
 
@@ -108,6 +122,26 @@ def pair_model(prepare: Path, predict: Path) -> Model:
     def run(support: np.ndarray, weights: np.ndarray, query: np.ndarray) -> np.ndarray:
         prepared = dict(zip(between, first.run(between, support_feed(support, weights))))
         return second.run(["logits"], {"query": query, **prepared})[0]
+
+    return run
+
+
+def static_model(template: Path, network: FoldedNetwork, terms: SupportTerms) -> Model:
+    """A template on ONNX Runtime as the parity gate calls it: each member's constants are those of the query itself."""
+    model = onnx.load(template)
+    model.graph.output.append(helper.make_tensor_value_info(LOGITS, onnx.TensorProto.FLOAT, ["B", 1, "H", "W"]))
+    session, blocks = open_session(model.SerializeToString()), fold_static(network).blocks
+    types = {given.name: np.float16 if "float16" in given.type else np.float32 for given in session.get_inputs()}
+
+    def run(support: np.ndarray, weights: np.ndarray, query: np.ndarray) -> np.ndarray:
+        out = []
+        for entries, row in zip(support, weights):
+            feed = {"query": query}
+            for block, term in zip(blocks, terms(entries, row, query), strict=True):
+                name = constant_name(block.spec)
+                feed[name] = constant(block, term)[None].astype(types[name])
+            out.append(session.run([LOGITS], feed)[0])
+        return np.stack(out, axis=1)
 
     return run
 

@@ -23,7 +23,7 @@ from .frozen.runners import open_frozen_runner
 from .frozen_task import FrozenTask
 from .imaging.metrics import dice
 from .imaging.normalisation import Normalisation
-from .predictor import THRESHOLD, Predictor, sigmoid
+from .predictor import THRESHOLD, sigmoid
 from .runners import Options, Runner
 from .runners.shared import PreparedSupport, SharedEntries, written_out
 from .support import Drawn, SupportSet

@@ -10,11 +10,15 @@ import numpy as np
 @dataclass(frozen=True)
 class Precision:
     """dtype: of weights and maps in a graph. is_quantised: whether convolutions are int8 between them. is_native:
-    whether the native CPU runner has weights of it."""
+    whether the native CPU runner has weights of it. is_static: whether a bundle has a template of frozen tasks of it."""
 
     dtype: type
     is_quantised: bool = False
     is_native: bool = True
+
+    @property
+    def is_static(self) -> bool:
+        return not self.is_quantised  # by scales that only a task's own images give
 
 
 # In the order in which they are exported; float32 is in every bundle.

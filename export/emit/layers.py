@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from universeg_rt.spec import DOUBLED
 
-from ..folds.folded import FoldedBlock, FoldedNetwork
+from ..folds.folded import BorderKernels, FoldedBlock, FoldedNetwork
 from .graph import GraphBuilder
 
 
@@ -63,7 +65,7 @@ def support_term(g: GraphBuilder, block: FoldedBlock, v: str) -> str:
     """
     label = block.label
     if block.composed_weight is not None:
-        return _composed(g, block, v)
+        return composed(g, label, v, block.composed_weight, block.border_kernels, f"{label}/support_term")
     z = g.conv(v, f"{label}/support_term", block.support_term_weight)
     if not block.mean_before_convolution:
         return z
@@ -125,9 +127,9 @@ def joined(g: GraphBuilder, maps: Sequence[tuple[str, str]], name: str, up_name:
     return g.concat(parts, name) if len(parts) > 1 else parts[0]
 
 
-def _composed(g: GraphBuilder, block: FoldedBlock, v: str) -> str:
-    """One 5x5 convolution, with kernels of their own on the outermost pixels, laid side by side."""
-    label, k = block.label, block.border_kernels
+def composed(g: GraphBuilder, label: str, v: str, weight: np.ndarray, k: BorderKernels, name: str) -> str:
+    """One 5x5 convolution, with kernels of their own on the outermost pixels, laid side by side; `label` begins the names
+    of its parts, `name` is that of the result."""
     first, last = (0, 3), (-3, None)
     rows = {name: g.slice(v, f"{label}/{name}_rows", 2, *limits) for name, limits in (("top", first), ("bottom", last))}
     columns = {
@@ -149,9 +151,9 @@ def _composed(g: GraphBuilder, block: FoldedBlock, v: str) -> str:
     middle = band(
         "middle",
         g.conv(columns["left"], f"{label}/left", k.left, pads=(1, 0, 1, 0)),
-        g.conv(v, f"{label}/composed", block.composed_weight, pads=(1, 1, 1, 1)),
+        g.conv(v, f"{label}/composed", weight, pads=(1, 1, 1, 1)),
         g.conv(columns["right"], f"{label}/right", k.right, pads=(1, 0, 1, 0)),
     )
     top = edge_row("top", k.top, k.top_left, k.top_right)
     bottom = edge_row("bottom", k.bottom, k.bottom_left, k.bottom_right)
-    return g.concat([top, middle, bottom], f"{label}/support_term", axis=2)
+    return g.concat([top, middle, bottom], name, axis=2)

@@ -10,11 +10,15 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from universeg_rt.errors import InputError
 from universeg_rt.spec import NetworkSpec
 
 from . import (
+    biases_in_constant,
     border_term,
     compose,
+    compose_query,
+    constant_through_target,
     dead_support_branch,
     mean_before_convolution,
     mean_through_upsampling,
@@ -33,6 +37,9 @@ FOLDS = (
     border_term,
     streamed_support,
 )
+
+# Of the static network, which is given each block's support term instead of a support; in this order.
+STATIC_FOLDS = (constant_through_target, biases_in_constant, compose_query)
 
 # A rewrite of how often something is computed, not of a block: some forms of the network take it, and the table's
 # figures do not.
@@ -58,5 +65,19 @@ def fold(spec: NetworkSpec, weights: Mapping[str, np.ndarray]) -> FoldedNetwork:
     """Fold a network by every fold in `FOLDS`; the result's notes say what was applied where, and why not elsewhere."""
     network = FoldedNetwork.from_weights(spec, weights)
     for module in FOLDS:
+        network = module.apply(network)
+    return network
+
+
+def fold_static(network: FoldedNetwork) -> FoldedNetwork:
+    """Fold what `fold` gave for its static form, by every fold in `STATIC_FOLDS`.
+
+    Raises InputError for a network that has none: with an activation in the cross convolution a block's query path reads
+    each support entry together with the query, not one term of the support.
+    """
+    if not all(block.mean_before_convolution for block in network.blocks):
+        raise InputError("a network with an activation in the cross convolution has no static form: its query reads every "
+                         "support entry anew; freeze it as exact")
+    for module in STATIC_FOLDS:
         network = module.apply(network)
     return network

@@ -50,6 +50,10 @@ class FoldedBlock:
     composed_weight: np.ndarray | None = None  # compose: (C,Cv,5,5)
     border_kernels: BorderKernels | None = None  # border_term
     streamed: bool = False
+    constant_after_target: bool = False  # constant_through_target
+    biases_in_constant: bool = False  # biases_in_constant
+    query_composed_weight: np.ndarray | None = None  # compose_query: (C,Cu,5,5)
+    query_border_kernels: BorderKernels | None = None  # compose_query
 
     @property
     def label(self) -> str:

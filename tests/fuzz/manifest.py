@@ -21,7 +21,8 @@ import numpy as np
 
 from universeg_rt.bundle.bundle import MANIFEST, Bundle, file_entry
 from universeg_rt.bundle.manifest import InputContract, Manifest, Models, sealed
-from universeg_rt.bundle.onnx_file import DATA_LOCATION, EXTERNAL_DATA, GRAPH, IR_VERSION, METADATA, _as_varint, _field
+from universeg_rt.bundle.onnx_file import DATA_LOCATION, EXTERNAL_DATA, GRAPH, IR_VERSION, METADATA
+from universeg_rt.bundle.protobuf import field, number_field
 from universeg_rt.bundle.weights import WEIGHTS
 from universeg_rt.spec import NetworkSpec
 
@@ -64,9 +65,9 @@ def make_bundle(folder: Path) -> Path:
 
 
 def _model(metadata: dict[str, str], tensor: bytes = b"") -> bytes:
-    graph = _field(5, tensor) if tensor else b""
-    entries = (_field(METADATA, _field(1, key.encode()) + _field(2, value.encode())) for key, value in metadata.items())
-    return _as_varint(IR_VERSION << 3) + b"\x08" + _field(GRAPH, graph) + b"".join(entries)
+    graph = field(5, tensor) if tensor else b""
+    entries = (field(METADATA, field(1, key.encode()) + field(2, value.encode())) for key, value in metadata.items())
+    return number_field(IR_VERSION, 8) + field(GRAPH, graph) + b"".join(entries)
 
 
 def _opener(good: Path, place: Path, change: Callable[[Path], None]) -> Callable[[], None]:
@@ -230,8 +231,8 @@ def _external(rng: np.random.Generator, good: Path) -> Change:
         "location": location, "offset": str(rng.choice(["0", "1", "-1", "9" * 25, "x", ""])),
         "length": str(rng.choice(["4", "0", "99999"]))
     }
-    tensor = b"".join(_field(EXTERNAL_DATA, _field(1, key.encode()) + _field(2, value.encode("utf-8", "surrogatepass")))
-                      for key, value in entries.items()) + _as_varint(DATA_LOCATION << 3) + b"\x01"
+    tensor = b"".join(field(EXTERNAL_DATA, field(1, key.encode()) + field(2, value.encode("utf-8", "surrogatepass")))
+                      for key, value in entries.items()) + number_field(DATA_LOCATION, 1)
 
     def change(folder: Path) -> None:
         manifest = Bundle.open(folder).manifest

@@ -56,6 +56,32 @@ class FoldedUniverSeg(UniverSeg):
                 f"{per_task} and {self.spec.cross_activation}")
 
         terms: list[Tensor] | None = [] if static else None
+        logits = self._logits(queries, support, weights, terms)
+        if terms is not None:
+            from_others = self.static_logits(queries.flatten(0, 1), [_mean_of_others(m, per_task) for m in terms])
+            return logits.unflatten(0, (tasks, per_task)), from_others.unflatten(0, (tasks, per_task))
+        return logits.unflatten(0, (tasks, per_task)) if shared else logits
+
+    def support_terms(
+        self, query: Tensor, support_images: Tensor, support_labels: Tensor, weights: Tensor | None = None
+    ) -> list[Tensor]:
+        """Each block's support term m, (B,C,h,w), of query (B,1,H,W) and support (B,S,1,H,W): with these `static_logits`
+        is `forward`. Raises InputError like it, and for an activation in the cross convolution."""
+        check_shapes(self.spec, query, support_images, support_labels, weights)
+        if self.spec.cross_activation != "none":
+            raise InputError("a network with an activation in the cross convolution has no support terms")
+        if weights is None:
+            weights = query.new_ones(support_images.shape[:2])
+        weights = weights / weights.sum(dim=1, keepdim=True)
+        terms: list[Tensor] = []
+        self._logits(query[:, None], torch.cat([support_images, support_labels.to(support_images.dtype)], dim=2), weights,
+                     terms)
+        return terms
+
+    def _logits(self, queries: Tensor, support: Tensor, weights: Tensor, terms: list[Tensor] | None) -> Tensor:
+        """queries (T,Q,1,H,W), support (T,S,2,H,W), weights (T,S) summing to 1 -> (T·Q,1,H,W); `terms` takes each block's
+        support term."""
+        per_task = queries.shape[1]
         u = queries.flatten(0, 1)
         weights = weights.repeat_interleave(per_task, dim=0)
         means_suffice = self.spec.cross_activation == "none"
@@ -73,11 +99,7 @@ class FoldedUniverSeg(UniverSeg):
             else:
                 entries = support.repeat_interleave(per_task, dim=0).flatten(0, 1)
                 flow.keep(place, _Outputs(*_block(block, u, entries, weights, terms)))
-        logits = self.out_conv.conv(u)
-        if terms is not None:
-            from_others = self.static_logits(queries.flatten(0, 1), [_mean_of_others(m, per_task) for m in terms])
-            return logits.unflatten(0, (tasks, per_task)), from_others.unflatten(0, (tasks, per_task))
-        return logits.unflatten(0, (tasks, per_task)) if shared else logits
+        return self.out_conv.conv(u)
 
     def static_logits(self, query: Tensor, terms: list[Tensor]) -> Tensor:
         """Logits (B,1,H,W) of query (B,1,H,W) where each block's support term m = Wv*mean_i(v_i) is given: (B,C,H,W) a

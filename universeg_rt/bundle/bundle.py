@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import BundleError
+from ..precision import PRECISIONS
 from ..storage.atomic import recover_folder
 from . import onnx_file
 from .manifest import FileEntry, Manifest, Models
@@ -25,6 +26,10 @@ MANIFEST = "manifest.json"
 LARGEST_MANIFEST = 2**24  # bytes
 # An installation may be made of links: the folder beside the file that this module is.
 SHIPPED = Path(__file__).resolve().parents[1] / "bundles" / "universeg_rt_v1"
+# What a network with an activation in the cross convolution lacks, and why.
+_NEEDS_NONE = {
+    "native": "which the native runner does not do",
+    "static": "so its query reads every support entry anew and a task can only be frozen as exact"}
 AGAIN = "export it again with universeg-export, or copy it again"
 
 
@@ -95,14 +100,17 @@ class Bundle:
         return [(name, self.file(file)) for name, file in self._models(precision).stages]
 
     def model(self, precision: str, part: str = "whole") -> Path:
-        """File of a precision's `whole`, `prepare` or `predict` model or `native` weights; BundleError where it has none."""
+        """File of a precision's `whole`, `prepare`, `predict` or `static` model or `native` weights; BundleError where it
+        has none."""
         models = self._models(precision)
         name = {"whole": models.whole, "prepare": models.prepare, "predict": models.predict,
-                "native": models.native}[part]
+                "native": models.native, "static": models.static}[part]
         if name is None:
             old = f"it was exported by an older version: export it again with universeg-export --precision {precision}"
-            if part == "native" and self.manifest.spec.cross_activation != "none":
-                old = "this network has an activation in the cross convolution, which the native runner does not do"
+            if part in _NEEDS_NONE and self.manifest.spec.cross_activation != "none":
+                old = f"this network has an activation in the cross convolution, {_NEEDS_NONE[part]}"
+            elif part == "static" and precision in PRECISIONS and not PRECISIONS[precision].is_static:
+                old = "take " + " or ".join(name for name, each in PRECISIONS.items() if each.is_static)
             raise BundleError(f"{self.path} holds no {part} model of {precision}; {old}")
         return self.file(name)
 

@@ -27,12 +27,11 @@ class FileEntry:
 @dataclass(frozen=True)
 class Models:
     """The models of one precision: the whole network, its stages (name, file) in the order in which they run, the
-    network cut in two for runners that keep a prepared support on their device, and the list of the native runner's
-    arrays
-    (None in bundles that lack it). The numbers of all lie in WEIGHTS.
+    network cut in two for runners that keep a prepared support on their device, the list of the native runner's arrays,
+    and the template of frozen tasks (None in bundles that lack them). The numbers of all lie in WEIGHTS.
 
     The tensors between `prepare` and `predict` are described in export/emit/whole.py, the arrays in
-    export/emit/native.py.
+    export/emit/native.py, the template in export/emit/static.py.
     """
 
     whole: str
@@ -40,6 +39,7 @@ class Models:
     prepare: str | None = None
     predict: str | None = None
     native: str | None = None
+    static: str | None = None
 
     @property
     def listed(self) -> tuple[str, ...]:
@@ -54,7 +54,8 @@ class Models:
     @property
     def kinds(self) -> tuple[tuple[str, str], ...]:
         """Every file with what it says of itself as `universeg.kind`."""
-        parts = ((self.whole, "whole"), (self.prepare, "prepare"), (self.predict, "predict"), (self.native, "native"))
+        parts = ((self.whole, "whole"), (self.prepare, "prepare"), (self.predict, "predict"), (self.native, "native"),
+                 (self.static, "static"))
         stages = ((file, f"stage:{name}") for name, file in self.stages)
         return (*((file, kind) for file, kind in parts if file is not None), *stages)
 
@@ -158,7 +159,7 @@ class Manifest:
             input=InputContract(**values["input"]),
             models={
                 precision: Models(_text(m["whole"]), tuple((_text(n), _text(f)) for n, f in m["stages"]),
-                                  *(_optional(m.get(part)) for part in ("prepare", "predict", "native")))
+                                  *(_optional(m.get(part)) for part in ("prepare", "predict", "native", "static")))
                 for precision, m in values["models"].items()
             },
             files={name: FileEntry(_text(f["sha256"]), f["bytes"]) for name, f in values["files"].items()},

@@ -1,5 +1,5 @@
 """What a bundle's check and the runners need of an ONNX file, read from its bytes without the package `onnx`: its
-metadata, and which other files its tensors lie in.
+metadata, its tensors, and which other files these lie in.
 
 A file is a protobuf message of onnx.proto. Only the fields that lead to tensors are followed; everything else is
 stepped over, and bytes that are no such message raise ValueError.
@@ -7,7 +7,12 @@ stepped over, and bytes that are no such message raise ValueError.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
+
+import numpy as np
+
+from . import protobuf
 
 # Of each message, the fields that lead to tensors and the message that stands in them.
 CHILDREN: Mapping[str, Mapping[int, str]] = {
@@ -21,24 +26,26 @@ CHILDREN: Mapping[str, Mapping[int, str]] = {
     "SparseTensorProto": {1: "TensorProto", 2: "TensorProto"},
 }
 IR_VERSION, GRAPH, METADATA = 1, 7, 14  # fields of ModelProto
-RAW_DATA, EXTERNAL_DATA, DATA_LOCATION = 9, 13, 14  # fields of TensorProto
+INITIALIZER = 5  # field of GraphProto
+DIMS, DATA_TYPE, NAME, RAW_DATA, EXTERNAL_DATA, DATA_LOCATION = 1, 2, 8, 9, 13, 14  # fields of TensorProto
+# The types that are read and written, by TensorProto.DataType.
+TYPES: Mapping[int, np.dtype] = {number: np.dtype(name).newbyteorder("<") for number, name in (
+    (1, "float32"), (2, "uint8"), (3, "int8"), (6, "int32"), (7, "int64"), (10, "float16"))}
 DEEPEST = 60  # messages within one another; protobuf itself stops at 100
-
-_VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
 
 
 def metadata(model: bytes) -> dict[str, str]:
     """Its metadata_props; ValueError where these bytes are no ONNX model or a key stands twice."""
     out: dict[str, str] = {}
     seen = set()
-    for number, wire, start, end, _ in _fields(model, 0, len(model)):
+    for number, wire, start, end, _ in protobuf.fields(model, 0, len(model)):
         seen.add((number, wire))
         if number == METADATA:
-            key, value = _entry(model, wire, start, end)
+            key, value = protobuf.entry(model, wire, start, end)
             if key in out:
                 raise ValueError(f"the metadata hold {key!r} twice")
             out[key] = value
-    if not {(IR_VERSION, _VARINT), (GRAPH, _LENGTH)} <= seen:
+    if not {(IR_VERSION, protobuf.VARINT), (GRAPH, protobuf.LENGTH)} <= seen:
         raise ValueError("there is no version or no graph in it")
     return out
 
@@ -48,6 +55,40 @@ def external_locations(model: bytes) -> frozenset[str]:
     if b"location" not in model:  # the key of every such name
         return frozenset()
     return frozenset(_locations(model, 0, len(model), "ModelProto", 0))
+
+
+def tensors(model: bytes) -> dict[str, np.ndarray]:
+    """The initialisers of its graph by name, read-only views of these bytes, in the order in which they stand.
+
+    ValueError where the bytes are no ONNX model, a name stands twice, or a tensor lies in another file, is of a type that
+    is not in `TYPES`, or does not hold its data as raw bytes.
+    """
+    out: dict[str, np.ndarray] = {}
+    for start, end in messages(model, *graph(model), INITIALIZER):
+        name, value = _array(model, start, end)
+        if name in out:
+            raise ValueError(f"two tensors are called {name!r}")
+        out[name] = value
+    return out
+
+
+def graph(model: bytes) -> tuple[int, int]:
+    """Where its graph begins and ends in the bytes; ValueError where they are no ONNX model with one graph."""
+    metadata(model)
+    found = messages(model, 0, len(model), GRAPH)
+    if len(found) != 1:
+        raise ValueError(f"there are {len(found)} graphs in it")
+    return found[0]
+
+
+def messages(data: bytes, start: int, end: int, number: int) -> list[tuple[int, int]]:
+    """Begin and end of each message that stands in this field; ValueError where something else stands there."""
+    out = []
+    for found, wire, first, last, _ in protobuf.fields(data, start, end):
+        if found == number:
+            protobuf.needs_length(wire)
+            out.append((first, last))
+    return out
 
 
 def with_data_inside(model: bytes, files: Mapping[str, bytes]) -> bytes:
@@ -64,13 +105,13 @@ def _locations(data: bytes, start: int, end: int, message: str, depth: int) -> I
     if depth > DEEPEST:
         raise ValueError(f"messages lie more than {DEEPEST} deep in one another")
     children = CHILDREN.get(message, {})
-    for number, wire, first, last, _ in _fields(data, start, end):
+    for number, wire, first, last, _ in protobuf.fields(data, start, end):
         if message == "TensorProto" and number == EXTERNAL_DATA:
-            key, value = _entry(data, wire, first, last)
+            key, value = protobuf.entry(data, wire, first, last)
             if key == "location":
                 yield value
         elif number in children:
-            _needs_length(wire)
+            protobuf.needs_length(wire)
             yield from _locations(data, first, last, children[number], depth + 1)
 
 
@@ -80,10 +121,10 @@ def _rewritten(data: bytes, start: int, end: int, message: str, files: Mapping[s
     if depth > DEEPEST:
         raise ValueError(f"messages lie more than {DEEPEST} deep in one another")
     children, pieces = CHILDREN[message], []
-    for number, wire, first, last, tag in _fields(data, start, end):
+    for number, wire, first, last, tag in protobuf.fields(data, start, end):
         if number in children:
-            _needs_length(wire)
-            pieces.append(_field(number, _rewritten(data, first, last, children[number], files, depth + 1)))
+            protobuf.needs_length(wire)
+            pieces.append(protobuf.field(number, _rewritten(data, first, last, children[number], files, depth + 1)))
         else:
             pieces.append(data[tag:last])
     return b"".join(pieces)
@@ -91,9 +132,9 @@ def _rewritten(data: bytes, start: int, end: int, message: str, files: Mapping[s
 
 def _tensor(data: bytes, start: int, end: int, files: Mapping[str, bytes]) -> bytes:
     entries, kept = {}, []
-    for number, wire, first, last, tag in _fields(data, start, end):
+    for number, wire, first, last, tag in protobuf.fields(data, start, end):
         if number == EXTERNAL_DATA:
-            key, value = _entry(data, wire, first, last)
+            key, value = protobuf.entry(data, wire, first, last)
             if key in entries:
                 raise ValueError(f"a tensor says its {key} twice")
             entries[key] = value
@@ -109,75 +150,34 @@ def _tensor(data: bytes, start: int, end: int, files: Mapping[str, bytes]) -> by
     length = _count(entries["length"]) if "length" in entries else len(content) - begin
     if length < 0 or begin + length > len(content):
         raise ValueError(f"a tensor lies at {begin} of {location!r}, which has {len(content)} bytes")
-    return b"".join(kept) + _field(RAW_DATA, content[begin : begin + length])
+    return b"".join(kept) + protobuf.field(RAW_DATA, content[begin : begin + length])
+
+
+def _array(data: bytes, start: int, end: int) -> tuple[str, np.ndarray]:
+    """Name and values of a tensor."""
+    name, kind, dims, raw = "", None, [], b""
+    for number, wire, first, last, _ in protobuf.fields(data, start, end):
+        if number == DIMS:
+            dims += protobuf.numbers(data, wire, first, last)
+        elif number == DATA_TYPE:
+            (kind,) = protobuf.numbers(data, wire, first, last)
+        elif number in (NAME, RAW_DATA):
+            protobuf.needs_length(wire)
+            if number == NAME:
+                name = data[first:last].decode()
+            else:
+                raw = memoryview(data)[first:last]
+        elif number in (EXTERNAL_DATA, DATA_LOCATION):
+            raise ValueError(f"the tensor {name!r} lies in another file")
+    if kind not in TYPES:
+        raise ValueError(f"the tensor {name!r} is of the type {kind}; read are {', '.join(map(str, TYPES.values()))}")
+    count = math.prod(dims)
+    if count * TYPES[kind].itemsize != len(raw) or max(dims, default=0) >= 2**63:
+        raise ValueError(f"the tensor {name!r} has {len(raw)} raw bytes for the shape {tuple(dims)[:8]}")
+    return name, np.frombuffer(raw, TYPES[kind], count).reshape(dims)
 
 
 def _count(text: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) < 20):
         raise ValueError(f"{text!r} is no number of bytes")
     return int(text)
-
-
-# Protobuf's own format ------------------------------------------------------------------------------------------------
-
-def _fields(data: bytes, start: int, end: int) -> Iterator[tuple[int, int, int, int, int]]:
-    """(number, wire type, first byte, end, first byte of the tag) of every field of a message."""
-    at = start
-    while at < end:
-        tag = at
-        key, at = _varint(data, at, end)
-        number, wire = key >> 3, key & 7
-        if wire == _LENGTH:
-            length, at = _varint(data, at, end)
-            after = at + length
-        elif wire == _VARINT:
-            after = _varint(data, at, end)[1]
-        elif wire in (_FIXED64, _FIXED32):
-            after = at + (8 if wire == _FIXED64 else 4)
-        else:
-            raise ValueError(f"there is no field of the kind {wire} in ONNX")
-        if number == 0 or after > end:
-            raise ValueError("a field is cut off or has no number")
-        yield number, wire, at, after, tag
-        at = after
-
-
-def _varint(data: bytes, at: int, end: int) -> tuple[int, int]:
-    value = shift = 0
-    while at < end and shift < 70:
-        byte = data[at]
-        at += 1
-        value |= (byte & 127) << shift
-        if byte < 128:
-            return value, at
-        shift += 7
-    raise ValueError("a number is cut off")
-
-
-def _entry(data: bytes, wire: int, start: int, end: int) -> tuple[str, str]:
-    """Key and value of a StringStringEntryProto."""
-    _needs_length(wire)
-    out = {1: "", 2: ""}
-    for number, inner, first, last, _ in _fields(data, start, end):
-        if number in out:
-            _needs_length(inner)
-            out[number] = data[first:last].decode()
-    return out[1], out[2]
-
-
-def _needs_length(wire: int) -> None:
-    if wire != _LENGTH:
-        raise ValueError("a field has another kind than ONNX gives it")
-
-
-def _field(number: int, content: bytes) -> bytes:
-    return _as_varint(number << 3 | _LENGTH) + _as_varint(len(content)) + content
-
-
-def _as_varint(value: int) -> bytes:
-    out = bytearray()
-    while value > 127:
-        out.append(value & 127 | 128)
-        value >>= 7
-    out.append(value)
-    return bytes(out)

@@ -8,7 +8,7 @@ import pytest
 onnx = pytest.importorskip("onnx", reason="onnx is not installed: pip install '.[export]'")
 from onnx import TensorProto, helper, numpy_helper
 
-from universeg_rt.bundle import onnx_file
+from universeg_rt.bundle import onnx_file, protobuf
 from universeg_rt.bundle.model_bytes import ModelBytes
 from universeg_rt.errors import BundleError
 
@@ -111,9 +111,9 @@ def test_what_is_no_model_is_refused():
             onnx_file.metadata(data)
     nested = b""
     for _ in range(100):  # a graph in an attribute of a node of a graph
-        nested = onnx_file._field(1, onnx_file._field(5, onnx_file._field(6, nested)))
+        nested = protobuf.field(1, protobuf.field(5, protobuf.field(6, nested)))
     with pytest.raises(ValueError, match="deep in one another"):
-        onnx_file.external_locations(onnx_file._field(7, nested) + onnx_file._field(99, b"location"))
+        onnx_file.external_locations(protobuf.field(7, nested) + protobuf.field(99, b"location"))
 
 
 def test_any_bytes_give_a_value_or_a_value_error():
