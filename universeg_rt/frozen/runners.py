@@ -10,15 +10,16 @@ from typing import Any
 import numpy as np
 
 from ..bundle.model_bytes import ModelBytes
-from ..bundle.onnx_bind import tensors
+from ..bundle.onnx_bind import STORED
+from ..bundle.onnx_file import tensors
 from ..errors import InputError, RunnerError
 from ..runners.cpu.native import native_part, places
 from ..runners.cpu.native_weights import FIRST_BLOCK, first_block
 from ..runners.cpu.onnxruntime import module as onnxruntime_module
 from ..runners.cpu.openvino import started
-from ..runners.cpu.threads import cores
 from ..runners.libraries import open_session
 from ..runners.options import Options
+from ..runners.threads import cores
 from ..spec import NetworkSpec
 from .record import STATIC
 
@@ -56,7 +57,7 @@ class Native(FrozenRunner):
             self._network = native.StaticNetwork(
                 _arrays(held, spec), places(spec), spec.negative_slope, options.instruction_set, threads
             )
-            maps = [held[f"constant_{block.index}"].astype(np.float32)[0] for block in spec.blocks()]
+            maps = [_constant(held, f"constant_{block.index}") for block in spec.blocks()]
             self._constants = self._network.constants(maps)
         except (ValueError, KeyError) as error:
             raise RunnerError(f"the native runner cannot run this file ({error}); use runner='onnxruntime'") from None
@@ -152,6 +153,12 @@ def _arrays(held: Mapping[str, np.ndarray], spec: NetworkSpec) -> dict[str, np.n
             arrays[f"{block.index}.query.weight"] = held[f"{block.label}/query_term/weight"]
             arrays[f"{block.index}.target.weight"] = held[f"{block.label}/target/weight"]
     return {name: np.ascontiguousarray(value, np.float32) for name, value in arrays.items()}
+
+
+def _constant(held: Mapping[str, np.ndarray], name: str) -> np.ndarray:
+    """(C,h,w), of whatever type it is stored in."""
+    stored = held[name + STORED] if name + STORED in held else held[name]
+    return stored[0].astype(np.float32)
 
 
 def _logits(probability: np.ndarray) -> np.ndarray:

@@ -79,7 +79,7 @@ class Runner(ABC):
         return logits
 
     def mean_constants(
-        self, prepared: PreparedSupport | shared.SharedEntries, query: np.ndarray, shares: np.ndarray
+        self, prepared: shared.PreparedSupport | shared.SharedEntries, query: np.ndarray, shares: np.ndarray
     ) -> tuple[np.ndarray, list[np.ndarray]]:
         """Logits (K,1,H,W) of one query (1,H,W) as `run` gives them, and of each block the constant map (C,h,w) that
         stands for the support in a static network, c = Wt * (b + Wv * mean_i(v_i)) + bt: the mean over the K sets,

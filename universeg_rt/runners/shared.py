@@ -31,6 +31,10 @@ class WrittenOut(Protocol):
 
     def run(self, prepared: PreparedSupport | SharedEntries, queries: np.ndarray) -> np.ndarray: ...
 
+    def mean_constants(
+        self, prepared: PreparedSupport | SharedEntries, query: np.ndarray, shares: np.ndarray
+    ) -> tuple[np.ndarray, list[np.ndarray]]: ...
+
 
 @dataclass(frozen=True, eq=False)
 class SharedEntries:
@@ -45,7 +49,7 @@ class SharedEntries:
         return np.concatenate([runner.run(prepared, queries) for _, prepared in self._groups(runner)], axis=1)
 
     def mean_constants(
-        self, runner: Runner, query: np.ndarray, shares: np.ndarray
+        self, runner: WrittenOut, query: np.ndarray, shares: np.ndarray
     ) -> tuple[np.ndarray, list[np.ndarray]]:
         """As `Runner.mean_constants`."""
         logits, sums = [], None
@@ -56,7 +60,7 @@ class SharedEntries:
         assert sums is not None  # there is at least one set
         return np.concatenate(logits), sums
 
-    def _groups(self, runner: Runner) -> Iterator[tuple[slice, PreparedSupport]]:
+    def _groups(self, runner: WrittenOut) -> Iterator[tuple[slice, PreparedSupport]]:
         """Which sets, prepared."""
         size = sets_in_group(largest_set(self.weights), self.entries[0].nbytes)
         for first in range(0, len(self.weights), size):
