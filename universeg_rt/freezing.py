@@ -29,7 +29,7 @@ from .runners.shared import PreparedSupport, SharedEntries, written_out
 from .support import Drawn, SupportSet
 
 PROXIES = 8  # more do not help: measured, see benchmarks/NOTES.md
-GROUP = 4  # entries left out together, at most; two where the support is small
+GROUP = 2  # entries left out together: each needs a mate, and more leave less of the support; measured too
 FEWEST = 3  # entries of a support of which some can be left out
 SUPPORT = "support"
 
@@ -117,10 +117,9 @@ def _leave_out(task: Task, drawn: Drawn, seed: int) -> list[_LeftOut]:
     """Run up to PROXIES entries, drawn by the seed, each with its group left out of every set."""
     entries, weights, shares = drawn.on_grid, task.draw.weights, task.draw.shares
     chosen = np.random.default_rng(seed).permutation(len(entries))[:PROXIES]
-    size = int(np.clip(len(entries) // 4, 2, GROUP))
     out = []
-    for group, first in enumerate(range(0, len(chosen), size)):
-        members = chosen[first : first + size]
+    for group, first in enumerate(range(0, len(chosen), GROUP)):
+        members = chosen[first : first + GROUP]
         kept = weights.copy()
         kept[:, members] = 0
         whole = kept.sum(axis=1) > 0
