@@ -27,9 +27,9 @@ import onnx
 from universeg_rt.spec import HALVED, BlockSpec, Flow
 
 from ..folds.folded import FoldedBlock, FoldedNetwork
-from .quantise import Quantisation
 from . import layers
 from .graph import GraphBuilder
+from .quantise import Quantisation
 
 LOGITS = "head/logits"
 

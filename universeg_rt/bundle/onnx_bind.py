@@ -20,6 +20,8 @@ VALUE_NAME, VALUE_TYPE = 1, 2  # fields of ValueInfoProto
 TENSOR_TYPE, ELEMENT_TYPE, SHAPE, DIM, DIM_VALUE, DIM_PARAM = 1, 1, 2, 1, 1, 2  # on the way from TypeProto to a side
 CASTABLE = ("float16", "uint8", "int8")  # what may stand for a floating-point input of another type
 
+STORED = "/stored"  # ends the name of a constant that is cast to the type that the model declares
+
 _NUMBERS = {kind: number for number, kind in TYPES.items()}
 
 
@@ -104,7 +106,7 @@ def _constant(declared: _Value, value: np.ndarray, sides: _Sides, stored: Mappin
         accepted = [str(wanted), *(CASTABLE if wanted is not None and wanted.kind == "f" else ())]
         raise ValueError(f"the constant {name!r} is {value.dtype}; accepted: {', '.join(dict.fromkeys(accepted))}")
     sides.check(declared, value.shape)
-    called = f"{name}/stored" if is_cast else name
+    called = name + STORED if is_cast else name
     if called in stored and is_cast:
         raise ValueError(f"the model has a tensor {called!r} already")
     tensor = b"".join(protobuf.number_field(DIMS, side) for side in value.shape) + protobuf.number_field(

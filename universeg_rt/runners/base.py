@@ -81,6 +81,31 @@ class Runner(ABC):
         self._check(logits, (len(queries), prepared.sets, 1, *prepared.size))
         return logits
 
+    def mean_constants(
+        self, prepared: shared.PreparedSupport | shared.SharedEntries, query: np.ndarray, shares: np.ndarray
+    ) -> tuple[np.ndarray, list[np.ndarray]]:
+        """Logits (K,1,H,W) of one query (1,H,W) as `run` gives them, and of each block the constant map (C,h,w) that
+        stands for the support in a static network, c = Wt * (b + Wv * mean_i(v_i)) + bt: the mean over the K sets,
+        weighted by shares (K,) that sum to 1.
+
+        RunnerError where the runner gives no such maps; else as `run`.
+        """
+        if isinstance(prepared, shared.SharedEntries):
+            return prepared.mean_constants(self, query, shares)
+        if query.shape[1:] != prepared.size:
+            raise InputError(f"the query is {query.shape[1:]}, the support was prepared at {prepared.size}")
+        logits, constants = self._mean_constants(prepared.value, np.ascontiguousarray(query, np.float32), shares)
+        self._check(logits, (prepared.sets, 1, *prepared.size))
+        return logits, constants
+
+    def _mean_constants(
+        self, prepared: object, query: np.ndarray, shares: np.ndarray
+    ) -> tuple[np.ndarray, list[np.ndarray]]:
+        raise RunnerError(
+            f"the runner {self.name} gives no constant maps, of which a static task is made; open the bundle with "
+            "runner='native' to freeze, or take kind='exact'"
+        )
+
     def _check(self, logits: Any, expected: tuple[int, ...]) -> None:
         """RunnerError where logits are no mask's: whatever is not a number would pass for background."""
         ours = f"the runner {self.name} ({self.precision}, {self.device})"

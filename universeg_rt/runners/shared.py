@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -31,6 +32,10 @@ class WrittenOut(Protocol):
 
     def run(self, prepared: PreparedSupport | SharedEntries, queries: np.ndarray) -> np.ndarray: ...
 
+    def mean_constants(
+        self, prepared: PreparedSupport | SharedEntries, query: np.ndarray, shares: np.ndarray
+    ) -> tuple[np.ndarray, list[np.ndarray]]: ...
+
 
 @dataclass(frozen=True, eq=False)
 class SharedEntries:
@@ -42,10 +47,28 @@ class SharedEntries:
 
     def run(self, runner: WrittenOut, queries: Floats) -> Floats:
         """Logits (B,K,1,H,W), as `Runner.run`."""
+        return np.concatenate([runner.run(prepared, queries) for _, prepared in self._groups(runner)], axis=1)
+
+    def mean_constants(
+        self, runner: WrittenOut, query: np.ndarray, shares: np.ndarray
+    ) -> tuple[np.ndarray, list[np.ndarray]]:
+        """As `Runner.mean_constants`."""
+        logits, sums = [], None
+        for chosen, prepared in self._groups(runner):
+            some, maps = runner.mean_constants(prepared, query, shares[chosen])
+            logits.append(some)
+            sums = maps if sums is None else [total + each for total, each in zip(sums, maps)]
+        assert sums is not None  # there is at least one set
+        return np.concatenate(logits), sums
+
+    def _groups(self, runner: WrittenOut) -> Iterator[tuple[slice, PreparedSupport]]:
+        """Which sets, prepared."""
         size = sets_in_group(largest_set(self.weights), self.entries[0].nbytes)
-        groups = [self.weights[i : i + size] for i in range(0, len(self.weights), size)]
-        return np.concatenate(
-            [runner.run(runner.prepare(*written_out(self.entries, group)), queries) for group in groups], axis=1)
+        for first in range(0, len(self.weights), size):
+            chosen = slice(first, first + size)
+            prepared = runner.prepare(*written_out(self.entries, self.weights[chosen]))
+            assert not isinstance(prepared, SharedEntries)  # sets that are written out are not shared
+            yield chosen, prepared
 
 
 def prepare(runner: WrittenOut, entries: Floats, weights: Floats) -> PreparedSupport | SharedEntries:

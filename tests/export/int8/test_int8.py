@@ -12,12 +12,6 @@ ort = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed: p
 
 from universeg_rt.export.emit import emit_predict, emit_prepare, emit_stages, emit_whole
 from universeg_rt.export.emit.native import native_arrays
-from universeg_rt.export.folds import fold
-from universeg_rt.export.int8.calibration import (
-    CalibrationData,
-    Episode,
-    calibrate,
-)
 from universeg_rt.export.emit.quantise import (
     WEIGHT_LIMIT,
     Quantisation,
@@ -28,10 +22,9 @@ from universeg_rt.export.emit.quantise import (
 from universeg_rt.export.folds import fold
 from universeg_rt.export.gate.episodes import CalibrationData, Episode
 from universeg_rt.export.int8.calibration import (
-    best_scale,
+    CalibrationData,
+    Episode,
     calibrate,
-    support_episodes,
-    synthetic_episodes,
 )
 from universeg_rt.export.precisions import runner_model, whole_model
 

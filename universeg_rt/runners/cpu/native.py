@@ -44,7 +44,7 @@ class NativeRunner(Runner):
         Raises RunnerError where the native part is not built, InputError for instructions that this processor lacks,
         BundleError that names the array where the weights cannot be read or do not fit the network.
         """
-        _native = _native_part()
+        _native = native_part()
         here = _native.available()
         if instructions != "auto" and instructions not in here:
             known = instructions in INSTRUCTIONS
@@ -85,7 +85,7 @@ class NativeRunner(Runner):
 
     @classmethod
     def check_here(cls, options: Options) -> None:
-        _native_part()
+        native_part()
 
     def _prepare(self, support: Floats, weights: Floats) -> list[Vendor]:
         self._check_size(support.shape[3:])
@@ -100,6 +100,18 @@ class NativeRunner(Runner):
     def _run(self, sets: list[Vendor], queries: Floats) -> Floats:
         with _memory_for_support():
             return np.stack([self._network.run(sets, query[0]) for query in queries])[:, :, None]
+
+    def _mean_constants(
+        self, sets: list, query: np.ndarray, shares: np.ndarray
+    ) -> tuple[np.ndarray, list[np.ndarray]]:
+        logits = np.empty((len(sets), *query.shape), np.float32)
+        sums: list[np.ndarray] = []
+        for k, (prepared, share) in enumerate(zip(sets, shares)):
+            with _memory_for_support():
+                logits[k], maps = self._network.run_with_constants([prepared], query[0])
+            maps = [each[0] * np.float32(share) for each in maps]
+            sums = [total + each for total, each in zip(sums, maps)] if sums else maps
+        return logits, sums
 
     def peak_bytes(self, support_size: int, members: int, height: int, width: int) -> int:
         # Counted from kernels/cpu/inference/workspace.cpp: the process with its libraries; weights as they come and
@@ -118,7 +130,7 @@ class NativeRunner(Runner):
                 f"images are {size[0]}x{size[1]}; height and width must be multiples of {multiple}, at least 8")
 
 
-def _native_part() -> ModuleType:
+def native_part() -> ModuleType:
     """The compiled module; RunnerError where it is not built."""
     try:
         return import_module("universeg_rt._native")

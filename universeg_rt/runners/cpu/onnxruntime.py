@@ -24,11 +24,11 @@ class StreamedOnnxRuntime(StagedRunner):
     process_bytes, chunk_maps, query_maps = 9e7, 4.8, 15.6
 
     def _start(self) -> None:
-        self._ort = _module()
+        self._ort = module()
 
     @classmethod
     def check_here(cls, options: Options) -> None:
-        _module()
+        module()
 
     def _session(self, model: ModelBytes) -> StageSession:
         ort = self._ort
@@ -49,7 +49,7 @@ class StreamedOnnxRuntime(StagedRunner):
         return array
 
 
-def _module() -> ModuleType:
+def module() -> ModuleType:
     try:
         return import_onnxruntime()
     except ImportError as error:

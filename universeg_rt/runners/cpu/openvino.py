@@ -53,7 +53,7 @@ def _new_core() -> Vendor:
     return core
 
 
-def _started() -> tuple[ModuleType, Vendor, list[str]]:
+def started() -> tuple[ModuleType, Vendor, list[str]]:
     """The module, the shared core and what the processor is; RunnerError with the cure where OpenVINO does not
     start."""
     try:
@@ -93,10 +93,10 @@ class StreamedOpenVino(StagedRunner):
 
     @classmethod
     def check_here(cls, options: Options) -> None:
-        _started()
+        started()
 
     def _start(self) -> None:
-        openvino, self._core, device = _started()
+        openvino, self._core, device = started()
         self._ov = openvino
         version = openvino.__version__.split("-")[0]
         self._config = {"INFERENCE_NUM_THREADS": self.threads, "NUM_STREAMS": 1, "INFERENCE_PRECISION_HINT": "f32"}
