@@ -61,8 +61,8 @@ class Ensemble:
 class Draw:
     """What an ensemble draws from a support: sets that differ, over the entries that any of them has.
 
-    used: (N,) indices of these entries in the support. weights: (K,N) float32, each row summing to 1, zero for what a set
-    lacks. places: for each member as drawn the index of its set.
+    used: (N,) indices of these entries in the support. weights: (K,N) float32, each row summing to 1, zero for what a
+    set lacks. places: for each member as drawn the index of its set.
     """
 
     used: Integers

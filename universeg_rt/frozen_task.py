@@ -20,12 +20,12 @@ SPEC = "universeg.spec"
 
 
 class FrozenTask(Predictor):
-    """A task whose support is part of the network; made by `Task.freeze`, or opened from a file. `predict` and so on as a
-    Task has them.
+    """A task whose support is part of the network; made by `Task.freeze`, or opened from a file. `predict` and
+    so on as a Task has them.
 
     record: what the file says of itself, such as `record.kind` and `record.support_sha256`. kind: `static` or `exact`.
-    reason: why this kind. price: what static costs on the support's own entries. The file has one input, `query` (B,1,h,w)
-    float32 in [0, 1], and one output, `probability` (B,1,h,w); any ONNX runtime runs it.
+    reason: why this kind. price: what static costs on the support's own entries. The file has one input, `query`
+    (B,1,h,w) float32 in [0, 1], and one output, `probability` (B,1,h,w); any ONNX runtime runs it.
 
     A static network gives one answer, the ensemble's members are in its constants: `spread` is zero, and logits, where
     they are asked for, are one map; of a runner that gives probabilities they are computed from these, within ±16.6.
@@ -56,8 +56,8 @@ class FrozenTask(Predictor):
         """Open a file that `save` or `universeg-export --freeze` wrote.
 
         runner: `native` (static files), `onnxruntime`, `openvino` (static files), or `auto` for the first that starts.
-        threads, instructions: as `Segmenter.open`. Raises BundleError where the file cannot be read or is no frozen task,
-        RunnerError where no runner runs it, InputError for an unknown runner or option.
+        threads, instructions: as `Segmenter.open`. Raises BundleError where the file cannot be read or is no frozen
+        task, RunnerError where no runner runs it, InputError for an unknown runner or option.
         """
         with reading("a frozen task", path, BundleError):
             with open(path, "rb") as file:

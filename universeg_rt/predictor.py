@@ -13,7 +13,7 @@ import numpy as np
 from .errors import InputError
 from .imaging.normalisation import Normalisation, normalised
 from .imaging.preprocess import Placement, check_image, count_of, is_colour
-from .named_types import Array, Floats
+from .named_types import Array, Doubles, Floats
 from .notes import fingerprint, mask_note, range_note
 from .prediction import Prediction, Timing
 
@@ -30,11 +30,13 @@ class Ran:
 
 
 class Predictor(ABC):
-    """Predicts masks of images. Safe to use from several threads; `close()`, or a `with` block, gives back what it holds.
+    """Predicts masks of images. Safe to use from several threads; `close()`, or a `with` block, gives back what it
+    holds.
 
     grid: height and width at which the network runs, in pixels. aspect, normalise: how images get there, as
     `Segmenter.prepare` takes them. notes: what is allowed but rarely meant in the support. foreground: the share of
-    pixels that the support's labels mark. entries: names of the support's images by fingerprint, as far as they are known.
+    pixels that the support's labels mark. entries: names of the support's images by fingerprint, as far as they are
+    known.
     """
 
     def __init__(self, grid: tuple[int, int], aspect: str, normalise: Normalisation, notes: tuple[str, ...],
@@ -168,7 +170,7 @@ class _Placed:
     seconds: float
 
 
-def sigmoid(logits: Floats) -> Floats:
+def sigmoid(logits: Floats) -> Doubles:
     """In float64, without overflow."""
-    out: Floats = 0.5 + 0.5 * np.tanh(0.5 * logits.astype(np.float64))
+    out: Doubles = 0.5 + 0.5 * np.tanh(0.5 * logits.astype(np.float64))
     return out

@@ -46,7 +46,8 @@ def _time_cell(state: dict, entry: dict, members: int, entries: int) -> None:
         try:
             if time.monotonic() > state["deadline"]:
                 raise RunnerError("the time limit was reached")
-            if members * entries > MOST_MAPS and FLOATS.get(contender.precision) is np.float32 and contender.side == "folded":
+            if members * entries > MOST_MAPS and FLOATS.get(
+                    contender.precision) is np.float32 and contender.side == "folded":
                 raise RunnerError(f"{members * entries} float32 maps; more than {MOST_MAPS} would crowd out the others")
             states[name] = contender.prepare(support, weights)
             for _ in range(WARM):

@@ -128,8 +128,8 @@ def joined(g: GraphBuilder, maps: Sequence[tuple[str, str]], name: str, up_name:
 
 
 def composed(g: GraphBuilder, label: str, v: str, weight: np.ndarray, k: BorderKernels, name: str) -> str:
-    """One 5x5 convolution, with kernels of their own on the outermost pixels, laid side by side; `label` begins the names
-    of its parts, `name` is that of the result."""
+    """One 5x5 convolution, with kernels of their own on the outermost pixels, laid side by side; `label` begins the
+    names of its parts, `name` is that of the result."""
     first, last = (0, 3), (-3, None)
     rows = {name: g.slice(v, f"{label}/{name}_rows", 2, *limits) for name, limits in (("top", first), ("bottom", last))}
     columns = {

@@ -13,8 +13,8 @@ The weights' initialisers, float32 in a float16 network too, where a Cast follow
     LABEL/query_term/weight    (C,Cu,3,3)    Wu
     LABEL/target/weight        (C,C,3,3)     Wt
     LABEL/target/PART/weight                 in place of these two where they are composed (v1's enc0): the nine kernels
-                                             of `folds/folded.py`, PART is `composed` (C,Cu,5,5), top, bottom, left, right,
-                                             top_left, top_right, bottom_left or bottom_right
+                                             of `folds/folded.py`, PART is `composed` (C,Cu,5,5), top, bottom, left,
+                                             right, top_left, top_right, bottom_left or bottom_right
     head/weight, head/bias     (1,C,1,1), (1,)
 The logits are the tensor `LOGITS`. Only networks without an activation in the cross convolution have this form.
 """

@@ -71,12 +71,13 @@ def fold(spec: NetworkSpec, weights: Mapping[str, np.ndarray]) -> FoldedNetwork:
 def fold_static(network: FoldedNetwork) -> FoldedNetwork:
     """Fold what `fold` gave for its static form, by every fold in `STATIC_FOLDS`.
 
-    Raises InputError for a network that has none: with an activation in the cross convolution a block's query path reads
-    each support entry together with the query, not one term of the support.
+    Raises InputError for a network that has none: with an activation in the cross convolution a block's query path
+    reads each support entry together with the query, not one term of the support.
     """
     if not all(block.mean_before_convolution for block in network.blocks):
-        raise InputError("a network with an activation in the cross convolution has no static form: its query reads every "
-                         "support entry anew; freeze it as exact")
+        raise InputError(
+            "a network with an activation in the cross convolution has no static form: its query reads every "
+            "support entry anew; freeze it as exact")
     for module in STATIC_FOLDS:
         network = module.apply(network)
     return network

@@ -66,7 +66,8 @@ def test_a_small_network_passes_the_whole_gate(tmp_path, monkeypatch, spec):
     if spec == SMALL_SPEC:
         assert opened.model("fp32", "static").name == "static.onnx"
     else:
-        with pytest.raises(BundleError, match="no static model of fp32; this network has an activation in the cross conv"):
+        with pytest.raises(BundleError,
+                           match="no static model of fp32; this network has an activation in the cross conv"):
             opened.model("fp32", "static")
 
 

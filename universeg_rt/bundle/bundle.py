@@ -103,8 +103,8 @@ class Bundle:
         return [(name, self.file(file)) for name, file in self._models(precision).stages]
 
     def model(self, precision: str, part: str = "whole") -> Path:
-        """File of a precision's `whole`, `prepare`, `predict` or `static` model or `native` weights; BundleError where it
-        has none."""
+        """File of a precision's `whole`, `prepare`, `predict` or `static` model or `native` weights; BundleError where
+        it has none."""
         models = self._models(precision)
         name = {"whole": models.whole, "prepare": models.prepare, "predict": models.predict,
                 "native": models.native, "static": models.static}[part]

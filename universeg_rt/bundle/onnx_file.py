@@ -63,8 +63,8 @@ def external_locations(model: bytes) -> frozenset[str]:
 def tensors(model: bytes) -> dict[str, np.ndarray]:
     """The initialisers of its graph by name, read-only views of these bytes, in the order in which they stand.
 
-    ValueError where the bytes are no ONNX model, a name stands twice, or a tensor lies in another file, is of a type that
-    is not in `TYPES`, or does not hold its data as raw bytes.
+    ValueError where the bytes are no ONNX model, a name stands twice, or a tensor lies in another file, is of a type
+    that is not in `TYPES`, or does not hold its data as raw bytes.
     """
     out: dict[str, np.ndarray] = {}
     for start, end in messages(model, *graph(model), INITIALIZER):
@@ -158,7 +158,9 @@ def _tensor(data: bytes, start: int, end: int, files: Mapping[str, bytes]) -> by
 
 def _array(data: bytes, start: int, end: int) -> tuple[str, np.ndarray]:
     """Name and values of a tensor."""
-    name, kind, dims, raw = "", None, [], b""
+    name, kind = "", 0
+    dims: list[int] = []
+    raw: bytes | memoryview = b""
     for number, wire, first, last, _ in protobuf.fields(data, start, end):
         if number == DIMS:
             dims += protobuf.numbers(data, wire, first, last)

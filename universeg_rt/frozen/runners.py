@@ -159,7 +159,8 @@ def _arrays(held: Mapping[str, Floats], spec: NetworkSpec) -> dict[str, Floats]:
 def _constant(held: Mapping[str, Floats], name: str) -> Floats:
     """(C,h,w), of whatever type it is stored in."""
     stored = held[name + STORED] if name + STORED in held else held[name]
-    return stored[0].astype(np.float32)
+    out: Floats = stored[0].astype(np.float32)
+    return out
 
 
 def _logits(probability: Floats) -> Floats:

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..bundle.bundle import Bundle
 from ..errors import InputError, RunnerError
-from ..named_types import Floats
+from ..named_types import Doubles, Floats
 from . import shared
 from .options import Options
 
@@ -82,8 +82,8 @@ class Runner(ABC):
         return logits
 
     def mean_constants(
-        self, prepared: shared.PreparedSupport | shared.SharedEntries, query: np.ndarray, shares: np.ndarray
-    ) -> tuple[np.ndarray, list[np.ndarray]]:
+        self, prepared: shared.PreparedSupport | shared.SharedEntries, query: Floats, shares: Doubles
+    ) -> tuple[Floats, list[Floats]]:
         """Logits (K,1,H,W) of one query (1,H,W) as `run` gives them, and of each block the constant map (C,h,w) that
         stands for the support in a static network, c = Wt * (b + Wv * mean_i(v_i)) + bt: the mean over the K sets,
         weighted by shares (K,) that sum to 1.
@@ -99,8 +99,8 @@ class Runner(ABC):
         return logits, constants
 
     def _mean_constants(
-        self, prepared: object, query: np.ndarray, shares: np.ndarray
-    ) -> tuple[np.ndarray, list[np.ndarray]]:
+        self, prepared: Any, query: Floats, shares: Doubles
+    ) -> tuple[Floats, list[Floats]]:
         raise RunnerError(
             f"the runner {self.name} gives no constant maps, of which a static task is made; open the bundle with "
             "runner='native' to freeze, or take kind='exact'"

@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 
 from ..errors import InputError
-from ..named_types import Floats
+from ..named_types import Doubles, Floats
 
 # Sets that take no more than this written out are prepared once and kept; more are prepared group by group in each run.
 GROUP_BYTES = 512 * 2**20
@@ -28,13 +28,13 @@ class PreparedSupport:
 class WrittenOut(Protocol):
     """What is asked of a Runner here: sets written out, as `Runner.prepare` and `Runner.run` take them."""
 
-    def prepare(self, support: np.ndarray, weights: np.ndarray) -> PreparedSupport | SharedEntries: ...
+    def prepare(self, support: Floats, weights: Floats) -> PreparedSupport | SharedEntries: ...
 
-    def run(self, prepared: PreparedSupport | SharedEntries, queries: np.ndarray) -> np.ndarray: ...
+    def run(self, prepared: PreparedSupport | SharedEntries, queries: Floats) -> Floats: ...
 
     def mean_constants(
-        self, prepared: PreparedSupport | SharedEntries, query: np.ndarray, shares: np.ndarray
-    ) -> tuple[np.ndarray, list[np.ndarray]]: ...
+        self, prepared: PreparedSupport | SharedEntries, query: Floats, shares: Doubles
+    ) -> tuple[Floats, list[Floats]]: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,8 +50,8 @@ class SharedEntries:
         return np.concatenate([runner.run(prepared, queries) for _, prepared in self._groups(runner)], axis=1)
 
     def mean_constants(
-        self, runner: WrittenOut, query: np.ndarray, shares: np.ndarray
-    ) -> tuple[np.ndarray, list[np.ndarray]]:
+        self, runner: WrittenOut, query: Floats, shares: Doubles
+    ) -> tuple[Floats, list[Floats]]:
         """As `Runner.mean_constants`."""
         logits, sums = [], None
         for chosen, prepared in self._groups(runner):

@@ -13,7 +13,7 @@ import numpy as np
 from ...bundle.bundle import Bundle
 from ...bundle.model_bytes import ModelBytes
 from ...errors import BundleError, InputError, RunnerError
-from ...named_types import Array, Floats, Vendor
+from ...named_types import Array, Doubles, Floats, Vendor
 from ...precision import PRECISIONS
 from ...spec import NetworkSpec
 from ..base import Runner
@@ -102,10 +102,10 @@ class NativeRunner(Runner):
             return np.stack([self._network.run(sets, query[0]) for query in queries])[:, :, None]
 
     def _mean_constants(
-        self, sets: list, query: np.ndarray, shares: np.ndarray
-    ) -> tuple[np.ndarray, list[np.ndarray]]:
+        self, sets: list[Vendor], query: Floats, shares: Doubles
+    ) -> tuple[Floats, list[Floats]]:
         logits = np.empty((len(sets), *query.shape), np.float32)
-        sums: list[np.ndarray] = []
+        sums: list[Floats] = []
         for k, (prepared, share) in enumerate(zip(sets, shares)):
             with _memory_for_support():
                 logits[k], maps = self._network.run_with_constants([prepared], query[0])

@@ -112,9 +112,9 @@ class Device(ABC):
         free, total = self.memory()
         return RunnerError(
             f"no GPU memory left: {what} needs {_megabytes(size)}, {_megabytes(free)} of {_megabytes(total)} are "
-            f"free on {self.gpu.name}; use fewer support entries or members, precision fp16, or close what else runs on "
-            "this GPU",
-            short="no GPU memory left")
+            f"free on {self.gpu.name}; use fewer support entries or members, precision fp16, or close what else runs "
+            "on "
+            "this GPU", short="no GPU memory left")
 
     def upload(self, buffer: Buffer, array: Array, stream: Stream) -> None:
         """Enqueue a copy of a C-contiguous host array to the start of a buffer. The array must live until the stream
