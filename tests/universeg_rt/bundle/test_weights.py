@@ -51,7 +51,7 @@ def test_every_number_lies_in_the_file_and_once(bundle, request):
     onnx = pytest.importorskip("onnx", reason="onnx is not installed: pip install '.[export]'")
     opened = Bundle.open(None if bundle == "shipped" else request.getfixturevalue("typed_bundle"))
     graphs = [name for name in opened.manifest.files if name.endswith(".onnx")]
-    assert len(graphs) == 3 * (3 + len(opened.stages("fp32")))
+    assert len(graphs) == 3 * (3 + len(opened.stages("fp32"))) + 2, "and a template in fp32 and fp16"
     for name in graphs:
         data = opened.read(name)
         for tensor in onnx.load_model_from_string(data).graph.initializer:
