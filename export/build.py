@@ -25,10 +25,11 @@ from universeg_rt.spec import NetworkSpec
 from universeg_rt.storage.atomic import write_folder
 
 from .folds import fold
+from .gate.episodes import CalibrationData
 from .gate.held_out import HeldOutTolerance, check_held_out
 from .gate.parity import AnyTolerance, HalfTolerance, MaskTolerance, ParityReport, Reference, Tolerance, check_parity
 from .gate.terms import SupportTerms
-from .int8.calibration import SYNTHETIC, CalibrationData, synthetic_episodes
+from .int8.calibration import METHOD, SYNTHETIC, synthetic_episodes
 from .int8.sensitivity import int8_plan
 from .precisions import Precision, open_models, write_models
 
@@ -54,7 +55,7 @@ class _Attempts:
 
     @contextmanager
     def gate(self, precision: str, cure: str = "") -> Iterator[None]:
-        """Removes a precision that fails inside, but for float32, without which there is no bundle: its error goes on."""
+        """Removes a precision that fails inside. float32's error goes on: without it there is no bundle."""
         try:
             yield
         except ParityError as error:
@@ -105,7 +106,7 @@ def build_bundle(
         if "int8" in precisions:
             calibration = synthetic_episodes(grid, 0) if calibration is None else calibration
             plan, spared = int8_plan(network, calibration, grid, held_out_tolerance.flipped, progress)
-            provenance["calibration"] = {**calibration.provenance(), "blocks_in_float": list(spared)}
+            provenance["calibration"] = {**calibration.provenance(), "method": METHOD, "blocks_in_float": list(spared)}
         made = {each: Precision(each, plan if PRECISIONS[each].is_quantised else None) for each in precisions}
         attempts = _Attempts(write_models(folder, network, weights, tuple(made.values()), metadata, version))
         terms = SupportTerms(spec, weights)

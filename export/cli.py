@@ -29,8 +29,7 @@ def parser() -> argparse.ArgumentParser:
         prog="universeg-export", epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter, description=
         "Fold a UniverSeg checkpoint exactly, write it as ONNX, compare every model with the reference network, "
         "and leave a bundle that universeg-segment and the SDK open. With float32 over tolerance nothing is left "
-        "behind; "
-        "another precision that fails is left out of the bundle, and the exit status is then 1.")
+        "behind; another precision that fails is left out of the bundle, and the exit status is then 1.")
     p.add_argument("--checkpoint", type=Path,
                    help=".safetensors of ours, a bundle's folder, or a published .pt (with --spec)")
     p.add_argument("--output", type=Path, help="folder to write; a bundle already there is replaced")

@@ -1,4 +1,4 @@
-"""A static task in int8: weights and constant maps in a quarter of the bytes, calibrated on images of the task itself."""
+"""A static task in int8: weights and constant maps in a quarter of the bytes, calibrated on images of the task."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from universeg_rt.bundle.onnx_bind import bind
 from universeg_rt.errors import InputError
 
 from .emit import emit_static
+from .emit.quantise import Quantisation, static_convolutions
 from .emit.static import constant_name
 from .folds import fold, fold_static
 from .folds.folded import FoldedNetwork
 from .int8.calibration import SAMPLE, best_scale, instrumented, sample
-from .int8.quantise import Quantisation, static_convolutions
 
 PRECISION = "int8"
 
@@ -26,19 +26,19 @@ def quantise_frozen(bundle: Bundle, constants: Mapping[str, np.ndarray], queries
     """A frozen static task as one ONNX file in int8, for queries (B,1,H,W) of one size.
 
     constants: of the bundle's `static` template, (1,C,h,w) by the input's name, floating-point. queries: (N,1,H,W) in
-    [0, 1], images of the task, on which the maps' scales are calibrated: its proxies. metadata: put into the file beside
-    the bundle's. cpu_kernels: as ONNX Runtime's CPU kernels and OpenVINO want it; TensorRT wants it without.
+    [0, 1], images of the task, on which the maps' scales are calibrated: its proxies. metadata: put into the file
+    beside the bundle's. cpu_kernels: as ONNX Runtime's CPU kernels and OpenVINO want it; TensorRT wants it without.
 
-    The first block and the head stay in float. Raises InputError for a network without a static form, constants that are
-    not the template's, and queries of another shape or none.
+    The first block and the head stay in float. Raises InputError for a network without a static form, constants that
+    are not the template's, and queries of another shape or none.
     """
     network = fold_static(fold(bundle.manifest.spec, bundle.weights()))
     queries = np.asarray(queries, np.float32)
     constants = _checked(network, constants, queries)
     plan = _calibrated(network, constants, queries)
+    plan = plan.for_cpu_kernels() if cpu_kernels else plan
     said = {**bundle.manifest.metadata, "universeg.precision": PRECISION}
-    model = emit_static(network, said, universeg_rt.__version__, quantisation=plan.for_cpu_kernels() if cpu_kernels else plan,
-                        constants=constants)
+    model = emit_static(network, said, universeg_rt.__version__, quantisation=plan, constants=constants)
     return bind(model.SerializeToString(deterministic=True), {}, metadata or {}, outputs=None,
                 query_size=queries.shape[2:])
 
@@ -48,8 +48,8 @@ def _checked(network: FoldedNetwork, constants: Mapping[str, np.ndarray], querie
     multiple = network.spec.size_multiple
     if queries.ndim != 4 or queries.shape[1] != 1 or not len(queries) or any(s % multiple or not s
                                                                              for s in queries.shape[2:]):
-        raise InputError(f"the queries to calibrate on have the shape {queries.shape}; give one or more, (N,1,H,W), with "
-                         f"H and W multiples of {multiple}")
+        raise InputError(f"the queries to calibrate on have the shape {queries.shape}; give one or more, (N,1,H,W), "
+                         f"with H and W multiples of {multiple}")
     height, width = queries.shape[2:]
     expected = {constant_name(block.spec): (1, block.features, height >> block.spec.level, width >> block.spec.level)
                 for block in network.blocks}

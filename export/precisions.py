@@ -24,6 +24,7 @@ from universeg_rt.runners.cpu.onnxruntime import StreamedOnnxRuntime
 
 from .emit import emit_predict, emit_prepare, emit_stages, emit_static, emit_whole
 from .emit.native import emit_native, native_arrays
+from .emit.quantise import Quantisation
 from .emit.static import LOGITS, constant_name
 from .emit.store import WeightStore
 from .folds import fold_static
@@ -31,7 +32,6 @@ from .folds.constant_through_target import constant
 from .folds.folded import FoldedNetwork
 from .gate.parity import Model
 from .gate.terms import SupportTerms
-from .int8.quantise import Quantisation
 
 WHOLE, PREPARE, PREDICT, NATIVE = "model.onnx", "prepare.onnx", "predict.onnx", "native.json"
 STATIC = "static.onnx"
@@ -91,8 +91,8 @@ def write_models(folder: Path, network: FoldedNetwork, weights: Mapping[str, np.
 
 
 def open_models(folder: Path, models: Models, network: FoldedNetwork, terms: SupportTerms) -> dict[str, Model]:
-    """All forms of a precision's network: whole, pair and streamed, native where it is built on this machine, and static
-    with the terms of each query itself, where there is one."""
+    """All forms of a precision's network: whole, pair and streamed, native where it is built on this machine, and
+    static with the terms of each query itself, where there is one."""
     opened = {
         "whole": whole_model(folder / models.whole),
         "pair": pair_model(folder / models.prepare, folder / models.predict),

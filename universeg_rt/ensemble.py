@@ -7,9 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from .errors import InputError
+from .named_types import Doubles, Floats, Integers
 
 MAX_MEMBERS = 1000
 MAX_SUPPORT_SIZE = 100_000
+
+Member = tuple[Integers, Doubles]  # indices (n,) of a member's distinct entries, and their weights (n,)
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,7 @@ class Ensemble:
         if not isinstance(self.replacement, bool):
             raise InputError(f"replacement is {self.replacement!r}; give True or False")
 
-    def draw(self, available: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    def draw(self, available: int) -> list[Member]:
         """Draw each member's distinct entries: their indices (n,) and their weights (n,), which sum to 1.
 
         An entry drawn twice counts twice in every mean over the support, so it is computed once with twice the weight:
@@ -54,18 +57,40 @@ class Ensemble:
         return out
 
 
-def distinct(drawn: list[tuple[np.ndarray, np.ndarray]]) -> tuple[list[tuple[np.ndarray, np.ndarray]], np.ndarray]:
-    """Return the members that differ, and (K,) for each member as drawn the index of its equal among them."""
-    found: dict[bytes, int] = {}
-    members: list[tuple[np.ndarray, np.ndarray]] = []
-    places: list[int] = []
-    for indices, weights in drawn:
-        key = indices.tobytes() + weights.tobytes()
-        if key not in found:
-            found[key] = len(members)
-            members.append((indices, weights))
-        places.append(found[key])
-    return members, np.array(places)
+@dataclass(frozen=True, eq=False)
+class Draw:
+    """What an ensemble draws from a support: sets that differ, over the entries that any of them has.
+
+    used: (N,) indices of these entries in the support. weights: (K,N) float32, each row summing to 1, zero for what a
+    set lacks. places: for each member as drawn the index of its set.
+    """
+
+    used: Integers
+    weights: Floats
+    places: Integers
+
+    @classmethod
+    def of(cls, available: int, ensemble: Ensemble) -> Draw:
+        """Raises InputError as `Ensemble.draw`."""
+        found: dict[bytes, int] = {}
+        sets: list[Member] = []
+        places: list[int] = []
+        for indices, weights in ensemble.draw(available):
+            key = indices.tobytes() + weights.tobytes()
+            if key not in found:
+                found[key] = len(sets)
+                sets.append((indices, weights))
+            places.append(found[key])
+        used = np.unique(np.concatenate([indices for indices, _ in sets]))
+        rows = np.zeros((len(sets), len(used)), np.float32)
+        for row, (indices, weights) in zip(rows, sets):
+            row[np.searchsorted(used, indices)] = weights
+        return cls(used, rows, np.array(places))
+
+    @property
+    def shares(self) -> Doubles:
+        """(K,) of each set among the members."""
+        return np.bincount(self.places, minlength=len(self.weights)) / len(self.places)
 
 
 def _integer(name: str, value: object, low: int, high: int) -> None:

@@ -10,7 +10,8 @@ import numpy as np
 @dataclass(frozen=True)
 class Precision:
     """dtype: of weights and maps in a graph. is_quantised: whether convolutions are int8 between them. is_native:
-    whether the native CPU runner has weights of it. is_static: whether a bundle has a template of frozen tasks of it."""
+    whether the native CPU runner has weights of it. is_static: whether a bundle has a template of frozen tasks of
+    it."""
 
     dtype: type
     is_quantised: bool = False
@@ -27,3 +28,6 @@ PRECISIONS = {
     "fp16": Precision(np.float16, is_native=False),
     "int8": Precision(np.float32, is_quantised=True),
 }
+
+# What precision `auto` takes on a GPU, the first that there is; int8 only where it is asked for.
+GPU_AUTO = ("fp16", "fp32")

@@ -13,12 +13,12 @@ from typing import NoReturn
 import numpy as np
 
 from .bundle.bundle import SHIPPED, Bundle
-from .ensemble import Ensemble, distinct
+from .ensemble import Draw, Ensemble
 from .errors import BundleError, InputError, RunnerError
 from .imaging.normalisation import MINMAX, Normalisation, check_normalisation
+from .named_types import Floats
 from .runners import Options, Runner, open_runner
-from .runners.base import PreparedSupport
-from .runners.shared import SharedEntries, sets_in_group
+from .runners.shared import PreparedSupport, SharedEntries, sets_in_group
 from .support import Drawn, SupportSet
 from .task import Task
 
@@ -98,6 +98,11 @@ class Segmenter:
         """Height and width at which the network runs, in pixels."""
         return self.bundle.manifest.input.height, self.bundle.manifest.input.width
 
+    @property
+    def options(self) -> Options:
+        """What its runner was started with, as far as `open` started it."""
+        return Options() if self._asked is None else self._asked.options
+
     def prepare(
         self,
         support: SupportSet,
@@ -122,22 +127,18 @@ class Segmenter:
             )
         normalise = check_normalisation(normalise)
         ensemble = Ensemble() if ensemble is None else ensemble
-        members, places = distinct(ensemble.draw(len(support)))
-        used = np.unique(np.concatenate([indices for indices, _ in members]))
-        drawn = Drawn.of(support, used, self.grid, aspect, normalise)
+        draw = Draw.of(len(support), ensemble)
+        drawn = Drawn.of(support, draw.used, self.grid, aspect, normalise)
         notes = drawn.notes()
-        if len(members) == 1 < ensemble.members:
+        if len(draw.weights) == 1 < ensemble.members:
             notes.append(
-                f"all {ensemble.members} members are the same set of {len(members[0][0])} entries, computed once; for "
+                f"all {ensemble.members} members are the same set of {len(draw.used)} entries, computed once; for "
                 "members that differ give a support_size below the number of entries, or replacement=True"
             )
-        weights = np.zeros((len(members), len(used)), np.float32)
-        for k, (indices, row) in enumerate(members):
-            weights[k, np.searchsorted(used, indices)] = row
-        prepared = self.runner.prepare(drawn.on_grid, weights)
-        return Task(self, support, ensemble, aspect, normalise, prepared, places, drawn, tuple(notes))
+        prepared = self.runner.prepare(drawn.on_grid, draw.weights)
+        return Task(self, support, ensemble, aspect, normalise, prepared, draw, drawn, tuple(notes))
 
-    def run(self, prepared: PreparedSupport | SharedEntries, queries: np.ndarray) -> np.ndarray:
+    def run(self, prepared: PreparedSupport | SharedEntries, queries: Floats) -> Floats:
         """As `Runner.run`; what the runner notes of itself meanwhile goes to the log."""
         logits = self.runner.run(prepared, queries)
         self._log_notes()
@@ -249,19 +250,19 @@ class _Closed(Runner):
     def open(cls, bundle: Bundle, precision: str, options: Options) -> Runner:
         _refuse()
 
-    def prepare(self, support: np.ndarray, weights: np.ndarray) -> PreparedSupport | SharedEntries:
+    def prepare(self, support: Floats, weights: Floats) -> PreparedSupport | SharedEntries:
         _refuse()
 
-    def run(self, prepared: PreparedSupport | SharedEntries, queries: np.ndarray) -> np.ndarray:
+    def run(self, prepared: PreparedSupport | SharedEntries, queries: Floats) -> Floats:
         _refuse()
 
     def peak_bytes(self, support_size: int, members: int, height: int, width: int) -> int:
         _refuse()
 
-    def _prepare(self, support: np.ndarray, weights: np.ndarray) -> object:
+    def _prepare(self, support: Floats, weights: Floats) -> object:
         _refuse()
 
-    def _run(self, prepared: object, queries: np.ndarray) -> np.ndarray:
+    def _run(self, prepared: object, queries: Floats) -> Floats:
         _refuse()
 
 

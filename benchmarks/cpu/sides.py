@@ -17,6 +17,7 @@ import numpy as np
 from universeg_rt.bundle.bundle import Bundle
 from universeg_rt.errors import RunnerError
 from universeg_rt.runners import RUNNERS
+from universeg_rt.runners.cpu.native import NATIVE
 from universeg_rt.runners.libraries import import_onnxruntime
 
 from ..harness.case import Case
@@ -33,7 +34,6 @@ PEERS = {
 # allocator told to keep it, the reference spends no time there. No user has this set, so it is a side of its own.
 ENVIRONMENTS = {"reference-kept": {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**40)}}
 TORCH = ("reference", "reference-kept", "compiled", "plain")  # sides with the reference's arithmetic and a checkpoint
-PRECISIONS = ("fp32", "int8")
 OURS = "ours"
 
 
@@ -68,8 +68,9 @@ class Side:
 
 
 def our_sides(bundle: Bundle) -> list[str]:
-    """`ours-<runner>` for each runner of the SDK, and `ours-<runner>-int8` where the bundle has int8 models."""
-    precisions = [p for p in PRECISIONS if p in bundle.manifest.precisions]
+    """`ours-<runner>` for each runner of the SDK, and `ours-<runner>-int8` where the bundle has int8 models: the
+    precisions that gain something on a CPU."""
+    precisions = [p for p in NATIVE if p in bundle.manifest.precisions]
     return [f"{OURS}-{runner}" + ("" if p == "fp32" else f"-{p}") for runner in RUNNERS for p in precisions]
 
 
@@ -193,9 +194,9 @@ def _ours(name: str, files: Files, case: Case, any_device: bool) -> Side:
     from universeg_rt import Segmenter
     from universeg_rt.runners import open_runner
 
-    runner_name, precision = name.removeprefix(f"{OURS}-"), "fp32"
-    if runner_name.endswith("-int8"):
-        runner_name, precision = runner_name.removesuffix("-int8"), "int8"
+    runner_name = name.removeprefix(f"{OURS}-")
+    precision = next((p for p in NATIVE if runner_name.endswith(f"-{p}")), "fp32")
+    runner_name = runner_name.removesuffix(f"-{precision}")
     bundle = Bundle.open(files.bundle)
     grid = replace(bundle.manifest.input, height=case.size, width=case.size)
     bundle = replace(bundle, manifest=replace(bundle.manifest, input=grid))

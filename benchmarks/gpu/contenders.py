@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 from universeg_rt.kernels.support_mean.check.steps import one_line
@@ -18,6 +20,7 @@ from universeg_rt.runners.gpu.onnxruntime import PROVIDER, OnnxRuntimeCuda
 from universeg_rt.runners.libraries import import_onnxruntime
 
 from . import artefacts, machine
+from .arithmetic import FLOATS, torch_type
 from .folded_torch import FoldedInference, kernel_support_mean
 
 
@@ -47,7 +50,7 @@ class TorchReference(Contender):
 
         torch = self.torch = state["torch"]
         self.precision, self.device = precision, state["device"]
-        self.dtype = torch.float16 if precision == "fp16" else torch.float32
+        self.dtype = torch_type(torch, precision)
         network = UniverSeg(state["spec"]).eval()
         network.load_state_dict({key: torch.from_numpy(value) for key, value in state["weights"].items()})
         self.network = network.to(self.device, self.dtype)
@@ -79,7 +82,7 @@ class TorchFolded(Contender):
     def __init__(self, state: dict, precision: str, kernels: bool = False, channels_last: bool = False) -> None:
         torch = self.torch = state["torch"]
         self.state, self.precision, self.device = state, precision, state["device"]
-        self.dtype = torch.float16 if precision == "fp16" else torch.float32
+        self.dtype = torch_type(torch, precision)
         support_mean = None
         if kernels:
             if "kernel_device" not in state:
@@ -223,20 +226,20 @@ def run_contenders(state: dict, entry: dict) -> None:
             entry["skipped"][name] = one_line(error)
             state["say"](f"{name}: skipped, {one_line(error)}")
 
-    for precision in ("fp32", "tf32", "fp16"):
-        start(f"reference {precision}", lambda: TorchReference(state, precision))
+    for precision in FLOATS:
+        start(f"reference {precision}", partial(TorchReference, state, precision))
     for precision in ("tf32", "fp16"):
         name = f"torch.compile {precision}"
         if state["options"].compile or any(part in name for part in wanted or ()):
-            start(name, lambda: _compiled(state, precision))
+            start(name, partial(_compiled, state, precision))
         else:
             entry["skipped"][name] = "left out: it compiles anew for every shape, for minutes (--compile)"
-    for precision in ("fp32", "tf32", "fp16"):
-        start(f"folded torch {precision}", lambda: TorchFolded(state, precision))
-        start(f"folded torch {precision} kernels", lambda: TorchFolded(state, precision, kernels=True))
+    for precision in FLOATS:
+        start(f"folded torch {precision}", partial(TorchFolded, state, precision))
+        start(f"folded torch {precision} kernels", partial(TorchFolded, state, precision, kernels=True))
     start("folded torch fp16 nhwc", lambda: TorchFolded(state, "fp16", channels_last=True))
     for tf32 in (False, True):
-        start(f"plain onnxruntime {'tf32' if tf32 else 'fp32'}", lambda: PlainOnnx(state, tf32))
+        start(f"plain onnxruntime {'tf32' if tf32 else 'fp32'}", partial(PlainOnnx, state, tf32))
     _start_onnxruntime(state, start)
     _start_engines(state, start)
     state["contenders"] = found
@@ -264,8 +267,11 @@ def _start_onnxruntime(state: dict, start: Callable) -> None:
 
 
 def _start_engines(state: dict, start: Callable) -> None:
-    for label, (builder, precision, folder) in state.get("engine_bundles", {}).items():
-        start(label, lambda: OfRunner(open_runner(Bundle.open(folder), builder, precision), precision))
+    def of(builder: str, precision: str, folder: Path) -> Contender:
+        return OfRunner(open_runner(Bundle.open(folder), builder, precision), precision)
+
+    for label, built in state.get("engine_bundles", {}).items():
+        start(label, partial(of, *built))
     for builder in ("tensorrt", "tensorrt-rtx"):
         if not any(label.startswith(f"{builder} ") for label in state.get("engine_bundles", {})):
             def refuse() -> Contender:

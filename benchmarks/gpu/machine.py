@@ -5,11 +5,14 @@ from __future__ import annotations
 import statistics
 import time
 from contextlib import contextmanager
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 
 from universeg_rt.kernels.support_mean.check.machine import describe
 
 from universeg_rt.errors import RunnerError
+
+from .arithmetic import FLOATS, torch_type
 
 PACKAGES = ("universeg_rt", "numpy", "torch", "triton", "onnx", "onnxscript", "onnxruntime", "onnxruntime-gpu",
             "tensorrt", "tensorrt-rtx", "pycuda", "nvidia-cudnn-cu13", "nvidia-cudnn-cu12")
@@ -34,21 +37,22 @@ def run_machine(state: dict, entry: dict) -> None:
 
 
 def run_ceilings(state: dict, entry: dict) -> None:
-    """Copy bandwidth in bytes a second (read and written), and FLOP a second of a square matrix product in each type."""
+    """Copy bandwidth in bytes a second (read and written); FLOP a second of a square matrix product in each type."""
     torch, small = state["torch"], state["device"] == "cpu"
     count = 1 << 20 if small else 1 << 31
     source = torch.randint(0, 255, (count,), dtype=torch.uint8, device=state["device"])
     target = torch.empty_like(source)
-    entry["copy_bytes_per_second"] = 2 * count / seconds(state, lambda: target.copy_(source))
+    entry["copy_bytes_per_second"] = 2 * count / seconds(state, partial(target.copy_, source))
     entry["passed"] = bool(torch.equal(source, target))
     del source, target
     entry["matrix_flop_per_second"] = {}
     side = 256 if small else 8192
-    for name, dtype in (("fp32", torch.float32), ("tf32", torch.float32), ("fp16", torch.float16)):
+    for name in FLOATS:
+        dtype = torch_type(torch, name)
         a = torch.randn(side, side, device=state["device"]).to(dtype)
         b = torch.randn(side, side, device=state["device"]).to(dtype)
         with tf32(torch, name == "tf32"):
-            entry["matrix_flop_per_second"][name] = 2 * side**3 / seconds(state, lambda: a @ b)
+            entry["matrix_flop_per_second"][name] = 2 * side**3 / seconds(state, partial(torch.matmul, a, b))
         del a, b
     free(state)
     copy, rates = entry["copy_bytes_per_second"], entry["matrix_flop_per_second"]

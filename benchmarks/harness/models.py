@@ -39,7 +39,8 @@ def reference_network(checkpoint: Path):
 
 
 def write_plain(checkpoint: Path, output: Path, support_size: int, size: int) -> None:
-    """Trace the reference with torch.onnx for one query and one set of S entries; a trace bakes S and the image size in."""
+    """Trace the reference with torch.onnx for one query and one set of S entries;
+    the trace fixes S and the image size."""
     import io
 
     import torch

@@ -31,7 +31,7 @@ import numpy as np
 from universeg_rt.runners.cpu.native_weights import FIRST, FIRST_BLOCK, first_block
 
 from ..folds.folded import FoldedBlock, FoldedNetwork
-from ..int8.quantise import MAP_LIMIT, Quantisation, quantise_weight
+from .quantise import MAP_LIMIT, Quantisation, quantise_weight
 from .store import WeightStore
 
 

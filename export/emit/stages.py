@@ -21,10 +21,10 @@ import onnx
 from universeg_rt.spec import HALVED, QUERY_CHANNELS, SAME, SUPPORT_CHANNELS
 
 from ..folds.folded import FoldedBlock, FoldedNetwork
-from ..int8.quantise import Quantisation
 from . import layers
 from .graph import GraphBuilder
 from .layers import Layout
+from .quantise import Quantisation
 
 
 @dataclass(frozen=True)
@@ -170,7 +170,7 @@ class _Emitter:
         return g.from_integers(g.input(name, shape, integers=True), name, scale)
 
     def _scale(self, block: FoldedBlock, below: int = 0) -> np.float32 | None:
-        """Scale of the int8 convolution that reads a block's entries (or downsampled ones) directly; None without one."""
+        """Scale of the int8 convolution that reads a block's (downsampled) entries directly; None without one."""
         resize = HALVED if below else SAME  # a doubled map is interpolated first
         readers = [self.network.blocks[edge.block] for edge in block.spec.readers if edge.resize == resize]
         if self.quantisation is None or not readers:

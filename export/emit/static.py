@@ -13,8 +13,8 @@ The weights' initialisers, float32 in a float16 network too, where a Cast follow
     LABEL/query_term/weight    (C,Cu,3,3)    Wu
     LABEL/target/weight        (C,C,3,3)     Wt
     LABEL/target/PART/weight                 in place of these two where they are composed (v1's enc0): the nine kernels
-                                             of `folds/folded.py`, PART is `composed` (C,Cu,5,5), top, bottom, left, right,
-                                             top_left, top_right, bottom_left or bottom_right
+                                             of `folds/folded.py`, PART is `composed` (C,Cu,5,5), top, bottom, left,
+                                             right, top_left, top_right, bottom_left or bottom_right
     head/weight, head/bias     (1,C,1,1), (1,)
 The logits are the tensor `LOGITS`. Only networks without an activation in the cross convolution have this form.
 """
@@ -29,9 +29,9 @@ import onnx
 from universeg_rt.spec import HALVED, BlockSpec, Flow
 
 from ..folds.folded import FoldedBlock, FoldedNetwork
-from ..int8.quantise import MAP_LIMIT, Quantisation, quantise_weight
 from . import layers
 from .graph import GraphBuilder
+from .quantise import MAP_LIMIT, Quantisation, quantise_weight
 
 LOGITS = "head/logits"
 
@@ -41,8 +41,8 @@ def emit_static(network: FoldedNetwork, metadata: dict[str, str], version: str, 
                 constants: Mapping[str, np.ndarray] | None = None) -> onnx.ModelProto:
     """Emit a network that `fold_static` gave; `dtype` float64 is for checking the algebra.
 
-    constants: (1,C,h,w) by the input's name; they stand in the model then, as int8 with a scale for each channel, and are
-    no inputs.
+    constants: (1,C,h,w) by the input's name; they stand in the model then, as int8 with a scale for each channel, and
+    are no inputs.
     """
     g = GraphBuilder(dtype, quantisation=quantisation)
     u = g.narrow(g.input("query", ["B", 1, "H", "W"], wide=True), "query/narrow")

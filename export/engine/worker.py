@@ -20,7 +20,7 @@ from types import ModuleType
 from typing import BinaryIO
 
 from universeg_rt.errors import UniverSegError
-from universeg_rt.runners.gpu.identity import present_gpu
+from universeg_rt.runners.gpu.identity import gpu_facts, present_gpu
 
 from . import features
 from .protocol import read_message, write_message
@@ -64,8 +64,7 @@ def main(arguments: list[str]) -> None:
         builder = _builder(trt, logger)
         gpu = present_gpu()
         talk.send("hello", version=str(trt.__version__), strong=features.is_strongly_typed(trt), plugin_version=info,
-                  gpu=gpu.name if gpu else "", cuda=gpu.cuda if gpu else "",
-                  compute_capability=gpu.compute_capability if gpu else "", gpu_bytes=gpu.memory_bytes if gpu else 0)
+                  gpu_bytes=gpu.memory_bytes if gpu else 0, **gpu_facts(gpu))
         message = read_message(sys.stdin.buffer)
         if message is None:
             return

@@ -8,10 +8,8 @@ values costs the smallest mean squared error: a few far values are cut off where
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -21,9 +19,10 @@ from onnx import TensorProto, helper
 from universeg_rt.errors import InputError
 
 from ..emit import emit_whole
+from ..emit.quantise import MAP_LIMIT, Quantisation, entry_convolutions, quantised_convolutions
 from ..folds.folded import FoldedNetwork
+from ..gate.episodes import CalibrationData, Episode
 from ..precisions import open_session, support_feed
-from .quantise import MAP_LIMIT, Quantisation, entry_convolutions, quantised_convolutions
 
 EPISODES = 24
 ENTRIES = 8
@@ -32,47 +31,7 @@ CUTS = np.linspace(0.2, 1.0, 81)  # candidates for the largest value kept, as sh
 SYNTHETIC = "synthetic tasks of universeg_rt.training.episodes.synthetic"
 METHOD = (
     "symmetric int8, zero point 0; maps by smallest mean squared error (for the native runner of each channel), "
-    "weights by each "
-    "output channel's largest value")
-
-
-@dataclass(frozen=True)
-class Episode:
-    """A query (1,1,H,W), its target (1,1,H,W), and a support (1,S,2,H,W), all float32 as the network reads them."""
-
-    query: np.ndarray
-    target: np.ndarray
-    support: np.ndarray
-
-    @property
-    def weights(self) -> np.ndarray:
-        """(1,S), all equal."""
-        entries = self.support.shape[1]
-        return np.full((1, entries), 1 / entries, np.float32)
-
-
-@dataclass(frozen=True)
-class CalibrationData:
-    """Episodes, where they are from, and the seed that they were drawn with."""
-
-    source: str
-    seed: int
-    episodes: tuple[Episode, ...]
-
-    @property
-    def sha256(self) -> str:
-        """Of all values in order."""
-        digest = hashlib.sha256()
-        for episode in self.episodes:
-            for array in (episode.query, episode.target, episode.support):
-                digest.update(f"{array.shape}".encode())
-                digest.update(np.ascontiguousarray(array, "<f4").tobytes())
-        return digest.hexdigest()
-
-    def provenance(self) -> dict:
-        """Plain values for the manifest."""
-        return {"source": self.source, "seed": self.seed, "data_sha256": self.sha256, "method": METHOD,
-                "episodes": len(self.episodes), "entries": sorted({e.support.shape[1] for e in self.episodes})}
+    "weights by each output channel's largest value")
 
 
 def synthetic_episodes(grid: tuple[int, int], seed: int, episodes: int = EPISODES, entries: int = ENTRIES,
@@ -82,7 +41,8 @@ def synthetic_episodes(grid: tuple[int, int], seed: int, episodes: int = EPISODE
 
     Raises InputError for a seed below 0.
     """
-    from universeg_rt.training.episodes.synthetic import TRAINING_TASKS, synthetic_subjects
+    from universeg_rt.training.episodes.synthetic import synthetic_subjects
+    from universeg_rt.training.settings.bounds import TRAINING_TASKS
 
     _check_seed(seed)
     height, width = grid
@@ -178,7 +138,7 @@ def best_scale(values: np.ndarray, name: str) -> float:
 
 
 def instrumented(model: onnx.ModelProto, names: Sequence[str]):
-    """A session of a float32 model with the maps around the named convolutions as outputs; and which tensor each one is."""
+    """A session of a float32 model with the maps around the named convolutions as outputs; and which tensor is each."""
     tensors = {}
     for node in model.graph.node:
         if node.op_type == "Conv" and node.name in names:

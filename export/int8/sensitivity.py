@@ -8,10 +8,11 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from ..emit import emit_whole
+from ..emit.quantise import Quantisation
 from ..folds.folded import FoldedNetwork
+from ..gate.episodes import CalibrationData, Episode
 from ..precisions import whole_model
-from .calibration import SYNTHETIC, CalibrationData, Episode, calibrate, synthetic_episodes
-from .quantise import Quantisation
+from .calibration import SYNTHETIC, calibrate, synthetic_episodes
 
 EPISODES = 8  # of the calibration's, at most, and as many synthetic ones where it is of other images
 MARGIN = 0.8  # of the share of flipped pixels that the export's gate accepts on other tasks

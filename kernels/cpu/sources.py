@@ -12,10 +12,11 @@ LIBRARY = {  # file: options of its own
     "arithmetic/pool.cpp": (),
     "inference/network.cpp": (),
     "inference/prepare.cpp": (),
+    "inference/static_network.cpp": (),
     "inference/weights.cpp": (),
     "inference/workspace.cpp": (),
     "training/training.cpp": (),
 }
 if platform.machine() in ("x86_64", "AMD64"):
     LIBRARY |= {"arithmetic/kernels_avx2.cpp": ("-mavx2", "-mfma"), "arithmetic/kernels_avx512.cpp": ("-mavx512f",)}
-BINDINGS = {"bindings/module.cpp": (), "bindings/training_module.cpp": ()}
+BINDINGS = {"bindings/module.cpp": (), "bindings/static_module.cpp": (), "bindings/training_module.cpp": ()}

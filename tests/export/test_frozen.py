@@ -27,7 +27,7 @@ SIDE, ENTRIES, QUERIES = 64, 6, 6
 
 @pytest.fixture(scope="module")
 def task():
-    """The shipped bundle, a synthetic task's constants from its support as proxies, the support's images, and queries."""
+    """The shipped bundle, a synthetic task's constants with its support as proxies, the support's images, queries."""
     bundle = Bundle.open()
     images, labels = synthetic_subjects(12, ENTRIES + QUERIES, SIDE)
     maps = np.concatenate([images.numpy(), labels.numpy()], axis=1).astype(np.float32)

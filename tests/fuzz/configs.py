@@ -10,9 +10,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import yaml
+from universeg_rt.training.episodes.config import Stage
 from universeg_rt.training.episodes.episodes import EpisodeSource
-from universeg_rt.training.run.config import Stage, TrainConfig, from_dict, load_config, override, to_dict
+from universeg_rt.training.run.config import TrainConfig, load_config
 from universeg_rt.training.run.schedule import steps
+from universeg_rt.training.settings.values import from_dict, override, to_dict
 
 from .mutate import changed, damaged
 

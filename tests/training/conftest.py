@@ -42,14 +42,17 @@ def one_thread():
 @pytest.fixture(scope="session")
 def kit():
     """What tests of runs share: tiny(**changes) configures a run of seconds, real_task() makes a task of bright
-    squares, trained(config, output) trains, write_run(folder) writes a config and gives the command of a run without end."""
+    squares, trained(config, output) trains, write_run(folder) writes a config and gives the command of an endless
+    run."""
     import sys
     from types import SimpleNamespace
 
     np, yaml = pytest.importorskip("numpy"), pytest.importorskip("yaml")
+    from universeg_rt.training.episodes.config import DataConfig, Stage
     from universeg_rt.training.episodes.synthetic import SyntheticConfig
-    from universeg_rt.training.run.config import DataConfig, NetworkConfig, Stage, TrainConfig, to_dict
+    from universeg_rt.training.run.config import NetworkConfig, TrainConfig
     from universeg_rt.training.run.train import Trainer
+    from universeg_rt.training.settings.values import to_dict
     from universeg_rt.training.tasks.tasks import Task
 
     def tiny(**changes):

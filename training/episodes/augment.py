@@ -12,33 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from universeg_rt.training.episodes.fields import (
-    Draw,
-    affine_grid,
-    displacement,
-    gaussian_blur,
-    harden,
-    min_max,
-    sobel,
-    warp,
-)
-
-from universeg_rt.errors import InputError
-
-Range = tuple[float, float]
-
-
-@dataclass(frozen=True)
-class Operation:
-    """An operation done with `probability` and a strength drawn uniformly from `range` (its unit is the
-    operation's)."""
-
-    probability: float
-    range: Range = (0.0, 0.0)
-
-    def __post_init__(self) -> None:
-        if not 0.0 <= self.probability <= 1.0 or self.range[0] > self.range[1]:
-            raise InputError(f"{self}: the probability lies in [0, 1] and the range goes from low to high")
+from universeg_rt.training.episodes.fields import Draw, affine_grid, displacement, gaussian_blur, min_max, sobel, warp
+from universeg_rt.training.settings.operation import Operation, Range
+from universeg_rt.training.tasks.harden import harden
 
 
 @dataclass(frozen=True)

@@ -59,7 +59,8 @@ class Draw:
 
 
 def smooth_noise(draw: Draw, count: int, channels: int, size: int, cell: float) -> Tensor:
-    """(count,channels,size,size) of noise with unit variance at the knots, smooth over `cell` (a fraction of the side)."""
+    """(count,channels,size,size) of noise with unit variance at the knots,
+    smooth over `cell` (a fraction of the side)."""
     knots = max(2, min(size, round(1.0 / cell) + 1))
     noise = draw.normal(count, channels, knots, knots)
     if knots >= size:
@@ -77,7 +78,8 @@ def identity_grid(size: int, device) -> Tensor:
 def affine_grid(
     size: int, angle: Tensor, scale: Tensor, shift: Tensor, stretch: Tensor | None = None
 ) -> Tensor:
-    """(N,size,size,2) sampling positions for angle (N) in radians, scale (N), shift (N,2) and stretch of x over y (N)."""
+    """(N,size,size,2) sampling positions for angle (N) in radians, scale (N),
+    shift (N,2) and stretch of x over y (N)."""
     cos, sin = torch.cos(angle), torch.sin(angle)
     stretch = torch.ones_like(scale) if stretch is None else stretch
     matrix = torch.stack([cos * scale * stretch, -sin * scale / stretch, sin * scale * stretch, cos * scale / stretch],
@@ -96,17 +98,6 @@ def displacement(draw: Draw, count: int, size: int, amplitude: float | Tensor, c
 def warp(images: Tensor, grid: Tensor, padding: str = "reflection") -> Tensor:
     """(N,C,H,W) sampled bilinearly at grid (N,h,w,2)."""
     return F.grid_sample(images, grid, mode="bilinear", padding_mode=padding, align_corners=False)
-
-
-def harden(coverage: Tensor) -> Tensor:
-    """Labels (N,1,H,W) in {0, 1} of interpolated ones in [0, 1], cut where each keeps its area.
-
-    A cut at a half would take thin structures away wherever they are less than a pixel wide.
-    """
-    flat = coverage.flatten(1)
-    area = flat.sum(1).round().long().clamp(1, flat.shape[1])
-    cut = flat.sort(dim=1, descending=True).values.gather(1, area[:, None] - 1).clamp(0.2, 0.5)
-    return (flat >= cut).float().view(coverage.shape)
 
 
 def gaussian_blur(images: Tensor, sigma: Tensor) -> Tensor:

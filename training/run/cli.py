@@ -11,7 +11,7 @@ from pathlib import Path
 
 from universeg_rt.cli.common import run_command
 from universeg_rt.errors import InputError, TrainingError, shown
-from universeg_rt.runners.cpu.threads import check_threads
+from universeg_rt.runners.threads import check_threads
 from universeg_rt.storage.atomic import make_folder, write_file
 from universeg_rt.storage.reading import reason
 
@@ -42,8 +42,9 @@ def train(options: argparse.Namespace) -> int:
     import torch
     import torch.distributed as dist
     import yaml
-    from universeg_rt.training.run.config import load_config, to_dict
+    from universeg_rt.training.run.config import load_config
     from universeg_rt.training.run.train import Trainer
+    from universeg_rt.training.settings.values import to_dict
     from universeg_rt.training.tasks.datasets import load_dataset
 
     parallel, device = _check_options(options)

@@ -11,7 +11,8 @@ from pathlib import Path
 import torch
 from universeg_rt.training.network.checkpoint import check_weights, plain_arrays, read_torch, save_checkpoint
 from universeg_rt.training.network.reference import UniverSeg
-from universeg_rt.training.run.config import TrainConfig, to_dict
+from universeg_rt.training.run.config import TrainConfig
+from universeg_rt.training.settings.values import to_dict
 
 from universeg_rt.errors import CheckpointError, SpecError
 from universeg_rt.spec import NetworkSpec
@@ -92,7 +93,8 @@ def write_best(path: Path, config: TrainConfig, weights: dict[str, torch.Tensor]
 
 
 def portable_config(config: TrainConfig) -> dict:
-    """The config as plain values, data sets by file name: weights travel, and where a machine keeps its files does not."""
+    """The config as plain values, data sets by file name:
+    weights travel, and where a machine keeps its files does not."""
     values = to_dict(config)
     values["data"]["data_root"] = ""
     for part in ("data", "validation"):

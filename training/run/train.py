@@ -15,16 +15,18 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
+from universeg_rt.training.episodes.config import Stage
 from universeg_rt.training.episodes.episodes import Batch, EpisodeSource
-from universeg_rt.training.episodes.feed import feed
 from universeg_rt.training.network.checkpoint import load_checkpoint
 from universeg_rt.training.network.folded_forward import FoldedUniverSeg
 from universeg_rt.training.network.reference import UniverSeg
-from universeg_rt.training.run.config import Stage, TrainConfig, to_dict
+from universeg_rt.training.run.config import TrainConfig
+from universeg_rt.training.run.feed import feed
 from universeg_rt.training.run.log import RunLog
 from universeg_rt.training.run.schedule import Step, steps
 from universeg_rt.training.run.state import read_state, write_best, write_state
 from universeg_rt.training.run.validate import task_dice
+from universeg_rt.training.settings.values import to_dict
 from universeg_rt.training.tasks.tasks import Task
 
 from universeg_rt.errors import InputError, TrainingError

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from universeg_rt.training.episodes.fields import harden
 from universeg_rt.training.network.reference import UniverSeg
+from universeg_rt.training.tasks.harden import harden
 from universeg_rt.training.tasks.tasks import Task
 
 from universeg_rt.imaging.metrics import dice

@@ -108,7 +108,7 @@ def squared(
     """
     import torch
     from torch.nn import functional as F
-    from universeg_rt.training.episodes.fields import harden
+    from universeg_rt.training.tasks.harden import harden
 
     extent = np.array(image.shape) * np.array(spacing)
     height, width = (max(1, round(size * e / extent.max())) for e in extent)

@@ -60,7 +60,10 @@ def guarded(program: str, body: Callable[[], int]) -> int:
 
 
 def report_missing(program: str, error: ModuleNotFoundError) -> int:
-    """Print the package that a command misses with the cure, and give the exit status; raises where the project's own part is missing."""
+    """Prints the package that a command misses with the cure; returns the exit status.
+
+    Raises the error again where a part of the project itself is missing.
+    """
     if (error.name or "").startswith("universeg_rt"):
         raise error
     extra = next((extra for part, extra in EXTRAS.items() if part in program), "")
@@ -95,7 +98,7 @@ def _fail(program: str, message: str, status: int) -> int:
 
 
 def _drop_output() -> None:
-    """Point what is left in the buffers of closed streams to nowhere, or the interpreter complains of them as it ends."""
+    """Sends what closed streams still buffer to nowhere, or the interpreter complains of it as it ends."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for stream in (sys.stdout, sys.stderr):
         try:

@@ -3,25 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from ..bundle.bundle import Bundle
 from ..errors import InputError, RunnerError
+from ..named_types import Doubles, Floats
 from . import shared
 from .options import Options
-
-
-@dataclass(frozen=True, eq=False)
-class PreparedSupport:
-    """What `prepare` gives and `run` takes: a backend's own value, for `sets` support sets of images of `size` (height,
-    width)."""
-
-    value: object
-    sets: int
-    size: tuple[int, int]
 
 
 class Runner(ABC):
@@ -50,16 +40,18 @@ class Runner(ABC):
         where the runner cannot start here: it names the package to install or the field of the machine that does not
         fit."""
 
-    @classmethod
+    @classmethod  # noqa: B027 (not abstract: a runner that starts on every machine has nothing to check)
     def check_here(cls, options: Options) -> None:
         """Raise RunnerError, as `open` would, where it starts on this machine with no bundle."""
 
     @property
     def place(self) -> str:
         """Where it runs, for people: the device, and how many threads where they are counted."""
-        return self.device if self.threads is None else f"{self.device}, {self.threads} thread{'s' * (self.threads != 1)}"
+        if self.threads is None:
+            return self.device
+        return f"{self.device}, {self.threads} thread{'s' * (self.threads != 1)}"
 
-    def prepare(self, support: np.ndarray, weights: np.ndarray) -> PreparedSupport | shared.SharedEntries:
+    def prepare(self, support: Floats, weights: Floats) -> shared.PreparedSupport | shared.SharedEntries:
         """Do all work that no query is needed for.
 
         support: (K,S,2,H,W) float32, images in [0, 1] and labels in {0, 1}; weights: (K,S) float32 of the means, each
@@ -74,9 +66,9 @@ class Runner(ABC):
             raise InputError(f"weights have shape {weights.shape}; expected {support.shape[:2]}")
         shared.check_weights(weights)
         value = self._prepare(np.ascontiguousarray(support, np.float32), np.ascontiguousarray(weights, np.float32))
-        return PreparedSupport(value, support.shape[0], support.shape[3:])
+        return shared.PreparedSupport(value, support.shape[0], support.shape[3:])
 
-    def run(self, prepared: PreparedSupport | shared.SharedEntries, queries: np.ndarray) -> np.ndarray:
+    def run(self, prepared: shared.PreparedSupport | shared.SharedEntries, queries: Floats) -> Floats:
         """Logits (B,K,1,H,W) float32 of queries (B,1,H,W) float32 in [0, 1]. Raises InputError where shapes do not fit,
         RunnerError where the backend fails or gives anything else than finite logits of this shape."""
         if queries.ndim != 4 or queries.shape[1] != 1 or 0 in queries.shape:
@@ -85,9 +77,34 @@ class Runner(ABC):
             return prepared.run(self, queries)
         if queries.shape[2:] != prepared.size:
             raise InputError(f"queries are {queries.shape[2:]}, the support was prepared at {prepared.size}")
-        logits: np.ndarray = self._run(prepared.value, np.ascontiguousarray(queries, np.float32))
+        logits = self._run(prepared.value, np.ascontiguousarray(queries, np.float32))
         self._check(logits, (len(queries), prepared.sets, 1, *prepared.size))
         return logits
+
+    def mean_constants(
+        self, prepared: shared.PreparedSupport | shared.SharedEntries, query: Floats, shares: Doubles
+    ) -> tuple[Floats, list[Floats]]:
+        """Logits (K,1,H,W) of one query (1,H,W) as `run` gives them, and of each block the constant map (C,h,w) that
+        stands for the support in a static network, c = Wt * (b + Wv * mean_i(v_i)) + bt: the mean over the K sets,
+        weighted by shares (K,) that sum to 1.
+
+        RunnerError where the runner gives no such maps; else as `run`.
+        """
+        if isinstance(prepared, shared.SharedEntries):
+            return prepared.mean_constants(self, query, shares)
+        if query.shape[1:] != prepared.size:
+            raise InputError(f"the query is {query.shape[1:]}, the support was prepared at {prepared.size}")
+        logits, constants = self._mean_constants(prepared.value, np.ascontiguousarray(query, np.float32), shares)
+        self._check(logits, (prepared.sets, 1, *prepared.size))
+        return logits, constants
+
+    def _mean_constants(
+        self, prepared: Any, query: Floats, shares: Doubles
+    ) -> tuple[Floats, list[Floats]]:
+        raise RunnerError(
+            f"the runner {self.name} gives no constant maps, of which a static task is made; open the bundle with "
+            "runner='native' to freeze, or take kind='exact'"
+        )
 
     def _check(self, logits: Any, expected: tuple[int, ...]) -> None:
         """RunnerError where logits are no mask's: whatever is not a number would pass for background."""
@@ -104,10 +121,11 @@ class Runner(ABC):
                 "precision='fp32' or another runner; where all do so, the weights are damaged")
 
     @abstractmethod
-    def _prepare(self, support: np.ndarray, weights: np.ndarray) -> object: ...
+    def _prepare(self, support: Floats, weights: Floats) -> object: ...
 
     @abstractmethod
-    def _run(self, prepared: object, queries: np.ndarray) -> np.ndarray: ...
+    def _run(self, prepared: Any, queries: Floats) -> Floats:
+        """prepared: what this runner's `_prepare` gave."""
 
     @abstractmethod
     def peak_bytes(self, support_size: int, members: int, height: int, width: int) -> int:

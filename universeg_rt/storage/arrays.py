@@ -3,7 +3,6 @@ is unpickled."""
 
 from __future__ import annotations
 
-import io
 import math
 import os
 import zipfile
@@ -13,7 +12,8 @@ from typing import IO
 import numpy as np
 
 from ..errors import InputError, UniverSegError, shown
-from .reading import decoding, reading
+from ..named_types import AnyPath, Array
+from .reading import reading
 
 # An archive may unpack to this many bytes, or to this many times its own size where that is more: data of any size can
 # be read, and a small file cannot fill the memory.
@@ -24,8 +24,8 @@ METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # those that NumPy writes
 
 
 def read_npy(
-    path: str | os.PathLike, max_items: int | None = None, error: type[UniverSegError] = InputError
-) -> np.ndarray:
+    path: AnyPath, max_items: int | None = None, error: type[UniverSegError] = InputError
+) -> Array:
     """The array of numbers or bool of an .npy file; `error` where it is missing, not whole, of another type, or has
     more than max_items numbers. All this is known from the header, before anything is allocated."""
     path = Path(path)
@@ -45,20 +45,17 @@ def read_npy(
         return np.lib.format.read_array(file, allow_pickle=False)
 
 
-def read_npz(path: str | os.PathLike, error: type[UniverSegError] = InputError) -> dict[str, np.ndarray]:
-    """All arrays of an .npz by name; `error` where it is missing, not whole, of objects, or unpacks to far more than its size."""
+def read_npz(path: AnyPath, error: type[UniverSegError] = InputError) -> dict[str, Array]:
+    """All arrays of an .npz by name.
+
+    Raises `error` where it is missing, not whole, holds objects or unpacks to far more than its size.
+    """
     path = Path(path)
     with reading("a whole .npz of plain arrays", path, error), open(path, "rb") as file:
         return _arrays(file, os.fstat(file.fileno()).st_size, path, error)
 
 
-def npz_of_bytes(data: bytes, name: str, error: type[UniverSegError] = InputError) -> dict[str, np.ndarray]:
-    """As `read_npz`, of the bytes of a file called `name`."""
-    with decoding("a whole .npz of plain arrays", name, error):
-        return _arrays(io.BytesIO(data), len(data), name, error)
-
-
-def _arrays(file: IO[bytes], size: int, path: str | os.PathLike, error: type[UniverSegError]) -> dict[str, np.ndarray]:
+def _arrays(file: IO[bytes], size: int, path: AnyPath, error: type[UniverSegError]) -> dict[str, Array]:
     with zipfile.ZipFile(file) as archive:
         members = [info for info in archive.infolist() if info.filename.endswith(".npy")]
         if len({info.filename for info in members}) != len(members):
@@ -68,8 +65,8 @@ def _arrays(file: IO[bytes], size: int, path: str | os.PathLike, error: type[Uni
         if total > limit:
             raise error(
                 f"{path} unpacks to {total} bytes; accepted: at most {limit} for a file of this size, {MAX_RATIO} "
-                "times its own "
-                f"or {FREE_BYTES}; if the data is right, write it with numpy.savez, which does not compress")
+                f"times its own or {FREE_BYTES}; if the data is right, write it with numpy.savez, which does not "
+                "compress")
         arrays = {}
         for info in members:
             with archive.open(info) as member:

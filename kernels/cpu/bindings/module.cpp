@@ -1,53 +1,11 @@
 // The Python module universeg_rt._native: arrays in, arrays out; the interpreter's lock is let go while it works.
-#include <pybind11/numpy.h>
-#include <pybind11/pybind11.h>
-#include <pybind11/stl.h>
+#include "arguments.h"
 
-#include <stdexcept>
-#include <tuple>
-
-#include "network.h"
-
-namespace py = pybind11;
 using universeg::Block;
 using universeg::Conv;
 using universeg::Network;
-using Array = py::array_t<float, py::array::c_style | py::array::forcecast>;
 
 namespace {
-
-Array array(const py::dict& arrays, const std::string& name, std::vector<py::ssize_t> shape) {
-  if (!arrays.contains(name.c_str())) throw py::value_error("no array " + name);
-  Array out = arrays[name.c_str()].cast<Array>();
-  std::vector<py::ssize_t> given(out.shape(), out.shape() + out.ndim());
-  if (given != shape) throw py::value_error("array " + name + " has another shape than the network needs");
-  return out;
-}
-
-// A block's place in the network, from universeg_rt/spec.py: features, query_channels, support_channels, level, sources, halved.
-using Place = std::tuple<int, int, int, int, std::vector<int>, bool>;
-
-// The order of work goes by pairs of blocks: each reads the one before it first, halved or doubled, and at most one more, at its size.
-void check(const std::vector<Place>& places) {
-  const int n = (int)places.size();
-  if (n < 3 || n % 2 == 0) throw py::value_error("the kernels run an odd number of blocks, at least 3");
-  for (int i = 0; i < n; ++i) {
-    const auto& [features, query, support, level, sources, halved] = places[i];
-    if (features < 1 || features > 512) throw py::value_error("a stage has 1 to 512 features");
-    int read = 0;
-    for (int source : sources) {
-      if (source < 0 || source >= i) throw py::value_error("a block reads blocks before it");
-      read += std::get<0>(places[source]);
-    }
-    const bool fits = i == 0 ? sources.empty() && level == 0 && query == 1 && support == 2
-                             : !sources.empty() && sources.size() < 3 && sources[0] == i - 1 && query == read && support == read;
-    const int below = i == 0 ? 0 : std::get<3>(places[i - 1]);
-    const bool resized = i == 0 || (sources.size() == 1 ? level == below + 1 && std::get<5>(places[i - 1])
-                                                        : level == below - 1 && std::get<3>(places[sources.back()]) == level);
-    if (!fits || !resized || level > 15) throw py::value_error("the kernels do not run a network of this topology");
-  }
-  if (std::get<3>(places.back()) != 0) throw py::value_error("the last block works at full resolution");
-}
 
 // arrays: for block i `i.cross`, `i.target`, `i.support` with `.weight` (out,in,3,3) and `.bias` (out,), `first` (9,2,5,5,out) and
 // `head.weight` (in,), `head.bias` (1,). `int8` (blocks - 1, 2), which may be left out: which maps are held in int8, a block's
@@ -86,8 +44,7 @@ std::unique_ptr<Network> make(const py::dict& arrays, const std::vector<Place>& 
   keep.push_back(array(arrays, "head.weight", {std::get<0>(places.back())}));
   const float* head = keep.back().data();
   keep.push_back(array(arrays, "head.bias", {1}));
-  const auto* kernels = instructions == "auto" ? universeg::fastest_kernels(blocks) : universeg::choose_kernels(instructions);
-  if (!kernels) throw py::value_error("no kernels " + instructions + " for this processor");
+  const auto* kernels = kernels_for(blocks, instructions);
   return std::make_unique<Network>(blocks, head, keep.back().data()[0], slope, kernels, threads);
 }
 
@@ -112,7 +69,8 @@ std::unique_ptr<Prepared> prepare(const Array& entries, const Array& weights) {
   return std::make_unique<Prepared>(Prepared{entries, std::move(set)});
 }
 
-py::array_t<float> run(Network& network, const std::vector<const Prepared*>& supports, const Array& query) {
+// Checks what a run is given; the sets of the supports.
+std::vector<const Network::Prepared*> checked(const Network& network, const std::vector<const Prepared*>& supports, const Array& query) {
   if (supports.empty()) throw py::value_error("no support");
   std::vector<const Network::Prepared*> sets;
   for (const Prepared* s : supports) {
@@ -122,6 +80,11 @@ py::array_t<float> run(Network& network, const std::vector<const Prepared*>& sup
   }
   const int multiple = network.size_multiple();
   if (query.shape(0) % multiple || query.shape(1) % multiple) throw py::value_error("the sizes do not fit the network");
+  return sets;
+}
+
+py::array_t<float> run(Network& network, const std::vector<const Prepared*>& supports, const Array& query) {
+  const auto sets = checked(network, supports, query);
   py::array_t<float> out(std::vector<py::ssize_t>{(py::ssize_t)sets.size(), query.shape(0), query.shape(1)});
   float* logits = out.mutable_data();
   {
@@ -131,8 +94,30 @@ py::array_t<float> run(Network& network, const std::vector<const Prepared*>& sup
   return out;
 }
 
+// Logits (K,H,W), and for each block its constant map (K, features, height >> level, width >> level).
+std::pair<py::array_t<float>, std::vector<py::array_t<float>>> run_with_constants(Network& network,
+                                                                                  const std::vector<const Prepared*>& supports,
+                                                                                  const Array& query) {
+  const auto sets = checked(network, supports, query);
+  const py::ssize_t count = (py::ssize_t)sets.size(), height = query.shape(0), width = query.shape(1);
+  py::array_t<float> out(std::vector<py::ssize_t>{count, height, width});
+  std::vector<py::array_t<float>> constants;
+  std::vector<float*> to;
+  for (const auto& [features, level] : network.outputs()) {
+    constants.emplace_back(std::vector<py::ssize_t>{count, features, height >> level, width >> level});
+    to.push_back(constants.back().mutable_data());
+  }
+  float* logits = out.mutable_data();
+  {
+    py::gil_scoped_release release;
+    network.run(sets, query.data(), logits, to);
+  }
+  return {out, constants};
+}
+
 }  // namespace
 
+void add_static(py::module_& m);    // static_module.cpp
 void add_training(py::module_& m);  // training_module.cpp
 
 PYBIND11_MODULE(_native, m) {
@@ -143,7 +128,9 @@ PYBIND11_MODULE(_native, m) {
   py::class_<Network>(m, "Network")
       .def(py::init(&make), py::arg("arrays"), py::arg("places"), py::arg("slope"), py::arg("instructions"), py::arg("threads"))
       .def("run", &run, py::arg("supports"), py::arg("query"))
+      .def("run_with_constants", &run_with_constants, py::arg("supports"), py::arg("query"))
       .def_property_readonly("threads", &Network::threads)
       .def_property_readonly("instructions", [](const Network& n) { return std::string(n.kernels->name); });
+  add_static(m);
   add_training(m);
 }

@@ -22,6 +22,7 @@ struct Network::Impl {
   const Kernels* k;
   Pool pool;
   Workspace w;
+  float** constants = nullptr;  // where this run's constant maps go, block by block; null: nobody wants them
   Turn turn{[this] { new (&w) Workspace; }};  // of callers, one at a time
 
   Impl(const std::vector<Block>& blocks, const float* head_weight, float head_bias_, float slope_,
@@ -51,8 +52,7 @@ struct Network::Impl {
     }
     const Block& b = blocks[0];
     const int outputs = rounded(b.cross.outputs, block);
-    first = Floats(9 * 50 * (size_t)outputs);
-    for (int i = 0; i < 9 * 50; ++i) std::copy_n(b.first + (size_t)i * b.cross.outputs, b.cross.outputs, first.get() + (size_t)i * outputs);
+    first = pack_first(b.first, b.cross.outputs, block);
     label_sum = Floats(outputs);
     for (int tap = 0; tap < 25; ++tap)
       for (int o = 0; o < outputs; ++o) label_sum.get()[o] += first.get()[((4 * 2 + 1) * 25 + tap) * (size_t)outputs + o];
@@ -124,9 +124,21 @@ struct Network::Impl {
       convolve(layer.support, {w.q[i].source()}, w.r[i].shape, 1, plain(layer.support.bias.get(), nullptr, w.r[i]));
   }
 
+  // Writes c = Wt * (b + Wv * mean) + bt, of which b + Wv * mean stands in z, to where `constants` wants the block's.
+  void take_constant(int i) {
+    const Layer& layer = layers[i];
+    convolve(layer.target, {w.z[i].source()}, w.u[i].shape, 1, plain(layer.target.bias.get(), nullptr, w.u[i]));
+    read_planar(w.u[i], layer.features, constants[i]);
+    constants[i] += (size_t)layer.features * w.u[i].shape.height * w.u[i].shape.width;
+  }
+
   // u' = LeakyReLU(Wt * (Wv * mean + q) + bt); for the first block z is there already.
   void query_out(int i) {
     const Layer& layer = layers[i];
+    if (i > 0 && constants) {
+      convolve(layer.mean, mean_sources(i), w.z[i].shape, 1, plain(layer.query.bias.get(), nullptr, w.z[i]));
+      take_constant(i);
+    }
     if (i > 0) convolve(layer.mean, mean_sources(i), w.z[i].shape, 1, plain(nullptr, w.q[i].floats(), w.z[i]));
     Epilogue e = plain(layer.target.bias.get(), nullptr, w.u[i]);
     e.activate = 1;
@@ -171,15 +183,24 @@ struct Network::Impl {
     convolve(layer.support, {w.term[i].source()}, w.r[i].shape, count, e);
   }
 
+  void mix_first() {
+    pool.each(w.height, [&](int y, int) {
+      k->small_row(first_mixed.get(), w.mixed_planar.get(), 3, w.z[0].shape, y, layers[0].query.bias.get(), w.z[0].floats());
+    });
+  }
+
   void one(const Prepared& support, float* logits) {
     const int n = (int)layers.size();
     // The first block's query sees the mean of the support: one convolution of (query, mean image, mean label).
     const size_t plane = (size_t)(w.height + 2) * (w.width + 2);
-    std::copy_n(w.query_planar.get(), plane, w.mixed_planar.get());
     std::copy_n(support.mean.get(), 2 * plane, w.mixed_planar.get() + plane);
-    pool.each(w.height, [&](int y, int) {
-      k->small_row(first_mixed.get(), w.mixed_planar.get(), 3, w.z[0].shape, y, layers[0].query.bias.get(), w.z[0].floats());
-    });
+    if (constants) {
+      std::fill_n(w.mixed_planar.get(), plane, 0.f);
+      mix_first();
+      take_constant(0);
+    }
+    std::copy_n(w.query_planar.get(), plane, w.mixed_planar.get());
+    mix_first();
     for (int i = 0; i + 1 < n; i += 2) {
       if (i > 0) query_terms(i);
       query_out(i);
@@ -196,8 +217,9 @@ struct Network::Impl {
     pool.each(w.height, [&](int y, int) { k->head_row(head.get(), head_bias, w.u[n - 1].floats(), w.u[n - 1].shape, y, logits); });
   }
 
-  void run(const std::vector<const Prepared*>& supports, const float* query, float* logits) {
+  void run(const std::vector<const Prepared*>& supports, const float* query, float* logits, std::vector<float*> wanted) {
     std::lock_guard<Turn> lock(turn);
+    constants = wanted.empty() ? nullptr : wanted.data();
     int most = 0;
     for (auto* s : supports) most = std::max(most, s->count);
     const int height = supports[0]->height, width = supports[0]->width;
@@ -227,10 +249,17 @@ Network::Network(const std::vector<Block>& blocks, const float* head_weight, flo
 
 Network::~Network() = default;
 
+std::vector<std::pair<int, int>> Network::outputs() const {
+  std::vector<std::pair<int, int>> out;
+  for (const Layer& layer : impl_->layers) out.emplace_back(layer.features, layer.level);
+  return out;
+}
+
 int Network::threads() const { return impl_->pool.started(); }
 
-void Network::run(const std::vector<const Prepared*>& supports, const float* query, float* logits) {
-  impl_->run(supports, query, logits);
+void Network::run(const std::vector<const Prepared*>& supports, const float* query, float* logits,
+                  const std::vector<float*>& constants) {
+  impl_->run(supports, query, logits, constants);
 }
 
 }  // namespace universeg

@@ -3,6 +3,7 @@
 
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "weights.h"
@@ -39,9 +40,11 @@ struct Network {
   };
   static Prepared prepare(const float* entries, const float* weights, int count, int height, int width);
 
-  // Logits (K,H,W) of one query (H,W) for K prepared supports of its size.
-  void run(const std::vector<const Prepared*>& supports, const float* query, float* logits);
+  // Logits (K,H,W) of one query (H,W) for K prepared supports of its size. constants: nothing, or for each block where
+  // c = Wt * (b + Wv * mean_i(v_i)) + bt goes, by which u' = LeakyReLU(Wt * (Wu * u) + c): (K, features, height >> level, width >> level).
+  void run(const std::vector<const Prepared*>& supports, const float* query, float* logits, const std::vector<float*>& constants = {});
 
+  std::vector<std::pair<int, int>> outputs() const;  // (features, level) of each block
   int threads() const;  // that could be started, of those asked for
   int size_multiple() const { return multiple; }  // of height and width
 

@@ -50,4 +50,27 @@ Floats pack_small(const Conv& conv, int block) {
   return out;
 }
 
+Floats pack_first(const float* kernels, int outputs, int block) {
+  const int padded = rounded(outputs, block);
+  Floats out(9 * 50 * (size_t)padded);
+  for (int i = 0; i < 9 * 50; ++i) std::copy_n(kernels + (size_t)i * outputs, outputs, out.get() + (size_t)i * padded);
+  return out;
+}
+
+void write_planar(const float* planar, int features, Map& to) {
+  const Shape& s = to.shape;
+  for (int y = 0; y < s.height; ++y)
+    for (int x = 0; x < s.width; ++x)
+      for (int c = 0; c < features; ++c)
+        to.floats()[((y + 1L) * s.pitch + x + 1) * s.channels + c] = planar[((long)c * s.height + y) * s.width + x];
+}
+
+void read_planar(const Map& from, int features, float* planar) {
+  const Shape& s = from.shape;
+  for (int c = 0; c < features; ++c)
+    for (int y = 0; y < s.height; ++y)
+      for (int x = 0; x < s.width; ++x)
+        planar[((long)c * s.height + y) * s.width + x] = from.floats()[((y + 1L) * s.pitch + x + 1) * s.channels + c];
+}
+
 }  // namespace universeg

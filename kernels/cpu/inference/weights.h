@@ -29,4 +29,11 @@ Packed pack(const Conv& conv, int from, const std::vector<int>& groups, int bloc
 // [inputs][9][outputs] for Kernels::small_row.
 Floats pack_small(const Conv& conv, int block);
 
+// FirstBlock's weights: `kernels` (9, 2, 5, 5, outputs) with the outputs padded.
+Floats pack_first(const float* kernels, int outputs, int block);
+
+// A map's values from and to a planar array (features, height, width); channels beyond `features` are left as they are.
+void write_planar(const float* planar, int features, Map& to);
+void read_planar(const Map& from, int features, float* planar);
+
 }  // namespace universeg

@@ -26,7 +26,7 @@ FAKE = Path(__file__).with_name("fake_tensorrt.py")
 
 
 def toy_model(precision: str, metadata: Mapping[str, str]) -> onnx.ModelProto:
-    """A toy of our kind, with what matters in types: float16 maps whose mean is taken in float32, or a Q/DQ convolution."""
+    """A toy of our kind, with what matters in types: float16 maps with a mean in float32, or a Q/DQ convolution."""
     info, floats = helper.make_tensor_value_info, TensorProto.FLOAT
     node = helper.make_node
     weight = np.ones((4, 1, 3, 3), np.float16 if precision == "fp16" else np.float32)

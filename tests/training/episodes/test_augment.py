@@ -11,7 +11,6 @@ torch = pytest.importorskip("torch", reason="torch is not installed: pip install
 from universeg_rt.training.episodes.augment import (
     AugmentConfig,
     InTaskConfig,
-    Operation,
     TaskConfig,
     augment_episode,
     augment_in_task,
@@ -21,6 +20,7 @@ from universeg_rt.training.episodes.augment import (
     erode,
 )
 from universeg_rt.training.episodes.fields import Draw
+from universeg_rt.training.settings.operation import Operation
 
 pytestmark = pytest.mark.torch
 

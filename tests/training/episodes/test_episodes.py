@@ -11,9 +11,9 @@ yaml = pytest.importorskip("yaml", reason="pyyaml is not installed: pip install 
 pytest.importorskip("safetensors", reason="safetensors is not installed: pip install '.[train]'")
 
 from universeg_rt.training.episodes.augment import AugmentConfig
+from universeg_rt.training.episodes.config import DataConfig
 from universeg_rt.training.episodes.episodes import EpisodeSource
 from universeg_rt.training.episodes.fields import Draw
-from universeg_rt.training.run.config import DataConfig
 
 pytestmark = pytest.mark.torch
 

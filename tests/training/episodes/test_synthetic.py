@@ -10,17 +10,9 @@ torch = pytest.importorskip("torch", reason="torch is not installed: pip install
 
 from universeg_rt.training.episodes import shapes
 from universeg_rt.training.episodes.appearance import Appearance
-from universeg_rt.training.episodes.fields import (
-    Draw,
-    gaussian_blur,
-    harden,
-    identity_grid,
-    min_max,
-    smooth_noise,
-    sobel,
-    warp,
-)
+from universeg_rt.training.episodes.fields import Draw, gaussian_blur, identity_grid, min_max, smooth_noise, sobel, warp
 from universeg_rt.training.episodes.synthetic import SMALLEST_TARGET, SyntheticConfig, synthetic_subjects
+from universeg_rt.training.tasks.harden import harden
 
 from universeg_rt.errors import InputError
 
@@ -106,7 +98,7 @@ def test_textures_alone_leave_no_label_brighter_than_another():
     steps = []
     for chosen in (config, plain):
         pairs = [synthetic_subjects(seed, 8, 32, chosen) for seed in range(12)]
-        steps.append(sum(abs(float(i[l > 0].mean() - i[l == 0].mean())) for i, l in pairs) / 12)
+        steps.append(sum(abs(float(i[m > 0].mean() - i[m == 0].mean())) for i, m in pairs) / 12)
     assert steps[0] < 0.3 * steps[1]
 
 

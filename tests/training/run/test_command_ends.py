@@ -14,8 +14,8 @@ torch = pytest.importorskip("torch", reason="torch is not installed: pip install
 yaml = pytest.importorskip("yaml", reason="pyyaml is not installed: pip install '.[train]'")
 
 from universeg_rt.training.run import cli
-from universeg_rt.training.run.config import to_dict
 from universeg_rt.training.run.log import STEPS, RunLog
+from universeg_rt.training.settings.values import to_dict
 
 from universeg_rt.errors import OutputError
 

@@ -13,14 +13,16 @@ torch = pytest.importorskip("torch", reason="torch is not installed: pip install
 yaml = pytest.importorskip("yaml", reason="pyyaml is not installed: pip install '.[train]'")
 pytest.importorskip("safetensors", reason="safetensors is not installed: pip install '.[train]'")
 
+from universeg_rt.training.episodes.config import DataConfig, Stage
 from universeg_rt.training.episodes.episodes import EpisodeSource
-from universeg_rt.training.episodes.feed import feed
 from universeg_rt.training.network.checkpoint import load_checkpoint
-from universeg_rt.training.run.config import DataConfig, NetworkConfig, Stage, ValidationConfig, to_dict
+from universeg_rt.training.run.config import NetworkConfig, ValidationConfig
+from universeg_rt.training.run.feed import feed
 from universeg_rt.training.run.schedule import steps
 from universeg_rt.training.run.state import portable_config
 from universeg_rt.training.run.train import BEST, LATEST, STATE, Trainer, segmentation_loss, soft_dice_loss
 from universeg_rt.training.run.validate import task_dice
+from universeg_rt.training.settings.values import to_dict
 from universeg_rt.training.tasks.tasks import Task
 
 from universeg_rt.errors import CheckpointError, InputError, TrainingError
@@ -128,8 +130,8 @@ def test_a_run_begins_from_weights_and_refuses_those_of_another_network(kit, tmp
     trainer = Trainer(config, [], [], tmp_path / "second")
     trainer.begin_from(tmp_path / "first" / LATEST)
     for key, value in weights.items():
-        assert np.array_equal(trainer.model.state_dict()[key].numpy(), value) and np.array_equal(
-            trainer.average[key].numpy(), value)
+        assert np.array_equal(trainer.model.state_dict()[key].numpy(), value)
+        assert np.array_equal(trainer.average[key].numpy(), value)
     other = dataclasses.replace(config, network=NetworkConfig(features=3))
     with pytest.raises(CheckpointError, match="was asked for"):
         Trainer(other, [], [], tmp_path / "third").begin_from(tmp_path / "first" / LATEST)

@@ -151,3 +151,12 @@ def test_the_fuzzed_bundle_is_a_good_one_and_its_cases_are_seeded(tmp_path):
     assert Bundle.open(fuzz.make_bundle(tmp_path / "b")).manifest.precisions == ("fp32",)
     first, second = ([text for text, _ in islice(fuzz.cases(random.Random(3), tmp_path), 50)] for _ in range(2))
     assert first == second and len(set(first)) > 25
+
+
+@pytest.mark.parametrize("name", sorted({*json.loads((SHIPPED / "manifest.json").read_text())} - {"engines"}))
+def test_every_field_is_read(name):
+    """One that could be left out would be decoration."""
+    values = json.loads((SHIPPED / "manifest.json").read_text())
+    del values[name]
+    with pytest.raises(BundleError):
+        Manifest.from_json(json.dumps(values) if name == "sha256" else sealed(values), "m")

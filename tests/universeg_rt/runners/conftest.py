@@ -11,6 +11,7 @@ import pytest
 from universeg_rt.bundle.bundle import MANIFEST, Bundle, file_entry
 from universeg_rt.bundle.engine import EngineEntry, Fingerprint, Profile
 from universeg_rt.runners import open_runner
+from universeg_rt.runners.gpu.identity import gpu_facts
 
 from . import fake_tensorrt
 from .standin import StandIn
@@ -24,7 +25,7 @@ def add_engines(bundle: Bundle, *models: str, builder: str = "tensorrt", precisi
     manifest, entries = bundle.manifest, []
     for model in models:
         source = getattr(manifest.models[precision], model)
-        known = {"builder_version": "10.14.1", "cuda": "13.0", "gpu": StandIn.name, "compute_capability": "9.0",
+        known = {"builder_version": "10.14.1", **gpu_facts(StandIn.gpu),
                  "plugin_version": "", "plugin_sha256": "", "onnx_sha256": manifest.files[source].sha256, **facts}
         entry = EngineEntry(model, "", "", Fingerprint(builder=builder, precision=precision, **known), profile)
         entry = replace(entry, file=f"engines/{model}-{precision}-{entry.key}.plan")

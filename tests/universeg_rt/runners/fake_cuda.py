@@ -62,6 +62,9 @@ def pycuda_driver(memory: Memory, gpus: int = 1) -> ModuleType:
         def compute_capability(self):
             return (8, 6)
 
+        def total_memory(self):
+            return memory.limit
+
         def retain_primary_context(self):
             return Context()
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from universeg_rt.errors import RunnerError
 from universeg_rt.runners.gpu.cuda.device import Device, Graph, OutOfDeviceMemory, Stream
+from universeg_rt.runners.gpu.identity import Gpu
 
 
 class StandInStream(Stream):
@@ -41,7 +42,7 @@ class StandIn(Device):
     """total: bytes of memory. calls: how often what was done. capture_fails: the reason why no graph can be
     captured."""
 
-    library, name, compute_capability, driver = "stand-in", "Stand-in GPU", "9.0", "13.0"
+    library, gpu = "stand-in", Gpu("Stand-in GPU", "9.0", 8 << 30, "13.0")
 
     def __init__(self, total: int = 1 << 30) -> None:
         super().__init__()

@@ -1,5 +1,5 @@
-"""What NVIDIA's driver says of a GPU, asked through the driver alone: no package is needed, and no context stays
-behind."""
+"""Which GPU and driver are here, in the words of an engine's fingerprint. `present_gpu` asks the driver alone: no
+package is needed, and no context stays behind."""
 
 from __future__ import annotations
 
@@ -20,6 +20,18 @@ class Gpu:
     compute_capability: str
     memory_bytes: int
     cuda: str
+
+    @classmethod
+    def of(cls, name: str, capability: tuple[int, int], memory_bytes: int, driver: int) -> Gpu:
+        """From the driver's own values: compute capability (major, minor), its version as 1000 * major + 10 * minor."""
+        return cls(name, f"{capability[0]}.{capability[1]}", memory_bytes, f"{driver // 1000}.{driver % 1000 // 10}")
+
+
+def gpu_facts(gpu: Gpu | None) -> dict[str, str]:
+    """What an engine is bound to of a GPU, by the fields of `bundle.engine.Fingerprint`; empty texts without one."""
+    if gpu is None:
+        return {"gpu": "", "compute_capability": "", "cuda": ""}
+    return {"gpu": gpu.name, "compute_capability": gpu.compute_capability, "cuda": gpu.cuda}
 
 
 def present_gpu(index: int = 0) -> Gpu | None:
@@ -42,8 +54,7 @@ def present_gpu(index: int = 0) -> Gpu | None:
         _ok(driver.cuDriverGetVersion(ctypes.byref(number)))
     except (AttributeError, OSError):
         return None
-    return Gpu(name.value.decode(errors="replace"), f"{values[0]}.{values[1]}", size.value,
-               f"{number.value // 1000}.{number.value % 1000 // 10}")
+    return Gpu.of(name.value.decode(errors="replace"), (values[0], values[1]), size.value, number.value)
 
 
 def has_driver() -> bool:

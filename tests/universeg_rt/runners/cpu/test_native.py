@@ -168,9 +168,10 @@ from pathlib import Path
 from universeg_rt.bundle.model_bytes import ModelBytes
 from universeg_rt.runners.cpu.native import NativeRunner
 from universeg_rt.spec import NetworkSpec
-runner, case = NativeRunner(ModelBytes.of_file(Path(sys.argv[1]) / "native.json"), NetworkSpec.from_json(sys.argv[2]),
-2), np.load(Path(sys.argv[1]) / "case.npz") np.save(Path(sys.argv[1]) / "logits.npy",
-runner.run(runner.prepare(case["support"][None], case["weights"][None]), case["query"][None, None]))
+folder, spec = Path(sys.argv[1]), NetworkSpec.from_json(sys.argv[2])
+runner, case = NativeRunner(ModelBytes.of_file(folder / "native.json"), spec, 2), np.load(folder / "case.npz")
+prepared = runner.prepare(case["support"][None], case["weights"][None])
+np.save(folder / "logits.npy", runner.run(prepared, case["query"][None, None]))
 """
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path), spec.to_json()], capture_output=True, text=True)
     assert done.returncode == 0, f"{done.returncode} {done.stderr}"
@@ -200,8 +201,8 @@ def test_int8_takes_far_less_memory_and_says_so(native, tmp_path):
     if not Path("/proc/self/status").exists():
         pytest.skip("this system does not say how much memory a process has taken")
     from universeg_rt.export.emit.native import native_arrays
+    from universeg_rt.export.emit.quantise import Quantisation, entry_convolutions
     from universeg_rt.export.folds import fold
-    from universeg_rt.export.int8.quantise import Quantisation, entry_convolutions
 
     from ....conftest import random_weights, write_native
 

@@ -9,14 +9,20 @@ import sys
 
 import pytest
 
+from universeg_rt.bundle.engine import Fingerprint
+from universeg_rt.runners.gpu.identity import Gpu, gpu_facts
+
 DRIVER = r"""
 #include <cstring>
 #include <cstddef>
 extern "C" {
 int cuInit(unsigned) { return INIT; }
 int cuDeviceGet(int* device, int index) { *device = index; return index == 0 ? 0 : 101; }
-int cuDeviceGetAttribute(int* value, int attribute, int) { *value = attribute == 75 ? 9 : attribute == 76 ? 0 : -1;
-return 0; } int cuDeviceGetName(char* name, int length, int) { std::strncpy(name, "NVIDIA H200", length); return 0; }
+int cuDeviceGetAttribute(int* value, int attribute, int) {
+  *value = attribute == 75 ? 9 : attribute == 76 ? 0 : -1;
+  return 0;
+}
+int cuDeviceGetName(char* name, int length, int) { std::strncpy(name, "NVIDIA H200", length); return 0; }
 int cuDeviceTotalMem_v2(size_t* bytes, int) { *bytes = 150000000000; return 0; }
 int cuDriverGetVersion(int* version) { *version = 13010; return 0; }
 }
@@ -59,3 +65,13 @@ def test_a_driver_without_a_gpu(driver):
 def test_a_library_that_is_no_driver(tmp_path):
     (tmp_path / "libcuda.so.1").write_bytes(b"no library")
     assert ask(tmp_path) == "None" or os.path.exists("/dev/nvidiactl")
+
+
+def test_a_fingerprint_of_this_gpu_fits_it_and_no_other():
+    here = Gpu.of("GPU A", (9, 0), 1 << 30, 13010)
+    other = Gpu.of("GPU B", (8, 6), 1 << 30, 12040)
+    made = Fingerprint("tensorrt", "10", onnx_sha256="", plugin_version="", plugin_sha256="", precision="fp32",
+                       **gpu_facts(here))
+    assert here.cuda == "13.1" and made.differences(**gpu_facts(here)) == ()
+    for found in (gpu_facts(other), gpu_facts(None)):
+        assert [text.split(":")[0] for text in made.differences(**found)] == list(found)

@@ -11,11 +11,10 @@ from ....bundle.bundle import Bundle
 from ....bundle.engine import EngineEntry, Profile
 from ....environment import variable
 from ....errors import EngineError, RunnerError
+from ....precision import GPU_AUTO
 from ..cuda.device import Device
+from ..identity import gpu_facts
 from . import plugin
-
-# What precision `auto` takes, the first that there is; int8 only where it is asked for.
-AUTO = ("fp16", "fp32")
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,7 @@ def choose(bundle: Bundle, builder: str, precision: str, trt: ModuleType, device
     engine of this builder and precision, EngineError naming every field that differs where it has some and none fits.
     """
     mine = [e for e in bundle.manifest.engines if e.fingerprint.builder == builder]
-    wanted = AUTO if precision == "auto" else (precision,)
+    wanted = GPU_AUTO if precision == "auto" else (precision,)
     refused: list[tuple[int, str]] = []
     for each in wanted:
         fitting = []
@@ -52,7 +51,9 @@ def choose(bundle: Bundle, builder: str, precision: str, trt: ModuleType, device
         if plans:
             for entry in (e for p in plans for e in (p.prepare, p.predict)
                           if e is not None and e.fingerprint.plugin_sha256):
-                plugin.ensure(plugin.find(entry.fingerprint.plugin_sha256, plugins), trt)
+                library = plugin.find(entry.fingerprint.plugin_sha256, plugins)
+                if library is not None:  # else it went since it was compared, which loading the engine says
+                    plugin.ensure(library, trt)
             return each, plans
         if fitting:
             refused.append(
@@ -69,8 +70,8 @@ def choose(bundle: Bundle, builder: str, precision: str, trt: ModuleType, device
 def _differences(bundle: Bundle, entry: EngineEntry, trt: ModuleType, device: Device,
                  plugins: Sequence[Path]) -> tuple[str, ...]:
     fingerprint = entry.fingerprint
-    present = {"builder_version": trt.__version__, "gpu": device.name, "compute_capability": device.compute_capability,
-               "cuda": device.driver, "onnx_sha256": _onnx_sha256(bundle, entry)}
+    present = {"builder_version": trt.__version__, **gpu_facts(device.gpu),
+               "onnx_sha256": _onnx_sha256(bundle, entry)}
     if fingerprint.plugin_sha256:
         present["plugin_sha256"] = fingerprint.plugin_sha256 if plugin.find(fingerprint.plugin_sha256, plugins) else \
             f"no such library (name it in Segmenter.open(plugin=...) or {variable('plugin')})"

@@ -34,9 +34,8 @@ def test_a_library_is_found_by_its_sha256(library):
     path, sha256 = library
     named = Options().plugins
     assert plugin.find(sha256, named) == path and plugin.find("0" * 64, named) is None
-    assert Options(plugin=[path]).plugins == (path, ) and plugin.find(
-        sha256,
-        Options(plugin=path.with_name("none.so")).plugins) is None
+    assert Options(plugin=[path]).plugins == (path,)
+    assert plugin.find(sha256, Options(plugin=path.with_name("none.so")).plugins) is None
 
 
 def test_a_library_is_loaded_once_and_by_tensorrts_own_way(library, monkeypatch):

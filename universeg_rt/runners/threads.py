@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from ...errors import InputError
+from ..errors import InputError
 
 # More help nobody: an image has fewer rows to share out. A slip of the finger must not fill the machine with threads.
 MAX_THREADS = 256

@@ -17,9 +17,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ..cpu.sides import ENVIRONMENTS, Files, Skipped, load
-from .case import Case
-from .machine import matrix_rate, peak_bytes, settle
+from ..harness.case import Case
+from ..harness.machine import matrix_rate, peak_bytes, settle
+from .sides import ENVIRONMENTS, Files, Skipped, load
 
 MATRIX = "matrix product"
 

@@ -18,13 +18,13 @@ from universeg_rt.bundle.bundle import Bundle
 from universeg_rt.errors import ParityError
 from universeg_rt.storage.cache import VARIABLE
 
-from ..cpu.first_mask import seconds_to_first_mask
-from ..cpu.sides import OURS, TORCH, Files, Skipped
-from .case import Case
+from ..harness.case import Case
+from ..harness.machine import environment
+from ..harness.models import write_inlined
+from ..harness.report import BASES, ratios, statistics
 from .child import MATRIX, Child, Died
-from .machine import environment
-from .models import write_inlined
-from .report import BASES, ratios, statistics
+from .first_mask import seconds_to_first_mask
+from .sides import OURS, TORCH, Files, Skipped
 
 TOLERANCE = 1e-3  # of float32 sides' logits
 START_SUPPORT = 16
@@ -135,7 +135,10 @@ def _make_models(name: str, options: argparse.Namespace, bundle: Bundle, files: 
 
 
 def _compare(rows: dict[str, dict], logits: dict[str, np.ndarray]) -> None:
-    """State how far each side is from the reference (or, without it, the first side); raises ParityError for float32 over TOLERANCE."""
+    """State how far each side is from the reference (or, without it, the first side).
+
+    Raises ParityError for float32 over TOLERANCE.
+    """
     if not logits:
         return
     base = next(iter(logits))
@@ -167,7 +170,7 @@ def _figures(name: str, seconds: list[dict[str, float]], turns: dict[str, list],
 
 
 def _starts(options: argparse.Namespace, case: Case, folder: Path, result: dict) -> dict:
-    """Seconds from process start to first mask of every side of ours that ran, in turns, each with a cache of its own."""
+    """Seconds from process start to first mask of our sides that ran, in turns, each with a cache of its own."""
     ran = {
         name: row
         for entry in result["cases"]

@@ -1,0 +1,59 @@
+"""Contenders and the reference, held against the reference on the CPU."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+pytest.importorskip("torch", reason="the benchmark needs torch")
+pytest.importorskip("onnx", reason="emitting the models needs onnx")
+
+from universeg_rt.benchmarks.gpu import contenders, machine, parity
+
+from .state import make_state
+
+pytestmark = pytest.mark.torch
+
+
+def test_parity_ends_between_two_inputs_of_a_contender(tmp_path):
+    state = make_state(tmp_path, support_sizes=[1, 2])
+    calls = []
+
+    class Slow(contenders.TorchReference):
+        def run(self, prepared, queries):
+            calls.append(queries.shape)
+            state["deadline"] = time.monotonic() - 1
+            return super().run(prepared, queries)
+
+    state["contenders"] = {"slow": Slow(state, "fp32")}
+    entry = {}
+    parity.run_parity(state, entry)
+    assert entry["passed"] is False and entry["why"] == "the time limit was reached at slow" and len(calls) == 1
+
+
+def test_the_reference_runs_on_the_device_and_is_held_against_the_cpu_once(tmp_path, monkeypatch):
+    """With a device of another name, so that runs on the CPU can be told apart."""
+    state, ran = make_state(tmp_path, support_sizes=[1, 2]), []
+    run = parity.Reference._run
+
+    def counted(self, support, *given):
+        ran.append((self.device, support.shape[1]))
+        where, self.device = self.device, "cpu"
+        try:
+            return run(self, support, *given)
+        finally:
+            self.device = where
+
+    monkeypatch.setattr(parity.Reference, "_run", counted)
+    monkeypatch.setattr(machine, "free", lambda state: None)
+    state["contenders"] = {"folded": contenders.TorchFolded(state, "fp32")}
+    state["device"], entry = "cuda", {}
+    parity.run_parity(state, entry)
+    assert entry["passed"] is True and entry["reference"]["device"] == "cuda" and entry["reference"][
+        "largest_logit_error"] < 1e-5
+    assert {size for device, size in ran if device == "cpu"} == {1} and ("cuda", 2) in ran
+    monkeypatch.setattr(parity._DeviceReference, "_run", lambda self, *given: counted(self, *given) + 1)
+    entry = {}
+    parity.run_parity(state, entry)
+    assert entry["passed"] is False and "differs from that on the CPU" in entry["why"] and not entry["contenders"]

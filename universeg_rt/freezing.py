@@ -1,0 +1,231 @@
+"""Freezing a task: constants from proxies, the price on the support's own entries, and the frozen file.
+
+A proxy is an image of the task that runs through the exact network as a query; each block's support term then is what a
+static network keeps (export/emit/static.py has the algebra). Entries of the support serve as proxies of one another.
+They are left out of the support in pairs, so that a pair's runs give the exact answers for both, and the constants by
+which the static answer for one is judged come from the other's run: its own label is in neither.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from .bundle.bundle import Bundle
+from .bundle.onnx_bind import bind
+from .ensemble import Draw, Ensemble
+from .errors import InputError
+from .frozen.record import AUTO, EXACT, KEY, KINDS, STATIC, Price, Record
+from .frozen.runners import open_frozen_runner
+from .frozen_task import FrozenTask
+from .imaging.metrics import dice
+from .named_types import Array, Bools, Floats
+from .predictor import THRESHOLD, Predictor, sigmoid
+from .runners import Options, Runner
+from .runners.shared import PreparedSupport, SharedEntries, written_out
+from .support import Drawn, SupportSet
+
+PROXIES = 8  # more do not help: measured, see benchmarks/NOTES.md
+GROUP = 2  # entries left out together: each needs a mate, and more leave less of the support; measured too
+FEWEST = 3  # entries of a support of which some can be left out
+SUPPORT = "support"
+
+Maps = list[Floats]
+
+
+class Opened(Protocol):
+    """What freezing asks of a Segmenter."""
+
+    bundle: Bundle
+    runner: Runner
+
+    @property
+    def options(self) -> Options: ...
+
+
+class Freezable(Predictor):
+    """What it asks of a Task."""
+
+    segmenter: Opened
+    support: SupportSet
+    ensemble: Ensemble
+    draw: Draw
+
+    @property
+    @abstractmethod
+    def prepared(self) -> PreparedSupport | SharedEntries: ...
+
+
+def freeze(
+    task: Freezable, proxies: str | Sequence[Array] | Array, kind: str, max_loss: float, seed: int, half: bool
+) -> FrozenTask:
+    """As `Task.freeze`."""
+    if kind not in (*KINDS, AUTO):
+        raise InputError(f"kind is {kind!r}; accepted: {AUTO}, {', '.join(KINDS)}")
+    if isinstance(max_loss, bool) or not isinstance(max_loss, (int, float)) or not 0 <= max_loss <= 1:
+        raise InputError(f"max_loss is {max_loss!r}; give a Dice from 0 to 1, such as 0.01 for a point")
+    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
+        raise InputError(f"seed is {seed!r}; give an integer from 0")
+    _ = task.prepared  # RunnerError where it is closed
+    images = None if isinstance(proxies, str) and proxies == SUPPORT else _on_grid(task, proxies)
+    refused = _refusal(task)
+    if kind == STATIC and refused:
+        raise InputError(refused)
+    if kind == EXACT or refused:
+        return _exact(task, "asked for" if kind == EXACT else refused, Price(note="not measured"))
+    drawn = Drawn.of(task.support, task.draw.used, task.grid, task.aspect, task.normalise)
+    if len(drawn.on_grid) < FEWEST and (kind == AUTO or images is None):
+        note = (
+            f"the price of a static task cannot be measured on {len(drawn.on_grid)} support "
+            f"entr{'y' if len(drawn.on_grid) == 1 else 'ies'}: leaving some out needs {FEWEST}"
+        )
+        if kind == AUTO:
+            return _exact(task, note, Price(note=note))
+        raise InputError(f"{note}; give images as proxies, or take kind='exact'")
+    left_out = _leave_out(task, drawn, seed) if len(drawn.on_grid) >= FEWEST else []
+    constants = _mean([each.constants for each in left_out]) if images is None else _of_images(task, images)
+    price = _price(task, left_out, half)
+    if kind == AUTO and (price.loss is None or price.loss > max_loss):
+        why = price.note if price.loss is None else f"static would lose {price.loss:.3f} Dice, {max_loss:g} may be lost"
+        return _exact(task, why, price)
+    reason = "asked for" if kind == STATIC else f"static loses {price.loss:.3f} Dice, {max_loss:g} may be lost"
+    said = "the support's own entries" if images is None else f"{len(images)} images given"
+    return _static(task, constants, reason, price, said, half)
+
+
+@dataclass(frozen=True, eq=False)
+class _LeftOut:
+    """An entry left out: its image and label (h,w), its group, the exact network's mask, and the constants that its run
+    gave."""
+
+    image: Array
+    label: Bools
+    group: int
+    mask: Bools
+    constants: Maps
+
+
+def _leave_out(task: Freezable, drawn: Drawn, seed: int) -> list[_LeftOut]:
+    """Run up to PROXIES entries, drawn by the seed, each with its group left out of every set."""
+    entries, weights, shares = drawn.on_grid, task.draw.weights, task.draw.shares
+    chosen = np.random.default_rng(seed).permutation(len(entries))[:PROXIES]
+    out = []
+    for group, first in enumerate(range(0, len(chosen), GROUP)):
+        members = chosen[first : first + GROUP]
+        kept = weights.copy()
+        kept[:, members] = 0
+        whole = kept.sum(axis=1) > 0
+        if not whole.any():  # an ensemble of sets of one entry: all sets of the entries that stay
+            kept, whole, part = np.delete(np.eye(len(entries), dtype=np.float32), members, 0), slice(None), None
+        else:
+            part = shares[whole] / shares[whole].sum()
+        kept = kept[whole] / kept[whole].sum(axis=1, keepdims=True)
+        part = np.full(len(kept), 1 / len(kept)) if part is None else part
+        prepared = task.segmenter.runner.prepare(entries, kept)
+        for entry in members:
+            image, label = entries[entry]
+            logits, constants = task.segmenter.runner.mean_constants(prepared, image[None], part)
+            mask = np.average(sigmoid(logits[:, 0]), axis=0, weights=part) >= THRESHOLD
+            out.append(_LeftOut(image, label >= 0.5, group, mask, constants))
+    return out
+
+
+def _of_images(task: Freezable, images: Floats) -> Maps:
+    """The mean constants of images (N,1,h,w) as queries of the whole task."""
+    runner, shares = task.segmenter.runner, task.draw.shares
+    return _mean([runner.mean_constants(task.prepared, image, shares)[1] for image in images])
+
+
+def _price(task: Freezable, left_out: Sequence[_LeftOut], half: bool) -> Price:
+    """Both kinds on the entries left out; a static answer by the constants of the others in the entry's group."""
+    exact, static, agreement = [], [], []
+    for i, each in enumerate(left_out):
+        mates = [other.constants for j, other in enumerate(left_out) if other.group == each.group and j != i]
+        if not mates or not (each.label.any() or each.mask.any()):
+            continue
+        model = _with_constants(task, _mean(mates), half)
+        runner = open_frozen_runner(model, STATIC, task.segmenter.bundle.manifest.spec, "auto", task.segmenter.options)
+        mask = runner.run(each.image[None, None])[0, 0] >= 0
+        exact.append(dice(each.mask, each.label))
+        static.append(dice(mask, each.label))
+        agreement.append(dice(mask, each.mask))
+    if not exact:
+        return Price(note="no entry that was left out marks anything, so no price could be measured")
+    return Price(len(exact), float(np.mean(exact)), float(np.mean(static)), float(np.mean(agreement)))
+
+
+def _on_grid(task: Freezable, images: str | Sequence[Array] | Array) -> Floats:
+    if isinstance(images, str):
+        raise InputError(f"proxies is {images!r}; accepted: {SUPPORT!r}, or images")
+    placed = task.on_grid(images)
+    if not len(placed):
+        raise InputError("proxies are no images at all; give some of the task, or 'support'")
+    return placed
+
+
+def _refusal(task: Freezable) -> str:
+    """Why the task's network has no static form; empty where it has one."""
+    if task.segmenter.bundle.manifest.spec.cross_activation == "none":
+        return ""
+    return (
+        "this network has an activation in the cross convolution, so it reads the support entry by entry and no "
+        "constant map stands for it; take kind='exact'")
+
+
+def _mean(maps: Sequence[Maps]) -> Maps:
+    return [np.asarray(np.mean(each, axis=0, dtype=np.float64), np.float32) for each in zip(*maps, strict=True)]
+
+
+# Files ----------------------------------------------------------------------------------------------------------------
+
+def _static(task: Freezable, constants: Maps, reason: str, price: Price, proxies: str, half: bool) -> FrozenTask:
+    record = _record(task, STATIC, reason, price, proxies)
+    model = _with_constants(task, constants, half, record)
+    return FrozenTask.of_bytes(model, "auto", task.segmenter.options, task.notes)
+
+
+def _exact(task: Freezable, reason: str, price: Price) -> FrozenTask:
+    """The whole network with the support inside; labels in bytes, images in half where that loses nothing."""
+    bundle, draw = task.segmenter.bundle, task.draw
+    precision = task.segmenter.runner.precision
+    if bundle.manifest.models[precision].whole is None:
+        precision = "fp32"
+    drawn = Drawn.of(task.support, draw.used, task.grid, task.aspect, task.normalise)
+    support, weights = written_out(drawn.on_grid, draw.weights)
+    # Members that drew the same set count as often as they did.
+    support, weights = support[draw.places], weights[draw.places]
+    record = _record(task, EXACT, reason, price, "none", precision)
+    model = bind(
+        bundle.load(precision, "whole").whole(),
+        {"support_images": support[:, :, :1], "support_labels": support[:, :, 1:], "weights": weights},
+        {KEY: record.to_json()},
+        outputs=("probability",),
+        query_size=task.grid,
+    )
+    return FrozenTask(model, record, bundle.manifest.spec, None, task.notes, task)
+
+
+def _with_constants(task: Freezable, constants: Maps, half: bool, record: Record | None = None) -> bytes:
+    """The static model with these constant maps inside."""
+    kind = np.float16 if half else np.float32
+    if half and max(float(np.abs(each).max()) for each in constants) > np.finfo(np.float16).max:
+        raise InputError("the constant maps of this task are too large for half precision; freeze with half=False")
+    return bind(
+        task.segmenter.bundle.load("fp32", "static").whole(),
+        {f"constant_{i}": each[None].astype(kind) for i, each in enumerate(constants)},
+        {} if record is None else {KEY: record.to_json()},
+        outputs=("probability",),
+        query_size=task.grid,
+    )
+
+
+def _record(task: Freezable, kind: str, reason: str, price: Price, proxies: str, precision: str = "fp32") -> Record:
+    manifest = task.segmenter.bundle.manifest
+    return Record(
+        kind, reason, task.grid, task.aspect, task.normalise, task.foreground, task.support.sha256, len(task.support),
+        task.ensemble.members, proxies, price, manifest.name, manifest.licence, precision,
+    )

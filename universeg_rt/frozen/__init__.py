@@ -1,0 +1,1 @@
+"""Frozen tasks as files: what stands in one, and the runtimes that run it."""

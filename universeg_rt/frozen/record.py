@@ -1,0 +1,126 @@
+"""What a frozen file says of itself: a JSON text among the ONNX model's metadata, beside the bundle's own entries."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from ..errors import InputError
+from ..imaging.normalisation import MINMAX, Normalisation, Percentiles, Window
+from ..imaging.preprocess import ASPECTS
+
+KEY = "universeg.frozen"
+FORMAT = 1
+STATIC, EXACT, AUTO = "static", "exact", "auto"
+KINDS = (STATIC, EXACT)
+
+
+@dataclass(frozen=True)
+class Price:
+    """What freezing costs, measured on entries of the support, each left out in turn with its mates; all on the
+    network's grid. None: it could not be measured, `note` says why.
+
+    entries: how many were left out. exact_dice, static_dice: mean Dice of both kinds against the entries' labels.
+    agreement: mean Dice between the two kinds' masks.
+    """
+
+    entries: int = 0
+    exact_dice: float | None = None
+    static_dice: float | None = None
+    agreement: float | None = None
+    note: str = ""
+
+    @property
+    def loss(self) -> float | None:
+        """Dice that static loses against exact."""
+        if self.exact_dice is None or self.static_dice is None:
+            return None
+        return self.exact_dice - self.static_dice
+
+    def __str__(self) -> str:
+        if self.loss is None:
+            return self.note
+        return (
+            f"on {self.entries} entries left out in turn: Dice {self.exact_dice:.3f} exact, "
+            f"{self.static_dice:.3f} static, {self.agreement:.3f} between the two")
+
+
+@dataclass(frozen=True)
+class Record:
+    """kind: `static` or `exact`; reason: why this kind. grid: height and width of the network's images. aspect,
+    normalise: how images get there, as `Segmenter.prepare` takes them. foreground: the share of pixels that the
+    support's labels mark. support_sha256: as `SupportSet.sha256`. proxies: of what images the constants are. bundle:
+    its name."""
+
+    kind: str
+    reason: str
+    grid: tuple[int, int]
+    aspect: str
+    normalise: Normalisation
+    foreground: float
+    support_sha256: str
+    support_entries: int
+    members: int
+    proxies: str
+    price: Price
+    bundle: str
+    licence: Mapping[str, object]
+    precision: str
+
+    def to_json(self) -> str:
+        how = self.normalise
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        values |= {
+            "format": FORMAT, "price": asdict(self.price), "licence": dict(self.licence), "grid": list(self.grid),
+            "normalise": how if isinstance(how, str) else {type(how).__name__.lower(): [how.low, how.high]}
+        }
+        return json.dumps(values, sort_keys=True)
+
+    @classmethod
+    def from_metadata(cls, metadata: Mapping[str, str]) -> Record:
+        """ValueError where the metadata hold no record, one of another format, or one with values out of range."""
+        if KEY not in metadata:
+            raise ValueError(f"it has no {KEY!r} among its metadata")
+        try:
+            values = json.loads(metadata[KEY])
+        except RecursionError:
+            raise ValueError("its record is too deep") from None
+        if not isinstance(values, dict) or values.pop("format", None) != FORMAT:
+            raise ValueError(f"its record is not of format {FORMAT}")
+        names = {field.name for field in fields(cls)}
+        if set(values) != names:
+            raise ValueError(f"its record lacks or has too much: {', '.join(sorted(set(values) ^ names))}")
+        values["price"] = Price(**_mapping(values["price"]))
+        values["normalise"] = _normalisation(values["normalise"])
+        values["licence"] = _mapping(values["licence"])
+        grid = values["grid"]
+        sides = grid if isinstance(grid, list) else []
+        if len(sides) != 2 or not all(isinstance(side, int) and 8 <= side <= 2**14 for side in sides):
+            raise ValueError(f"its images are {str(grid)[:50]}, not a height and a width")
+        values["grid"] = (grid[0], grid[1])
+        if values["kind"] not in KINDS or values["aspect"] not in ASPECTS:
+            raise ValueError("its kind or aspect is unknown")
+        if not isinstance(values["foreground"], float) or not 0 <= values["foreground"] <= 1:
+            raise ValueError("its share of foreground is no share")
+        return cls(**values)
+
+
+def _normalisation(value: object) -> Normalisation:
+    if value == MINMAX:
+        return MINMAX
+    for kind in (Window, Percentiles):
+        limits = value.get(kind.__name__.lower()) if isinstance(value, dict) else None
+        if isinstance(limits, list) and len(limits) == 2:
+            try:
+                return kind(*limits)
+            except InputError as error:
+                raise ValueError(str(error)) from None
+    raise ValueError("its normalisation is unknown")
+
+
+def _mapping(value: object) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ValueError("its record holds a mapping that is none")
+    return value

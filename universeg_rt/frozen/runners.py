@@ -1,0 +1,174 @@
+"""Runs a frozen file: static ones by the native kernels, all of them by ONNX Runtime, static ones by OpenVINO."""
+
+from __future__ import annotations
+
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ..bundle.model_bytes import ModelBytes
+from ..bundle.onnx_bind import STORED
+from ..bundle.onnx_file import tensors
+from ..errors import InputError, RunnerError
+from ..named_types import Floats
+from ..runners.cpu.native import native_part, places
+from ..runners.cpu.native_weights import FIRST_BLOCK, first_block
+from ..runners.cpu.onnxruntime import module as onnxruntime_module
+from ..runners.cpu.openvino import started
+from ..runners.libraries import open_session
+from ..runners.options import Options
+from ..runners.threads import cores
+from ..spec import NetworkSpec
+from .record import STATIC
+
+log = logging.getLogger(__name__)
+
+
+class FrozenRunner(ABC):
+    """One frozen model on one device. Safe to call from several threads at once.
+
+    name, precision: for people. threads: of a CPU. reason: why this runner was chosen. notes: as `Runner.notes`.
+    """
+
+    name = ""
+    reason = ""
+    notes: tuple[str, ...] = ()
+
+    @abstractmethod
+    def __init__(self, model: bytes, kind: str, spec: NetworkSpec, options: Options) -> None:
+        """RunnerError where the runner cannot start here or does not run this kind."""
+
+    @abstractmethod
+    def run(self, queries: Floats) -> Floats:
+        """Logits (B,1,H,W) float32 of queries (B,1,H,W) float32 in [0, 1]."""
+
+
+class Native(FrozenRunner):
+    name = "native"
+
+    def __init__(self, model: bytes, kind: str, spec: NetworkSpec, options: Options) -> None:
+        if kind != STATIC:
+            raise RunnerError(f"the native runner runs static frozen files, not {kind} ones; use runner='onnxruntime'")
+        native, held = native_part(), tensors(model)
+        threads = options.threads or cores()
+        try:
+            self._network = native.StaticNetwork(
+                _arrays(held, spec), places(spec), spec.negative_slope, options.instruction_set, threads
+            )
+            maps = [_constant(held, f"constant_{block.index}") for block in spec.blocks()]
+            self._constants = self._network.constants(maps)
+        except (ValueError, KeyError) as error:
+            raise RunnerError(f"the native runner cannot run this file ({error}); use runner='onnxruntime'") from None
+        self.device = f"CPU, {self._network.instructions}"
+        self.threads = self._network.threads
+
+    def run(self, queries: Floats) -> Floats:
+        try:
+            logits: Floats = self._network.run(self._constants, queries[:, 0])[:, None]
+        except MemoryError:
+            raise RunnerError("not enough memory for these images; give fewer at once") from None
+        return logits
+
+
+class OnnxRuntime(FrozenRunner):
+    name = "onnxruntime"
+
+    def __init__(self, model: bytes, kind: str, spec: NetworkSpec, options: Options) -> None:
+        ort = onnxruntime_module()
+        self.threads = options.threads or cores()
+        self.device = "CPU"
+        settings = ort.SessionOptions()
+        settings.intra_op_num_threads = self.threads
+        settings.log_severity_level = 3
+        try:
+            self._session = open_session(ort, ModelBytes("the frozen file", model), settings, ["CPUExecutionProvider"])
+        except Exception as error:  # ONNX Runtime raises many types of its own
+            raise RunnerError(f"ONNX Runtime cannot load this file: {_first_line(error)}") from None
+
+    def run(self, queries: Floats) -> Floats:
+        try:
+            return _logits(self._session.run(None, {"query": queries})[0])
+        except Exception as error:  # as above
+            raise RunnerError(f"ONNX Runtime failed: {_first_line(error)}") from None
+
+
+class OpenVino(FrozenRunner):
+    name = "openvino"
+
+    def __init__(self, model: bytes, kind: str, spec: NetworkSpec, options: Options) -> None:
+        if kind != STATIC:
+            raise RunnerError(f"OpenVINO runs static frozen files, not {kind} ones; use runner='onnxruntime'")
+        openvino, core, _ = started()
+        self.threads = options.threads or cores()
+        self.device = "CPU"
+        config = {"INFERENCE_NUM_THREADS": self.threads, "NUM_STREAMS": 1, "INFERENCE_PRECISION_HINT": "f32"}
+        try:
+            self._compiled: Any = core.compile_model(core.read_model(model), "CPU", config)
+        except Exception as error:  # OpenVINO raises many types of its own
+            raise RunnerError(f"OpenVINO cannot load this file: {_first_line(error)}") from None
+
+    def run(self, queries: Floats) -> Floats:
+        try:
+            return _logits(self._compiled.create_infer_request().infer({"query": queries})[0])
+        except Exception as error:  # as above
+            raise RunnerError(f"OpenVINO failed: {_first_line(error)}") from None
+
+
+RUNNERS: Mapping[str, type[FrozenRunner]] = {each.name: each for each in (Native, OnnxRuntime, OpenVino)}
+
+
+def open_frozen_runner(model: bytes, kind: str, spec: NetworkSpec, runner: str, options: Options) -> FrozenRunner:
+    """Start a runner on a frozen model; `auto` takes the first of RUNNERS that starts. InputError for an unknown one,
+    RunnerError where none starts."""
+    if runner != "auto":
+        if runner not in RUNNERS:
+            raise InputError(f"runner is {runner!r}; accepted for a frozen task: auto, {', '.join(RUNNERS)}")
+        chosen = RUNNERS[runner](model, kind, spec, options)
+        chosen.reason = "asked for"
+        return chosen
+    errors = {}
+    for name, each in RUNNERS.items():
+        try:
+            chosen = each(model, kind, spec, options)
+        except RunnerError as error:
+            log.info("the runner %s does not start on this frozen task: %s", name, error)
+            errors[name] = str(error)
+            continue
+        chosen.reason = "; ".join(("the fastest that starts here", *(f"not {n} ({e})" for n, e in errors.items())))
+        return chosen
+    raise RunnerError("no runner starts here: " + "; ".join(f"{name}: {error}" for name, error in errors.items()))
+
+
+def _arrays(held: Mapping[str, Floats], spec: NetworkSpec) -> dict[str, Floats]:
+    """The native runner's arrays from a static model's initialisers (export/emit/static.py names them)."""
+    arrays = {"head.weight": held["head/weight"].reshape(-1), "head.bias": held["head/bias"]}
+    for block in spec.blocks():
+        if block.is_first:
+            kernels = [held[f"{block.label}/target/{name or 'composed'}/weight"] for name in FIRST_BLOCK]
+            label = ((0, 0), (0, 1), (0, 0), (0, 0))  # the kernel's second input, a label in the exact network: zero
+            arrays["first"] = first_block([np.pad(kernel.astype(np.float32), label) for kernel in kernels])
+        else:
+            arrays[f"{block.index}.query.weight"] = held[f"{block.label}/query_term/weight"]
+            arrays[f"{block.index}.target.weight"] = held[f"{block.label}/target/weight"]
+    return {name: np.ascontiguousarray(value, np.float32) for name, value in arrays.items()}
+
+
+def _constant(held: Mapping[str, Floats], name: str) -> Floats:
+    """(C,h,w), of whatever type it is stored in."""
+    stored = held[name + STORED] if name + STORED in held else held[name]
+    out: Floats = stored[0].astype(np.float32)
+    return out
+
+
+def _logits(probability: Floats) -> Floats:
+    """Of probabilities in float32; one that float32 rounds to 0 or 1 counts as the nearest that it tells from them."""
+    nearest = np.clip(probability.astype(np.float64), np.finfo(np.float32).tiny, 1 - 2.0**-24)
+    out: Floats = (np.log(nearest) - np.log1p(-nearest)).astype(np.float32)
+    return out
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

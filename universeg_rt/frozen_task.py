@@ -1,0 +1,127 @@
+"""FrozenTask: a task that needs neither support nor bundle; one ONNX file that any runtime runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from .bundle.manifest import LARGEST_FILE
+from .bundle.onnx_file import metadata
+from .errors import BundleError, RunnerError, SpecError
+from .frozen.record import Price, Record
+from .frozen.runners import FrozenRunner, open_frozen_runner
+from .named_types import AnyPath, Floats
+from .predictor import Predictor, Ran
+from .runners.options import Options
+from .spec import NetworkSpec
+from .storage.atomic import write_file
+from .storage.reading import reading
+
+SPEC = "universeg.spec"
+
+
+class FrozenTask(Predictor):
+    """A task whose support is part of the network; made by `Task.freeze`, or opened from a file. `predict` and
+    so on as a Task has them.
+
+    record: what the file says of itself, such as `record.kind` and `record.support_sha256`. kind: `static` or `exact`.
+    reason: why this kind. price: what static costs on the support's own entries. The file has one input, `query`
+    (B,1,h,w) float32 in [0, 1], and one output, `probability` (B,1,h,w); any ONNX runtime runs it.
+
+    A static network gives one answer, the ensemble's members are in its constants: `spread` is zero, and logits, where
+    they are asked for, are one map; of a runner that gives probabilities they are computed from these, within ±16.6.
+    """
+
+    def __init__(
+        self,
+        model: bytes,
+        record: Record,
+        spec: NetworkSpec,
+        runner: FrozenRunner | None,
+        notes: tuple[str, ...] = (),
+        task: Predictor | None = None,
+    ) -> None:
+        """model: the file's bytes. One of runner and task runs it: an exact task that is still there is faster."""
+        super().__init__(record.grid, record.aspect, record.normalise, notes, record.foreground, {})
+        self.record = record
+        self.spec = spec
+        self._model = model
+        self._runner = runner
+        self._task = task
+
+    @classmethod
+    def open(
+        cls, path: AnyPath, *, runner: str = "auto", threads: int | None = None,
+        instructions: str | None = None,
+    ) -> FrozenTask:
+        """Open a file that `save` or `universeg-export --freeze` wrote.
+
+        runner: `native` (static files), `onnxruntime`, `openvino` (static files), or `auto` for the first that starts.
+        threads, instructions: as `Segmenter.open`. Raises BundleError where the file cannot be read or is no frozen
+        task, RunnerError where no runner runs it, InputError for an unknown runner or option.
+        """
+        with reading("a frozen task", path, BundleError):
+            with open(path, "rb") as file:
+                model = file.read(LARGEST_FILE)
+        return cls.of_bytes(model, runner, Options(threads, instructions=instructions), name=str(path))
+
+    @classmethod
+    def of_bytes(
+        cls, model: bytes, runner: str, options: Options, notes: tuple[str, ...] = (), name: str = "the file"
+    ) -> FrozenTask:
+        """A task from a file's bytes; raises as `open`."""
+        record, spec = _read(model, name)
+        return cls(model, record, spec, open_frozen_runner(model, record.kind, spec, runner, options), notes)
+
+    @property
+    def kind(self) -> str:
+        return self.record.kind
+
+    @property
+    def reason(self) -> str:
+        return self.record.reason
+
+    @property
+    def price(self) -> Price:
+        return self.record.price
+
+    def save(self, path: AnyPath) -> None:
+        """Write the ONNX file, whole or not at all; OutputError where it cannot be written."""
+        with write_file(path) as file:
+            file.write(self._model)
+
+    def close(self) -> None:
+        self._runner = self._task = None
+
+    def __repr__(self) -> str:
+        record = self.record
+        state = "" if self._runner or self._task else ", closed"
+        return (
+            f"FrozenTask({record.bundle}, {record.kind}, {record.support_entries} entries, "
+            f"{record.grid[0]}x{record.grid[1]}, {len(self._model) / 1e6:.1f} MB{state})"
+        )
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return FrozenTask.of_bytes, (self._model, "auto", Options(), self.notes)
+
+    def _run(self, queries: Floats) -> Floats:
+        if self._task is not None:
+            return self._task._run(queries)
+        if self._runner is None:
+            raise RunnerError("this FrozenTask is closed; open its file again")
+        return self._runner.run(queries)[:, None]
+
+    def _ran(self) -> Ran:
+        if self._task is not None:
+            return self._task._ran()
+        runner = self._runner
+        return Ran("" if runner is None else runner.name, self.record.precision, () if runner is None else runner.notes)
+
+
+def _read(model: bytes, name: str) -> tuple[Record, NetworkSpec]:
+    try:
+        said: Mapping[str, str] = metadata(model)
+        return Record.from_metadata(said), NetworkSpec.from_json(said.get(SPEC, ""))
+    except (ValueError, TypeError, SpecError) as error:
+        raise BundleError(
+            f"{name} is no frozen task that this version reads ({error}); freeze the task again"
+        ) from None
