@@ -124,11 +124,11 @@ class GraphBuilder:
         plan = self.quantisation
         scale = np.float32(plan.inputs[name])
         integers, scales = quantise_weight(weight, bias, float(scale))
-        inputs = [self.rounded(x, f"{name}/input", scale), self._dequantised(f"{name}/weight", integers, scales)]
+        inputs = [self.rounded(x, f"{name}/input", scale), self.dequantised(f"{name}/weight", integers, scales)]
         if bias is not None and plan.cpu_kernels:
             steps = scale * scales
             integers = np.round(bias / steps.astype(np.float64)).astype(np.int32)
-            inputs.append(self._dequantised(f"{name}/bias", integers, steps))
+            inputs.append(self.dequantised(f"{name}/bias", integers, steps))
         elif bias is not None:
             inputs.append(self.constant(f"{name}/bias", bias))
         if not plan.cpu_kernels or name not in plan.outputs:
@@ -159,8 +159,8 @@ class GraphBuilder:
         """Type of quantised maps."""
         return np.dtype(np.uint8 if self.quantisation.cpu_kernels else np.int8)
 
-    def _dequantised(self, name: str, integers: np.ndarray, scales: np.ndarray) -> str:
-        """A constant kept as integers with a scale for each output channel."""
+    def dequantised(self, name: str, integers: np.ndarray, scales: np.ndarray) -> str:
+        """A constant kept as integers with a scale for each of its first axis."""
         zero_points = np.zeros(scales.shape, integers.dtype)
         inputs = [self._raw(f"{name}/integers", integers), self._raw(f"{name}/scales", scales),
                   self._raw(f"{name}/zero_points", zero_points)]
