@@ -22,12 +22,12 @@ import numpy as np
 from universeg_rt.training.evaluation.figures import figure, save, seeded
 from universeg_rt.training.evaluation.pools import PoolProtocol, evaluate_pools, pool_plot, pool_table, summarise_pools
 from universeg_rt.training.tasks.datasets import load_dataset
+from universeg_rt.training.tasks.score import query_dice
 from universeg_rt.training.tasks.tasks import Task
 
 from universeg_rt import Ensemble, Segmenter, SupportSet
 from universeg_rt.cli.common import run_command
 from universeg_rt.errors import InputError
-from universeg_rt.imaging.metrics import dice
 from universeg_rt.storage.atomic import write_file
 
 EXAMPLE = """example:
@@ -79,7 +79,7 @@ def evaluate_task(segmenter: Segmenter, task: Task, protocol: Protocol) -> TaskS
             ensemble = Ensemble(max(protocol.members), size, replacement=True, seed=seed + size)
             members = segmenter.prepare(support, ensemble).member_probabilities(query.images[0])
             for k, count in enumerate(protocol.members):
-                scores[s, k] = dice(members[:count].mean(axis=0) >= 0.5, query.labels[0] > 0)
+                scores[s, k] = query_dice(members[:count], query.labels[0])
         rows.append(scores)
         subjects.append(query.subjects[0])
     return TaskScores(task.name, task.dataset or task.name, np.array(subjects), np.array(rows))

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 from universeg_rt.training.evaluation.figures import figure, save, seeded
+from universeg_rt.training.tasks.score import query_dice
 from universeg_rt.training.tasks.tasks import Task
 
 from universeg_rt import Segmenter, SupportSet
 from universeg_rt.errors import InputError
-from universeg_rt.imaging.metrics import dice
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def evaluate_pools(segmenter: Segmenter, task: Task, protocol: PoolProtocol) -> 
             pool = support.select(order[:size])
             prepared = segmenter.prepare(SupportSet.from_arrays(pool.images, pool.labels))
             scores[row, repetition] = np.mean([
-                dice(prepared.member_probabilities(test.images[q])[0] >= 0.5, test.labels[q] > 0) for q in chosen])
+                query_dice(prepared.member_probabilities(test.images[q]), test.labels[q]) for q in chosen])
     return scores
 
 
