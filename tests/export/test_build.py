@@ -16,15 +16,16 @@ import pytest
 onnx = pytest.importorskip("onnx", reason="onnx is not installed: pip install '.[export]'")
 torch = pytest.importorskip("torch", reason="torch is not installed: pip install '.[export]'")
 
-from universeg_rt.export import build
+from universeg_rt.export import build, precisions
 from universeg_rt.export.cli import main
+from universeg_rt.export.emit import emit_static
 from universeg_rt.export.folds import fold
 from universeg_rt.export.folds.cost import network_cost, table, total
 from universeg_rt.export.gate import parity
 from universeg_rt.training.network.checkpoint import save_checkpoint
 
 from universeg_rt import Bundle
-from universeg_rt.errors import InputError, OutputError, ParityError
+from universeg_rt.errors import BundleError, InputError, OutputError, ParityError
 from universeg_rt.spec import NetworkSpec
 
 from ..conftest import SMALL_GRID, SMALL_SPEC, material, random_weights
@@ -54,11 +55,19 @@ def test_a_small_network_passes_the_whole_gate(tmp_path, monkeypatch, spec):
     monkeypatch.setattr(parity, "IMAGE_SIZES", ((32, 32), (16, 40)))
     exported = make(tmp_path / "b", spec)
     report = exported.reports["fp32"]
-    models = {"whole", "pair", "streamed"} | ({"native"} if NATIVE and spec == SMALL_SPEC else set())
+    models = {"whole", "pair", "streamed"}
+    if spec == SMALL_SPEC:
+        models |= {"static"} | ({"native"} if NATIVE else set())
     assert {r.model for r in report.results} == models and len(report.results) == 2 * 2 * 5 * 2 * len(models)
     assert not report.failures
     assert max(r.logit_error for r in report.results) < 1e-4
-    assert Bundle.open(tmp_path / "b").manifest == exported.bundle.manifest
+    opened = Bundle.open(tmp_path / "b")
+    assert opened.manifest == exported.bundle.manifest
+    if spec == SMALL_SPEC:
+        assert opened.model("fp32", "static").name == "static.onnx"
+    else:
+        with pytest.raises(BundleError, match="no static model of fp32; this network has an activation in the cross conv"):
+            opened.model("fp32", "static")
 
 
 @pytest.mark.parametrize("damage", ["weight", "border"])
@@ -77,6 +86,19 @@ def test_over_tolerance_leaves_nothing_and_says_the_figures(tmp_path, quick_gate
     with pytest.raises(ParityError, match="over tolerance.*logit error.*pixels flipped, Dice"):
         make(tmp_path / "b")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_template_that_is_not_the_network_is_over_tolerance(tmp_path, quick_gate, monkeypatch):
+    def wrong(network, *rest):
+        first = network.blocks[0]
+        kernels = first.query_border_kernels
+        kernels = dataclasses.replace(kernels, top_left=kernels.top_left * 1.5)
+        first = dataclasses.replace(first, query_border_kernels=kernels)
+        return emit_static(dataclasses.replace(network, blocks=(first, *network.blocks[1:])), *rest)
+
+    monkeypatch.setattr(precisions, "emit_static", wrong)
+    with pytest.raises(ParityError, match="over tolerance.*worst: static at"):
+        make(tmp_path / "b")
 
 
 def test_the_gate_ends_with_the_first_input_that_is_over_tolerance(quick_gate):

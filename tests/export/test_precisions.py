@@ -70,9 +70,13 @@ def test_files_and_manifest(bundle):
                    for _, path in bundle.stages(precision))
         assert [name for name, _ in bundle.stages(precision)] == [name for name, _ in bundle.stages("fp32")]
         assert (bundle.manifest.models[precision].native is None) == (precision == "fp16")
+        assert (bundle.manifest.models[precision].static is None) == (precision == "int8")
         metadata = {p.key: p.value for p in onnx.load(bundle.model(precision), load_external_data=False).metadata_props}
         assert metadata["universeg.precision"] == precision
     assert bundle.model("int8", "native") == bundle.path / "int8.native.json"
+    assert [bundle.model(p, "static").name for p in ("fp32", "fp16")] == ["static.onnx", "fp16.static.onnx"]
+    with pytest.raises(BundleError, match="no static model of int8; take fp32 or fp16"):
+        bundle.model("int8", "static")
     assert Manifest.from_json(manifest.to_json(), "m") == manifest
 
 
@@ -82,7 +86,8 @@ def test_every_precision_has_its_report(bundle):
         "fp32": "Tolerance", "fp16": "HalfTolerance", "int8": "MaskTolerance"}
     for precision, report in reports.items():
         native = {"native"} if precision != "fp16" and NATIVE else set()
-        assert set(report["models"]) == {"whole", "pair", "streamed"} | native
+        static = {"static"} if precision != "int8" else set()
+        assert set(report["models"]) == {"whole", "pair", "streamed"} | native | static
         for figures in report["models"].values():
             assert {"largest_logit_error", "flipped_pixels", "pixels", "smallest_dice"} <= set(figures)
             assert ("largest_logit_error_over_plain_half" in figures) == (precision == "fp16")

@@ -11,6 +11,7 @@ pytest.importorskip("torch", reason="torch is not installed: pip install torch")
 pytest.importorskip("onnx", reason="onnx is not installed: pip install onnx")
 
 from universeg_rt.export.folds import fold
+from universeg_rt.export.gate.terms import SupportTerms
 from universeg_rt.export.int8.calibration import calibrate
 from universeg_rt.export.int8.sensitivity import spare_blocks
 from universeg_rt.export.precisions import Precision, open_models, write_models
@@ -60,9 +61,9 @@ def test_every_form_of_a_partly_quantised_network_computes_the_same(tmp_path, sm
         folder = tmp_path / name
         folder.mkdir()
         precision = Precision("fp32" if quantisation is None else "int8", quantisation)
-        opened = open_models(
-            folder,
-            write_models(folder, network, random_weights(small_spec), [precision], {}, "0")[precision.name], small_spec)
+        weights = random_weights(small_spec)
+        models = write_models(folder, network, weights, [precision], {}, "0")[precision.name]
+        opened = open_models(folder, models, network, SupportTerms(small_spec, weights))
         return {form: model(*inputs) for form, model in opened.items()}
 
     exact = results("float", None)["whole"]

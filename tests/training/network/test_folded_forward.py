@@ -139,3 +139,23 @@ def test_wrong_shapes_are_refused():
                                                                                  weights[:, :2])):
         with pytest.raises(InputError):
             folded(*bad)
+
+
+def test_with_the_terms_of_the_query_itself_the_static_network_is_the_exact_one():
+    for name in ("v1", "uneven"):
+        plain, folded = pair(SPECS[name])
+        query, images, labels, weights = inputs(2, 1, 4, 16)
+        terms = folded.support_terms(query[:, 0], images, labels, weights)
+        expected = plain(query[:, 0], images, labels, weights)
+        assert (folded.static_logits(query[:, 0], terms) - expected).abs().max() < 1e-12 * expected.abs().max()
+        even = folded.support_terms(query[:, 0], images, labels)
+        assert (folded.static_logits(query[:, 0], even) - plain(query[:, 0], images, labels)).abs().max() < 1e-12
+        assert (even[0] - terms[0]).abs().max() > 1e-3
+
+
+def test_support_terms_are_refused_where_there_are_none():
+    query, images, labels, weights = inputs(1, 1, 2, 16)
+    with pytest.raises(InputError, match="no support terms"):
+        pair(SPECS["shallow"])[1].support_terms(query[:, 0], images, labels, weights)
+    with pytest.raises(InputError, match="support images and labels have shapes"):
+        pair(SPECS["v1"])[1].support_terms(query[:, 0], images[:, :, 0], labels, weights)
