@@ -11,6 +11,7 @@ import numpy as np
 from .bundle.manifest import LARGEST_FILE
 from .bundle.onnx_file import metadata
 from .errors import BundleError, RunnerError, SpecError
+from .frozen import seal
 from .frozen.record import Price, Record
 from .frozen.runners import FrozenRunner, open_frozen_runner
 from .predictor import Predictor, Ran
@@ -139,7 +140,9 @@ class FrozenTask(Predictor):
 def _read(model: bytes, name: str) -> tuple[Record, NetworkSpec]:
     try:
         said: Mapping[str, str] = metadata(model)
-        return Record.from_metadata(said), NetworkSpec.from_json(said.get(SPEC, ""))
+        read = Record.from_metadata(said), NetworkSpec.from_json(said.get(SPEC, ""))
+        seal.check(model)
+        return read
     except (ValueError, TypeError, SpecError) as error:
         raise BundleError(
             f"{name} is no frozen task that this version reads ({error}); freeze the task again"
