@@ -26,8 +26,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "With --freeze a support becomes part of one plain ONNX file, which universeg-segment --task and any ONNX "
         "runtime run. Needs neither torch nor onnx.")
     g.add_argument("--freeze", type=Path, metavar="SUPPORT",
-                   help="folder with images/ and labels/, or .npz with images and labels; --output is the file to write, "
-                   "--bundle the network (the shipped one)")
+                   help="folder with images/ and labels/, or .npz with images and labels; --output is the file to "
+                   "write, --bundle the network (the shipped one)")
     g.add_argument("--kind", choices=(AUTO, *KINDS), default=AUTO,
                    help="static: a small network, an approximation; exact: the whole network; auto: static where it "
                    "costs at most --max-loss (auto)")
@@ -54,7 +54,7 @@ def check(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Freeze and write the file, whole or not at all; prints what it is. Raises as `Task.freeze` and `FrozenTask.save`."""
+    """Freeze, write the file whole or not at all, print what it is; raises as `Task.freeze` and `FrozenTask.save`."""
     if args.output is None:
         raise InputError("give --output, the file to write, such as task.onnx")
     support = SupportSet.load(args.freeze)

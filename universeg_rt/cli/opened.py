@@ -1,4 +1,4 @@
-"""What `universeg-segment` segments by: a support that it prepares, or a frozen task's file; and what the report says of it."""
+"""What `universeg-segment` segments by, a support that it prepares or a frozen file; and what the report says of it."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ def check(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     """InputError where an option beside --task is one that the file itself states."""
     if args.task is not None and (others := sorted(given(args, parser) - WITH_TASK)):
         names = ", ".join("--" + name.replace("_", "-") for name in others)
-        raise InputError(f"{names}: a frozen task states this itself; leave it out, or freeze the support again with it")
+        raise InputError(f"{names}: a frozen task states this itself; leave it out, or freeze again with it")
 
 
 def open_task(args: argparse.Namespace, support: SupportSet | None) -> Opened:
-    """Prepare `support`, or open the file that --task names where there is none; raises as the SDK does, in the words of
-    the options."""
+    """Prepare `support`, or where there is none open the file that --task names; raises as the SDK does, in the words
+    of the options."""
     if support is None:
         return _frozen(FrozenTask.open(args.task, runner=args.runner, threads=args.threads))
     ensemble = Ensemble(args.members, args.support_size, args.replacement, args.seed)

@@ -168,7 +168,8 @@ def _is_whole(row: dict[str, Any], scored: bool) -> bool:
             and all(isinstance(note, str) for note in notes))
 
 
-def _segment(task: Predictor, name: str, path: Path, truth_path: Path | None, args: argparse.Namespace) -> dict[str, Any]:
+def _segment(task: Predictor, name: str, path: Path, truth_path: Path | None,
+             args: argparse.Namespace) -> dict[str, Any]:
     """Segment one file and write its results; its files, figures and notes."""
     notes: list[str] = []
     image = read_image(path, notes)

@@ -21,7 +21,7 @@ def sealed(model: bytes) -> bytes:
 def check(model: bytes) -> None:
     """ValueError where the file has no seal at its end, or was changed after it was sealed."""
     length = len(_entry(b""))
-    if not protobuf.field(1, KEY) in model[-length:]:
+    if protobuf.field(1, KEY) not in model[-length:]:
         raise ValueError(f"it does not end with its seal, {KEY!r}: it is cut, or another tool wrote it")
     if model[-length:] != _entry(model[:-length]):
         raise ValueError("it was changed after it was written")
