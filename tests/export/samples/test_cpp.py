@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from universeg_rt.kernels.build import tool
 
 from .conftest import SAMPLES, assert_masks_agree, write_pgm
 
@@ -49,14 +50,14 @@ RUNTIMES: dict[str, Callable[[Path], list[str]]] = {"onnxruntime": of_onnxruntim
 @pytest.fixture(scope="module", params=RUNTIMES)
 def sample(request, tmp_path_factory) -> tuple[str, Path]:
     """The runtime and the program."""
-    for tool in ("cmake", "c++"):
-        if shutil.which(tool) is None:
-            pytest.skip(f"{tool} is not installed")
+    cmake = tool("cmake")
+    if cmake is None or shutil.which("c++") is None:
+        pytest.skip("cmake and a C++ compiler are needed (pip install cmake)")
     folder = tmp_path_factory.mktemp(request.param)
     options = RUNTIMES[request.param](folder)
-    for command in (["cmake", "-S", SAMPLES / "cpp", "-B", folder / "build", f"-DRUNTIME={request.param}",
+    for command in ([cmake, "-S", SAMPLES / "cpp", "-B", folder / "build", f"-DRUNTIME={request.param}",
                      "-DCMAKE_CXX_FLAGS=-Wall -Wextra -Werror", *options],
-                    ["cmake", "--build", folder / "build"]):
+                    [cmake, "--build", folder / "build"]):
         done = subprocess.run(command, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stdout + done.stderr
     return request.param, folder / "build" / "segment"
