@@ -15,6 +15,8 @@ demo: $(VENV)/.demo
 	$(BIN)/python -m universeg_rt.cli.demo --output demo_output
 
 test: $(VENV)/.test
+	$(BIN)/ruff check
+	$(BIN)/mypy
 	$(TESTED) $(BIN)/python -m pytest -q $(PYTEST_ARGS)
 
 bench: $(VENV)/.test
@@ -34,4 +36,4 @@ $(VENV)/.test: $(PARTS)
 	touch $@
 
 clean:
-	rm -rf $(VENV) build demo_output *.egg-info
+	rm -rf $(VENV) build demo_output *.egg-info .mypy_cache .ruff_cache

@@ -55,7 +55,7 @@ class _Attempts:
 
     @contextmanager
     def gate(self, precision: str, cure: str = "") -> Iterator[None]:
-        """Removes a precision that fails inside, but for float32, without which there is no bundle: its error goes on."""
+        """Removes a precision that fails inside. float32's error goes on: without it there is no bundle."""
         try:
             yield
         except ParityError as error:

@@ -31,8 +31,7 @@ def parser() -> argparse.ArgumentParser:
         prog="universeg-export", epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter, description=
         "Fold a UniverSeg checkpoint exactly, write it as ONNX, compare every model with the reference network, "
         "and leave a bundle that universeg-segment and the SDK open. With float32 over tolerance nothing is left "
-        "behind; "
-        "another precision that fails is left out of the bundle, and the exit status is then 1.")
+        "behind; another precision that fails is left out of the bundle, and the exit status is then 1.")
     p.add_argument("--checkpoint", type=Path,
                    help=".safetensors of ours, a bundle's folder, or a published .pt (with --spec)")
     p.add_argument("--output", type=Path,
@@ -76,7 +75,7 @@ def _main(args: argparse.Namespace) -> int:
         return 0
     if args.checkpoint is None or args.output is None:
         raise InputError(
-            "give --checkpoint and --output (or --freeze, --explain, or --bundle with --engine); --help shows an example")
+            "give --checkpoint and --output (or --freeze, --explain, or --bundle with --engine); --help has an example")
     import torch  # noqa: F401  (the reference network: where it is missing, that is said before anything is computed)
     from tqdm import tqdm
     from universeg_rt.training.network.checkpoint import load_checkpoint

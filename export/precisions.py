@@ -91,8 +91,8 @@ def write_models(folder: Path, network: FoldedNetwork, weights: Mapping[str, np.
 
 
 def open_models(folder: Path, models: Models, network: FoldedNetwork, terms: SupportTerms) -> dict[str, Model]:
-    """All forms of a precision's network: whole, pair and streamed, native where it is built on this machine, and static
-    with the terms of each query itself, where there is one."""
+    """All forms of a precision's network: whole, pair and streamed, native where it is built on this machine, and
+    static with the terms of each query itself, where there is one."""
     opened = {
         "whole": whole_model(folder / models.whole),
         "pair": pair_model(folder / models.prepare, folder / models.predict),

@@ -95,7 +95,7 @@ def build(parts=PARTS, *, build_dir: Path, architectures: str | None = None, ten
 
 
 def install(built: Built, folder: Path) -> list[Path]:
-    """Copies the products to where the package looks for them: the module into `folder`, libraries into `folder/lib`."""
+    """Copies the products to where the package looks for them: the module to `folder`, libraries to `folder/lib`."""
     copies = [(built.host, folder)] if built.host else []
     copies += [(path, folder / "lib") for path in (built.library, built.selftest, *built.plugins) if path is not None]
     out = []

@@ -30,7 +30,10 @@ def material(*parts: str) -> Path:
 
 
 def native_part():
-    """The compiled module of the native runner, or skip; with UNIVERSEG_RT_NATIVE=1, as `make test` sets it, its absence is an error."""
+    """The compiled module of the native runner, or skip.
+
+    With UNIVERSEG_RT_NATIVE=1, as `make test` sets it, its absence is an error.
+    """
     if os.environ.get("UNIVERSEG_RT_NATIVE") == "1":
         return importlib.import_module("universeg_rt._native")
     return pytest.importorskip(
@@ -81,8 +84,8 @@ def typed_bundle(small_bundle, tmp_path_factory) -> Path:
     from universeg_rt.bundle.bundle import Bundle, file_entry
 
     weights = random_weights(SMALL_SPEC)
-    folder, manifest, network = tmp_path_factory.mktemp("bundles") / "typed", Bundle.open(small_bundle).manifest, fold(
-        SMALL_SPEC, weights)
+    folder, manifest = tmp_path_factory.mktemp("bundles") / "typed", Bundle.open(small_bundle).manifest
+    network = fold(SMALL_SPEC, weights)
     quantisation = calibrate(network, synthetic_episodes(SMALL_GRID, 0, episodes=2, entries=2))
     precisions = (Precision("fp32"), Precision("fp16"), Precision("int8", quantisation))
     models = write_models(folder, network, weights, precisions, manifest.metadata, manifest.version)

@@ -25,7 +25,8 @@ __version__ = ".".join(str(getattr(_library, f"getInferLib{part}Version")()) for
 
 
 def make(folder: Path) -> dict[str, str]:
-    """Fill an empty folder; returns the environment variables under which a process finds it, or skips with the reason."""
+    """Fills an empty folder; returns the environment variables by which a process finds it,
+    or skips with the reason."""
     package, interface = (importlib.util.find_spec(name)
                           for name in ("onnxruntime_ep_nv_tensorrt_rtx", "tensorrt_bindings"))
     if package is None or interface is None:

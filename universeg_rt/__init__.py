@@ -47,7 +47,7 @@ _HOME = {
     **dict.fromkeys(("Prediction", "Timing"), "prediction"),
     **dict.fromkeys(("RunnerState", "available_runners"), "runners.choose"),
 }
-__all__ = sorted(_HOME)  # noqa: PLE0605
+__all__ = sorted(_HOME)
 
 
 def __getattr__(name: str) -> object:

@@ -7,9 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from .errors import InputError
+from .named_types import Doubles, Floats, Integers
 
 MAX_MEMBERS = 1000
 MAX_SUPPORT_SIZE = 100_000
+
+Member = tuple[Integers, Doubles]  # indices (n,) of a member's distinct entries, and their weights (n,)
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,7 @@ class Ensemble:
         if not isinstance(self.replacement, bool):
             raise InputError(f"replacement is {self.replacement!r}; give True or False")
 
-    def draw(self, available: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    def draw(self, available: int) -> list[Member]:
         """Draw each member's distinct entries: their indices (n,) and their weights (n,), which sum to 1.
 
         An entry drawn twice counts twice in every mean over the support, so it is computed once with twice the weight:
@@ -58,19 +61,19 @@ class Ensemble:
 class Draw:
     """What an ensemble draws from a support: sets that differ, over the entries that any of them has.
 
-    used: (N,) indices of these entries in the support. weights: (K,N) float32, each row summing to 1, zero for what a set
-    lacks. places: for each member as drawn the index of its set.
+    used: (N,) indices of these entries in the support. weights: (K,N) float32, each row summing to 1, zero for what a
+    set lacks. places: for each member as drawn the index of its set.
     """
 
-    used: np.ndarray
-    weights: np.ndarray
-    places: np.ndarray
+    used: Integers
+    weights: Floats
+    places: Integers
 
     @classmethod
     def of(cls, available: int, ensemble: Ensemble) -> Draw:
         """Raises InputError as `Ensemble.draw`."""
         found: dict[bytes, int] = {}
-        sets: list[tuple[np.ndarray, np.ndarray]] = []
+        sets: list[Member] = []
         places: list[int] = []
         for indices, weights in ensemble.draw(available):
             key = indices.tobytes() + weights.tobytes()
@@ -85,7 +88,7 @@ class Draw:
         return cls(used, rows, np.array(places))
 
     @property
-    def shares(self) -> np.ndarray:
+    def shares(self) -> Doubles:
         """(K,) of each set among the members."""
         return np.bincount(self.places, minlength=len(self.weights)) / len(self.places)
 

@@ -1,13 +1,14 @@
 """Freezing a task: constants from proxies, the price on the support's own entries, and the frozen file.
 
 A proxy is an image of the task that runs through the exact network as a query; each block's support term then is what a
-static network keeps (export/emit/static.py has the algebra). Entries of the support serve as proxies of one another: they
-are left out of the support in small groups, so that a group's runs give its entries' exact answers, and the constants by
-which each one's static answer is judged come from its mates' runs: its own label is in neither.
+static network keeps (export/emit/static.py has the algebra). Entries of the support serve as proxies of one another.
+They are left out of the support in pairs, so that a pair's runs give the exact answers for both, and the constants by
+which the static answer for one is judged come from the other's run: its own label is in neither.
 """
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -23,18 +24,18 @@ from .frozen.runners import open_frozen_runner
 from .frozen.seal import sealed
 from .frozen_task import FrozenTask
 from .imaging.metrics import dice
-from .imaging.normalisation import Normalisation
-from .predictor import THRESHOLD, sigmoid
+from .named_types import Array, Bools, Floats
+from .predictor import THRESHOLD, Predictor, sigmoid
 from .runners import Options, Runner
 from .runners.shared import PreparedSupport, SharedEntries, written_out
 from .support import Drawn, SupportSet
 
 PROXIES = 8  # more do not help: measured, see benchmarks/NOTES.md
-GROUP = 4  # entries left out together, at most; two where the support is small
+GROUP = 2  # entries left out together: each needs a mate, and more leave less of the support; measured too
 FEWEST = 3  # entries of a support of which some can be left out
 SUPPORT = "support"
 
-Maps = list[np.ndarray]
+Maps = list[Floats]
 
 
 class Opened(Protocol):
@@ -47,27 +48,21 @@ class Opened(Protocol):
     def options(self) -> Options: ...
 
 
-class Task(Protocol):
-    """What it asks of a Task, beside being a Predictor."""
+class Freezable(Predictor):
+    """What it asks of a Task."""
 
     segmenter: Opened
     support: SupportSet
     ensemble: Ensemble
     draw: Draw
-    grid: tuple[int, int]
-    aspect: str
-    normalise: Normalisation
-    notes: tuple[str, ...]
-    foreground: float
 
     @property
+    @abstractmethod
     def prepared(self) -> PreparedSupport | SharedEntries: ...
-
-    def on_grid(self, images: Sequence[np.ndarray] | np.ndarray) -> np.ndarray: ...
 
 
 def freeze(
-    task: Task, proxies: str | Sequence[np.ndarray] | np.ndarray, kind: str, max_loss: float, seed: int, half: bool
+    task: Freezable, proxies: str | Sequence[Array] | Array, kind: str, max_loss: float, seed: int, half: bool
 ) -> FrozenTask:
     """As `Task.freeze`."""
     if kind not in (*KINDS, AUTO):
@@ -76,7 +71,7 @@ def freeze(
         raise InputError(f"max_loss is {max_loss!r}; give a Dice from 0 to 1, such as 0.01 for a point")
     if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
         raise InputError(f"seed is {seed!r}; give an integer from 0")
-    task.prepared  # noqa: B018  # RunnerError where it is closed
+    _ = task.prepared  # RunnerError where it is closed
     images = None if isinstance(proxies, str) and proxies == SUPPORT else _on_grid(task, proxies)
     refused = _refusal(task)
     if kind == STATIC and refused:
@@ -105,23 +100,23 @@ def freeze(
 
 @dataclass(frozen=True, eq=False)
 class _LeftOut:
-    """An entry left out: its image and label (h,w), its group, the exact network's mask, and the constants that its run gave."""
+    """An entry left out: its image and label (h,w), its group, the exact network's mask, and the constants that its run
+    gave."""
 
-    image: np.ndarray
-    label: np.ndarray
+    image: Array
+    label: Bools
     group: int
-    mask: np.ndarray
+    mask: Bools
     constants: Maps
 
 
-def _leave_out(task: Task, drawn: Drawn, seed: int) -> list[_LeftOut]:
+def _leave_out(task: Freezable, drawn: Drawn, seed: int) -> list[_LeftOut]:
     """Run up to PROXIES entries, drawn by the seed, each with its group left out of every set."""
     entries, weights, shares = drawn.on_grid, task.draw.weights, task.draw.shares
     chosen = np.random.default_rng(seed).permutation(len(entries))[:PROXIES]
-    size = int(np.clip(len(entries) // 4, 2, GROUP))
     out = []
-    for group, first in enumerate(range(0, len(chosen), size)):
-        members = chosen[first : first + size]
+    for group, first in enumerate(range(0, len(chosen), GROUP)):
+        members = chosen[first : first + GROUP]
         kept = weights.copy()
         kept[:, members] = 0
         whole = kept.sum(axis=1) > 0
@@ -140,13 +135,13 @@ def _leave_out(task: Task, drawn: Drawn, seed: int) -> list[_LeftOut]:
     return out
 
 
-def _of_images(task: Task, images: np.ndarray) -> Maps:
+def _of_images(task: Freezable, images: Floats) -> Maps:
     """The mean constants of images (N,1,h,w) as queries of the whole task."""
     runner, shares = task.segmenter.runner, task.draw.shares
     return _mean([runner.mean_constants(task.prepared, image, shares)[1] for image in images])
 
 
-def _price(task: Task, left_out: Sequence[_LeftOut], half: bool) -> Price:
+def _price(task: Freezable, left_out: Sequence[_LeftOut], half: bool) -> Price:
     """Both kinds on the entries left out; a static answer by the constants of the others in the entry's group."""
     exact, static, agreement = [], [], []
     for i, each in enumerate(left_out):
@@ -161,10 +156,10 @@ def _price(task: Task, left_out: Sequence[_LeftOut], half: bool) -> Price:
         agreement.append(dice(mask, each.mask))
     if not exact:
         return Price(note="no entry that was left out marks anything, so no price could be measured")
-    return Price(len(exact), *(float(np.mean(values)) for values in (exact, static, agreement)))
+    return Price(len(exact), float(np.mean(exact)), float(np.mean(static)), float(np.mean(agreement)))
 
 
-def _on_grid(task: Task, images: object) -> np.ndarray:
+def _on_grid(task: Freezable, images: str | Sequence[Array] | Array) -> Floats:
     if isinstance(images, str):
         raise InputError(f"proxies is {images!r}; accepted: {SUPPORT!r}, or images")
     placed = task.on_grid(images)
@@ -173,29 +168,28 @@ def _on_grid(task: Task, images: object) -> np.ndarray:
     return placed
 
 
-def _refusal(task: Task) -> str:
+def _refusal(task: Freezable) -> str:
     """Why the task's network has no static form; empty where it has one."""
     if task.segmenter.bundle.manifest.spec.cross_activation == "none":
         return ""
     return (
-        "this network has an activation in the cross convolution, so it reads the support entry by entry and no constant "
-        "map stands for it; take kind='exact'"
-    )
+        "this network has an activation in the cross convolution, so it reads the support entry by entry and no "
+        "constant map stands for it; take kind='exact'")
 
 
 def _mean(maps: Sequence[Maps]) -> Maps:
-    return [np.mean(each, axis=0, dtype=np.float64).astype(np.float32) for each in zip(*maps, strict=True)]
+    return [np.asarray(np.mean(each, axis=0, dtype=np.float64), np.float32) for each in zip(*maps, strict=True)]
 
 
 # Files ----------------------------------------------------------------------------------------------------------------
 
-def _static(task: Task, constants: Maps, reason: str, price: Price, proxies: str, half: bool) -> FrozenTask:
+def _static(task: Freezable, constants: Maps, reason: str, price: Price, proxies: str, half: bool) -> FrozenTask:
     record = _record(task, STATIC, reason, price, proxies)
     model = sealed(_with_constants(task, constants, half, record))
     return FrozenTask.of_bytes(model, "auto", task.segmenter.options, task.notes)
 
 
-def _exact(task: Task, reason: str, price: Price) -> FrozenTask:
+def _exact(task: Freezable, reason: str, price: Price) -> FrozenTask:
     """The whole network with the support inside; labels in bytes, images in half where that loses nothing."""
     bundle, draw = task.segmenter.bundle, task.draw
     precision = task.segmenter.runner.precision
@@ -216,7 +210,7 @@ def _exact(task: Task, reason: str, price: Price) -> FrozenTask:
     return FrozenTask(model, record, bundle.manifest.spec, None, task.notes, task)
 
 
-def _with_constants(task: Task, constants: Maps, half: bool, record: Record | None = None) -> bytes:
+def _with_constants(task: Freezable, constants: Maps, half: bool, record: Record | None = None) -> bytes:
     """The static model with these constant maps inside."""
     kind = np.float16 if half else np.float32
     if half and max(float(np.abs(each).max()) for each in constants) > np.finfo(np.float16).max:
@@ -230,7 +224,7 @@ def _with_constants(task: Task, constants: Maps, half: bool, record: Record | No
     )
 
 
-def _record(task: Task, kind: str, reason: str, price: Price, proxies: str, precision: str = "fp32") -> Record:
+def _record(task: Freezable, kind: str, reason: str, price: Price, proxies: str, precision: str = "fp32") -> Record:
     manifest = task.segmenter.bundle.manifest
     return Record(
         kind, reason, task.grid, task.aspect, task.normalise, task.foreground, task.support.sha256, len(task.support),

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Mapping
-
-import numpy as np
 
 from .bundle.manifest import LARGEST_FILE
 from .bundle.onnx_file import metadata
@@ -14,6 +11,7 @@ from .errors import BundleError, RunnerError, SpecError
 from .frozen import seal
 from .frozen.record import Price, Record
 from .frozen.runners import FrozenRunner, open_frozen_runner
+from .named_types import AnyPath, Floats
 from .predictor import Predictor, Ran
 from .runners.options import Options
 from .spec import NetworkSpec
@@ -24,12 +22,12 @@ SPEC = "universeg.spec"
 
 
 class FrozenTask(Predictor):
-    """A task whose support is part of the network; made by `Task.freeze`, or opened from a file. `predict` and so on as a
-    Task has them.
+    """A task whose support is part of the network; made by `Task.freeze`, or opened from a file. `predict` and
+    so on as a Task has them.
 
     record: what the file says of itself, such as `record.kind` and `record.support_sha256`. kind: `static` or `exact`.
-    reason: why this kind. price: what static costs on the support's own entries. The file has one input, `query` (B,1,h,w)
-    float32 in [0, 1], and one output, `probability` (B,1,h,w); any ONNX runtime runs it.
+    reason: why this kind. price: what static costs on the support's own entries. The file has one input, `query`
+    (B,1,h,w) float32 in [0, 1], and one output, `probability` (B,1,h,w); any ONNX runtime runs it.
 
     A static network gives one answer, the ensemble's members are in its constants: `spread` is zero, and logits, where
     they are asked for, are one map; of a runner that gives probabilities they are computed from these, within ±16.6.
@@ -54,14 +52,14 @@ class FrozenTask(Predictor):
 
     @classmethod
     def open(
-        cls, path: str | os.PathLike[str], *, runner: str = "auto", threads: int | None = None,
+        cls, path: AnyPath, *, runner: str = "auto", threads: int | None = None,
         instructions: str | None = None,
     ) -> FrozenTask:
         """Open a file that `save` or `universeg-export --freeze` wrote.
 
         runner: `native` (static files), `onnxruntime`, `openvino` (static files), or `auto` for the first that starts.
-        threads, instructions: as `Segmenter.open`. Raises BundleError where the file cannot be read or is no frozen task,
-        RunnerError where no runner runs it, InputError for an unknown runner or option.
+        threads, instructions: as `Segmenter.open`. Raises BundleError where the file cannot be read or is no frozen
+        task, RunnerError where no runner runs it, InputError for an unknown runner or option.
         """
         with reading("a frozen task", path, BundleError):
             with open(path, "rb") as file:
@@ -106,7 +104,7 @@ class FrozenTask(Predictor):
             raise RunnerError("this FrozenTask is closed or runs on its Task; open its file again")
         return self._runner
 
-    def save(self, path: str | os.PathLike[str]) -> None:
+    def save(self, path: AnyPath) -> None:
         """Write the ONNX file, whole or not at all; OutputError where it cannot be written."""
         with write_file(path) as file:
             file.write(self._model)
@@ -125,7 +123,7 @@ class FrozenTask(Predictor):
     def __reduce__(self) -> tuple[object, ...]:
         return FrozenTask.of_bytes, (self._model, "auto", Options(), self.notes)
 
-    def _run(self, queries: np.ndarray) -> np.ndarray:
+    def _run(self, queries: Floats) -> Floats:
         if self._task is not None:
             return self._task._run(queries)
         return self.runner.run(queries)[:, None]

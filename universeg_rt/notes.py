@@ -7,13 +7,15 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from .named_types import Bools, Floats
+
 FEW = 1000  # one pixel in so many
 LEAST = 100  # pixels: in a smaller image one is no longer few
 MOST = 0.9  # a share of foreground above this is most of the image
 BINS = 255
 
 
-def range_note(normalised: np.ndarray, name: str) -> str | None:
+def range_note(normalised: Floats, name: str) -> str | None:
     """Where under 0.1 % of the pixels at one end, or at both, take more than half of the range: hot pixels, burnt-in
     marks.
 
@@ -32,15 +34,13 @@ def range_note(normalised: np.ndarray, name: str) -> str | None:
             "pixels or burnt-in marks, clip them with prepare(..., normalise=Percentiles(0.1, 99.9))")
 
 
-def label_notes(labels: Sequence[np.ndarray], names: Sequence[str]) -> list[str]:
+def label_notes(labels: Sequence[Bools], names: Sequence[str]) -> list[str]:
     """Of the labels (H,W) bool of a support: mostly empty, mostly foreground, or some perhaps inverted."""
     shares = np.array([label.mean() for label in labels])
     notes, empty = [], int((shares == 0).sum())
     if 2 * empty > len(shares):
-        notes.append(
-            f"{empty} of {len(shares)} support labels are empty; the more of them mark the target, the better it is "
-            "found"
-        )
+        notes.append(f"{empty} of {len(shares)} support labels are empty; "
+                     "the more of them mark the target, the better it is found")
     typical = float(np.median(shares[shares > 0])) if empty < len(shares) else 0.0
     if typical > 0.5:
         notes.append(
@@ -50,13 +50,15 @@ def label_notes(labels: Sequence[np.ndarray], names: Sequence[str]) -> list[str]
         if odd:
             notes.append(
                 f"{len(odd)} of {len(shares)} support labels mark more than half of the image where the median is "
-                f"{typical:.0%}, "
-                f"first {odd[0]}; they may be inverted")
+                f"{typical:.0%}, first {odd[0]}; they may be inverted")
     return notes
 
 
 def mask_note(share: float, support_share: float) -> str | None:
-    """Of a mask with this share of foreground, where it is empty or nearly all; support_share: the mean of the support's labels."""
+    """Of a mask that is empty or nearly all foreground, by its share of it.
+
+    support_share: the mean share of the support's labels.
+    """
     if share == 0:
         return f"the mask is empty (the support labels mark {support_share:.1%} on average)"
     if share > MOST and support_share <= MOST:
@@ -64,6 +66,7 @@ def mask_note(share: float, support_share: float) -> str | None:
     return None
 
 
-def fingerprint(on_grid: np.ndarray) -> str:
-    """sha256 of an image (H,W) float32 as the network reads it: equal for images that differ in type, scale or file only."""
+def fingerprint(on_grid: Floats) -> str:
+    """sha256 of an image (H,W) float32 as the network reads it;
+    equal for images that differ only in type, scale or file."""
     return hashlib.sha256(np.ascontiguousarray(on_grid).data).hexdigest()

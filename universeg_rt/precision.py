@@ -10,7 +10,8 @@ import numpy as np
 @dataclass(frozen=True)
 class Precision:
     """dtype: of weights and maps in a graph. is_quantised: whether convolutions are int8 between them. is_native:
-    whether the native CPU runner has weights of it. is_static: whether a bundle has a template of frozen tasks of it."""
+    whether the native CPU runner has weights of it. is_static: whether a bundle has a template of frozen tasks of
+    it."""
 
     dtype: type
     is_quantised: bool = False

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from .imaging.metrics import expected_dice
+
+if TYPE_CHECKING:
+    from .named_types import Bools, Floats
 
 
 @dataclass(frozen=True)
@@ -40,13 +42,13 @@ class Prediction:
     network's grid, where they were asked for, else None.
     """
 
-    mask: np.ndarray
-    probability: np.ndarray
-    spread: np.ndarray
+    mask: Bools
+    probability: Floats
+    spread: Floats
     timing: Timing
     notes: tuple[str, ...] = ()
     threshold: float = 0.5
-    logits: np.ndarray | None = None
+    logits: Floats | None = None
 
     @cached_property
     def confidence(self) -> float:

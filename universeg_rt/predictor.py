@@ -13,6 +13,7 @@ import numpy as np
 from .errors import InputError
 from .imaging.normalisation import Normalisation, normalised
 from .imaging.preprocess import Placement, check_image, count_of, is_colour
+from .named_types import Array, Doubles, Floats
 from .notes import fingerprint, mask_note, range_note
 from .prediction import Prediction, Timing
 
@@ -29,11 +30,13 @@ class Ran:
 
 
 class Predictor(ABC):
-    """Predicts masks of images. Safe to use from several threads; `close()`, or a `with` block, gives back what it holds.
+    """Predicts masks of images. Safe to use from several threads; `close()`, or a `with` block, gives back what it
+    holds.
 
     grid: height and width at which the network runs, in pixels. aspect, normalise: how images get there, as
     `Segmenter.prepare` takes them. notes: what is allowed but rarely meant in the support. foreground: the share of
-    pixels that the support's labels mark. entries: names of the support's images by fingerprint, as far as they are known.
+    pixels that the support's labels mark. entries: names of the support's images by fingerprint, as far as they are
+    known.
     """
 
     def __init__(self, grid: tuple[int, int], aspect: str, normalise: Normalisation, notes: tuple[str, ...],
@@ -45,7 +48,7 @@ class Predictor(ABC):
         self.foreground = foreground
         self._entries = entries
 
-    def predict(self, image: np.ndarray, *, threshold: float = THRESHOLD, logits: bool = False) -> Prediction:
+    def predict(self, image: Array, *, threshold: float = THRESHOLD, logits: bool = False) -> Prediction:
         """Segment one grey image (H,W) of any size and real type, or a colour one (H,W,3) or (H,W,4) of uint8 by its
         luminance.
 
@@ -56,7 +59,7 @@ class Predictor(ABC):
         return self.predict_batch([image], threshold=threshold, logits=logits)[0]
 
     def predict_batch(
-        self, images: Sequence[np.ndarray] | np.ndarray, *, threshold: float = THRESHOLD, logits: bool = False
+        self, images: Sequence[Array] | Array, *, threshold: float = THRESHOLD, logits: bool = False
     ) -> list[Prediction]:
         """Segment images (N,H,W), or a sequence of images as `predict` takes them, of any sizes; all are checked
         before any is run."""
@@ -70,11 +73,11 @@ class Predictor(ABC):
         network = (time.perf_counter() - start) / len(placed)
         return [self._finish(*values, network, float(threshold), logits) for values in zip(found, placed)]
 
-    def on_grid(self, images: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
+    def on_grid(self, images: Sequence[Array] | Array) -> Floats:
         """(N,1,h,w) float32 in [0, 1]: images, as `predict_batch` takes them, as the network reads them."""
         return self._place_all(images)[0]
 
-    def member_probabilities(self, image: np.ndarray) -> np.ndarray:
+    def member_probabilities(self, image: Array) -> Floats:
         """Probabilities (K,H,W) float32 of each member of the ensemble, for studying it; raises as `predict` does."""
         query = np.empty((1, 1, *self.grid), np.float32)
         placed = self._place(check_image(image), "image", query[0, 0])
@@ -98,13 +101,13 @@ class Predictor(ABC):
         self.close()
 
     @abstractmethod
-    def _run(self, queries: np.ndarray) -> np.ndarray:
+    def _run(self, queries: Floats) -> Floats:
         """Logits (B,K,1,h,w) float32 of queries (B,1,h,w) on the grid; RunnerError after `close`."""
 
     @abstractmethod
     def _ran(self) -> Ran: ...
 
-    def _place_all(self, images: Sequence[np.ndarray] | np.ndarray) -> tuple[np.ndarray, list[_Placed]]:
+    def _place_all(self, images: Sequence[Array] | Array) -> tuple[Floats, list[_Placed]]:
         """All images on the grid (N,1,h,w), all checked before any is placed."""
         if isinstance(images, np.ndarray):
             if is_colour(images):
@@ -119,7 +122,7 @@ class Predictor(ABC):
         queries = np.empty((count, 1, *self.grid), np.float32)
         return queries, [self._place(*each) for each in zip(checked, names, queries[:, 0])]
 
-    def _place(self, image: np.ndarray, name: str, out: np.ndarray) -> _Placed:
+    def _place(self, image: Array, name: str, out: Floats) -> _Placed:
         """Write a checked image to `out`, on the grid."""
         start = time.perf_counter()
         placement = Placement.of(image.shape, self.grid, self.aspect)
@@ -133,7 +136,7 @@ class Predictor(ABC):
         return _Placed(placement, tuple(note for note in notes if note), time.perf_counter() - start)
 
     def _finish(
-        self, logits: np.ndarray, placed: _Placed, network: float, threshold: float, keep_logits: bool
+        self, logits: Floats, placed: _Placed, network: float, threshold: float, keep_logits: bool
     ) -> Prediction:
         """(K,1,h,w) logits on the grid -> maps at the image's size."""
         start = time.perf_counter()
@@ -167,7 +170,7 @@ class _Placed:
     seconds: float
 
 
-def sigmoid(logits: np.ndarray) -> np.ndarray:
+def sigmoid(logits: Floats) -> Doubles:
     """In float64, without overflow."""
-    out: np.ndarray = 0.5 + 0.5 * np.tanh(0.5 * logits.astype(np.float64))
+    out: Doubles = 0.5 + 0.5 * np.tanh(0.5 * logits.astype(np.float64))
     return out

@@ -16,6 +16,7 @@ from .bundle.bundle import SHIPPED, Bundle
 from .ensemble import Draw, Ensemble
 from .errors import BundleError, InputError, RunnerError
 from .imaging.normalisation import MINMAX, Normalisation, check_normalisation
+from .named_types import Floats
 from .runners import Options, Runner, open_runner
 from .runners.shared import PreparedSupport, SharedEntries, sets_in_group
 from .support import Drawn, SupportSet
@@ -137,7 +138,7 @@ class Segmenter:
         prepared = self.runner.prepare(drawn.on_grid, draw.weights)
         return Task(self, support, ensemble, aspect, normalise, prepared, draw, drawn, tuple(notes))
 
-    def run(self, prepared: PreparedSupport | SharedEntries, queries: np.ndarray) -> np.ndarray:
+    def run(self, prepared: PreparedSupport | SharedEntries, queries: Floats) -> Floats:
         """As `Runner.run`; what the runner notes of itself meanwhile goes to the log."""
         logits = self.runner.run(prepared, queries)
         self._log_notes()
@@ -249,19 +250,19 @@ class _Closed(Runner):
     def open(cls, bundle: Bundle, precision: str, options: Options) -> Runner:
         _refuse()
 
-    def prepare(self, support: np.ndarray, weights: np.ndarray) -> PreparedSupport | SharedEntries:
+    def prepare(self, support: Floats, weights: Floats) -> PreparedSupport | SharedEntries:
         _refuse()
 
-    def run(self, prepared: PreparedSupport | SharedEntries, queries: np.ndarray) -> np.ndarray:
+    def run(self, prepared: PreparedSupport | SharedEntries, queries: Floats) -> Floats:
         _refuse()
 
     def peak_bytes(self, support_size: int, members: int, height: int, width: int) -> int:
         _refuse()
 
-    def _prepare(self, support: np.ndarray, weights: np.ndarray) -> object:
+    def _prepare(self, support: Floats, weights: Floats) -> object:
         _refuse()
 
-    def _run(self, prepared: object, queries: np.ndarray) -> np.ndarray:
+    def _run(self, prepared: object, queries: Floats) -> Floats:
         _refuse()
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from .errors import SpecError, shown
 from .storage.reading import reading, reason
+
+if TYPE_CHECKING:
+    from .named_types import AnyPath
 
 Value = TypeVar("Value")
 CROSS_ACTIVATIONS = ("none", "leaky_relu")
@@ -54,8 +56,8 @@ class NetworkSpec:
         _one_of("cross_activation", self.cross_activation, CROSS_ACTIVATIONS)
         _one_of("downsample", self.downsample, DOWNSAMPLINGS)
         _one_of("upsample", self.upsample, UPSAMPLINGS)
-        if not 2 <= len(self.encoder_features) <= MAX_STAGES or len(
-                self.decoder_features) != len(self.encoder_features) - 1:
+        encoders, decoders = len(self.encoder_features), len(self.decoder_features)
+        if not 2 <= encoders <= MAX_STAGES or decoders != encoders - 1:
             raise SpecError(
                 f"{len(self.encoder_features)} encoder and {len(self.decoder_features)} decoder stages; a network "
                 f"has 2 to {MAX_STAGES} encoder stages and exactly one decoder stage less"
@@ -67,13 +69,14 @@ class NetworkSpec:
     @property
     def size_multiple(self) -> int:
         """Image height and width must be multiples of this (8 for v1, 16 for the paper's network)."""
-        return 2 ** (len(self.encoder_features) - 1)
+        return 1 << len(self.encoder_features) - 1
 
     def topology(self) -> list[tuple[str, int, tuple[Edge, ...]]]:
         """Name, level and sources of each block, in the order in which they run: the one statement from which `blocks`,
         and with it every form of the network, follows."""
         encoders = len(self.encoder_features)
-        out = [(f"enc_blocks.{i}", i, (Edge(i - 1, HALVED),) if i else ()) for i in range(encoders)]
+        out: list[tuple[str, int, tuple[Edge, ...]]] = [
+            (f"enc_blocks.{i}", i, (Edge(i - 1, HALVED),) if i else ()) for i in range(encoders)]
         for i in range(len(self.decoder_features)):
             skip = encoders - 2 - i  # an encoder block's position is its level
             out.append((f"dec_blocks.{i}", skip, (Edge(encoders + i - 1, DOUBLED), Edge(skip, SAME))))
@@ -104,7 +107,7 @@ class NetworkSpec:
         shapes["out_conv.conv.bias"] = (1,)
         return shapes
 
-    def to_dict(self) -> dict:
+    def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON; `from_dict` reads them back."""
         out = asdict(self)
         out["encoder_features"] = list(self.encoder_features)
@@ -115,7 +118,7 @@ class NetworkSpec:
         return json.dumps(self.to_dict(), sort_keys=True)
 
     @classmethod
-    def from_dict(cls, values: dict) -> NetworkSpec:
+    def from_dict(cls, values: dict[str, Any]) -> NetworkSpec:
         """Raises SpecError where a field is missing or unknown, or a value is out of range."""
         if not isinstance(values, dict):
             raise SpecError(f"a network specification is a mapping of fields, not {type(values).__name__}")
@@ -136,7 +139,7 @@ class NetworkSpec:
         return cls.from_dict(values)
 
     @classmethod
-    def read(cls, path: str | os.PathLike) -> NetworkSpec:
+    def read(cls, path: AnyPath) -> NetworkSpec:
         """From a JSON file; SpecError where it cannot be read or says no network."""
         with reading("a network specification", path, SpecError):
             with open(path, "rb") as file:

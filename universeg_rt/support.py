@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,6 +13,7 @@ from .errors import InputError
 from .imaging.files import named_images, read_image, read_label
 from .imaging.normalisation import MINMAX, Normalisation, normalised
 from .imaging.preprocess import Placement, check_image, check_label, count_of
+from .named_types import AnyPath, Array, Bools, Floats, Integers
 from .notes import fingerprint, label_notes, range_note
 from .storage.arrays import read_npz
 from .storage.atomic import write_file
@@ -29,13 +29,13 @@ class SupportSet:
     size, at least one label that is not empty.
     """
 
-    images: tuple[np.ndarray, ...]
-    labels: tuple[np.ndarray, ...]
+    images: tuple[Array, ...]
+    labels: tuple[Bools, ...]
     names: tuple[str, ...]
 
     @classmethod
     def from_arrays(
-        cls, images: np.ndarray | Sequence[np.ndarray], labels: np.ndarray | Sequence[np.ndarray],
+        cls, images: Array | Sequence[Array], labels: Array | Sequence[Array],
         names: Sequence[str] | None = None,
     ) -> SupportSet:
         """images and labels: arrays (N,H,W), or sequences of (H,W); colour images (H,W,3) or (H,W,4) of uint8 become
@@ -62,8 +62,9 @@ class SupportSet:
         return cls(tuple(checked_images), tuple(checked_labels), names)
 
     @classmethod
-    def from_folder(cls, path: str | os.PathLike[str]) -> SupportSet:
-        """A folder with `images/` and `labels/`, paired by file name (the ending may differ), subfolders included (`p1/001`)."""
+    def from_folder(cls, path: AnyPath) -> SupportSet:
+        """A folder with `images/` and `labels/`, subfolders included (`p1/001`),
+        paired by file name without its ending."""
         path = path_of(path)
         for part in ("images", "labels"):
             if not (path / part).is_dir():
@@ -77,7 +78,7 @@ class SupportSet:
         return cls.from_arrays([read_image(images[n]) for n in names], [read_label(labels[n]) for n in names], names)
 
     @classmethod
-    def from_npz(cls, path: str | os.PathLike[str]) -> SupportSet:
+    def from_npz(cls, path: AnyPath) -> SupportSet:
         """An .npz with `images` and `labels` (N,H,W), or one that `save` wrote; never unpickles."""
         path = path_of(path)
         data = read_npz(path)
@@ -99,12 +100,12 @@ class SupportSet:
         return cls.from_arrays(images, labels, names)
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> SupportSet:
+    def load(cls, path: AnyPath) -> SupportSet:
         """`from_folder` for a folder, `from_npz` for a file."""
         path = path_of(path)
         return cls.from_folder(path) if is_folder(path) else cls.from_npz(path)
 
-    def save(self, path: str | os.PathLike[str]) -> None:
+    def save(self, path: AnyPath) -> None:
         """Write everything to one .npz, whole or not at all; `from_npz` reads it back with the same sha256."""
         shapes = {image.shape for image in self.images}
         types = {image.dtype for image in self.images}
@@ -152,7 +153,7 @@ class SupportSet:
         return SupportSet.from_arrays(
             [self.images[i] for i in indices], [self.labels[i] for i in indices], [self.names[i] for i in indices])
 
-    def on_grid(self, grid: tuple[int, int], aspect: str, normalise: Normalisation = MINMAX) -> np.ndarray:
+    def on_grid(self, grid: tuple[int, int], aspect: str, normalise: Normalisation = MINMAX) -> Floats:
         """(N,2,H,W) float32 as the network reads it: normalised images and labels on the grid."""
         out = np.empty((len(self), 2, *grid), np.float32)
         for i in range(len(self)):
@@ -160,14 +161,14 @@ class SupportSet:
         return out
 
     def entry_on_grid(self, index: int, grid: tuple[int, int], aspect: str,
-                      normalise: Normalisation = MINMAX) -> np.ndarray:
+                      normalise: Normalisation = MINMAX) -> Floats:
         """(2,H,W) float32 of one entry, as `on_grid`."""
         out = np.empty((2, *grid), np.float32)
         self._write_on_grid(out, index, grid, aspect, normalise)
         return out
 
-    def _write_on_grid(self, out: np.ndarray, index: int, grid: tuple[int, int], aspect: str,
-                       how: Normalisation) -> np.ndarray:
+    def _write_on_grid(self, out: Floats, index: int, grid: tuple[int, int], aspect: str,
+                       how: Normalisation) -> Floats:
         """Write `entry_on_grid` into `out`; gives the normalised image (H,W) at its own size."""
         name, label = f"support image {self.names[index]}", self.labels[index]
         image = normalised(self.images[index], how, name)
@@ -177,7 +178,7 @@ class SupportSet:
         return image
 
 
-def _restored(images: tuple[np.ndarray, ...], labels: tuple[np.ndarray, ...], names: tuple[str, ...]) -> SupportSet:
+def _restored(images: tuple[Array, ...], labels: tuple[Bools, ...], names: tuple[str, ...]) -> SupportSet:
     """A support from a pickle; arrays come out of it writeable."""
     for array in (*images, *labels):
         array.flags.writeable = False
@@ -192,13 +193,13 @@ class Drawn:
     intensities.
     """
 
-    on_grid: np.ndarray
-    labels: tuple[np.ndarray, ...]
+    on_grid: Floats
+    labels: tuple[Bools, ...]
     names: tuple[str, ...]
     ranges: tuple[str, ...]
 
     @classmethod
-    def of(cls, support: SupportSet, indices: np.ndarray, grid: tuple[int, int], aspect: str,
+    def of(cls, support: SupportSet, indices: Integers, grid: tuple[int, int], aspect: str,
            normalise: Normalisation = MINMAX) -> Drawn:
         """Raises InputError where no label that marks something is left on the grid, or an image is constant there."""
         on_grid, ranges = np.empty((len(indices), 2, *grid), np.float32), []
@@ -212,8 +213,7 @@ class Drawn:
         if marked and len(drawn._vanished()) == marked:
             raise InputError(
                 f"what the support labels mark is too small: on the network's grid of {grid[0]}x{grid[1]} nothing is "
-                "left of it "
-                "in any entry; cut support images and queries to the region around it")
+                "left of it in any entry; cut support images and queries to the region around it")
         return drawn
 
     @property

@@ -5,31 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-import numpy as np
-
-from .bundle.bundle import Bundle
 from .ensemble import Draw, Ensemble
 from .errors import RunnerError
-from .freezing import freeze
+from .freezing import Freezable, Opened, freeze
 from .frozen_task import FrozenTask
 from .imaging.normalisation import MINMAX, Normalisation
-from .predictor import Predictor, Ran
-from .runners import Options, Runner
+from .named_types import Array, Floats
+from .predictor import Ran
 from .runners.shared import PreparedSupport, SharedEntries
 from .support import Drawn, SupportSet
 
 
-class Prepares(Protocol):
+class Prepares(Opened, Protocol):
     """What a Task asks of the Segmenter that prepared it."""
-
-    bundle: Bundle
-    runner: Runner
 
     @property
     def grid(self) -> tuple[int, int]: ...
-
-    @property
-    def options(self) -> Options: ...
 
     def prepare(
         self,
@@ -38,12 +29,12 @@ class Prepares(Protocol):
         *,
         aspect: str = "stretch",
         normalise: Normalisation = MINMAX,
-    ) -> Task: ...
+    ) -> Task:        ...
 
-    def run(self, prepared: PreparedSupport | SharedEntries, queries: np.ndarray) -> np.ndarray: ...
+    def run(self, prepared: PreparedSupport | SharedEntries, queries: Floats) -> Floats: ...
 
 
-class Task(Predictor):
+class Task(Freezable):
     """A prepared support set, ready for queries; made by `Segmenter.prepare`. Safe to use from several threads.
 
     `close()`, or a `with` block, gives back what was prepared; the Segmenter stays open. A Task pickles as its
@@ -63,8 +54,8 @@ class Task(Predictor):
         notes: tuple[str, ...],
     ) -> None:
         """notes: what is allowed but rarely meant in the support."""
+        self.segmenter: Prepares = segmenter
         super().__init__(segmenter.grid, aspect, normalise, notes, drawn.foreground, drawn.fingerprints())
-        self.segmenter = segmenter
         self.support = support
         self.ensemble = ensemble
         self.draw = draw
@@ -72,26 +63,27 @@ class Task(Predictor):
 
     def freeze(
         self,
-        proxies: str | Sequence[np.ndarray] | np.ndarray = "support",
+        proxies: str | Sequence[Array] | Array = "support",
         *,
         kind: str = "auto",
         max_loss: float = 0.01,
         seed: int = 0,
         half: bool = True,
     ) -> FrozenTask:
-        """Turn the support into constants: a task that needs no support and no bundle any more, with the same `predict`.
+        """Turn the support into constants: a task that needs no support and no bundle any more, with the same
+        `predict`.
 
         kind: `exact` keeps the network and its cost, the support becomes part of it; the answers are this Task's.
         `static` replaces what the support gives to each block by one constant map, the mean of those of the proxies: a
         plain network whose cost no longer grows with the support or the ensemble, and an approximation. `auto` takes
         static where its Dice on the support's own entries, each left out in turn, is at most `max_loss` below exact's.
         proxies: `support` for up to eight of its entries, drawn by `seed`, each as a query of others; or images of the
-        task, without labels, as `predict_batch` takes them. half: hold the constant maps in half precision, which halves a
-        static file; the network's arithmetic stays as it is.
+        task, without labels, as `predict_batch` takes them. half: hold the constant maps in half precision, which
+        halves a static file; the network's arithmetic stays as it is.
 
         What it costs stands in `FrozenTask.price` before any query comes. Raises InputError for bad options or proxies,
-        and where `static` is asked of a network that has no static form; RunnerError where the runner cannot give what is
-        needed or the Task is closed; BundleError where the bundle lacks the models.
+        and where `static` is asked of a network that has no static form; RunnerError where the runner cannot give what
+        is needed or the Task is closed; BundleError where the bundle lacks the models.
         """
         return freeze(self, proxies, kind, max_loss, seed, half)
 
@@ -119,9 +111,9 @@ class Task(Predictor):
             raise RunnerError("a closed Task cannot be pickled; prepare it again")
         return _prepared_again, (self.segmenter, self.support, self.ensemble, self.aspect, self.normalise)
 
-    def _run(self, queries: np.ndarray) -> np.ndarray:
+    def _run(self, queries: Floats) -> Floats:
         """Logits (B,K,1,h,w), a set for each member as drawn."""
-        logits: np.ndarray = self.segmenter.run(self.prepared, queries)[:, self.draw.places]
+        logits: Floats = self.segmenter.run(self.prepared, queries)[:, self.draw.places]
         return logits
 
     def _ran(self) -> Ran:

@@ -96,8 +96,9 @@ def _options(args: argparse.Namespace) -> argparse.Namespace:
     known = {"all": [*PEERS, *ours], OURS: ours, **{name: [name] for name in (*PEERS, *ours)}}
     unknown = [name for name in args.sides if name not in known]
     if unknown:
-        hint = f"; this bundle has {', '.join(bundle.manifest.precisions)} models only" if unknown[0].endswith(
-            "-int8") else ""
+        hint = ""
+        if unknown[0].endswith("-int8"):
+            hint = f"; this bundle has {', '.join(bundle.manifest.precisions)} models only"
         raise InputError(f"--sides {unknown[0]} is unknown; accepted: {', '.join(known)}{hint}")
     args.named = {name for name in args.sides if name not in ("all", OURS)}
     args.sides = list(dict.fromkeys(name for given in args.sides for name in known[given]))
@@ -112,7 +113,7 @@ def _options(args: argparse.Namespace) -> argparse.Namespace:
 
 
 def merge(paths: list[Path]) -> dict:
-    """Results of several runs of one machine as one; a case or start in a later file replaces the same of an earlier one."""
+    """Results of several runs of one machine as one; a case or start in a later file replaces an earlier file's."""
     results = []
     for path in paths:
         try:

@@ -20,7 +20,7 @@ import numpy as np
 from universeg_rt import Ensemble, Segmenter, SupportSet
 from universeg_rt.cli.common import importing, run_command
 from universeg_rt.errors import InputError
-from universeg_rt.imaging.metrics import dice, expected_dice
+from universeg_rt.imaging.metrics import BAD_DICE, auroc, dice, expected_dice, rank_correlation
 from universeg_rt.storage.atomic import write_file
 
 PROGRAM = "universeg_rt.benchmarks.cpu.confidence"
@@ -28,29 +28,27 @@ PROGRAM = "universeg_rt.benchmarks.cpu.confidence"
 with importing(__name__, PROGRAM):
     from universeg_rt.training.evaluation.figures import seeded
     from universeg_rt.training.tasks.datasets import load_dataset
+    from universeg_rt.training.tasks.score import mask_of, query_dice
     from universeg_rt.training.tasks.tasks import Task
 
-BAD = 0.5  # Dice below this is a bad mask
 REPETITIONS = 500
 
 
 def expected(members: np.ndarray) -> float:
     """`Prediction.confidence` of members' probabilities (K,H,W)."""
-    probability = members.mean(axis=0)
-    return expected_dice(probability, probability >= 0.5)
+    return expected_dice(members.mean(axis=0), mask_of(members))
 
 
 def mean_inside(members: np.ndarray) -> float:
     """Mean probability inside the mask; 0 for an empty one."""
-    probability = members.mean(axis=0)
-    inside = probability[probability >= 0.5]
+    inside = members.mean(axis=0)[mask_of(members)]
     return float(inside.mean()) if inside.size else 0.0
 
 
 def agreement(members: np.ndarray) -> float:
     """Mean Dice of each member's mask with the mask of the mean."""
-    mask = members.mean(axis=0) >= 0.5
-    return float(np.mean([dice(member >= 0.5, mask) for member in members]))
+    mask = mask_of(members)
+    return float(np.mean([dice(mask_of(member[None]), mask) for member in members]))
 
 
 def mean_spread(members: np.ndarray) -> float:
@@ -64,26 +62,6 @@ CANDIDATES: dict[str, Callable[[np.ndarray], float]] = {
     "agreement": agreement,
     "mean spread": mean_spread,
 }
-
-
-def ranks(values: Sequence[float]) -> np.ndarray:
-    """Rank of each value from 1; equal values share the mean of theirs."""
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    return (counts.cumsum() - (counts - 1) / 2)[inverse]
-
-
-def auroc(signal: Sequence[float], bad: np.ndarray) -> float:
-    """Probability that a bad mask has a lower signal than a good one; equal signals count half. nan where one kind is
-    missing."""
-    good, total = ~bad, len(bad)
-    if bad.all() or good.all():
-        return float("nan")
-    return float((ranks(signal)[good].sum() - good.sum() * (good.sum() + 1) / 2) / (good.sum() * (total - good.sum())))
-
-
-def spearman(a: Sequence[float], b: Sequence[float]) -> float:
-    """Rank correlation."""
-    return float(np.corrcoef(ranks(a), ranks(b))[0, 1])
 
 
 def rows_of(
@@ -101,7 +79,7 @@ def rows_of(
                 {
                     "task": task.name,
                     "image": f"{task.name} {query}",
-                    "dice": dice(members.mean(axis=0) >= 0.5, dev.labels[query] > 0),
+                    "dice": query_dice(members, dev.labels[query]),
                     **{name: candidate(members) for name, candidate in CANDIDATES.items()},
                 }
             )
@@ -119,11 +97,11 @@ def summarise(rows: Sequence[dict[str, float | str]]) -> dict[str, dict[str, flo
     out = {}
     for name in CANDIDATES:
         values = np.array([row[name] for row in rows], float)
-        repeated = [(auroc(values[d], scores[d] < BAD), spearman(values[d], scores[d])) for d in drawn]
+        repeated = [(auroc(values[d], scores[d] < BAD_DICE), rank_correlation(values[d], scores[d])) for d in drawn]
         sd = np.nanstd(repeated, axis=0)
         out[name] = {
-            "auroc": auroc(values, scores < BAD),
-            "spearman": spearman(values, scores),
+            "auroc": auroc(values, scores < BAD_DICE),
+            "spearman": rank_correlation(values, scores),
             "auroc_sd": float(sd[0]),
             "spearman_sd": float(sd[1]),
         }
@@ -141,9 +119,9 @@ def _main(args: argparse.Namespace) -> int:
     if len(rows) < 2:
         raise InputError("fewer than two queries; give data sets with images in their dev split")
     summary = summarise(rows)
-    bad = sum(float(row["dice"]) < BAD for row in rows)
+    bad = sum(float(row["dice"]) < BAD_DICE for row in rows)
     print(
-        f"{len(rows)} queries, {bad} of Dice under {BAD}; K = {args.members}, S = {args.support_size}, "
+        f"{len(rows)} queries, {bad} of Dice under {BAD_DICE}; K = {args.members}, S = {args.support_size}, "
         f"{segmenter.runner.name}"
     )
     print("| candidate | AUROC | Spearman |\n| --- | ---: | ---: |")

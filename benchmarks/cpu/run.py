@@ -135,7 +135,10 @@ def _make_models(name: str, options: argparse.Namespace, bundle: Bundle, files: 
 
 
 def _compare(rows: dict[str, dict], logits: dict[str, np.ndarray]) -> None:
-    """State how far each side is from the reference (or, without it, the first side); raises ParityError for float32 over TOLERANCE."""
+    """State how far each side is from the reference (or, without it, the first side).
+
+    Raises ParityError for float32 over TOLERANCE.
+    """
     if not logits:
         return
     base = next(iter(logits))
@@ -167,7 +170,7 @@ def _figures(name: str, seconds: list[dict[str, float]], turns: dict[str, list],
 
 
 def _starts(options: argparse.Namespace, case: Case, folder: Path, result: dict) -> dict:
-    """Seconds from process start to first mask of every side of ours that ran, in turns, each with a cache of its own."""
+    """Seconds from process start to first mask of our sides that ran, in turns, each with a cache of its own."""
     ran = {
         name: row
         for entry in result["cases"]

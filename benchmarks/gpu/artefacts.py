@@ -86,13 +86,14 @@ def _build_plugins(state: dict, entry: dict) -> None:
 
 
 def run_bundle(state: dict, entry: dict) -> None:
-    """A bundle in fp32 and, where this version exports them, fp16 and int8. Its parity is judged on the runners, later."""
+    """A bundle in fp32 and, where this version exports them, fp16 and int8. The runners judge its parity, later."""
     from universeg_rt.export.precisions import Precision, write_models
 
     folder, options = state["work"] / "bundle", state["options"]
     shutil.rmtree(folder, ignore_errors=True)
     entry["skipped"], shipped = {}, _shipped_bundle(state)
-    if shipped is not None and "int8" in shipped.manifest.models and not options.no_int8 and options.checkpoint is not None:
+    wanted = not options.no_int8 and options.checkpoint is not None
+    if wanted and shipped is not None and "int8" in shipped.manifest.models:
         shutil.copytree(shipped.path, folder)  # what is timed is what users run
         entry["int8"] = "the shipped bundle's own models"
         state["bundle"] = Bundle.open(folder)
@@ -141,7 +142,7 @@ def _int8_plan(state: dict) -> tuple[Quantisation, tuple[str, ...]]:
 
 
 def run_plain(state: dict, entry: dict) -> None:
-    """The reference exported as it stands by PyTorch: a file for each S, since a trace keeps the support size it saw."""
+    """The reference exported as it stands by PyTorch: a file for each S, since a trace keeps the size it saw."""
     import torch
     from universeg_rt.training.network.reference import UniverSeg
 
@@ -171,7 +172,7 @@ def run_plain(state: dict, entry: dict) -> None:
 
 
 def run_engines(state: dict, entry: dict) -> None:
-    """TensorRT and TensorRT-RTX engines of prepare and predict, with native operators and with the plugin, one bundle each."""
+    """TensorRT and TensorRT-RTX engines of prepare and predict: a bundle with native operators, one with the plugin."""
     from universeg_rt.export.engine.build import EngineOptions, build_engines
 
     entry["built"], entry["skipped"], state["engine_bundles"] = {}, {}, {}
@@ -233,7 +234,7 @@ def _plugin_for(module: str, plugins: list[str]) -> str | None:
 
 
 def find_earlier(state: dict) -> None:
-    """Takes what an earlier run left in the work folder, of the same weights, for the steps that this run leaves out."""
+    """Takes what an earlier run of the same weights left in the work folder, for the steps that this run leaves out."""
     work, steps = state["work"], state["options"].steps
     if "bundle" not in steps and (work / "bundle" / MANIFEST).is_file():
         bundle = Bundle.open(work / "bundle")

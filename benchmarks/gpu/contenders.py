@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 from universeg_rt.kernels.support_mean.check.steps import one_line
@@ -225,19 +227,19 @@ def run_contenders(state: dict, entry: dict) -> None:
             state["say"](f"{name}: skipped, {one_line(error)}")
 
     for precision in FLOATS:
-        start(f"reference {precision}", lambda: TorchReference(state, precision))
+        start(f"reference {precision}", partial(TorchReference, state, precision))
     for precision in ("tf32", "fp16"):
         name = f"torch.compile {precision}"
         if state["options"].compile or any(part in name for part in wanted or ()):
-            start(name, lambda: _compiled(state, precision))
+            start(name, partial(_compiled, state, precision))
         else:
             entry["skipped"][name] = "left out: it compiles anew for every shape, for minutes (--compile)"
     for precision in FLOATS:
-        start(f"folded torch {precision}", lambda: TorchFolded(state, precision))
-        start(f"folded torch {precision} kernels", lambda: TorchFolded(state, precision, kernels=True))
+        start(f"folded torch {precision}", partial(TorchFolded, state, precision))
+        start(f"folded torch {precision} kernels", partial(TorchFolded, state, precision, kernels=True))
     start("folded torch fp16 nhwc", lambda: TorchFolded(state, "fp16", channels_last=True))
     for tf32 in (False, True):
-        start(f"plain onnxruntime {'tf32' if tf32 else 'fp32'}", lambda: PlainOnnx(state, tf32))
+        start(f"plain onnxruntime {'tf32' if tf32 else 'fp32'}", partial(PlainOnnx, state, tf32))
     _start_onnxruntime(state, start)
     _start_engines(state, start)
     state["contenders"] = found
@@ -265,8 +267,11 @@ def _start_onnxruntime(state: dict, start: Callable) -> None:
 
 
 def _start_engines(state: dict, start: Callable) -> None:
-    for label, (builder, precision, folder) in state.get("engine_bundles", {}).items():
-        start(label, lambda: OfRunner(open_runner(Bundle.open(folder), builder, precision), precision))
+    def of(builder: str, precision: str, folder: Path) -> Contender:
+        return OfRunner(open_runner(Bundle.open(folder), builder, precision), precision)
+
+    for label, built in state.get("engine_bundles", {}).items():
+        start(label, partial(of, *built))
     for builder in ("tensorrt", "tensorrt-rtx"):
         if not any(label.startswith(f"{builder} ") for label in state.get("engine_bundles", {})):
             def refuse() -> Contender:

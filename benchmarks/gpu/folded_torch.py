@@ -31,7 +31,8 @@ class Prepared:
     equal: bool
 
     def mean(self, maps: Tensor) -> Tensor:
-        """(B,K,S,C,H,W) -> (B,K,C,H,W), summed in float32 without a float32 copy of the maps; equal weights without any copy."""
+        """(B,K,S,C,H,W) -> (B,K,C,H,W), summed in float32 without a float32 copy of the maps; with equal weights,
+        without any copy."""
         if self.equal:
             return (maps.sum(2, dtype=torch.float32) / maps.shape[2]).to(maps.dtype)
         weighted = maps * self.weights.to(maps.dtype)[None, :, :, None, None, None]
@@ -153,7 +154,7 @@ def torch_support_mean(term: Tensor, query: Tensor, prepared: Prepared, slope: f
 
 
 def kernel_support_mean(device) -> SupportMean:
-    """The operation by our kernels. device: of kernels/support_mean/check/devices.py, the GPU or the CPU build in its place."""
+    """The operation by our kernels. device: of kernels/support_mean/check/devices.py, the GPU or the CPU build."""
     kinds = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
 
     def call(term: Tensor, query: Tensor, prepared: Prepared, slope: float, pool: bool,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from contextlib import contextmanager
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 
 from universeg_rt.kernels.support_mean.check.machine import describe
@@ -36,12 +37,12 @@ def run_machine(state: dict, entry: dict) -> None:
 
 
 def run_ceilings(state: dict, entry: dict) -> None:
-    """Copy bandwidth in bytes a second (read and written), and FLOP a second of a square matrix product in each type."""
+    """Copy bandwidth in bytes a second (read and written); FLOP a second of a square matrix product in each type."""
     torch, small = state["torch"], state["device"] == "cpu"
     count = 1 << 20 if small else 1 << 31
     source = torch.randint(0, 255, (count,), dtype=torch.uint8, device=state["device"])
     target = torch.empty_like(source)
-    entry["copy_bytes_per_second"] = 2 * count / seconds(state, lambda: target.copy_(source))
+    entry["copy_bytes_per_second"] = 2 * count / seconds(state, partial(target.copy_, source))
     entry["passed"] = bool(torch.equal(source, target))
     del source, target
     entry["matrix_flop_per_second"] = {}
@@ -51,7 +52,7 @@ def run_ceilings(state: dict, entry: dict) -> None:
         a = torch.randn(side, side, device=state["device"]).to(dtype)
         b = torch.randn(side, side, device=state["device"]).to(dtype)
         with tf32(torch, name == "tf32"):
-            entry["matrix_flop_per_second"][name] = 2 * side**3 / seconds(state, lambda: a @ b)
+            entry["matrix_flop_per_second"][name] = 2 * side**3 / seconds(state, partial(torch.matmul, a, b))
         del a, b
     free(state)
     copy, rates = entry["copy_bytes_per_second"], entry["matrix_flop_per_second"]

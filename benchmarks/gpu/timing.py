@@ -46,7 +46,8 @@ def _time_cell(state: dict, entry: dict, members: int, entries: int) -> None:
         try:
             if time.monotonic() > state["deadline"]:
                 raise RunnerError("the time limit was reached")
-            if members * entries > MOST_MAPS and FLOATS.get(contender.precision) is np.float32 and contender.side == "folded":
+            if members * entries > MOST_MAPS and FLOATS.get(
+                    contender.precision) is np.float32 and contender.side == "folded":
                 raise RunnerError(f"{members * entries} float32 maps; more than {MOST_MAPS} would crowd out the others")
             states[name] = contender.prepare(support, weights)
             for _ in range(WARM):
@@ -134,7 +135,7 @@ def _rates(state: dict, contender, entries: int, members: int, prepared: bool,
 
 
 def work(state: dict, side: str, entries: int, members: int, prepared: bool) -> Cost:
-    """What must be computed and moved (export/folds/cost.py, float32), the members' together; side is reference or folded."""
+    """What must be computed and moved (export/folds/cost.py, float32) for all members; side: reference or folded."""
     rows = state["costs"]
     one = total(rows, side, entries)
     if side == "folded" and prepared:  # the first block's composed convolution of every entry, and that of their mean
@@ -187,6 +188,7 @@ def table(values: dict) -> list[str]:
         out.append(
             f"{r['support_size']:4}{r['members']:3} {'yes' if r['prepared'] else 'no':9}{r['contender']:34}"
             f"{r['p50'] * 1e3:9.3f}{r['p90'] * 1e3:9.3f}{r['p99'] * 1e3:9.3f}{r['runs']:6}"
-            f"{r['flop_per_second'] / 1e12:9.2f}{r['of_matrix']:8.0%}{r['bytes_per_second'] / 1e9:7.0f}{r['of_copy']:8.0%}"
+            f"{r['flop_per_second'] / 1e12:9.2f}{r['of_matrix']:8.0%}"
+            f"{r['bytes_per_second'] / 1e9:7.0f}{r['of_copy']:8.0%}"
             + "".join(over) + ("" if r["right"] else "  WRONG"))
     return out

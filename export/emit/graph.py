@@ -50,7 +50,7 @@ class GraphBuilder:
 
     def output(self, tensor: str, name: str, shape: Sequence[int | str], wide: bool = False,
                integers: bool = False) -> None:
-        """Declare a graph output called `name` that holds `tensor`, which has the type `wide` or `dtype` or is integers."""
+        """Declare a graph output called `name` that holds `tensor`, of type `wide` or `dtype` or of integers."""
         self.node("Identity", [tensor], name)
         element = helper.np_dtype_to_tensor_dtype(self._integers if integers else self.wide if wide else self.dtype)
         self._outputs.append(helper.make_tensor_value_info(name, element, list(shape)))
@@ -124,12 +124,11 @@ class GraphBuilder:
         plan = self.quantisation
         scale = np.float32(plan.inputs[name])
         integers, scales = quantise_weight(weight, bias, float(scale))
-        inputs = [self.rounded(x, f"{name}/input", scale), self._dequantised(f"{name}/weight", integers, scales)]
+        inputs = [self.rounded(x, f"{name}/input", scale), self.dequantised(f"{name}/weight", integers, scales)]
         if bias is not None and plan.cpu_kernels:
             steps = scale * scales
-            inputs.append(
-                self._dequantised(f"{name}/bias",
-                                  np.round(bias / steps.astype(np.float64)).astype(np.int32), steps))
+            integers = np.round(bias / steps.astype(np.float64)).astype(np.int32)
+            inputs.append(self.dequantised(f"{name}/bias", integers, steps))
         elif bias is not None:
             inputs.append(self.constant(f"{name}/bias", bias))
         if not plan.cpu_kernels or name not in plan.outputs:
@@ -138,7 +137,7 @@ class GraphBuilder:
                             np.float32(plan.outputs[name]))
 
     def rounded(self, x: str, name: str, scale: np.float32) -> str:
-        """x rounded to int8 and back, which is where a runtime may keep it as int8; x itself where it came from integers."""
+        """x rounded to int8 and back, so that a runtime may keep it as int8; x itself where it came from integers."""
         if self._rounded.get(x) == scale:
             return x
         return self.from_integers(self.to_integers(x, name, scale), name, scale)
@@ -160,8 +159,8 @@ class GraphBuilder:
         """Type of quantised maps."""
         return np.dtype(np.uint8 if self.quantisation.cpu_kernels else np.int8)
 
-    def _dequantised(self, name: str, integers: np.ndarray, scales: np.ndarray) -> str:
-        """A constant kept as integers with a scale for each output channel."""
+    def dequantised(self, name: str, integers: np.ndarray, scales: np.ndarray) -> str:
+        """A constant kept as integers with a scale for each of its first axis."""
         zero_points = np.zeros(scales.shape, integers.dtype)
         inputs = [self._raw(f"{name}/integers", integers), self._raw(f"{name}/scales", scales),
                   self._raw(f"{name}/zero_points", zero_points)]

@@ -122,14 +122,14 @@ def support_operation(g: GraphBuilder, network: FoldedNetwork, block: FoldedBloc
 
 
 def joined(g: GraphBuilder, maps: Sequence[tuple[str, str]], name: str, up_name: str) -> str:
-    """The maps that a block reads, one after the other; each comes with how it is resized, and DOUBLED ones are upsampled here."""
+    """The maps that a block reads, concatenated. Each comes with how it is resized; DOUBLED ones are upsampled here."""
     parts = [g.upsample(x, up_name) if resize == DOUBLED else x for x, resize in maps]
     return g.concat(parts, name) if len(parts) > 1 else parts[0]
 
 
 def composed(g: GraphBuilder, label: str, v: str, weight: np.ndarray, k: BorderKernels, name: str) -> str:
-    """One 5x5 convolution, with kernels of their own on the outermost pixels, laid side by side; `label` begins the names
-    of its parts, `name` is that of the result."""
+    """One 5x5 convolution, with kernels of their own on the outermost pixels, laid side by side; `label` begins the
+    names of its parts, `name` is that of the result."""
     first, last = (0, 3), (-3, None)
     rows = {name: g.slice(v, f"{label}/{name}_rows", 2, *limits) for name, limits in (("top", first), ("bottom", last))}
     columns = {

@@ -82,6 +82,13 @@ def quantised_convolutions(network: FoldedNetwork) -> tuple[tuple[str, ...], tup
     return tuple(names), tuple(ends)
 
 
+def static_convolutions(network: FoldedNetwork) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The same of a static network; its first block and its head stay in float."""
+    inner = [block.label for block in network.blocks if not block.spec.is_first]
+    ends = tuple(f"{label}/target" for label in inner)
+    return tuple(name for end in ends for name in (end.replace("/target", "/query_term"), end)), ends
+
+
 def entry_convolutions(network: FoldedNetwork) -> tuple[str, ...]:
     """Names of the quantised convolutions that read maps of the support entries."""
     return tuple(name for name in quantised_convolutions(network)[0] if name.endswith(("/support_term", "/support")))

@@ -170,7 +170,7 @@ class _Emitter:
         return g.from_integers(g.input(name, shape, integers=True), name, scale)
 
     def _scale(self, block: FoldedBlock, below: int = 0) -> np.float32 | None:
-        """Scale of the int8 convolution that reads a block's entries (or downsampled ones) directly; None without one."""
+        """Scale of the int8 convolution that reads a block's (downsampled) entries directly; None without one."""
         resize = HALVED if below else SAME  # a doubled map is interpolated first
         readers = [self.network.blocks[edge.block] for edge in block.spec.readers if edge.resize == resize]
         if self.quantisation is None or not readers:

@@ -13,13 +13,15 @@ The weights' initialisers, float32 in a float16 network too, where a Cast follow
     LABEL/query_term/weight    (C,Cu,3,3)    Wu
     LABEL/target/weight        (C,C,3,3)     Wt
     LABEL/target/PART/weight                 in place of these two where they are composed (v1's enc0): the nine kernels
-                                             of `folds/folded.py`, PART is `composed` (C,Cu,5,5), top, bottom, left, right,
-                                             top_left, top_right, bottom_left or bottom_right
+                                             of `folds/folded.py`, PART is `composed` (C,Cu,5,5), top, bottom, left,
+                                             right, top_left, top_right, bottom_left or bottom_right
     head/weight, head/bias     (1,C,1,1), (1,)
 The logits are the tensor `LOGITS`. Only networks without an activation in the cross convolution have this form.
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 import numpy as np
 import onnx
@@ -27,16 +29,21 @@ import onnx
 from universeg_rt.spec import HALVED, BlockSpec, Flow
 
 from ..folds.folded import FoldedBlock, FoldedNetwork
-from .quantise import Quantisation
 from . import layers
 from .graph import GraphBuilder
+from .quantise import MAP_LIMIT, Quantisation, quantise_weight
 
 LOGITS = "head/logits"
 
 
 def emit_static(network: FoldedNetwork, metadata: dict[str, str], version: str, dtype: type = np.float32,
-                quantisation: Quantisation | None = None) -> onnx.ModelProto:
-    """Emit a network that `fold_static` gave; `dtype` float64 is for checking the algebra."""
+                quantisation: Quantisation | None = None,
+                constants: Mapping[str, np.ndarray] | None = None) -> onnx.ModelProto:
+    """Emit a network that `fold_static` gave; `dtype` float64 is for checking the algebra.
+
+    constants: (1,C,h,w) by the input's name; they stand in the model then, as int8 with a scale for each channel, and
+    are no inputs.
+    """
     g = GraphBuilder(dtype, quantisation=quantisation)
     u = g.narrow(g.input("query", ["B", 1, "H", "W"], wide=True), "query/narrow")
     slope = network.spec.negative_slope
@@ -46,7 +53,7 @@ def emit_static(network: FoldedNetwork, metadata: dict[str, str], version: str, 
         if read := flow.read(block.spec):
             maps = [(down if resize == HALVED else whole, resize) for (whole, down), resize in read]
             u = layers.joined(g, maps, f"{label}/query_in", f"{label}/query_in_up")
-        u = g.leaky_relu(_before_activation(g, block, u), f"{label}/query", slope)
+        u = g.leaky_relu(_before_activation(g, block, u, constants), f"{label}/query", slope)
         down = g.downsample(u, f"{label}/query_down", network.spec.downsample) if block.spec.is_halved else None
         flow.keep(block.spec, (u, down))
     logits = g.conv(u, "head", network.head_weight, network.head_bias)
@@ -60,10 +67,15 @@ def constant_name(block: BlockSpec) -> str:
     return f"constant_{block.index}"
 
 
-def _before_activation(g: GraphBuilder, block: FoldedBlock, u: str) -> str:
+def _before_activation(g: GraphBuilder, block: FoldedBlock, u: str,
+                       constants: Mapping[str, np.ndarray] | None) -> str:
     label, spec = block.label, block.spec
     sides = [side if spec.level == 0 else f"{side}/{2**spec.level}" for side in ("H", "W")]
-    constant = g.input(constant_name(spec), [1, block.features, *sides])
+    name = constant_name(spec)
+    if constants is None:
+        constant = g.input(name, [1, block.features, *sides])
+    else:
+        constant = g.dequantised(name, *quantise_weight(constants[name][0], limit=MAP_LIMIT))
     if block.query_composed_weight is not None:
         x = layers.composed(g, f"{label}/target", u, block.query_composed_weight, block.query_border_kernels,
                             f"{label}/target")

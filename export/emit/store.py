@@ -34,7 +34,7 @@ class WeightStore:
             self._names.setdefault((value.dtype, value.tobytes()), name)
 
     def add(self, name: str, value: np.ndarray) -> str:
-        """Put numbers in, unless equal ones are there; their name in the file. ValueError where it has other numbers."""
+        """Puts numbers in, unless equal ones are there; returns their name. ValueError where that has other numbers."""
         value = np.ascontiguousarray(value)
         value = value.astype(value.dtype.newbyteorder("<"))
         key = value.dtype, value.tobytes()
@@ -51,7 +51,7 @@ class WeightStore:
                 if _NUMBERS & set(tensor.name.split("/")[-2:])}
 
     def file(self, metadata: Mapping[str, str]) -> StoredWeights:
-        """The file's bytes. Tensors begin at multiples of ALIGNMENT as long as their sizes are such, so these come first."""
+        """The file's bytes. Tensors whose size is a multiple of ALIGNMENT come first: each of them begins at one."""
         ordered = sorted(self._tensors.items(), key=lambda item:
                          (item[1].nbytes % ALIGNMENT != 0, -item[1].itemsize, item[0]))
         header: dict[str, object] = {"__metadata__": dict(metadata)}

@@ -27,7 +27,9 @@ type.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import onnx
@@ -123,13 +125,7 @@ def _query_side(g: GraphBuilder, network: FoldedNetwork, query: str, prepared: P
         if block.spec.is_first:
             u, state = _first_block(g, network, block, g.narrow(query, "query/narrow"), prepared, queries, sets)
         else:
-            read = flow.read(block.spec)
-
-            def joined(what: str, wanted: bool = True) -> str | None:
-                maps = [(getattr(out, f"{what}_down" if resize == HALVED else what), resize) for out, resize in read]
-                name = f"{block.label}/{what}_in"
-                return layers.joined(g, maps, name, f"{name}_up") if wanted else None
-
+            joined = partial(_joined, g, block, flow.read(block.spec))
             query_in = joined("query")
             through = block.mean_through_upsampling if block.spec.is_decoder else block.mean_before_convolution
             state = SupportOutputs(mean=joined("mean", through), entries=joined("entries", block.reads_entries))
@@ -142,6 +138,16 @@ def _query_side(g: GraphBuilder, network: FoldedNetwork, query: str, prepared: P
                          axes=[1], keepdims=0)
     g.output(logits, "logits", ["B", "K", 1, "H", "W"], wide=True)
     g.output(probability, "probability", ["B", 1, "H", "W"], wide=True)
+
+
+def _joined(g: GraphBuilder, block: FoldedBlock, read: Sequence[tuple[_Outputs, str]], what: str,
+            wanted: bool = True) -> str | None:
+    """The maps `what` of the blocks that a block reads, resized and concatenated; None where they are not wanted."""
+    if not wanted:
+        return None
+    maps = [(getattr(out, f"{what}_down" if resize == HALVED else what), resize) for out, resize in read]
+    name = f"{block.label}/{what}_in"
+    return layers.joined(g, maps, name, f"{name}_up")
 
 
 def _first_block(g: GraphBuilder, network: FoldedNetwork, block: FoldedBlock, u: str, prepared: Prepared,

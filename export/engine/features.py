@@ -68,7 +68,8 @@ def set_tf32(trt: ModuleType, config: object, on: bool) -> None:
 
 
 def set_workspace(trt: ModuleType, config: object, size: int | None) -> None:
-    """The most device memory in bytes that running may take beside weights; None leaves the vendor's default, all there is."""
+    """The most device memory in bytes that running may take beside weights;
+    None keeps the vendor's default, all of it."""
     if size is not None:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, size)
 
@@ -94,7 +95,7 @@ def set_hardware(trt: ModuleType, config: object, level: str) -> None:
 
 
 def set_capabilities(trt: ModuleType, config: object, capabilities: Sequence[str]) -> None:
-    """TensorRT-RTX: the compute capabilities that the engine is for, as ("8.6", "8.9"); none: its default, 8.0 and later."""
+    """TensorRT-RTX: compute capabilities that the engine is for, as ("8.6", "8.9"); none: its default, from 8.0 on."""
     if not capabilities:
         return
     known = getattr(trt, "ComputeCapability", None)
@@ -110,7 +111,8 @@ def set_capabilities(trt: ModuleType, config: object, capabilities: Sequence[str
 
 
 def add_profile(builder: object, config: object, network: object, shapes: Shapes) -> None:
-    """One optimisation profile over all inputs; InputError where the library takes no such shapes or the inputs differ."""
+    """One optimisation profile over all inputs;
+    InputError where the inputs differ or the library refuses the shapes."""
     names = [network.get_input(i).name for i in range(network.num_inputs)]
     if set(names) != set(shapes):
         raise InputError(

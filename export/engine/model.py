@@ -41,7 +41,7 @@ def read_model(model: ModelBytes) -> onnx.ModelProto:
 
 
 def for_builder(model: onnx.ModelProto, profile: Profile, plugin: bool) -> BuilderModel:
-    """The copy for one profile, with the plugin's operations or without. EngineError for an input that no profile covers."""
+    """The copy for one profile, with the plugin's operations or without. EngineError for an input without a profile."""
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     _make_inputs_real(copy.graph)

@@ -150,7 +150,9 @@ class Worker:
         last = _clean(" | ".join(dict.fromkeys(lines))) or "nothing"
         if status < 0:
             name = signal.Signals(-status).name if -status in signal.valid_signals() else f"signal {-status}"
-            how = f"was killed ({name}), most likely for want of main memory" if name == "SIGKILL" else f"crashed ({name})"
+            how = f"crashed ({name})"
+            if name == "SIGKILL":
+                how = f"was killed ({name}), most likely for want of main memory"
         else:
             how = f"ended with status {status}"
         need = memory_needed(last)

@@ -46,14 +46,14 @@ def open_file(path: Path, fingerprint: Fingerprint) -> TimingFile:
     except (ValueError, KeyError, TypeError):
         raise EngineError(f"{_note(path)} is not whole; delete it and {path.name}, or copy both again") from None
     if len(content) != size or hashlib.sha256(content).hexdigest() != digest:
-        how = f"truncated: {len(content)} bytes instead of {size}" if len(
-            content) < size else "altered: its sha256 is another"
+        truncated = len(content) < size
+        how = f"truncated: {len(content)} bytes instead of {size}" if truncated else "altered: its sha256 is another"
         raise EngineError(f"the timing cache {path} is {how}; delete it and {_note(path).name}, or copy both again")
     return TimingFile(path, content, _difference(facts, fingerprint))
 
 
 def write(file: TimingFile, content: bytes, fingerprint: Fingerprint) -> str:
-    """Leave the timings after a build; a file that was set aside is kept beside it as FILE.old. Returns what was done."""
+    """Writes the timings after a build; keeps a file that was set aside beside it as FILE.old. Returns what it did."""
     if file.set_aside:
         for path in (file.path, _note(file.path)):
             if path.exists():
@@ -69,7 +69,8 @@ def write(file: TimingFile, content: bytes, fingerprint: Fingerprint) -> str:
 
 
 def of_bundle(engines: tuple[EngineEntry, ...], fingerprint: Fingerprint) -> tuple[list[str], list[str]]:
-    """Names of the bundle's timing caches for this machine, newest first, and why others of the same builder are not used."""
+    """Names of the bundle's timing caches for this machine, newest first,
+    and why others of its builder are not used."""
     used, passed = [], []
     for entry in reversed(engines):
         if not entry.timing_cache or entry.fingerprint.builder != fingerprint.builder:

@@ -44,20 +44,19 @@ STATIC_FOLDS = (constant_through_target, biases_in_constant, compose_query)
 # A rewrite of how often something is computed, not of a block: some forms of the network take it, and the table's
 # figures do not.
 BY_FORM = {
-    "prepared_support": "the first block's support term reads no query. prepare.onnx and predict.onnx (GPU runners) "
-                        "compute it once "
-    "for each support and keep it, 4.2 MB an entry and ensemble member at 128x128 in float32; the stages and the "
-    "native "
-    "runner (CPUs) compute it anew for each query, a ninth of its time, and keep memory small",
+    "prepared_support":
+        "the first block's support term reads no query. prepare.onnx and predict.onnx (GPU runners) compute it once "
+        "for each support and keep it, 4.2 MB an entry and ensemble member at 128x128 in float32; the stages and the "
+        "native runner (CPUs) compute it anew for each query, a ninth of its time, and keep memory small",
 }
 
 NOT_TAKEN = {
-    "upsampled_half_at_low_resolution": "a decoder's upsampled input could be convolved before it is interpolated, but "
-                                        "with "
-    "ONNX Runtime's operators that is no faster than the convolution it replaces",
-    "late_activation": "LeakyReLU could be moved behind the max pool, but the activated full-resolution map is itself "
-                       "read, by "
-    "its mean and by the skip connection",
+    "upsampled_half_at_low_resolution":
+        "a decoder's upsampled input could be convolved before it is interpolated, but with ONNX Runtime's operators "
+        "that is no faster than the convolution it replaces",
+    "late_activation":
+        "LeakyReLU could be moved behind the max pool, but the activated full-resolution map is itself read, by its "
+        "mean and by the skip connection",
 }
 
 
@@ -72,12 +71,13 @@ def fold(spec: NetworkSpec, weights: Mapping[str, np.ndarray]) -> FoldedNetwork:
 def fold_static(network: FoldedNetwork) -> FoldedNetwork:
     """Fold what `fold` gave for its static form, by every fold in `STATIC_FOLDS`.
 
-    Raises InputError for a network that has none: with an activation in the cross convolution a block's query path reads
-    each support entry together with the query, not one term of the support.
+    Raises InputError for a network that has none: with an activation in the cross convolution a block's query path
+    reads each support entry together with the query, not one term of the support.
     """
     if not all(block.mean_before_convolution for block in network.blocks):
-        raise InputError("a network with an activation in the cross convolution has no static form: its query reads every "
-                         "support entry anew; freeze it as exact")
+        raise InputError(
+            "a network with an activation in the cross convolution has no static form: its query reads every "
+            "support entry anew; freeze it as exact")
     for module in STATIC_FOLDS:
         network = module.apply(network)
     return network

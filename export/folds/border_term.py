@@ -37,7 +37,7 @@ def border_kernels(second: np.ndarray, first: np.ndarray) -> BorderKernels:
     second, first = second.astype(np.float64), first.astype(np.float64)
 
     def kernel(y: int | None, x: int | None) -> np.ndarray:
-        """y, x: 0 on the first row or column, 2 on the last, None elsewhere; the taps which leave the image are cut off."""
+        """y, x: 0 on the first row or column, 2 on the last, None elsewhere; taps outside the image are cut off."""
         out = compose(second, first)
         if y is not None:
             out[:, :, 2:3] -= compose(second[:, :, y : y + 1], first[:, :, 2 - y : 3 - y])

@@ -6,8 +6,8 @@ A static network (training/network/folded_forward.py, `static_logits`) is given 
     u' = φ( Wt * (Wu * u + b + m) + bt )  =  φ( Wt * (Wu * u + b) + bt + c ),      c = Wt * m
 
 m reads no query, so Wt * m is computed once a task and added where the activation reads; that also lets Wt and Wu meet
-(compose_query.py). Condition: the block's support reaches its query through this term alone, which needs the mean before
-the convolution.
+(compose_query.py). Condition: the block's support reaches its query through this term alone, which needs the mean
+before the convolution.
 """
 
 from __future__ import annotations

@@ -132,11 +132,8 @@ class ParityReport:
             if all(r.half is not None for r in mine):
                 models[name]["largest_logit_error_over_plain_half"] = max(
                     r.logit_error / max(r.half.logit_error, 1e-12) for r in mine)
-        cases = {
-            key: sorted({getattr(r.case, key)
-                         for r in self.results})
-            for key in ("kind", "support_size", "members")
-        }
+        keys = ("kind", "support_size", "members")
+        cases = {key: sorted({getattr(r.case, key) for r in self.results}) for key in keys}
         cases["image_sizes"] = sorted({(r.case.height, r.case.width) for r in self.results})
         tolerance = {"kind": type(self.tolerance).__name__, **asdict(self.tolerance)}
         return {"reference": "PyTorch, float32", "tolerance": tolerance, "models": models, "cases": cases}
@@ -201,8 +198,7 @@ def over(report: ParityReport) -> list[str]:
     worst = sorted(report.failures, key=lambda r: (not np.isfinite(r.logit_error), r.logit_error), reverse=True)
     lines = [
         f"{r.model} at {r.case.kind}, S={r.case.support_size}, K={r.case.members}, {r.case.height}x{r.case.width}: "
-        "logit error "
-        f"{r.logit_error:.3g}, {r.flipped} of {r.pixels} pixels flipped, Dice {r.dice:.6f}" +
+        f"logit error {r.logit_error:.3g}, {r.flipped} of {r.pixels} pixels flipped, Dice {r.dice:.6f}" +
         ("" if r.half is None else
          f" (plain half precision: {r.half.logit_error:.3g}, {r.half.flipped}, {r.half.dice:.6f})") for r in worst
     ]
@@ -283,7 +279,8 @@ class Reference:
 
 
 def _convolve_as_gpus_do(network) -> None:
-    """Let a half-precision network's convolutions sum in float32 and round once: on a CPU also a hundred times faster."""
+    """Let a half-precision network's convolutions sum in float32 and round once;
+    on a CPU also a hundred times faster."""
     import torch
 
     def wide(conv):

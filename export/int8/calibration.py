@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+import onnx
+from onnx import TensorProto, helper
 
 from universeg_rt.errors import InputError
 
@@ -29,8 +31,7 @@ CUTS = np.linspace(0.2, 1.0, 81)  # candidates for the largest value kept, as sh
 SYNTHETIC = "synthetic tasks of universeg_rt.training.episodes.synthetic"
 METHOD = (
     "symmetric int8, zero point 0; maps by smallest mean squared error (for the native runner of each channel), "
-    "weights by each "
-    "output channel's largest value")
+    "weights by each output channel's largest value")
 
 
 def synthetic_episodes(grid: tuple[int, int], seed: int, episodes: int = EPISODES, entries: int = ENTRIES,
@@ -97,16 +98,16 @@ def calibrate(network: FoldedNetwork, data: CalibrationData, progress: Callable[
     if not data.episodes:
         raise InputError("the calibration data has no episodes; give at least one")
     names, ends = quantised_convolutions(network)
-    session, tensors = _instrumented(network, names)
+    session, tensors = instrumented(emit_whole(network, {}, "0"), names)
     values: dict[str, list[np.ndarray]] = {name: [] for name in sorted(set(tensors.values()))}
     of_channels: dict[str, list[np.ndarray]] = {tensors[name, "input"]: [] for name in entry_convolutions(network)}
     for episode in progress(data.episodes):
         feed = {"query": episode.query, **support_feed(episode.support, episode.weights)}
         for name, array in zip(values, session.run(list(values), feed)):
-            values[name].append(_sample(np.abs(array.ravel()), SAMPLE))
+            values[name].append(sample(np.abs(array.ravel()), SAMPLE))
             if name in of_channels:
                 channels = np.abs(array.swapaxes(0, 1).reshape(array.shape[1], -1))
-                of_channels[name].append(_sample(channels, SAMPLE // len(channels)))
+                of_channels[name].append(sample(channels, SAMPLE // len(channels)))
     scales = {name: best_scale(np.concatenate(parts), name) for name, parts in values.items()}
     fine = {name: np.array([best_scale(channel, name) for channel in np.concatenate(parts, axis=1)], np.float32)
             for name, parts in of_channels.items()}
@@ -115,7 +116,7 @@ def calibrate(network: FoldedNetwork, data: CalibrationData, progress: Callable[
                         channels={name: fine[tensors[name, "input"]] for name in entry_convolutions(network)})
 
 
-def _sample(values: np.ndarray, count: int) -> np.ndarray:
+def sample(values: np.ndarray, count: int) -> np.ndarray:
     """About `count` values evenly along the last axis, and the largest."""
     some = values[..., :: max(1, values.shape[-1] // count) | 1]
     return np.concatenate([some, values.max(axis=-1, keepdims=True)], axis=-1)
@@ -136,11 +137,8 @@ def best_scale(values: np.ndarray, name: str) -> float:
     return float(f"{largest * CUTS[int(np.argmin(errors))] / MAP_LIMIT:.3g}")
 
 
-def _instrumented(network: FoldedNetwork, names: Sequence[str]):
-    """The float32 whole model with the maps around the named convolutions as outputs; and which tensor each one is."""
-    from onnx import TensorProto, helper
-
-    model = emit_whole(network, {}, "0")
+def instrumented(model: onnx.ModelProto, names: Sequence[str]):
+    """A session of a float32 model with the maps around the named convolutions as outputs; and which tensor is each."""
     tensors = {}
     for node in model.graph.node:
         if node.op_type == "Conv" and node.name in names:

@@ -48,7 +48,7 @@ class Library:
     """An opened libsupport_mean.so. Problems are the dictionaries of support_mean.host.problem."""
 
     def __init__(self, path: str | os.PathLike | None = None):
-        """path: the library; None looks at UNIVERSEG_RT_KERNELS and then beside this file. RunnerError where there is none."""
+        """path: the library; None: UNIVERSEG_RT_KERNELS, then beside this file. RunnerError where there is none."""
         path = Path(path or os.environ.get("UNIVERSEG_RT_KERNELS")
                     or Path(__file__).parents[1] / "lib" / "libsupport_mean.so")
         try:

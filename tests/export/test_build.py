@@ -66,7 +66,8 @@ def test_a_small_network_passes_the_whole_gate(tmp_path, monkeypatch, spec):
     if spec == SMALL_SPEC:
         assert opened.model("fp32", "static").name == "static.onnx"
     else:
-        with pytest.raises(BundleError, match="no static model of fp32; this network has an activation in the cross conv"):
+        with pytest.raises(BundleError,
+                           match="no static model of fp32; this network has an activation in the cross conv"):
             opened.model("fp32", "static")
 
 
@@ -116,7 +117,7 @@ def test_the_gate_ends_with_the_first_input_that_is_over_tolerance(quick_gate):
 
 
 def test_memory_is_kept_for_the_next_map_and_given_back_at_the_end():
-    """Page faults of a large map that is made again and again, in a process of its own, whose heap holds nothing else."""
+    """Page faults of a large map that is made again and again, in a process whose heap holds nothing else."""
     pytest.importorskip("resource", reason="page faults are counted by POSIX systems only")
     if platform.libc_ver()[0] != "glibc":
         pytest.skip("glibc only")

@@ -64,8 +64,8 @@ def test_files_and_manifest(bundle):
     }
     for precision in ("fp16", "int8"):
         assert bundle.model(precision) == bundle.path / f"{precision}.model.onnx"
-        assert bundle.model(precision, "prepare").name == f"{precision}.prepare.onnx" and bundle.model(
-            precision, "predict").is_file()
+        assert bundle.model(precision, "prepare").name == f"{precision}.prepare.onnx"
+        assert bundle.model(precision, "predict").is_file()
         assert all(path.parent == bundle.path and path.name.startswith(f"{precision}.stage.")
                    for _, path in bundle.stages(precision))
         assert [name for name, _ in bundle.stages(precision)] == [name for name, _ in bundle.stages("fp32")]
@@ -95,11 +95,11 @@ def test_every_precision_has_its_report(bundle):
     assert errors == sorted(errors) and errors[0] < 1e-4
     held_out = reports["int8"]["held_out"]
     assert set(held_out["models"]) == set(reports["int8"]["models"])
-    assert held_out["tasks"] == 2 and set(
-        held_out["models"]["streamed"]) >= {"dice", "dice_float32", "mean_dice_loss", "flipped"}
+    assert held_out["tasks"] == 2
+    assert set(held_out["models"]["streamed"]) >= {"dice", "dice_float32", "mean_dice_loss", "flipped"}
     calibration = bundle.manifest.provenance["calibration"]
-    assert calibration["seed"] == 3 and len(
-        calibration["data_sha256"]) == 64 and calibration["method"] and calibration["entries"] == [3]
+    assert calibration["seed"] == 3 and calibration["method"] and calibration["entries"] == [3]
+    assert len(calibration["data_sha256"]) == 64
     assert calibration["data_sha256"] != held_out["data_sha256"]
 
 
@@ -152,7 +152,8 @@ def test_float32_that_fails_leaves_nothing_behind(quick, tmp_path):
 
 
 def test_the_cheapest_gate_comes_first_and_the_reference_runs_once_for_all(quick, tmp_path, monkeypatch):
-    """int8's held-out tasks before any run of the reference; of it one run for each input, and one in half precision."""
+    """int8's held-out tasks before any run of the reference;
+    then one run of it for each input, and one in half precision."""
     ran = []
     run, held_out = parity.Reference._run, build.check_held_out
     monkeypatch.setattr(parity.Reference, "_run", lambda self, *given: ran.append(given[-1]) or run(self, *given))

@@ -64,14 +64,13 @@ def cases(rng: random.Random, folder: Path) -> Iterator[tuple[str, Callable[[], 
             for key in rng.sample(sorted(given), rng.choice((1, 1, 2))):
                 how, given[key] = odd_value(rng, key)
                 done.append(f"{key} {how}")
-            yield f"support, {', '.join(done)}", lambda given=given: _prepare(segmenter, SupportSet.from_arrays(**given)
-                                                                              )
+            yield f"support, {', '.join(done)}", lambda g=given: _prepare(segmenter, SupportSet.from_arrays(**g))
         elif kind in ("query", "batch"):
             how, value = odd_value(rng, "images")
             if kind == "batch" and rng.random() < 0.5:
                 value = [images[0], value]
-            yield f"{kind} {how}", lambda call=task.predict if kind == "query" else task.predict_batch, value=value: _sound(
-                call(value))
+            call = task.predict if kind == "query" else task.predict_batch
+            yield f"{kind} {how}", lambda call=call, value=value: _sound(call(value))
         elif kind in ("ensemble", "prepare"):
             options = {
                 "members": rng.choice((1, 3)), "support_size": rng.choice((None, 2)), "replacement": rng.random() < 0.5,
@@ -104,15 +103,15 @@ def _bounded(options: dict) -> dict:
 
 
 def _prepare(segmenter: Segmenter, support: SupportSet) -> None:
-    assert len(support.images) == len(support.labels) == len(support.names) and any(label.any()
-                                                                                    for label in support.labels)
+    assert len(support.images) == len(support.labels) == len(support.names)
+    assert any(label.any() for label in support.labels)
     _sound([segmenter.prepare(support, aspect="pad").predict(support.images[0])])
 
 
 def _sound(predictions: object) -> None:
     for prediction in predictions if isinstance(predictions, list) else [predictions]:
-        assert prediction.mask.dtype == bool and np.isfinite(prediction.probability).all() and np.isfinite(
-            prediction.spread).all()
+        assert prediction.mask.dtype == bool
+        assert np.isfinite(prediction.probability).all() and np.isfinite(prediction.spread).all()
 
 
 def discs(count: int, side: int) -> tuple[np.ndarray, np.ndarray]:
@@ -136,10 +135,10 @@ def odd_value(rng: random.Random, role: str) -> tuple[str, object]:
     if kind == "plain":
         value = rng.choice(ODD_VALUES)
         return f"{value!r:.40}", value
-    value = rng.choice((Stubborn(), [Stubborn()] * 4, range(4), {1, 2, 3, 4}, (i for i in range(4)),
-                        memoryview(b"abcd"), [[1, 2],
-                                              [3]], [[[1, 2], [3]]] * 4, np.broadcast_to(np.uint8(1), (60_000, 60_000)),
-                        np.broadcast_to(np.float64(1), (4, 60_000, 60_000)), len, Ellipsis))
+    value = rng.choice((
+        Stubborn(), [Stubborn()] * 4, range(4), {1, 2, 3, 4}, (i for i in range(4)), memoryview(b"abcd"),
+        [[1, 2], [3]], [[[1, 2], [3]]] * 4, np.broadcast_to(np.uint8(1), (60_000, 60_000)),
+        np.broadcast_to(np.float64(1), (4, 60_000, 60_000)), len, Ellipsis))
     return f"object {type(value).__name__}", value
 
 

@@ -76,7 +76,7 @@ def _opener(good: Path, place: Path, change: Callable[[Path], None]) -> Callable
         shutil.copytree(good, place)
         change(place)
         bundle = Bundle.open(place)
-        for precision, models in bundle.manifest.models.items():
+        for precision in bundle.manifest.models:
             bundle.load(precision).whole()
             bundle.load_stages(precision)
 

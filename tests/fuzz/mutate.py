@@ -26,7 +26,8 @@ def damaged(rng: random.Random, data: bytes) -> tuple[str, bytes]:
 
 
 def changed(rng: random.Random, value: object, odd: tuple = ODD_VALUES) -> tuple[str, object]:
-    """(what was done, a deep copy of nested dicts and lists with one to three places changed in type, range or structure)."""
+    """What was done, and a deep copy of nested dicts and lists, changed in type, range or structure
+    in one to three places."""
     value, done = copy.deepcopy(value), []
     for _ in range(rng.choice((1, 1, 1, 2, 3))):
         place, value = _change(rng, value, odd)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import os
 import random
@@ -58,8 +59,9 @@ def cases(rng: random.Random, folder: Path) -> Iterator[tuple[str, Callable[[], 
             header, packing = rng.choice(HEADERS), rng.choice(
                 (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2))
             version, size = rng.choice(((1, 0), (2, 0), (3, 0), (9, 9))), rng.choice((0, 10, 800, 6400))
-            yield f"header {header[:60]!r}, version {version}, packing {packing}", lambda h=header, p=packing, v=version, s=size: _load(
-                folder, _with_header(h, p, v, s, images, labels))
+            make = functools.partial(_with_header, header, packing, version, size, images, labels)
+            yield (f"header {header[:60]!r}, version {version}, packing {packing}",
+                   lambda make=make: _load(folder, make()))
         elif kind == "folder":
             done, make = _odd_folder(rng)
             yield f"folder, {done}", lambda make=make: _load_folder(folder, make)

@@ -42,7 +42,8 @@ def one_thread():
 @pytest.fixture(scope="session")
 def kit():
     """What tests of runs share: tiny(**changes) configures a run of seconds, real_task() makes a task of bright
-    squares, trained(config, output) trains, write_run(folder) writes a config and gives the command of a run without end."""
+    squares, trained(config, output) trains, write_run(folder) writes a config and gives the command of an endless
+    run."""
     import sys
     from types import SimpleNamespace
 

@@ -52,7 +52,8 @@ def weights_sha256() -> str:
 
 
 def pictures(count: int, height: int, width: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Images (N,H,W) uint8 of a bright ellipse beside a dark one on a shaded ground, with noise; the bright one as label bool."""
+    """Images (N,H,W) uint8 of a bright ellipse beside a dark one on a shaded, noisy ground;
+    the bright one as label bool."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:height, :width] / np.reshape((height, width), (2, 1, 1))
 
@@ -67,7 +68,10 @@ def pictures(count: int, height: int, width: int, seed: int) -> tuple[np.ndarray
 
 
 def mask_of(case: str, seed: int, instructions: str) -> tuple[str, float]:
-    """The mask's sha256, and how near the nearest pixel's probability is to the threshold; 0 where the mask marks (almost) nothing."""
+    """The mask's sha256, and how near the nearest pixel's probability is to the threshold.
+
+    The distance is 0 where the mask marks (almost) nothing.
+    """
     precision, name = case.split(", ", 1)
     entries, ensemble, size, aspect = INPUTS[name]
     images, labels = pictures(entries + 1, *size, seed)
@@ -94,7 +98,8 @@ def test_the_masks_are_those_of_before(case, instructions):
 
 
 def renew() -> None:
-    """Writes the hashes of the weights at hand: of each case the first seed with the margin and one mask on every instruction set."""
+    """Writes the hashes of the weights at hand: of each case the first seed that has the margin and one mask on every
+    instruction set."""
     from universeg_rt import _native
 
     hashes: dict[str, dict] = {}

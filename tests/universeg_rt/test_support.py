@@ -38,7 +38,7 @@ def test_arrays_folder_and_npz_give_the_same_set(tmp_path):
 
 def test_entries_of_several_sizes_are_saved_and_hashed(tmp_path):
     sets = [discs(1, h, w, seed=h) for h, w in ((40, 40), (50, 30))]
-    support = SupportSet.from_arrays([i[0] for i, _ in sets], [l[0] for _, l in sets], ["a", "b"])
+    support = SupportSet.from_arrays([images[0] for images, _ in sets], [labels[0] for _, labels in sets], ["a", "b"])
     support.save(tmp_path / "s.npz")
     again = SupportSet.from_npz(tmp_path / "s.npz")
     assert again.sha256 == support.sha256 and again.names == ("a", "b")
@@ -69,14 +69,14 @@ def test_later_changes_to_the_arrays_do_not_reach_the_set():
 
 
 @pytest.mark.parametrize("change, message", [
-    (lambda i, l: (i, l[:-1]), "3 images but 2 labels"),
-    (lambda i, l: (i[:0], l[:0]), "no entries"),
-    (lambda i, l: (i[0], l[0]), r"single arrays \(H,W\)"),
-    (lambda i, l: (i[..., None], l), "support image 0 has shape"),
-    (lambda i, l: (i, l * 3), "support label 0 is not binary"),
-    (lambda i, l: (i, np.zeros_like(l)), "empty in every entry"),
-    (lambda i, l: (i * 0, l), "support image 0 is constant"),
-    (lambda i, l: (np.where(i > 170, np.nan, i), l), "NaN"),
+    (lambda i, m: (i, m[:-1]), "3 images but 2 labels"),
+    (lambda i, m: (i[:0], m[:0]), "no entries"),
+    (lambda i, m: (i[0], m[0]), r"single arrays \(H,W\)"),
+    (lambda i, m: (i[..., None], m), "support image 0 has shape"),
+    (lambda i, m: (i, m * 3), "support label 0 is not binary"),
+    (lambda i, m: (i, np.zeros_like(m)), "empty in every entry"),
+    (lambda i, m: (i * 0, m), "support image 0 is constant"),
+    (lambda i, m: (np.where(i > 170, np.nan, i), m), "NaN"),
 ])
 def test_bad_arrays_are_refused(change, message):
     with pytest.raises(InputError, match=message):

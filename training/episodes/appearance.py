@@ -64,7 +64,8 @@ def _intensities(
     draw: Draw, layer: shapes.Layer, family: str, target: Tensor, config: Appearance, faint: bool,
     fundus: bool,
 ) -> tuple[Tensor, float]:
-    """Intensities (N,H,W) by label, much the same in all subjects of a task, and how much noise they can bear (0..1)."""
+    """Intensities (N,H,W) by label, much the same in all subjects of a task,
+    and how much noise they can bear (0..1)."""
     subjects, count = len(target), layer.count + 1
     mean = draw.uniform(0.0, 1.0, 1, count)
     if draw.chance(0.4):  # few levels: some labels look alike and differ in place only

@@ -65,7 +65,8 @@ class EpisodeSource:
         return Batch(images[:, :queries], labels[:, :queries], images[:, queries:], labels[:, queries:], seeds)
 
     def _within(self, seed: int, stage: Stage, entries: int) -> tuple[Tensor, Tensor]:
-        """The seed's episode; where its targets' share of the image is not the stage's, that of a seed derived from it."""
+        """The seed's episode; where its targets' share of the image is not the stage's,
+        that of a seed derived from it."""
         low, high = stage.target_share
         for attempt in range(1 if (low, high) == (0.0, 1.0) else ATTEMPTS):
             images, labels = self.episode(seed + attempt * STRIDE, stage.size, stage.queries, entries)
@@ -108,7 +109,8 @@ class EpisodeSource:
         return torch.from_numpy(np.concatenate(chosen))
 
     def _resized(self, draw: Draw, images: Tensor, labels: Tensor, size: int) -> tuple[Tensor, Tensor]:
-        """Whole images brought to `size`, or windows of them: one place in all images, or near a pixel of each one's target."""
+        """Whole images brought to `size`, or windows of them:
+        one place in all images, or near a pixel of each one's target."""
         count, source, device = len(images), images.shape[-1], images.device
         cropped = draw.chance(self.config.crop_probability)
         if not cropped and source == size:

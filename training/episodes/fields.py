@@ -59,7 +59,8 @@ class Draw:
 
 
 def smooth_noise(draw: Draw, count: int, channels: int, size: int, cell: float) -> Tensor:
-    """(count,channels,size,size) of noise with unit variance at the knots, smooth over `cell` (a fraction of the side)."""
+    """(count,channels,size,size) of noise with unit variance at the knots,
+    smooth over `cell` (a fraction of the side)."""
     knots = max(2, min(size, round(1.0 / cell) + 1))
     noise = draw.normal(count, channels, knots, knots)
     if knots >= size:
@@ -77,7 +78,8 @@ def identity_grid(size: int, device) -> Tensor:
 def affine_grid(
     size: int, angle: Tensor, scale: Tensor, shift: Tensor, stretch: Tensor | None = None
 ) -> Tensor:
-    """(N,size,size,2) sampling positions for angle (N) in radians, scale (N), shift (N,2) and stretch of x over y (N)."""
+    """(N,size,size,2) sampling positions for angle (N) in radians, scale (N),
+    shift (N,2) and stretch of x over y (N)."""
     cos, sin = torch.cos(angle), torch.sin(angle)
     stretch = torch.ones_like(scale) if stretch is None else stretch
     matrix = torch.stack([cos * scale * stretch, -sin * scale / stretch, sin * scale * stretch, cos * scale / stretch],

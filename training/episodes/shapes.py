@@ -90,7 +90,8 @@ def blobs(draw: Draw, grid: Tensor) -> Layer:
 
 
 def cells(draw: Draw, grid: Tensor) -> Layer:
-    """Cells with a lobed nucleus, one or a few in each subject, among other cells: labels 1 body, 2 nucleus, 3 others."""
+    """Cells with a lobed nucleus, one or a few in each subject, among other cells:
+    labels 1 body, 2 nucleus, 3 others."""
     subjects = len(grid)
     few = 1 if draw.chance(0.6) else draw.integer(2, 5)
     radius0 = draw.log_scalar(0.25, 0.75) if few == 1 else draw.log_scalar(0.15, 0.35)

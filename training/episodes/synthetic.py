@@ -68,7 +68,8 @@ def synthetic_subjects(
 
 
 def _grid(draw: Draw, subjects: int, size: int, config: SyntheticConfig) -> Tensor:
-    """Positions (N,size,size,2) of the subjects' pixels: a rotation, a scale, a shift and an elastic deformation each."""
+    """Positions (N,size,size,2) of the subjects' pixels:
+    a rotation, a scale, a shift and an elastic deformation each."""
     rotation, spread, shift = draw.scalar(0, config.rotation), draw.scalar(0, 0.2), draw.scalar(0, 0.15)
     grid = affine_grid(
         size, draw.each.normal(subjects) * rotation, torch.exp(draw.each.normal(subjects) * spread),

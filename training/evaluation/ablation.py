@@ -1,9 +1,9 @@
 """Small runs that differ in one choice each, read from a YAML file, over several seeds; the paper's Table 2 is one such
 file.
 
-The file holds `base` (changes to the run's config, the same for all), `held_out` (groups of data-set files to judge by,
-each group a kind: the mean over kinds ranks the variants), `evaluation` (entries, queries) and `variants` (name:
-changes).
+The file holds `base` (changes to the run's config, the same for all), `held_out` (groups of data-set files to judge by
+on their dev splits, each group a kind: the mean over kinds ranks the variants), `evaluation` (entries, queries) and
+`variants` (name: changes). Data sets of the group report are refused: a choice may not see them.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ NEVER_RANKED = "reported"  # the group that the mean leaves out
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Support size and largest number of test images of a task when a variant is judged."""
+    """Support size and largest number of dev images of a task when a variant is judged."""
 
     entries: int = 16
     queries: int = 24
@@ -43,7 +43,7 @@ class Study:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Train one small network a variant and seed; print and write their Dice on held-out tasks; status 1 for an error."""
+    """Train one small network a variant and seed; print and write their Dice on held-out tasks; 1 for an error."""
     parser = argparse.ArgumentParser(prog="python -m universeg_rt.training.evaluation.ablation", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("config", type=Path, help="a run's YAML file, from which every variant begins")
@@ -73,6 +73,7 @@ def run(options: argparse.Namespace) -> int:
     import dataclasses
 
     import torch
+    from universeg_rt.training.evaluation.protocol import check_closed
     from universeg_rt.training.run.config import load_config
     from universeg_rt.training.run.train import Trainer
     from universeg_rt.training.run.validate import task_dice
@@ -84,6 +85,7 @@ def run(options: argparse.Namespace) -> int:
         raise InputError(f"--seeds {options.seeds}; accepted are 1 to 1024")
     torch.set_num_threads(options.threads)
     study, config = read_study(options.study), load_config(options.config)
+    check_closed([options.study.parent / p for files in study.held_out.values() for p in files])
     base = override(config, study.base, f"{options.study}: base")
     configs = {str(name): override(base, changes or {}, f"{options.study}: {name}")
                for name, changes in study.variants.items()}  # all of them first: an error shows before the first run
@@ -109,8 +111,8 @@ def run(options: argparse.Namespace) -> int:
             if trainer.stop_asked:  # the run's state is saved; it goes on when asked again
                 return 0
             trainer.model.load_state_dict(trainer.average)
-            scores = {kind: {t.name: float(task_dice(trainer.model, t, config.stages[-1].size, study.evaluation.entries,
-                                                     study.evaluation.queries, "test").mean()) for t in ts}
+            scores = {kind: {t.name: task_dice(trainer.model, t, config.stages[-1].size, study.evaluation.entries,
+                                               study.evaluation.queries, "dev") for t in ts}
                       for kind, ts in kinds.items()}
             means = {kind: sum(s.values()) / len(s) for kind, s in scores.items()}
             ranked = [v for k, v in means.items() if k != NEVER_RANKED] or list(means.values())
@@ -139,7 +141,7 @@ def _append(path: Path, row: dict) -> None:
 
 
 def markdown(rows: list[dict], kinds: list[str]) -> str:
-    """A line a variant, in order of first appearance: seeds, mean over kinds and each kind as mean ± spread over seeds."""
+    """A line a variant, in order of first appearance: seeds, mean over kinds and each kind, ± spread over seeds."""
     import numpy as np
 
     names = list(dict.fromkeys(r["variant"] for r in rows))

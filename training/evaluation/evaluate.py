@@ -1,246 +1,192 @@
-"""`universeg-evaluate`: the paper's protocol on any bundle and runner (section 5.1), and its curves (Fig. 7, 8 and 9).
+"""`universeg-evaluate`: the paper's protocol on any bundle and runner (section 5.1), beside what needs no network.
 
-Queries are the test split's images, supports are drawn with replacement from the support split, anew for every query;
+Queries are the images of a split, supports are drawn with replacement from the support split, anew for every query;
 predictions of K supports of S entries are averaged. Dice is averaged over the images of a task, the tasks of a data
-set, and the data sets. The spread is the standard deviation over bootstrap repetitions that draw each task's subjects
-anew.
-The same seeds draw the same supports, so bundles, precisions and runners meet the same tasks. Data sets of a few images
-have no splits worth the name: with --leave-one-out each subject is a query once, and all others its support.
+set, and the data sets. Beside it stand the Dice of an atlas of the same supports (their mean label, over a threshold
+chosen by leave-one-out on the support) and of a copy (the label of the entry whose image correlates most with the
+query's). The same seeds draw the same supports, so bundles, precisions, runners and kinds meet the same tasks. Data
+sets of a few images have no splits worth the name: with --leave-one-out each subject is a query once, and all others
+its support.
+
+Choices are made on the dev splits of the group tune. The group report is for final figures: --open-report opens it, and
+the results keep the date, the command and the weights.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-from universeg_rt.training.evaluation.figures import figure, save, seeded
+from universeg_rt.training.evaluation.measure import digest_of, measure
+from universeg_rt.training.evaluation.plots import plot
 from universeg_rt.training.evaluation.pools import PoolProtocol, evaluate_pools, pool_plot, pool_table, summarise_pools
-from universeg_rt.training.tasks.datasets import load_dataset
+from universeg_rt.training.evaluation.protocol import GROUPS, QUERY_SPLITS, Protocol, check_open, files_of
+from universeg_rt.training.evaluation.record import read_results, this_run, write_results
+from universeg_rt.training.evaluation.summary import MEANINGS, csv_text, measures_table, summarise, table
+from universeg_rt.training.tasks.datasets import Absent, load_absent, load_dataset
 from universeg_rt.training.tasks.tasks import Task
 
-from universeg_rt import Ensemble, Segmenter, SupportSet
+from universeg_rt import Segmenter
 from universeg_rt.cli.common import run_command
 from universeg_rt.errors import InputError
-from universeg_rt.imaging.metrics import dice
+from universeg_rt.runners.options import Options
 from universeg_rt.storage.atomic import write_file
 
+PROGRAM = "universeg-evaluate"
+EXACT, STATIC = "exact", "static"
 EXAMPLE = """example:
-  universeg-evaluate training/data_sets/report/wbc1.yaml --data-root DATA --output evaluation.json
-  universeg-evaluate training/data_sets/report/*.yaml --data-root DATA --support-sizes 1 4 16 64 --members 1 5 --plot
-  curves.png"""
-
-
-@dataclass(frozen=True)
-class Protocol:
-    """support_sizes and members: every S and K to report. queries: largest number a task (None: all of the test split).
-
-    bootstrap: repetitions. seed: of supports, choice of queries, and bootstrap. leave_one_out: each subject is a query,
-    the other subjects are its support, in place of the splits.
-    """
-
-    support_sizes: tuple[int, ...] = (64,)
-    members: tuple[int, ...] = (5,)
-    queries: int | None = None
-    bootstrap: int = 1000
-    seed: int = 0
-    leave_one_out: bool = False
-
-    def __post_init__(self) -> None:
-        for name in ("support_sizes", "members"):
-            values = getattr(self, name)
-            if not values or min(values) < 1:
-                raise InputError(f"{name} is {list(values)}; give positive integers")
-        if self.queries is not None and self.queries < 1 or self.bootstrap < 1:
-            raise InputError(f"queries ({self.queries}) and bootstrap ({self.bootstrap}) must be positive")
-
-
-@dataclass(frozen=True)
-class TaskScores:
-    """Dice (queries, S, K) of one task, and the subject of each query."""
-
-    task: str
-    dataset: str
-    subjects: np.ndarray
-    dice: np.ndarray
-
-
-def evaluate_task(segmenter: Segmenter, task: Task, protocol: Protocol) -> TaskScores:
-    """Every S and K on one task; the K members are the first K of the largest ensemble."""
-    rows, subjects = [], []
-    for support, query, seed in _cases(task, protocol):
-        scores = np.empty((len(protocol.support_sizes), len(protocol.members)))
-        for s, size in enumerate(protocol.support_sizes):
-            ensemble = Ensemble(max(protocol.members), size, replacement=True, seed=seed + size)
-            members = segmenter.prepare(support, ensemble).member_probabilities(query.images[0])
-            for k, count in enumerate(protocol.members):
-                scores[s, k] = dice(members[:count].mean(axis=0) >= 0.5, query.labels[0] > 0)
-        rows.append(scores)
-        subjects.append(query.subjects[0])
-    return TaskScores(task.name, task.dataset or task.name, np.array(subjects), np.array(rows))
-
-
-def _cases(task: Task, protocol: Protocol) -> Iterator[tuple[SupportSet, Task, int]]:
-    """Support to draw from, a query (a task of one entry) and the seed of its supports, one after another."""
-    test = task if protocol.leave_one_out else task.split("test")
-    pool = None if protocol.leave_one_out else SupportSet.from_arrays(*_arrays(task.split("support")))
-    for query in seeded(task.name, protocol.seed, "queries").permutation(len(test))[: protocol.queries]:
-        support = pool or SupportSet.from_arrays(
-            *_arrays(task.select(np.flatnonzero(task.subjects != test.subjects[query]))))
-        seed = int(seeded(task.name, protocol.seed, f"supports of {query}").integers(2**31))
-        yield support, test.select(np.array([query])), seed
-
-
-def _arrays(task: Task) -> tuple[np.ndarray, np.ndarray]:
-    return task.images, task.labels
-
-
-def summarise(results: Sequence[TaskScores], protocol: Protocol) -> dict:
-    """Mean Dice and bootstrap standard deviation for each task, data set and over data sets, for every S and K."""
-    datasets = list(dict.fromkeys(r.dataset for r in results))
-
-    def means(weights: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], np.ndarray]:
-        tasks = {r.task: np.average(r.dice, axis=0, weights=weights[r.task]) for r in results}
-        sets = {d: np.mean([tasks[r.task] for r in results if r.dataset == d], axis=0) for d in datasets}
-        return tasks, sets, np.mean(list(sets.values()), axis=0)
-
-    tasks, sets, overall = means({r.task: np.ones(len(r.dice)) for r in results})
-    random = seeded("", protocol.seed, "bootstrap")
-    repeated = [means({r.task: _resample(r.subjects, random) for r in results}) for _ in range(protocol.bootstrap)]
-
-    def cells(mean: np.ndarray, repeats: Iterable[np.ndarray]) -> list[dict]:
-        spread = np.std(list(repeats), axis=0)
-        return [{"support_size": size, "members": count, "dice": float(mean[s, k]), "spread": float(spread[s, k])}
-                for s, size in enumerate(protocol.support_sizes) for k, count in enumerate(protocol.members)]
-
-    return {
-        "tasks": {r.task: {"dataset": r.dataset, "queries": len(r.dice), "subjects": len(set(r.subjects)),
-                           "cells": cells(tasks[r.task], (b[0][r.task] for b in repeated))} for r in results},
-        "datasets": {d: {"cells": cells(sets[d], (b[1][d] for b in repeated))} for d in datasets},
-        "overall": {"cells": cells(overall, (b[2] for b in repeated))},
-    }
-
-
-def table(summary: dict) -> str:
-    """Markdown: a row for each task, data set of several tasks, and the mean over data sets; Dice ± spread."""
-    head = [f"S = {c['support_size']}, K = {c['members']}" for c in summary["overall"]["cells"]]
-    lines = ["| | queries | " + " | ".join(head) + " |", "| --- | ---: |" + " ---: |" * len(head)]
-
-    def row(name: str, queries: object, cells: list[dict]) -> str:
-        return f"| {name} | {queries} | " + " | ".join(f"{c['dice']:.3f} ± {c['spread']:.3f}" for c in cells) + " |"
-
-    for name, entry in summary["tasks"].items():
-        lines.append(row(name, entry["queries"], entry["cells"]))
-    for name, entry in summary["datasets"].items():
-        if sum(t["dataset"] == name for t in summary["tasks"].values()) > 1:
-            lines.append(row(f"**{name}**, mean of its tasks", "", entry["cells"]))
-    if len(summary["datasets"]) > 1:
-        lines.append(row("**mean over data sets**", "", summary["overall"]["cells"]))
-    return "\n".join(lines)
-
-
-def plot(summary: dict, path: Path) -> None:
-    """Dice against support size, a line for each ensemble size, with the bootstrap spread (Fig. 7 and 9)."""
-    drawn, axes = figure()
-    cells = summary["overall"]["cells"]
-    for count in dict.fromkeys(c["members"] for c in cells):
-        mine = [c for c in cells if c["members"] == count]
-        axes.errorbar([c["support_size"] for c in mine], [c["dice"] for c in mine], [c["spread"] for c in mine],
-                      marker="o", capsize=3, label=f"K = {count}")
-    axes.set(xlabel="support size S", ylabel="Dice, mean over data sets")
-    save(drawn, axes, path, [c["support_size"] for c in cells])
+  universeg-evaluate --group tune --data-root DATA --support-sizes 16 --members 1 --output tune.json
+  universeg-evaluate --group tune --data-root DATA --kind exact static --output both.json --resume
+  universeg-evaluate --group report --split test --open-report --data-root DATA --output report.json"""
 
 
 def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(prog="universeg-evaluate", epilog=EXAMPLE, description=__doc__,
+    p = argparse.ArgumentParser(prog=PROGRAM, epilog=EXAMPLE, description=__doc__,
                                 formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("datasets", type=Path, nargs="+", help="YAML files of data sets (training/README.md)")
+    p.add_argument("datasets", type=Path, nargs="*", help="YAML files of data sets (training/README.md)")
+    p.add_argument("--group", choices=sorted(f.name for f in GROUPS.iterdir() if f.is_dir()),
+                   help="all data sets of a group of training/data_sets")
+    p.add_argument("--split", nargs="+", choices=QUERY_SPLITS, default=["dev"], help="whose images are queries (dev)")
+    p.add_argument("--open-report", action="store_true", help="allow data sets of the group report, on record")
     p.add_argument("--data-root", default=os.environ.get("UNIVERSEG_RT_DATA", ""),
                    help="folder of their files (or UNIVERSEG_RT_DATA)")
     p.add_argument("--bundle", type=Path, help="bundle folder (the shipped one)")
-    p.add_argument("--runner", default="auto")
-    p.add_argument("--precision", default="auto")
+    p.add_argument("--kind", nargs="+", choices=(EXACT, STATIC), default=[EXACT],
+                   help="ways of running, on the same queries: exact, and static with terms from the support (exact)")
+    p.add_argument("--runner", default="auto", help="of the exact way")
+    p.add_argument("--precision", default="auto", help="of the exact way")
     p.add_argument("--threads", type=int)
     p.add_argument("--tasks", nargs="+", metavar="NAME", help="only these tasks")
     p.add_argument("--support-sizes", type=int, nargs="+", default=[64], metavar="S")
     p.add_argument("--members", type=int, nargs="+", default=[5], metavar="K")
-    p.add_argument("--queries", type=int, help="at most so many test images a task (all)")
-    p.add_argument("--bootstrap", type=int, default=1000, help="repetitions (1000)")
+    p.add_argument("--queries", type=int, help="at most so many images a task (all)")
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--leave-one-out", action="store_true",
                    help="for a few images: each subject a query, all others its support")
     p.add_argument("--pools", type=int, nargs="+", metavar="N",
                    help="instead, Dice with only N labelled examples, all of them the support (Fig. 8)")
     p.add_argument("--repetitions", type=int, default=20, help="pools drawn for each N (20)")
-    p.add_argument("--output", type=Path, help="JSON file for all figures")
-    p.add_argument("--plot", type=Path, help="PNG of Dice against support size, or against N")
+    p.add_argument("--output", type=Path, help="JSON file for all figures, written task by task")
+    p.add_argument("--resume", action="store_true", help="go on with --output: tasks in it are not measured again")
+    p.add_argument("--csv", type=Path, help="CSV file, a row for each task, S, K and method")
+    p.add_argument("--plot", type=Path,
+                   help="PNG of every task, or of Dice against support size where there are several, or against N")
     return p
 
 
 def main(arguments: list[str] | None = None) -> int:
-    return run_command(_main, parser(), arguments)
+    given = sys.argv[1:] if arguments is None else arguments
+    return run_command(lambda args: _main(args, [PROGRAM, *given]), parser(), arguments)
 
 
-def _main(args: argparse.Namespace) -> int:
-    from tqdm import tqdm
-
-    protocol = Protocol(tuple(args.support_sizes), tuple(args.members), args.queries, args.bootstrap, args.seed,
+def _main(args: argparse.Namespace, command: Sequence[str]) -> int:
+    splits = tuple(dict.fromkeys(args.split))
+    protocol = Protocol(tuple(args.support_sizes), tuple(args.members), args.queries, args.seed, splits,
                         args.leave_one_out)
-    pools = PoolProtocol(tuple(args.pools), args.repetitions, args.queries, args.seed) if args.pools else None
+    pools = PoolProtocol(tuple(args.pools), args.repetitions, args.queries, args.seed, splits) if args.pools else None
     if not args.data_root:
         raise InputError("say where the data sets' files are with --data-root or UNIVERSEG_RT_DATA")
-    tasks = [task for path in args.datasets for task in load_dataset(path, args.data_root)]
-    if args.tasks:
-        unknown = set(args.tasks) - {t.name for t in tasks}
-        if unknown:
-            raise InputError(f"no tasks {', '.join(sorted(unknown))}; there are {', '.join(t.name for t in tasks)}")
-        tasks = [t for t in tasks if t.name in args.tasks]
-    segmenter = Segmenter.open(args.bundle, runner=args.runner, precision=args.precision, threads=args.threads)
-    bar = tqdm(tasks, desc="tasks", unit="task")
+    if args.resume and (args.output is None or pools):
+        raise InputError("--resume goes on with the file of --output, and not with --pools")
+    if args.csv and pools:
+        raise InputError("--csv is of tasks, not of --pools; their figures are in --output")
+    files = files_of(args.group, args.datasets)
+    check_open(files, args.open_report, args.output is not None)
+    tasks, absent = _load(files, args.data_root, args.tasks)
+    ways = _ways(args)
     if pools:
-        scores = {task.name: evaluate_pools(segmenter, task, pools) for task in bar}
-        summary = summarise_pools(scores, {t.name: t.dataset or t.name for t in tasks}, pools)
-        print(pool_table(summary, pools.sizes))
-        said = {
-            "pools": args.pools, "repetitions": args.repetitions, "queries": args.queries, "seed": args.seed,
-            "split": "test"
-        }
-    else:
-        summary = summarise([evaluate_task(segmenter, task, protocol) for task in bar], protocol)
-        print(table(summary))
-        said = {
-            "support_sizes": args.support_sizes, "members": args.members, "queries": args.queries,
-            "bootstrap": args.bootstrap, "seed": args.seed,
-            "split": "leave one subject out" if args.leave_one_out else "test", "replacement": True
-        }
+        return _pools(args, ways, tasks, pools, command)
+    return _evaluate(args, ways, tasks, absent, protocol, command)
+
+
+def _load(
+    files: Sequence[Path], root: str, wanted: Sequence[str] | None
+) -> tuple[list[Task], dict[str, Absent]]:
+    """The tasks of the files, or those `wanted` by name, and by their names the images without their target."""
+    tasks = [task for path in files for task in load_dataset(path, root)]
+    names = [t.name for t in tasks]
+    if len(set(names)) < len(names):
+        raise InputError(f"tasks {', '.join(sorted({n for n in names if names.count(n) > 1}))} are named twice")
+    unknown = set(wanted or ()) - set(names)
+    if unknown:
+        raise InputError(f"no tasks {', '.join(sorted(unknown))}; there are {', '.join(names)}")
+    absent = {name: found for path in files for name, found in load_absent(path, root).items()}
+    return [t for t in tasks if not wanted or t.name in wanted], absent
+
+
+def _ways(args: argparse.Namespace) -> dict[str, Segmenter]:
+    """A segmenter for each kind asked for, in their order."""
+    exact = Segmenter.open(args.bundle, runner=args.runner, precision=args.precision, threads=args.threads)
+    kinds = dict.fromkeys(args.kind)
+    ways = {EXACT: exact} if EXACT in kinds else {}
+    if STATIC in kinds:
+        from universeg_rt.training.evaluation.static import StaticRunner
+
+        ways[STATIC] = Segmenter(exact.bundle, StaticRunner.open(exact.bundle, "auto", Options(threads=args.threads)))
+    return ways
+
+
+def _setup(ways: dict[str, Segmenter], protocol: dict) -> dict:
+    """What figures depend on, beside the data."""
+    bundle = next(iter(ways.values())).bundle
+    return {"bundle": bundle.manifest.name, "bundle_sha256": bundle.sha256,
+            "weights_sha256": bundle.manifest.weights_sha256,
+            "kinds": {name: {"runner": way.runner.name, "precision": way.runner.precision}
+                      for name, way in ways.items()},
+            "protocol": protocol}
+
+
+def _evaluate(args: argparse.Namespace, ways: dict[str, Segmenter], tasks: list[Task], absent: dict[str, Absent],
+              protocol: Protocol, command: Sequence[str]) -> int:
+    from tqdm import tqdm
+
+    setup = _setup(ways, {
+        "support_sizes": list(protocol.support_sizes), "members": list(protocol.members), "queries": protocol.queries,
+        "seed": protocol.seed, "queries_from": protocol.queries_from, "replacement": True})
+    runs, known = read_results(args.output, setup) if args.resume else ([], {})
+    runs = [*runs, this_run(command, args.open_report)]
+    results = []
+    for task in tqdm(tasks, desc="tasks", unit="task"):
+        done = known.get(task.name)
+        if done is None or done.digest != digest_of(task, absent.get(task.name)):
+            done = measure(ways, task, protocol, absent.get(task.name))
+        results.append(done)
+        if args.output:
+            names = {r.task for r in results}
+            write_results(args.output, setup, runs, [*results, *(m for m in known.values() if m.task not in names)], {})
+    summary = summarise(results, protocol)
+    print(f"{table(summary)}\n\n{measures_table(summary)}\n\n{MEANINGS}")
     if args.output:
-        manifest = segmenter.bundle.manifest
-        out = {
-            "bundle": {
-                "name": manifest.name, "sha256": segmenter.bundle.sha256, "weights_sha256": manifest.weights_sha256
-            },
-            "runner": segmenter.runner.name,
-            "precision": args.precision,
-            "protocol": said,
-            **summary,
-        }
-        with write_file(args.output) as file:
-            file.write((json.dumps(out, indent=2) + "\n").encode())
+        write_results(args.output, setup, runs, results, summary)
+    if args.csv:
+        with write_file(args.csv) as file:
+            file.write(csv_text(summary).encode())
     if args.plot:
-        (pool_plot if pools else plot)(summary, args.plot)
+        plot(summary, args.plot)
     return 0
 
 
-def _resample(subjects: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """How often each query counts when its task's subjects are drawn anew with replacement."""
-    names, index = np.unique(subjects, return_inverse=True)
-    drawn = np.bincount(random.integers(len(names), size=len(names)), minlength=len(names))
-    return drawn[index].astype(np.float64)
+def _pools(args: argparse.Namespace, ways: dict[str, Segmenter], tasks: list[Task], pools: PoolProtocol,
+           command: Sequence[str]) -> int:
+    from tqdm import tqdm
+
+    if len(ways) > 1:
+        raise InputError("--pools takes one --kind at a time")
+    segmenter = next(iter(ways.values()))
+    scores = {task.name: evaluate_pools(segmenter, task, pools) for task in tqdm(tasks, desc="tasks", unit="task")}
+    summary = summarise_pools(scores, {t.name: t.dataset or t.name for t in tasks}, pools)
+    print(pool_table(summary, pools.sizes))
+    if args.output:
+        setup = _setup(ways, {
+            "pools": list(pools.sizes), "repetitions": pools.repetitions, "queries": pools.queries, "seed": pools.seed,
+            "queries_from": " and ".join(pools.splits)})
+        write_results(args.output, setup, [this_run(command, args.open_report)], [], summary)
+    if args.plot:
+        pool_plot(summary, args.plot)
+    return 0
 
 
 if __name__ == "__main__":

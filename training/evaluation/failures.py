@@ -1,9 +1,8 @@
-"""Where a bundle fails: its worst test images of every task, what they have in common, as a table and a sheet of
-pictures.
+"""Where a bundle fails: its worst images of every task, what they have in common, as a table and a sheet of pictures.
 
-Each test image is segmented once with one support set (no ensemble) and described by what is known of its target; the
-worst third of a task is set against the rest. Pictures are drawn of the tasks that `--show` names: whoever publishes a
-sheet needs the right to show their images.
+Each image of the dev split is segmented once with one support set (no ensemble) and described by what is known of its
+target; the worst third of a task is set against the rest. Pictures are drawn of the tasks that `--show` names: whoever
+publishes a sheet needs the right to show their images. Data sets of the group report are refused.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ import numpy as np
 from universeg_rt import Segmenter, SupportSet
 from universeg_rt.cli.common import importing, run_command
 from universeg_rt.errors import InputError
-from universeg_rt.imaging.metrics import dice
+from universeg_rt.imaging.metrics import dice, rank_correlation
 from universeg_rt.storage.atomic import write_file
 
 PROGRAM = "python -m universeg_rt.training.evaluation.failures"
@@ -28,8 +27,10 @@ with importing(__name__, PROGRAM):
     import torch
     from universeg_rt.training.episodes.augment import dilate, erode
     from universeg_rt.training.evaluation.figures import seeded
+    from universeg_rt.training.evaluation.protocol import check_closed
     from universeg_rt.training.evaluation.sheet import draw_sheet
     from universeg_rt.training.tasks.datasets import load_dataset
+    from universeg_rt.training.tasks.score import mask_of
     from universeg_rt.training.tasks.tasks import Task
 
 FACTS = {
@@ -44,7 +45,7 @@ FACTS = {
 
 @dataclass(frozen=True)
 class Case:
-    """One test image: images (H,W) in [0, 1], masks (H,W) bool, one entry of its support, Dice and facts."""
+    """One query: images (H,W) in [0, 1], masks (H,W) bool, one entry of its support, Dice and facts."""
 
     task: str
     image: np.ndarray
@@ -57,15 +58,15 @@ class Case:
 
 
 def cases_of(segmenter: Segmenter, task: Task, support_size: int, queries: int | None, seed: int) -> list[Case]:
-    """Test images of a task, each with its own support of up to `support_size` entries of the support split."""
-    pool, test = task.split("support"), task.split("test")
+    """Dev images of a task, each with its own support of up to `support_size` entries of the support split."""
+    pool, asked = task.split("support"), task.split("dev")
     out = []
-    for query in seeded(task.name, seed, "queries").permutation(len(test))[:queries]:
+    for query in seeded(task.name, seed, "queries").permutation(len(asked))[:queries]:
         picks = seeded(task.name, seed, f"support of {query}").permutation(len(pool))[:support_size]
         support = pool.select(picks)
         prepared = segmenter.prepare(SupportSet.from_arrays(support.images, support.labels))
-        predicted = prepared.member_probabilities(test.images[query])[0] >= 0.5
-        image, truth = scaled(test.images[query]), test.labels[query] > 0
+        predicted = mask_of(prepared.member_probabilities(asked.images[query]))
+        image, truth = scaled(asked.images[query]), asked.labels[query] > 0
         out.append(Case(task.name, image, truth, predicted, scaled(support.images[0]), support.labels[0] > 0,
                         dice(predicted, truth), facts_of(image, truth, support)))
     return out
@@ -98,16 +99,6 @@ def scaled(image: np.ndarray) -> np.ndarray:
     """(H,W) to [0, 1] by its own least and largest value."""
     image = image.astype(np.float64)
     return (image - image.min()) / max(image.max() - image.min(), 1e-9)
-
-
-def rank_correlation(x: np.ndarray, y: np.ndarray) -> float:
-    """Spearman's, ties by their mean rank; NaN where one of the two does not vary."""
-    def ranks(v: np.ndarray) -> np.ndarray:
-        _, index, counts = np.unique(v, return_inverse=True, return_counts=True)
-        return (np.cumsum(counts) - (counts - 1) / 2.0)[index]
-
-    a, b = ranks(np.asarray(x)), ranks(np.asarray(y))
-    return float(np.corrcoef(a, b)[0, 1]) if a.std() > 0 and b.std() > 0 else float("nan")
 
 
 def common_table(cases: list[Case]) -> str:
@@ -154,7 +145,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--precision", default="auto")
     p.add_argument("--threads", type=int)
     p.add_argument("--support-size", type=int, default=16)
-    p.add_argument("--queries", type=int, default=10, help="at most so many test images a task")
+    p.add_argument("--queries", type=int, default=10, help="at most so many dev images a task")
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--show", nargs="*", default=[], metavar="TASK", help="tasks drawn on the sheet")
     p.add_argument("--worst", type=int, default=3, help="cases of each on the sheet")
@@ -172,6 +163,7 @@ def _main(args: argparse.Namespace) -> int:
         raise InputError("say where the data sets' files are with --data-root or UNIVERSEG_RT_DATA")
     if min(args.support_size, args.queries, args.worst) < 1:
         raise InputError("support-size, queries and worst must be positive")
+    check_closed(args.datasets)
     tasks = [task for path in args.datasets for task in load_dataset(path, args.data_root)]
     unknown = set(args.show) - {t.name for t in tasks}
     if unknown:

@@ -18,25 +18,29 @@ def seeded(name: str, seed: int, purpose: str) -> np.random.Generator:
     return np.random.default_rng(int.from_bytes(digest[:8], "little"))
 
 
-def figure():
-    """(figure, axes) of matplotlib, drawn without a screen."""
+def figure(width: float = 6, height: float = 4):
+    """(figure, axes) of matplotlib in inches, drawn without a screen."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    return pyplot.subplots(figsize=(6, 4))
+    return pyplot.subplots(figsize=(width, height))
 
 
-def save(drawn, axes, path: Path, sizes: Iterable[int]) -> None:
-    """The figure with a logarithmic axis of the `sizes` measured, legend and grid, as a PNG, whole or not at all."""
-    from matplotlib import pyplot
-
+def over_sizes(axes, sizes: Iterable[int]) -> None:
+    """A logarithmic axis of the `sizes` measured."""
     sizes = sorted(set(sizes))
     axes.set_xscale("log")
     axes.minorticks_off()
     axes.set_xticks(sizes, [str(s) for s in sizes])
-    axes.legend()
+
+
+def save(drawn, axes, path: Path) -> None:
+    """The figure with a legend beside it, where it covers nothing, and a grid, as a PNG, whole or not at all."""
+    from matplotlib import pyplot
+
+    axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1))
     axes.grid(alpha=0.3)
     buffer = io.BytesIO()
     drawn.savefig(buffer, format="png", dpi=110, bbox_inches="tight")

@@ -48,7 +48,7 @@ def grey(image: np.ndarray) -> np.ndarray:
 
 
 def outlined(image: np.ndarray, *masks: tuple[np.ndarray, tuple[int, int, int]]) -> np.ndarray:
-    """The grey image with each mask's rim, its outermost pixels, in its colour, or in one for both where rims coincide."""
+    """The grey image with each mask's rim, its outermost pixels, in its colour, or BOTH where rims coincide."""
     out, taken = grey(image), np.zeros(image.shape, bool)
     for mask, colour in masks:
         padded = np.pad(mask, 1, mode="edge")

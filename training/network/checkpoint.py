@@ -158,7 +158,8 @@ def read_torch(path: Path, what: str, device: str | torch.device = "cpu") -> obj
 
 
 def plain_arrays(tensors: object, source: str) -> dict[str, np.ndarray]:
-    """A state dict's tensors as arrays, not copied; CheckpointError where it is none, or one is not of floating point and dense."""
+    """A state dict's tensors as arrays, not copied;
+    CheckpointError where it is none, or one is not of floating point and dense."""
     import torch
 
     if not isinstance(tensors, Mapping) or not tensors or not all(

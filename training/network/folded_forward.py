@@ -65,23 +65,24 @@ class FoldedUniverSeg(UniverSeg):
     def support_terms(
         self, query: Tensor, support_images: Tensor, support_labels: Tensor, weights: Tensor | None = None
     ) -> list[Tensor]:
-        """Each block's support term m, (B,C,h,w), of query (B,1,H,W) and support (B,S,1,H,W): with these `static_logits`
-        is `forward`. Raises InputError like it, and for an activation in the cross convolution."""
+        """Each block's support term m (B,C,H,W) that `static_logits` takes, of query (B,1,H,W) with support
+        (B,S,1,H,W) and weights (B,S), as in `forward`. Raises InputError like the reference, and for an activation in
+        the cross convolution."""
         check_shapes(self.spec, query, support_images, support_labels, weights)
         if self.spec.cross_activation != "none":
-            raise InputError("a network with an activation in the cross convolution has no support terms")
+            raise InputError(
+                f"support terms need no activation in the cross convolution; given is {self.spec.cross_activation}")
         if weights is None:
             weights = query.new_ones(support_images.shape[:2])
-        weights = weights / weights.sum(dim=1, keepdim=True)
         terms: list[Tensor] = []
-        self._logits(query[:, None], torch.cat([support_images, support_labels.to(support_images.dtype)], dim=2), weights,
-                     terms)
+        support = torch.cat([support_images, support_labels.to(support_images.dtype)], dim=2)
+        self._logits(query[:, None], support, weights / weights.sum(dim=1, keepdim=True), terms)
         return terms
 
     def _logits(self, queries: Tensor, support: Tensor, weights: Tensor, terms: list[Tensor] | None) -> Tensor:
-        """queries (T,Q,1,H,W), support (T,S,2,H,W), weights (T,S) summing to 1 -> (T·Q,1,H,W); `terms` takes each block's
-        support term."""
-        per_task = queries.shape[1]
+        """queries (T,Q,1,H,W), support (T,S,2,H,W), weights (T,S) that sum to 1 -> (T·Q,1,H,W). `terms` takes each
+        block's support term."""
+        tasks, per_task = queries.shape[:2]
         u = queries.flatten(0, 1)
         weights = weights.repeat_interleave(per_task, dim=0)
         means_suffice = self.spec.cross_activation == "none"
@@ -120,7 +121,8 @@ class FoldedUniverSeg(UniverSeg):
         self, block: CrossBlock, u: Tensor, v: Tensor, weights: Tensor, terms: list[Tensor] | None
     ) -> _Outputs:
         """u (T·Q,1,H,W), v (T,S,2,H,W), weights (T·Q,S), cross_activation none -> of the entries only the halved ones
-        and the mean, which is all that a network reads where the last block alone reads them whole. `terms` takes the support term."""
+        and the mean, which is all that a network reads where the last block alone reads them whole.
+        `terms` takes the support term."""
         tasks = v.shape[0]
         query_weight, support_weight = _split(block, u.shape[1])
         out = block.support.vmapped.conv
@@ -140,7 +142,8 @@ class FoldedUniverSeg(UniverSeg):
 
     def _last_block(self, block: CrossBlock, u: Tensor, read: list[tuple[_Outputs, str]], weights: Tensor,
                     terms: list[Tensor] | None) -> Tensor:
-        """u (B,Cu,H,W), what the block reads, weights (B,S) -> (B,C,H,W): the query branch alone. `terms` takes the support term."""
+        """u (B,Cu,H,W), what the block reads, weights (B,S) -> (B,C,H,W): the query branch alone.
+        `terms` takes the support term."""
         if block.cross_activation == "none":
             mean = _joined([resized(out.mean_over(weights), how, self.spec) for out, how in read])
             if terms is None:

@@ -52,7 +52,8 @@ def usable(x: Tensor, weight: Tensor) -> bool:
 def _say_slower(channels: tuple[int, int] | None) -> None:
     """channels: inputs and outputs of the convolution; None where there are no native kernels."""
     if channels is None:
-        text = "the native kernels are not built here: torch's own convolutions train instead, slower; reinstall where there is a C++ compiler"
+        text = ("the native kernels are not built here: torch's own convolutions train instead, slower; "
+                "reinstall where there is a C++ compiler")
     else:
         text = (
             f"3x3 convolutions of {channels[0]} to {channels[1]} channels run by torch's own kernels, slower than the "
@@ -62,7 +63,8 @@ def _say_slower(channels: tuple[int, int] | None) -> None:
 
 
 def conv3x3(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """x (N,I,H,W) convolved by weight (O,I,3,3) with zeros around, plus bias (O,) -> (N,O,H,W), channels last if native."""
+    """x (N,I,H,W) convolved by weight (O,I,3,3) with zeros around, plus bias (O,) -> (N,O,H,W),
+    channels last if native."""
     if not usable(x, weight):
         return F.conv2d(x, weight, bias, padding=1)
     return _Conv3x3.apply(x, weight, bias)
@@ -81,7 +83,8 @@ def first_block(
 
 
 def _composed(inner: Tensor, outer: Tensor) -> Tensor:
-    """The 5x5 kernels (9,I,25,O) of outer * inner, one for each position of a pixel: the border cuts the inner result off."""
+    """The 5x5 kernels (9,I,25,O) of outer * inner, one for each position of a pixel:
+    the border cuts the inner result off."""
     pairs = torch.einsum("omt,mis->tsio", outer.flatten(2),
                          inner.flatten(2))  # tap of the outer kernel, tap of the inner
     return (_taps() @ pairs.flatten(2).flatten(0, 1)).view(9, 25, inner.shape[1], -1).transpose(1, 2).contiguous()
@@ -148,7 +151,8 @@ class _Conv3x3(torch.autograd.Function):
 
 
 def _call(name: str, *arguments):
-    """A function of the native part on all threads of torch; raises TrainingError where memory runs out, in any of its threads."""
+    """A function of the native part on all threads of torch;
+    raises TrainingError where memory runs out, in any of its threads."""
     try:
         return getattr(_native, name)(*arguments, torch.get_num_threads())
     except MemoryError:
@@ -176,7 +180,8 @@ def _array(x: Tensor):
 
 
 def _aligned(x: Tensor):
-    """As an array in C order whose first number lies on a cache line, as torch's own memory does and a view of it may not."""
+    """As an array in C order whose first number lies on a cache line,
+    as torch's own memory does and a view of it may not."""
     x = x.contiguous()
     return (x if x.data_ptr() % 64 == 0 else x.clone()).numpy()
 

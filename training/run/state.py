@@ -93,7 +93,8 @@ def write_best(path: Path, config: TrainConfig, weights: dict[str, torch.Tensor]
 
 
 def portable_config(config: TrainConfig) -> dict:
-    """The config as plain values, data sets by file name: weights travel, and where a machine keeps its files does not."""
+    """The config as plain values, data sets by file name:
+    weights travel, and where a machine keeps its files does not."""
     values = to_dict(config)
     values["data"]["data_root"] = ""
     for part in ("data", "validation"):

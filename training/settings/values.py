@@ -15,7 +15,8 @@ MAX_YAML = 1 << 17  # bytes, and values with aliases written out
 
 
 def read_yaml(path: Path, what: str = "a YAML file"):
-    """The plain values of a YAML file; InputError where it cannot be read as `what` it is, or is too large with its aliases."""
+    """The plain values of a YAML file; InputError where it cannot be read as `what` it is, or is too large with its
+    aliases."""
     import yaml
 
     with reading(what, path, cure="correct it, or write it again"):

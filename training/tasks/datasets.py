@@ -6,24 +6,28 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 from universeg_rt.training.settings.values import from_dict, read_yaml
 from universeg_rt.training.tasks.readers import load_folder, load_nifti
-from universeg_rt.training.tasks.tasks import Task, load_npz
+from universeg_rt.training.tasks.tasks import Task, load_npz, subjects_of
 
 from universeg_rt.errors import InputError, shown
+from universeg_rt.storage.arrays import read_npz
 
 FORMATS = ("npz", "folder", "nifti")
 
 
 @dataclass(frozen=True)
 class TaskEntry:
-    """One task. npz: `file`. folder: the folders `images` and `labels`, and the mask `value` of the label."""
+    """One task. npz: `file`, and `absent` for a file of images without the target. folder: the folders `images` and
+    `labels`, and the mask `value` of the label."""
 
     name: str
     file: str = ""
     images: str = ""
     labels: str = ""
     value: int | None = None
+    absent: str = ""
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,29 @@ def load_dataset(path: str | os.PathLike, root: str | os.PathLike) -> list[Task]
         return [load_folder(root / e.images, root / e.labels, e.name, e.value, dataset.subject, dataset.name)
                 for e in dataset.tasks]
     return [load_npz(root / e.file, e.name, dataset.subject, dataset.name) for e in dataset.tasks]
+
+
+@dataclass(frozen=True)
+class Absent:
+    """Images (N,H,W) uint8 of a task's kind without its target, and their subjects (N,): for evaluation alone."""
+
+    images: np.ndarray
+    subjects: np.ndarray
+
+
+def load_absent(path: str | os.PathLike, root: str | os.PathLike) -> dict[str, Absent]:
+    """By task name what the `absent` files of a data set hold (npz: images (N,H,W) uint8, ids (N,)); InputError where
+    one lacks them."""
+    dataset, found = read_dataset(path), {}
+    for entry in dataset.tasks:
+        if not entry.absent:
+            continue
+        archive = read_npz(Path(root) / entry.absent)
+        images, ids = (archive.get(name, np.empty(0)) for name in ("images", "ids"))
+        if images.ndim != 3 or images.dtype != np.uint8 or ids.shape != images.shape[:1]:
+            raise InputError(f"{entry.absent} must hold images (N,H,W) uint8 without the target, and ids (N,)")
+        found[entry.name] = Absent(images, subjects_of(ids, dataset.subject))
+    return found
 
 
 def read_dataset(path: str | os.PathLike) -> DataSet:

@@ -11,8 +11,7 @@ import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from ..errors import BundleError
 from ..precision import PRECISIONS
@@ -21,6 +20,9 @@ from . import onnx_file
 from .manifest import FileEntry, Manifest, Models
 from .model_bytes import ModelBytes
 from .weights import WEIGHTS, mapping, read_metadata, read_tensors, reference_weights
+
+if TYPE_CHECKING:
+    from ..named_types import AnyPath, Floats
 
 MANIFEST = "manifest.json"
 LARGEST_MANIFEST = 2**24  # bytes
@@ -42,7 +44,7 @@ class Bundle:
     sha256: str
 
     @classmethod
-    def open(cls, path: str | os.PathLike | None = None) -> Bundle:
+    def open(cls, path: AnyPath | None = None) -> Bundle:
         """Open a bundle (None: the one shipped in the package) and check all of its files, against the manifest and by
         what the models say of themselves.
 
@@ -77,15 +79,16 @@ class Bundle:
         return _read_checked(self.path, name, self.manifest.files[name], AGAIN)
 
     def load(self, precision: str, part: str = "whole") -> ModelBytes:
-        """A precision's model as in `model`, with all that it takes its data from; BundleError as there and in `read`."""
+        """A precision's model as in `model`, with all that it takes data from; BundleError as there and in `read`."""
         return self._load(self.model(precision, part), self.read)
 
     def load_stages(self, precision: str) -> list[tuple[str, ModelBytes]]:
-        """Names and models of a precision's stages, in order, which share the weights' bytes; BundleError as in `load`."""
+        """Names and models of a precision's stages, in order. They share the weights' bytes.
+        BundleError as in `load`."""
         read = functools.cache(self.read)
         return [(name, self._load(path, read)) for name, path in self.stages(precision)]
 
-    def weights(self) -> dict[str, np.ndarray]:
+    def weights(self) -> dict[str, Floats]:
         """The reference network's weights by state-dict key, as float32 arrays; BundleError as in `read`."""
         return reference_weights(read_tensors(self.read(WEIGHTS)), self.manifest.spec)
 
@@ -100,8 +103,8 @@ class Bundle:
         return [(name, self.file(file)) for name, file in self._models(precision).stages]
 
     def model(self, precision: str, part: str = "whole") -> Path:
-        """File of a precision's `whole`, `prepare`, `predict` or `static` model or `native` weights; BundleError where it
-        has none."""
+        """File of a precision's `whole`, `prepare`, `predict` or `static` model or `native` weights; BundleError where
+        it has none."""
         models = self._models(precision)
         name = {"whole": models.whole, "prepare": models.prepare, "predict": models.predict,
                 "native": models.native, "static": models.static}[part]
@@ -119,8 +122,7 @@ class Bundle:
         if precision not in models:
             raise BundleError(
                 f"{self.path} holds no {precision} models; it has {', '.join(models)}: choose one of these, or export "
-                "the "
-                f"bundle again with universeg-export --precision {precision}")
+                f"the bundle again with universeg-export --precision {precision}")
         return models[precision]
 
 
@@ -151,7 +153,8 @@ def _read_checked(folder: Path, name: str, entry: FileEntry, cure: str) -> bytes
 
 
 def _read(folder: Path, name: str, limit: int, cure: str, size: int | None = None) -> bytes:
-    """Up to `limit` bytes of a regular file; BundleError where it is none, or not of the given size. No byte of it is read then."""
+    """Up to `limit` bytes of a regular file.
+    BundleError, before any byte is read, where it is none or has another size."""
     parts = name.split("/")
     if any(part in ("", ".", "..", "_ORT_MEM_ADDR_") for part in parts) or any(c in name for c in "\\:\0"):
         raise BundleError(f"{folder / MANIFEST} names a file outside the bundle ({name!r}); {cure}")
@@ -176,7 +179,7 @@ def _read(folder: Path, name: str, limit: int, cure: str, size: int | None = Non
 
 
 def _open(folder: Path, parts: list[str]) -> int:
-    """Open a regular file of a folder, not through a link in place of the file or of a folder between; OSError where it is none."""
+    """Opens a regular file of a folder; OSError where it is none, or where it or a folder between is a link."""
     inner, last = parts[:-1], parts[-1]
     flags = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
     follow = {"follow_symlinks": False}

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
+from typing import Any
 
 from ..errors import EngineError, InputError
 
@@ -16,6 +17,7 @@ BUILDERS = ("tensorrt", "tensorrt-rtx")
 MODELS = ("whole", "prepare", "predict")
 
 Range = tuple[int, int, int]  # smallest, the one to optimise for, largest
+Options = Mapping[str, object] | Iterable[tuple[str, object]]  # of a builder: values by name, or pairs
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class Profile:
         for name in ("queries", "sets", "entries"):
             object.__setattr__(self, name, _range(name, getattr(self, name)))
         try:
-            image = tuple(self.image)
+            image: tuple[object, ...] = tuple(self.image)
         except TypeError:
             image = (self.image,)
         if len(image) != 2 or any(not _is_count(side) for side in image):
@@ -46,8 +48,7 @@ class Profile:
     def parse(cls, queries: str = "1", sets: str = "1", entries: str = "1:64:256",
               image: tuple[int, int] = (128, 128)) -> Profile:
         """From texts as on the command line: `min:opt:max`, or one number where the shape never changes."""
-        return cls(*(_parse(name, text) for name, text in (("queries", queries), ("sets", sets), ("entries", entries))),
-                   image)
+        return cls(_parse("queries", queries), _parse("sets", sets), _parse("entries", entries), image)
 
     def check(self, queries: int, sets: int, entries: int, height: int, width: int) -> None:
         """Raise InputError, naming the allowed range, where a request does not fit."""
@@ -108,15 +109,16 @@ class Fingerprint:
         options = self.options.items() if isinstance(self.options, Mapping) else self.options
         object.__setattr__(self, "options", tuple(sorted((str(name), str(value)) for name, value in options)))
 
-    def differences(self, **present: str) -> tuple[str, ...]:
+    def differences(self, options: Options | None = None, **present: str) -> tuple[str, ...]:
         """Of the facts given, as here and now, each one that does not fit: "gpu: built for 'A', here is 'B'".
 
         Give what the machine and the files at hand say, for example `differences(builder_version=tensorrt.__version__,
-        gpu=..., compute_capability="9.0", onnx_sha256=..., plugin_sha256=...)`; `options` is a mapping or pairs.
+        gpu=..., compute_capability="9.0", onnx_sha256=..., plugin_sha256=...)`.
+        options: the builder's, by name or as pairs.
         """
         out = []
-        if "options" in present:
-            here = dict(present.pop("options"))
+        if options is not None:
+            here = dict(options)
             out += [f"options.{name}: built with {value!r}, here is {str(here.get(name, ''))!r}"
                     for name, value in self.options if str(here.get(name, "")) != value]
         for name, value in present.items():
@@ -127,9 +129,9 @@ class Fingerprint:
                 out.append(f"{name}: built for {built!r}, here is {value!r}")
         return tuple(out)
 
-    def check(self, engine: str, **present: str) -> None:
+    def check(self, engine: str, options: Options | None = None, **present: str) -> None:
         """Raise EngineError naming `engine` and every field of `differences`; an engine is never rebuilt in silence."""
-        found = self.differences(**present)
+        found = self.differences(options, **present)
         if found:
             raise EngineError(f"{engine} does not fit here; {'; '.join(found)}: build it here with "
                               f"universeg-export --engine {self.builder}")
@@ -168,7 +170,7 @@ class EngineEntry:
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     @classmethod
-    def from_dict(cls, values: Mapping) -> EngineEntry:
+    def from_dict(cls, values: Mapping[str, Any]) -> EngineEntry:
         """From a manifest's plain values; KeyError, TypeError or ValueError where they are none."""
         return cls(str(values["model"]), str(values["file"]), str(values["timing_cache"]),
                    Fingerprint(**values["fingerprint"]), Profile(**values["profile"]), int(values["memory_bytes"]))
@@ -202,7 +204,7 @@ def _is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
 
-def _range(name: str, value: object) -> Range:
+def _range(name: str, value: Any) -> Range:
     text = f"the profile's {name} are {value!r}"
     try:
         low, best, high = value
@@ -217,11 +219,11 @@ def _range(name: str, value: object) -> Range:
     return low, best, high
 
 
-def _parse(name: str, text: str) -> tuple[int, ...]:
+def _parse(name: str, text: str) -> Range:
     try:
-        numbers = tuple(int(part) for part in text.split(":"))
+        numbers = [int(part) for part in text.split(":")]
     except ValueError:
-        numbers = ()
+        numbers = []
     if len(numbers) not in (1, 3):
         raise InputError(f"--profile-{name} {text}: give min:opt:max, such as 1:64:256, or one number")
-    return numbers * 3 if len(numbers) == 1 else numbers
+    return numbers[0], numbers[len(numbers) // 2], numbers[-1]

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
+from typing import Any
 
 from ..errors import BundleError, SpecError
 from ..spec import NetworkSpec
@@ -94,9 +95,9 @@ class Manifest:
     input: InputContract
     models: dict[str, Models]
     files: dict[str, FileEntry]
-    parity: dict = field(default_factory=dict)
-    provenance: dict = field(default_factory=dict)
-    licence: dict = field(default_factory=dict)
+    parity: dict[str, Any] = field(default_factory=dict)
+    provenance: dict[str, Any] = field(default_factory=dict)
+    licence: dict[str, Any] = field(default_factory=dict)
     engines: tuple[EngineEntry, ...] = ()
     schema_version: int = SCHEMA_VERSION
 
@@ -114,7 +115,7 @@ class Manifest:
         kinds = (*self.models[precision].kinds, (WEIGHTS, "weights"))
         return _sha256([[kind, self.files[file].sha256] for file, kind in kinds])
 
-    def with_parity(self, parity: Mapping[str, Mapping]) -> Manifest:
+    def with_parity(self, parity: Mapping[str, Mapping[str, Any]]) -> Manifest:
         """The same with these parity reports, each tied to the models that it was measured on."""
         return replace(self,
                        parity={p: {**report, "models_sha256": self.models_sha256(p)}
@@ -135,7 +136,7 @@ class Manifest:
         except (ValueError, RecursionError) as error:
             raise BundleError(f"{source} is not whole JSON ({error}); {again}") from None
         schema = values.get("schema_version") if isinstance(values, dict) else None
-        if not _is_count(schema):
+        if schema is None or not _is_count(schema):
             raise BundleError(f"{source} is not a universeg_rt manifest; give a folder that universeg-export wrote")
         if schema != SCHEMA_VERSION:
             cure = "upgrade universeg_rt" if schema > SCHEMA_VERSION else again
@@ -150,7 +151,7 @@ class Manifest:
             raise BundleError(f"{source} is incomplete or altered ({reason}); {again}") from None
 
     @classmethod
-    def _of(cls, values: dict) -> Manifest:
+    def _of(cls, values: dict[str, Any]) -> Manifest:
         return cls(
             name=_text(values["name"]),
             version=_text(values["version"]),
@@ -195,13 +196,13 @@ class Manifest:
                     f"the models of {precision} are not those that were compared with the reference network")
 
 
-def sealed(values: dict) -> str:
-    """The text of a manifest's plain values, with the sha256 of this body among them; one that is there already is replaced."""
+def sealed(values: Mapping[str, Any]) -> str:
+    """The text of a manifest's plain values with the sha256 of this body, which replaces one that is there already."""
     body = {key: value for key, value in values.items() if key != "sha256"}
     return json.dumps({**body, "sha256": _sha256(body)}, indent=2, sort_keys=True) + "\n"
 
 
-def _check_sha256(values: dict) -> None:
+def _check_sha256(values: dict[str, Any]) -> None:
     if values.pop("sha256", None) != _sha256(values):
         raise ValueError("its sha256 is not that of its body: a value was changed after it was written")
 

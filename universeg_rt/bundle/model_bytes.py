@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
 from ..errors import BundleError
 from .onnx_file import external_locations, with_data_inside
 from .weights import WEIGHTS
+
+if TYPE_CHECKING:
+    from ..named_types import AnyPath
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +41,7 @@ class ModelBytes:
         return cls(name, data, {location: read((beside / location).as_posix()) for location in locations})
 
     @classmethod
-    def of_file(cls, path: str | os.PathLike) -> ModelBytes:
+    def of_file(cls, path: AnyPath) -> ModelBytes:
         """Of a file of one's own, which nobody vouches for: what an exporter has just written."""
         path = Path(path)
         return cls.collect(path.name, lambda name: (path.parent / name).read_bytes())
@@ -51,7 +54,7 @@ class ModelBytes:
         return sum(len(model.data) for model in models) + sum(files.values())
 
     def whole(self) -> bytes:
-        """The model as one run of bytes, external data put into it; BundleError where its tensors do not fit these data."""
+        """The model as one run of bytes, external data put into it; BundleError where its tensors do not fit them."""
         try:
             return with_data_inside(self.data, self.external)
         except ValueError as error:

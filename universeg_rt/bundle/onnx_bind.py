@@ -1,12 +1,12 @@
 """Freezes an ONNX model: makes constants of its inputs, without the package `onnx`.
 
-A bundle's `whole` and `static` models take the query and, beside it, all that a task knows. `bind` puts these values into
-the model, so that one input is left, fixes the image's size, and leaves the number of queries open.
+A bundle's `whole` and `static` models take the query and, beside it, all that a task knows. `bind` puts these values
+into the model, so that one input is left, fixes the image's size, and leaves the number of queries open.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,8 +51,8 @@ def bind(model: bytes, constants: Mapping[str, np.ndarray], metadata: Mapping[st
     runtimes drop it. query_size: (H, W) in pixels.
 
     ValueError where the bytes are no ONNX model, a constant or output is none of the model's, an input beside the query
-    is left over, or a constant's type or shape is not what the model declares: a side called H/2 is half the query's, and
-    sides of one name are equal.
+    is left over, or a constant's type or shape is not what the model declares: a side called H/2 is half the query's,
+    and sides of one name are equal.
     """
     first, last = graph(model)
     new_graph = _bound_graph(model, first, last, dict(constants), outputs, query_size)
@@ -140,7 +140,7 @@ class _Sides:
         return self._known.get(side, side)
 
     def check(self, declared: _Value, shape: tuple[int, ...], skip: int = 0) -> None:
-        """That a tensor may have this shape, behind its first `skip` sides; the names among its sides are known then."""
+        """That a tensor may have this shape, behind its first `skip` sides; names among its sides are known then."""
         expected = declared.dims[skip:]
         fits = len(expected) == len(shape)
         for side, found in zip(expected, shape):
@@ -179,7 +179,7 @@ def _tensor_name(data: bytes, start: int, end: int) -> str:
     return data[slice(*names[-1])].decode() if names else ""
 
 
-def _all_known(what: str, names: Sequence[str], known: Mapping[str, object]) -> None:
+def _all_known(what: str, names: Iterable[str], known: Mapping[str, object]) -> None:
     unknown = sorted(set(names) - set(known))
     if unknown:
         raise ValueError(f"the model has no {what} called {', '.join(unknown)}; it has {', '.join(known)}")

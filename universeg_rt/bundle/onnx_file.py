@@ -51,7 +51,10 @@ def metadata(model: bytes) -> dict[str, str]:
 
 
 def external_locations(model: bytes) -> frozenset[str]:
-    """Names of the files that its tensors lie in, of every graph, function, subgraph and attribute; ValueError as in `metadata`."""
+    """Names of the files that hold its tensors, those of functions, subgraphs and attributes too.
+
+    ValueError as in `metadata`.
+    """
     if b"location" not in model:  # the key of every such name
         return frozenset()
     return frozenset(_locations(model, 0, len(model), "ModelProto", 0))
@@ -60,8 +63,8 @@ def external_locations(model: bytes) -> frozenset[str]:
 def tensors(model: bytes) -> dict[str, np.ndarray]:
     """The initialisers of its graph by name, read-only views of these bytes, in the order in which they stand.
 
-    ValueError where the bytes are no ONNX model, a name stands twice, or a tensor lies in another file, is of a type that
-    is not in `TYPES`, or does not hold its data as raw bytes.
+    ValueError where the bytes are no ONNX model, a name stands twice, or a tensor lies in another file, is of a type
+    that is not in `TYPES`, or does not hold its data as raw bytes.
     """
     out: dict[str, np.ndarray] = {}
     for start, end in messages(model, *graph(model), INITIALIZER):
@@ -143,7 +146,7 @@ def _tensor(data: bytes, start: int, end: int, files: Mapping[str, bytes]) -> by
     if not entries:
         return data[start:end]
     location = entries.get("location")
-    if location not in files:
+    if location is None or location not in files:
         raise ValueError(f"a tensor lies in {location!r}, which is not among the model's files")
     content = files[location]
     begin = _count(entries.get("offset", "0"))
@@ -155,7 +158,9 @@ def _tensor(data: bytes, start: int, end: int, files: Mapping[str, bytes]) -> by
 
 def _array(data: bytes, start: int, end: int) -> tuple[str, np.ndarray]:
     """Name and values of a tensor."""
-    name, kind, dims, raw = "", None, [], b""
+    name, kind = "", 0
+    dims: list[int] = []
+    raw: bytes | memoryview = b""
     for number, wire, first, last, _ in protobuf.fields(data, start, end):
         if number == DIMS:
             dims += protobuf.numbers(data, wire, first, last)

@@ -11,22 +11,26 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
 from ..errors import BundleError
+from ..named_types import Array, Floats
 from ..spec import NetworkSpec
 
 WEIGHTS = "weights.safetensors"
 ALIGNMENT = 64  # bytes
 QUERY, SUPPORT = ".query", ".support"
-TYPES: Mapping[str,
-               np.dtype] = {"F32": np.dtype("<f4"), "I32": np.dtype("<i4"), "I8": np.dtype("i1"), "U8": np.dtype("u1")}
+TYPES: Mapping[str, np.dtype[Any]] = {
+    "F32": np.dtype("<f4"), "I32": np.dtype("<i4"), "I8": np.dtype("i1"), "U8": np.dtype("u1"),
+}
 LARGEST_HEADER = 2**24  # bytes
 
 
-def read_tensors(data: bytes, name: str = WEIGHTS) -> dict[str, np.ndarray]:
-    """Arrays by name, read-only views of `data`; BundleError where it is no whole safetensors file of the types in TYPES."""
+def read_tensors(data: bytes, name: str = WEIGHTS) -> dict[str, Array]:
+    """Arrays by name, read-only views of `data`;
+    BundleError where it is no whole safetensors file of types in TYPES."""
     try:
         return _read(data)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError, struct.error) as error:
@@ -41,19 +45,21 @@ def read_metadata(data: bytes) -> dict[str, str]:
     return found
 
 
-def mapping(data: bytes, key: str) -> dict:
-    """`metadata` or `arrays` of the native runner's list (export/emit/native.py writes it); ValueError where there is none."""
+def mapping(data: bytes, key: str) -> dict[str, Any]:
+    """`metadata` or `arrays` of the native runner's list (export/emit/native.py writes it); ValueError without one."""
     try:
         values = json.loads(data)
     except RecursionError:
         raise ValueError("its JSON is too deep") from None
-    if not isinstance(values, dict) or not isinstance(values.get(key), dict):
+    found = values.get(key) if isinstance(values, dict) else None
+    if not isinstance(found, dict):
         raise ValueError(f"it has no {key}")
-    return values[key]
+    return found
 
 
-def reference_weights(tensors: Mapping[str, np.ndarray], spec: NetworkSpec) -> dict[str, np.ndarray]:
-    """The reference network's state dict, float32 arrays by key; BundleError that names a tensor which is missing or misshapen."""
+def reference_weights(tensors: Mapping[str, Array], spec: NetworkSpec) -> dict[str, Floats]:
+    """The reference network's state dict, float32 arrays by key;
+    BundleError names a tensor that is missing or misshapen."""
     weights = {}
     for key, shape in spec.weight_shapes().items():
         names = [key] if key in tensors else [key + QUERY, key + SUPPORT]
@@ -61,9 +67,8 @@ def reference_weights(tensors: Mapping[str, np.ndarray], spec: NetworkSpec) -> d
         if missing:
             raise BundleError(f"the bundle's {WEIGHTS} holds no {missing[0]}; export the bundle again")
         parts = [tensors[name] for name in names]
-        fits = all(p.ndim == len(shape) and p.dtype == np.float32
-                   for p in parts) and len({p.shape[:1] + p.shape[2:]
-                                            for p in parts}) == 1
+        fits = all(p.ndim == len(shape) and p.dtype == np.float32 for p in parts)
+        fits = fits and len({p.shape[:1] + p.shape[2:] for p in parts}) == 1
         value = np.concatenate(parts, axis=1) if fits and len(parts) > 1 else parts[0]
         if not fits or value.shape != shape:
             raise BundleError(f"{key} in the bundle's {WEIGHTS} is not {shape} of float32; export the bundle again")
@@ -71,7 +76,7 @@ def reference_weights(tensors: Mapping[str, np.ndarray], spec: NetworkSpec) -> d
     return weights
 
 
-def split_weights(weights: Mapping[str, np.ndarray], spec: NetworkSpec) -> dict[str, np.ndarray]:
+def split_weights(weights: Mapping[str, Array], spec: NetworkSpec) -> dict[str, Floats]:
     """The tensors that `reference_weights` makes a state dict of."""
     tensors = dict(weights)
     for block in spec.blocks():
@@ -81,7 +86,7 @@ def split_weights(weights: Mapping[str, np.ndarray], spec: NetworkSpec) -> dict[
     return {key: np.ascontiguousarray(value, np.float32) for key, value in tensors.items()}
 
 
-def _header(data: bytes) -> tuple[dict, int]:
+def _header(data: bytes) -> tuple[dict[str, Any], int]:
     """The header, and where the numbers begin."""
     (size,) = struct.unpack_from("<Q", data)
     if size > min(LARGEST_HEADER, len(data) - 8):
@@ -92,7 +97,7 @@ def _header(data: bytes) -> tuple[dict, int]:
     return header, 8 + size
 
 
-def _read(data: bytes) -> dict[str, np.ndarray]:
+def _read(data: bytes) -> dict[str, Array]:
     header, start = _header(data)
     header.pop("__metadata__", None)
     tensors, at = {}, 0

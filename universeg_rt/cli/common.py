@@ -65,7 +65,10 @@ def guarded(program: str, body: Callable[[], int]) -> int:
 
 
 def report_missing(program: str, error: ModuleNotFoundError) -> int:
-    """Print the package that a command misses with the cure, and give the exit status; raises where the project's own part is missing."""
+    """Prints the package that a command misses with the cure; returns the exit status.
+
+    Raises the error again where a part of the project itself is missing.
+    """
     if (error.name or "").startswith("universeg_rt"):
         raise error
     extra = next((extra for part, extra in EXTRAS.items() if part in program), "")
@@ -86,6 +89,14 @@ def importing(module: str, program: str) -> Iterator[None]:
         raise SystemExit(report_missing(program, error)) from None
 
 
+def child_arguments(program: str, parent: str, *names: str) -> list[str]:
+    """The arguments of a process that the command `parent` starts; exits with 2 unless they are as many as `names`."""
+    given = sys.argv[1:]
+    if len(given) != len(names):
+        raise SystemExit(_fail(program, f"{parent} starts this, with {' '.join(names)}; run {parent} instead", 2))
+    return given
+
+
 def say(text: str) -> None:
     """Print a line to stderr, whose reader may be gone."""
     try:
@@ -100,7 +111,7 @@ def _fail(program: str, message: str, status: int) -> int:
 
 
 def _drop_output() -> None:
-    """Point what is left in the buffers of closed streams to nowhere, or the interpreter complains of them as it ends."""
+    """Sends what closed streams still buffer to nowhere, or the interpreter complains of it as it ends."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for stream in (sys.stdout, sys.stderr):
         try:

@@ -20,6 +20,7 @@ from ..errors import InputError
 from ..imaging.files import overlay, write_mask, write_overlay, write_png
 from ..imaging.metrics import dice
 from ..install import install_hint
+from ..named_types import Array
 from ..segmenter import Segmenter
 from ..storage.atomic import make_folder, write_file
 from ..support import SupportSet
@@ -35,7 +36,7 @@ SUPPORT_SLICES = tuple(range(50, 141, 6))
 QUERY_SLICES = tuple(range(53, 138, 12))
 
 
-def load_slices() -> dict[str, np.ndarray]:
+def load_slices() -> dict[str, Array]:
     """Load T1 and the two tissue maps (probabilities above 0.5) as axial slices (Z,H,W), anterior up.
 
     Raises InputError where nilearn is not installed.
@@ -48,7 +49,7 @@ def load_slices() -> dict[str, np.ndarray]:
     folder = Path(spec.origin).parent / "datasets" / "data"
     out = {}
     for name, file in FILES.items():
-        upright = nibabel.as_closest_canonical(nibabel.load(folder / file))  # type: ignore[no-untyped-call]
+        upright = nibabel.as_closest_canonical(nibabel.load(folder / file))  # type: ignore[no-untyped-call]  # nibabel types a part
         volume = np.asanyarray(upright.dataobj)
         slices = np.flip(np.transpose(volume, (2, 1, 0)), axis=1)
         out[name] = np.ascontiguousarray(slices if name == "T1" else slices > 0.5 * volume.max())

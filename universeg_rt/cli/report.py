@@ -75,7 +75,8 @@ class Report:
             self.write(complete=False)
 
     def write(self, complete: bool) -> None:
-        """Write all rows so far, whole or not at all; complete: whether the batch came to its end. Raises OutputError."""
+        """Writes all rows so far, whole or not at all. complete: whether the batch came to its end.
+        Raises OutputError."""
         start = time.monotonic()
         rows = [self.rows[name] for name in self._names if name in self.rows]
         scores = [row["dice"] for row in rows if isinstance(row.get("dice"), (int, float))]

@@ -15,6 +15,7 @@ from ..frozen_task import FrozenTask
 from ..imaging.files import named_images, read_image, read_label, write_array, write_mask, write_overlay
 from ..imaging.metrics import dice
 from ..imaging.preprocess import ASPECTS, check_label
+from ..named_types import Bools
 from ..precision import PRECISIONS
 from ..prediction import Prediction
 from ..predictor import Predictor
@@ -200,7 +201,7 @@ def _target(output: Path, folder: str, name: str, ending: str) -> str:
     return f"{folder}/{name}{ending}"
 
 
-def _figures(prediction: Prediction, truth: np.ndarray | None) -> dict[str, Any]:
+def _figures(prediction: Prediction, truth: Bools | None) -> dict[str, Any]:
     timing = prediction.timing
     figures: dict[str, Any] = {
         "size": list(prediction.mask.shape),

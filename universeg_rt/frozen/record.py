@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from typing import Any
 
 from ..errors import InputError
 from ..imaging.normalisation import MINMAX, Normalisation, Percentiles, Window
@@ -18,8 +19,8 @@ KINDS = (STATIC, EXACT)
 
 @dataclass(frozen=True)
 class Price:
-    """What freezing costs, measured on entries of the support, each left out in turn with its mates; all on the network's
-    grid. None: it could not be measured, `note` says why.
+    """What freezing costs, measured on entries of the support, each left out in turn with its mates; all on the
+    network's grid. None: it could not be measured, `note` says why.
 
     entries: how many were left out. exact_dice, static_dice: mean Dice of both kinds against the entries' labels.
     agreement: mean Dice between the two kinds' masks.
@@ -42,16 +43,16 @@ class Price:
         if self.loss is None:
             return self.note
         return (
-            f"on {self.entries} entries left out in turn: Dice {self.exact_dice:.3f} exact, {self.static_dice:.3f} static, "
-            f"{self.agreement:.3f} between the two"
-        )
+            f"on {self.entries} entries left out in turn: Dice {self.exact_dice:.3f} exact, "
+            f"{self.static_dice:.3f} static, {self.agreement:.3f} between the two")
 
 
 @dataclass(frozen=True)
 class Record:
     """kind: `static` or `exact`; reason: why this kind. grid: height and width of the network's images. aspect,
-    normalise: how images get there, as `Segmenter.prepare` takes them. foreground: the share of pixels that the support's
-    labels mark. support_sha256: as `SupportSet.sha256`. proxies: of what images the constants are. bundle: its name."""
+    normalise: how images get there, as `Segmenter.prepare` takes them. foreground: the share of pixels that the
+    support's labels mark. support_sha256: as `SupportSet.sha256`. proxies: of what images the constants are. bundle:
+    its name."""
 
     kind: str
     reason: str
@@ -71,8 +72,10 @@ class Record:
     def to_json(self) -> str:
         how = self.normalise
         values = {field.name: getattr(self, field.name) for field in fields(self)}
-        values |= {"format": FORMAT, "price": asdict(self.price), "licence": dict(self.licence), "grid": list(self.grid),
-                   "normalise": how if isinstance(how, str) else {type(how).__name__.lower(): [how.low, how.high]}}
+        values |= {
+            "format": FORMAT, "price": asdict(self.price), "licence": dict(self.licence), "grid": list(self.grid),
+            "normalise": how if isinstance(how, str) else {type(how).__name__.lower(): [how.low, how.high]}
+        }
         return json.dumps(values, sort_keys=True)
 
     @classmethod
@@ -93,7 +96,8 @@ class Record:
         values["normalise"] = _normalisation(values["normalise"])
         values["licence"] = _mapping(values["licence"])
         grid = values["grid"]
-        if not (isinstance(grid, list) and len(grid) == 2 and all(isinstance(n, int) and 8 <= n <= 2**14 for n in grid)):
+        sides = grid if isinstance(grid, list) else []
+        if len(sides) != 2 or not all(isinstance(side, int) and 8 <= side <= 2**14 for side in sides):
             raise ValueError(f"its images are {str(grid)[:50]}, not a height and a width")
         values["grid"] = (grid[0], grid[1])
         if values["kind"] not in KINDS or values["aspect"] not in ASPECTS:
@@ -116,7 +120,7 @@ def _normalisation(value: object) -> Normalisation:
     raise ValueError("its normalisation is unknown")
 
 
-def _mapping(value: object) -> dict[str, object]:
+def _mapping(value: object) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ValueError("its record holds a mapping that is none")
     return value

@@ -13,6 +13,7 @@ from ..bundle.model_bytes import ModelBytes
 from ..bundle.onnx_bind import STORED
 from ..bundle.onnx_file import tensors
 from ..errors import InputError, RunnerError
+from ..named_types import Floats
 from ..runners.cpu.native import native_part, places
 from ..runners.cpu.native_weights import FIRST_BLOCK, first_block
 from ..runners.cpu.onnxruntime import module as onnxruntime_module
@@ -41,7 +42,7 @@ class FrozenRunner(ABC):
         """RunnerError where the runner cannot start here or does not run this kind."""
 
     @abstractmethod
-    def run(self, queries: np.ndarray) -> np.ndarray:
+    def run(self, queries: Floats) -> Floats:
         """Logits (B,1,H,W) float32 of queries (B,1,H,W) float32 in [0, 1]."""
 
 
@@ -64,9 +65,9 @@ class Native(FrozenRunner):
         self.device = f"CPU, {self._network.instructions}"
         self.threads = self._network.threads
 
-    def run(self, queries: np.ndarray) -> np.ndarray:
+    def run(self, queries: Floats) -> Floats:
         try:
-            logits: np.ndarray = self._network.run(self._constants, queries[:, 0])[:, None]
+            logits: Floats = self._network.run(self._constants, queries[:, 0])[:, None]
         except MemoryError:
             raise RunnerError("not enough memory for these images; give fewer at once") from None
         return logits
@@ -87,7 +88,7 @@ class OnnxRuntime(FrozenRunner):
         except Exception as error:  # ONNX Runtime raises many types of its own
             raise RunnerError(f"ONNX Runtime cannot load this file: {_first_line(error)}") from None
 
-    def run(self, queries: np.ndarray) -> np.ndarray:
+    def run(self, queries: Floats) -> Floats:
         try:
             return _logits(self._session.run(None, {"query": queries})[0])
         except Exception as error:  # as above
@@ -109,7 +110,7 @@ class OpenVino(FrozenRunner):
         except Exception as error:  # OpenVINO raises many types of its own
             raise RunnerError(f"OpenVINO cannot load this file: {_first_line(error)}") from None
 
-    def run(self, queries: np.ndarray) -> np.ndarray:
+    def run(self, queries: Floats) -> Floats:
         try:
             return _logits(self._compiled.create_infer_request().infer({"query": queries})[0])
         except Exception as error:  # as above
@@ -141,7 +142,7 @@ def open_frozen_runner(model: bytes, kind: str, spec: NetworkSpec, runner: str, 
     raise RunnerError("no runner starts here: " + "; ".join(f"{name}: {error}" for name, error in errors.items()))
 
 
-def _arrays(held: Mapping[str, np.ndarray], spec: NetworkSpec) -> dict[str, np.ndarray]:
+def _arrays(held: Mapping[str, Floats], spec: NetworkSpec) -> dict[str, Floats]:
     """The native runner's arrays from a static model's initialisers (export/emit/static.py names them)."""
     arrays = {"head.weight": held["head/weight"].reshape(-1), "head.bias": held["head/bias"]}
     for block in spec.blocks():
@@ -155,16 +156,17 @@ def _arrays(held: Mapping[str, np.ndarray], spec: NetworkSpec) -> dict[str, np.n
     return {name: np.ascontiguousarray(value, np.float32) for name, value in arrays.items()}
 
 
-def _constant(held: Mapping[str, np.ndarray], name: str) -> np.ndarray:
+def _constant(held: Mapping[str, Floats], name: str) -> Floats:
     """(C,h,w), of whatever type it is stored in."""
     stored = held[name + STORED] if name + STORED in held else held[name]
-    return stored[0].astype(np.float32)
+    out: Floats = stored[0].astype(np.float32)
+    return out
 
 
-def _logits(probability: np.ndarray) -> np.ndarray:
+def _logits(probability: Floats) -> Floats:
     """Of probabilities in float32; one that float32 rounds to 0 or 1 counts as the nearest that it tells from them."""
     nearest = np.clip(probability.astype(np.float64), np.finfo(np.float32).tiny, 1 - 2.0**-24)
-    out: np.ndarray = (np.log(nearest) - np.log1p(-nearest)).astype(np.float32)
+    out: Floats = (np.log(nearest) - np.log1p(-nearest)).astype(np.float32)
     return out
 
 

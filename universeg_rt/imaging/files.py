@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
+from ..named_types import AnyPath, Array, Bools, Bytes
 from ..storage.arrays import read_npy
 from ..storage.atomic import write_file
 from ..storage.reading import path_of, reading, reason
@@ -24,7 +25,7 @@ PHOTOMETRIC, WHITE_IS_ZERO = 262, 0  # a tag of TIFF, and its value
 COLOUR = ("RGB", "RGBA", "CMYK", "YCbCr", "LA", "PA", "P", "HSV", "LAB")
 
 
-def read_image(path: str | os.PathLike[str], notes: list[str] | None = None) -> np.ndarray:
+def read_image(path: AnyPath, notes: list[str] | None = None) -> Array:
     """A picture as (H,W), upright as its EXIF orientation says: grey as it is (8 or 16 bits), colour as luminance.
 
     A .npy array comes unchanged. notes: what was done to the picture is appended. Raises InputError naming a file that
@@ -42,7 +43,7 @@ def read_image(path: str | os.PathLike[str], notes: list[str] | None = None) -> 
         return _grey(picture, notes)
 
 
-def read_label(path: str | os.PathLike[str], notes: list[str] | None = None) -> np.ndarray:
+def read_label(path: AnyPath, notes: list[str] | None = None) -> Array:
     """A mask as (H,W), upright as its EXIF orientation says: pictures with a palette by their indices, all else as
     `read_image`.
 
@@ -60,12 +61,11 @@ def read_label(path: str | os.PathLike[str], notes: list[str] | None = None) -> 
         if _is_transparent(picture):
             raise InputError(
                 f"{path} is a label with transparent pixels, whose value is not clear; save it as grey without "
-                "transparency, "
-                "0 for background and 255 for what is marked")
+                "transparency, 0 for background and 255 for what is marked")
         return _grey(picture, notes)
 
 
-def _grey(picture: Any, notes: list[str]) -> np.ndarray:
+def _grey(picture: Any, notes: list[str]) -> Array:
     """(H,W) of a loaded picture. Where a TIFF says that 0 is white, Pillow inverts up to 8 bits, this 16."""
     if picture.mode in COLOUR:
         return np.array(picture.convert("L"))
@@ -98,13 +98,11 @@ def opened(path: Path, notes: list[str]) -> Iterator[Any]:
             if (frames := getattr(picture, "n_frames", 1)) > 1 and picture.format != "MPO":
                 raise InputError(
                     f"{path} holds {frames} frames, and one image is read from a file; save each frame that is wanted "
-                    "as a "
-                    "file of its own")
+                    "as a file of its own")
             if _is_cut_to_eight_bits(picture):
                 raise InputError(
                     f"{path} is colour or has transparency in 16 bits, which would be cut to 8; save it as 16-bit "
-                    "grey, or "
-                    "in 8 bits")
+                    "grey, or in 8 bits")
             if _is_misread_bitmap(picture):
                 raise InputError(
                     f"{path} is a bitmap of 8 bits with a palette of black and white, which Pillow misreads; save it "
@@ -134,7 +132,7 @@ def _is_cut_to_eight_bits(picture: Any) -> bool:
 
 
 def _is_misread_bitmap(picture: Any) -> bool:
-    """Whether Pillow takes the bytes of a BMP for single bits: it looks at the number of colours, not at the bits of a pixel."""
+    """Whether Pillow takes the bytes of a BMP for single bits: it counts the colours, not the bits of a pixel."""
     if picture.format != "BMP" or picture.mode != "1" or not picture.tile or not isinstance(picture.tile[0][3], tuple):
         return False
     row_of_bits = (picture.width + 31) // 32 * 4
@@ -151,13 +149,11 @@ def _is_transparent(picture: Any) -> bool:
     return bool(picture.convert("RGBA").getchannel("A").getextrema()[0] < 255)
 
 
-def _indices(path: Path, picture: Any) -> np.ndarray:
+def _indices(path: Path, picture: Any) -> Array:
     """(H,W) indices into the palette; InputError where index 0 looks like the mark rather than the background."""
     indices = np.array(picture)
-    looks = {
-    # opacity and brightness of each index that is there, by one pixel of it: the whole picture in colour takes much
-    # memory
-    }
+    # Opacity and brightness of each index that is there, by one pixel of it: the whole picture in colour takes memory.
+    looks = {}
     for index in (index for index, count in enumerate(picture.histogram()[:256]) if count):
         y, x = divmod(int((indices == index).argmax()), picture.width)
         pixel = picture.crop((x, y, x + 1, y + 1)).convert("RGBA")
@@ -167,14 +163,13 @@ def _indices(path: Path, picture: Any) -> np.ndarray:
         if other_opacity < opacity or other_opacity == opacity and other_brightness < brightness:
             raise InputError(
                 f"{path} is a label with a palette in which index 0, the background, looks brighter or less "
-                "transparent than "
-                f"index {index}; which one marks is not clear: save it as grey, 0 for background and 255 for what is "
-                "marked"
+                f"transparent than index {index}; which one marks is not clear: save it as grey, 0 for background and "
+                "255 for what is marked"
             )
     return indices
 
 
-def named_images(folder: str | os.PathLike[str]) -> dict[str, Path]:
+def named_images(folder: AnyPath) -> dict[str, Path]:
     """All image files in a folder and its subfolders, by their path in it without the ending (`p1/001`), sorted by it.
 
     Hidden files and folders are left out. InputError where there is none, where two differ by their ending alone, or a
@@ -220,25 +215,25 @@ def image_files(
     return sorted(found)
 
 
-def write_mask(path: str | os.PathLike[str], mask: np.ndarray) -> None:
+def write_mask(path: AnyPath, mask: Array) -> None:
     """(H,W) bool -> 8-bit grey PNG, 0 and 255."""
     write_png(path, mask.astype(np.uint8) * 255)
 
 
-def write_array(path: str | os.PathLike[str], array: np.ndarray) -> None:
+def write_array(path: AnyPath, array: Array) -> None:
     """An array as .npy."""
     with write_file(path) as file:
         np.save(file, array)
 
 
-def overlay(image: np.ndarray, mask: np.ndarray, truth: np.ndarray | None = None) -> np.ndarray:
+def overlay(image: Array, mask: Array, truth: Array | None = None) -> Bytes:
     """(H,W,3) uint8: the image in grey, the mask tinted orange with its outline, the truth's outline in cyan."""
     from .preprocess import normalise
 
     return tinted(normalise(np.asarray(image)), mask, truth)
 
 
-def tinted(grey: np.ndarray, mask: np.ndarray, truth: np.ndarray | None = None) -> np.ndarray:
+def tinted(grey: Array, mask: Array, truth: Array | None = None) -> Bytes:
     """As `overlay`, of grey values (H,W) in [0, 1]."""
     grey = np.repeat((grey * 255)[:, :, None], 3, axis=2)
     inside = mask.astype(bool)
@@ -249,20 +244,20 @@ def tinted(grey: np.ndarray, mask: np.ndarray, truth: np.ndarray | None = None) 
     return grey.round().astype(np.uint8)
 
 
-def write_overlay(path: str | os.PathLike[str], image: np.ndarray, mask: np.ndarray,
-                  truth: np.ndarray | None = None) -> None:
+def write_overlay(path: AnyPath, image: Array, mask: Array,
+                  truth: Array | None = None) -> None:
     write_png(path, overlay(image, mask, truth))
 
 
-def _outline(mask: np.ndarray) -> np.ndarray:
+def _outline(mask: Bools) -> Bools:
     """Pixels of the mask with a neighbour (of four) outside it."""
     padded = np.pad(mask, 1)
     core = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
-    outline: np.ndarray = mask & ~core
+    outline: Bools = mask & ~core
     return outline
 
 
-def png_bytes(pixels: np.ndarray) -> bytes:
+def png_bytes(pixels: Bytes) -> bytes:
     """(H,W) or (H,W,3) uint8 as a PNG."""
     from PIL import Image
 
@@ -271,7 +266,7 @@ def png_bytes(pixels: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def write_png(path: str | os.PathLike[str], pixels: np.ndarray) -> None:
+def write_png(path: AnyPath, pixels: Bytes) -> None:
     data = png_bytes(pixels)
     with write_file(path) as file:
         file.write(data)

@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 
 from ..errors import InputError
+from ..named_types import Array, Doubles, Floats
 from .preprocess import normalise
 
 MINMAX: Literal["minmax"] = "minmax"
@@ -30,9 +31,9 @@ class Window:
     def __str__(self) -> str:
         return f"window {self.low:g} to {self.high:g}"
 
-    def clip(self, image: np.ndarray) -> np.ndarray:
+    def clip(self, image: Array) -> Doubles:
         """(H,W) -> (H,W) float64."""
-        out: np.ndarray = np.clip(image.astype(np.float64), self.low, self.high)
+        out: Doubles = np.clip(image.astype(np.float64), self.low, self.high)
         return out
 
 
@@ -51,14 +52,14 @@ class Percentiles:
     def __str__(self) -> str:
         return f"percentiles {self.low:g} to {self.high:g}"
 
-    def clip(self, image: np.ndarray) -> np.ndarray:
+    def clip(self, image: Array) -> Array:
         """(H,W) -> (H,W) of the same type."""
         if image.dtype.kind == "b":
             return image
         low, high = np.percentile(
             image, (self.low, self.high), method="nearest"
         )  # values that are there: no type changes
-        out: np.ndarray = np.clip(image, low, high)
+        out: Array = np.clip(image, low, high)
         return out
 
 
@@ -74,7 +75,7 @@ def check_normalisation(how: object) -> Normalisation:
     raise InputError(f"normalise is {how!r}; accepted: 'minmax', Window(low, high), Percentiles(low, high)")
 
 
-def normalised(image: np.ndarray, how: Normalisation, name: str) -> np.ndarray:
+def normalised(image: Array, how: Normalisation, name: str) -> Floats:
     """(H,W) float32 in [0, 1]: clipped as `how` says, then by minimum and maximum, which is what the network was
     trained with.
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import InputError, shown
+from ..named_types import Array, Bools, Bytes, Doubles, Floats, Integers
 from ..storage.reading import reason
 
 ASPECTS = ("stretch", "pad")
@@ -20,7 +21,7 @@ NARROW = 2.0**-24  # a range below this share of the greatest value loses digits
 SOFT, SOFT_TOP = 8, 200  # more values than this, up to this or more of 255, are a mask with soft edges, not classes
 
 
-def check_image(image: np.ndarray, name: str = "image") -> np.ndarray:
+def check_image(image: Array, name: str = "image") -> Array:
     """Return an image as an array (H,W) of real, finite numbers that are not all equal, or raise InputError.
 
     Colour (H,W,3) or (H,W,4) uint8 becomes its luminance, as a picture read by `files.read_image`; transparency is not
@@ -44,12 +45,12 @@ def check_image(image: np.ndarray, name: str = "image") -> np.ndarray:
     return array
 
 
-def is_colour(array: np.ndarray) -> bool:
+def is_colour(array: Array) -> bool:
     """Whether it is a colour image (H,W,3) or (H,W,4) of uint8."""
     return array.ndim == 3 and array.shape[2] in (3, 4) and array.dtype == np.uint8 and 0 not in array.shape
 
 
-def luminance(colour: np.ndarray) -> np.ndarray:
+def luminance(colour: Bytes) -> Bytes:
     """(H,W,3) or (H,W,4) uint8 -> (H,W) uint8, as Pillow weighs the channels (ITU-R 601-2)."""
     from PIL import Image
 
@@ -61,8 +62,7 @@ def check_pixels(shape: tuple[int, ...], name: str) -> None:
     if shape[0] * shape[1] > MAX_PIXELS:
         raise InputError(
             f"{name} is {shape[0]}x{shape[1]}; accepted: at most {MAX_PIXELS:,} pixels; make it smaller or cut it "
-            "first, "
-            "the network reads a small grid")
+            "first, the network reads a small grid")
 
 
 def count_of(values: object, name: str) -> int:
@@ -75,7 +75,7 @@ def count_of(values: object, name: str) -> int:
         raise InputError(f"{name} is a single value; give an array (N,H,W) or a list of arrays (H,W)") from None
 
 
-def check_label(label: np.ndarray, shape: tuple[int, int], name: str = "label") -> np.ndarray:
+def check_label(label: Array, shape: tuple[int, int], name: str = "label") -> Bools:
     """Return a label as bool (H,W); accepts bool, {0, 1}, or {0, 255} as masks are stored in PNG. May be empty.
 
     Raises InputError where it is not binary or has another size than its image.
@@ -83,7 +83,8 @@ def check_label(label: np.ndarray, shape: tuple[int, int], name: str = "label") 
     array = _as_array(label, name)
     if array.shape != tuple(shape):
         turned = array.shape == tuple(shape)[::-1]
-        hint = "; one of the two is turned on its side: a picture is turned as its own EXIF orientation says, save both upright" if turned else ""
+        hint = ("; one of the two is turned on its side: a picture is turned as its own EXIF orientation says, "
+                "save both upright") if turned else ""
         raise InputError(f"{name} has shape {array.shape}, its image {tuple(shape)}; they must be the same{hint}")
     if array.dtype.kind not in "biuf":
         raise InputError(f"{name} has type {array.dtype}; expected bool or the numbers 0 and 1")
@@ -91,13 +92,13 @@ def check_label(label: np.ndarray, shape: tuple[int, int], name: str = "label") 
         return np.array(array)
     values = np.unique(array)
     if np.isin(values, (0, 1)).all() or np.isin(values, (0, 255)).all():
-        marked: np.ndarray = array != 0
+        marked: Bools = array != 0
         return marked
     some = ", ".join(str(v) for v in values[:6]) + (", ..." if len(values) > 6 else "")
     raise InputError(f"{name} is not binary: it holds {some}; give 0 and 1, {_label_cure(values)}")
 
 
-def _label_cure(values: np.ndarray) -> str:
+def _label_cure(values: Array) -> str:
     """What to do with a label that holds these values, sorted."""
     if len(values) > SOFT and values[0] >= 0:
         half = 127 if SOFT_TOP <= values[-1] <= 255 else 0.5 if values.dtype.kind == "f" and values[-1] <= 1 else None
@@ -109,7 +110,7 @@ def _label_cure(values: np.ndarray) -> str:
     return f"for example label == {marks[-1]} to mark what holds {marks[-1]}"
 
 
-def _as_array(value: object, name: str) -> np.ndarray:
+def _as_array(value: object, name: str) -> Array:
     if isinstance(value, (str, bytes, os.PathLike)):
         raise InputError(f"{name} is a path, {shown(value)}; read the file first, by "
                          "universeg_rt.imaging.files.read_image, or read_label for a label")
@@ -121,8 +122,7 @@ def _as_array(value: object, name: str) -> np.ndarray:
     if array is None:
         raise InputError(
             f"{name} is a masked array with {masked} masked values, which would be read as they are; give values for "
-            "them, "
-            "for example by .filled(0)")
+            "them, for example by .filled(0)")
     return array
 
 
@@ -135,7 +135,7 @@ def _count_masked(value: object, depth: int = 3) -> int:
     return 0
 
 
-def normalise(image: np.ndarray) -> np.ndarray:
+def normalise(image: Array) -> Floats:
     """Per-image min-max to [0, 1], float32; the minimum is subtracted in float64. All-equal pixels become 0."""
     wide = _to_float64(image)
     low, high = wide.min(), wide.max()
@@ -153,14 +153,14 @@ def normalise(image: np.ndarray) -> np.ndarray:
     return wide.astype(np.float32)
 
 
-def _to_float64(image: np.ndarray) -> np.ndarray:
-    """A copy in float64; where that type would make different values equal, their distance from the minimum, which is exact."""
+def _to_float64(image: Array) -> Doubles:
+    """A copy in float64; where that would make different values equal, their exact distance from the minimum."""
     if image.dtype.kind in "iu" and image.dtype.itemsize == 8:
         low, high = int(image.min()), int(image.max())
         if max(-low, high) > EXACT:
             native = image.astype(image.dtype.newbyteorder("="), copy=False)
-            return (native.astype(np.uint64) - np.uint64(low % 2**64)).astype(
-                np.float64)  # modulo 2**64, so it never overflows
+            distance = native.astype(np.uint64) - np.uint64(low % 2**64)  # modulo 2**64, so it never overflows
+            return distance.astype(np.float64)
     if image.dtype.kind == "f" and image.dtype.itemsize > 8:
         low, high = image.min() / 2, image.max() / 2  # halved: their difference does not overflow
         if np.any(image.astype(np.float64) != image) and high > low:
@@ -191,33 +191,32 @@ class Placement:
         width = min(grid[1], max(1, round(shape[1] * scale)))
         return cls(*shape, (grid[0] - height) // 2, (grid[1] - width) // 2, height, width)
 
-    def image_to_grid(self, image: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
+    def image_to_grid(self, image: Array, grid: tuple[int, int]) -> Floats:
         """(H,W) -> grid, float32 in [0, 1]: antialiased bilinear, then min-max, zeros around it."""
         return self.normalised_to_grid(normalise(image), grid)
 
-    def normalised_to_grid(self, image: np.ndarray, grid: tuple[int, int], name: str = "image") -> np.ndarray:
-        """As `image_to_grid`, of an image (H,W) that `normalise` made; InputError where its detail is too fine for the grid."""
+    def normalised_to_grid(self, image: Floats, grid: tuple[int, int], name: str = "image") -> Floats:
+        """As `image_to_grid`, of an image (H,W) that `normalise` made; InputError where the grid loses its detail."""
         small = resize(image, (self.grid_height, self.grid_width))
         if small.max() - small.min() < SEEN:
             raise InputError(
                 f"{name} is constant on the network's grid of {grid[0]}x{grid[1]}: its detail is finer than that; cut "
-                "out a "
-                "part of it")
+                "out a part of it")
         # Of the grid's own size it is in [0, 1] already: another normalisation would give the same numbers.
         return self._pad(small if small.shape == image.shape else normalise(small), grid)
 
-    def label_to_grid(self, label: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
+    def label_to_grid(self, label: Bools, grid: tuple[int, int]) -> Floats:
         """(H,W) bool -> grid, float32 0 or 1: nearest neighbour, zeros around it."""
         rows = _nearest(self.height, self.grid_height)
         columns = _nearest(self.width, self.grid_width)
         return self._pad(label[np.ix_(rows, columns)].astype(np.float32), grid)
 
-    def back(self, values: np.ndarray) -> np.ndarray:
+    def back(self, values: Array) -> Floats:
         """A map on the grid -> (H,W) float32 at the image's own size, bilinear."""
         inner = values[self.top : self.top + self.grid_height, self.left : self.left + self.grid_width]
         return resize(np.ascontiguousarray(inner, np.float32), (self.height, self.width))
 
-    def _pad(self, small: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
+    def _pad(self, small: Floats, grid: tuple[int, int]) -> Floats:
         if small.shape == tuple(grid):
             return small
         out = np.zeros(grid, np.float32)
@@ -225,7 +224,7 @@ class Placement:
         return out
 
 
-def resize(image: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+def resize(image: Floats, shape: tuple[int, int]) -> Floats:
     """float32 (H,W) -> shape, bilinear; antialiased where it shrinks."""
     if image.shape == tuple(shape):
         return image
@@ -235,6 +234,6 @@ def resize(image: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     return np.asarray(out, dtype=np.float32)
 
 
-def _nearest(size: int, new: int) -> np.ndarray:
+def _nearest(size: int, new: int) -> Integers:
     """For each of `new` pixels the index of the pixel of `size` whose area holds its centre."""
     return np.asarray(np.minimum(((np.arange(new) + 0.5) * size / new).astype(int), size - 1))

@@ -9,6 +9,7 @@ import numpy as np
 
 from ..bundle.bundle import Bundle
 from ..errors import InputError, RunnerError
+from ..named_types import Doubles, Floats
 from . import shared
 from .options import Options
 
@@ -39,16 +40,18 @@ class Runner(ABC):
         where the runner cannot start here: it names the package to install or the field of the machine that does not
         fit."""
 
-    @classmethod
+    @classmethod  # noqa: B027 (not abstract: a runner that starts on every machine has nothing to check)
     def check_here(cls, options: Options) -> None:
         """Raise RunnerError, as `open` would, where it starts on this machine with no bundle."""
 
     @property
     def place(self) -> str:
         """Where it runs, for people: the device, and how many threads where they are counted."""
-        return self.device if self.threads is None else f"{self.device}, {self.threads} thread{'s' * (self.threads != 1)}"
+        if self.threads is None:
+            return self.device
+        return f"{self.device}, {self.threads} thread{'s' * (self.threads != 1)}"
 
-    def prepare(self, support: np.ndarray, weights: np.ndarray) -> shared.PreparedSupport | shared.SharedEntries:
+    def prepare(self, support: Floats, weights: Floats) -> shared.PreparedSupport | shared.SharedEntries:
         """Do all work that no query is needed for.
 
         support: (K,S,2,H,W) float32, images in [0, 1] and labels in {0, 1}; weights: (K,S) float32 of the means, each
@@ -65,7 +68,7 @@ class Runner(ABC):
         value = self._prepare(np.ascontiguousarray(support, np.float32), np.ascontiguousarray(weights, np.float32))
         return shared.PreparedSupport(value, support.shape[0], support.shape[3:])
 
-    def run(self, prepared: shared.PreparedSupport | shared.SharedEntries, queries: np.ndarray) -> np.ndarray:
+    def run(self, prepared: shared.PreparedSupport | shared.SharedEntries, queries: Floats) -> Floats:
         """Logits (B,K,1,H,W) float32 of queries (B,1,H,W) float32 in [0, 1]. Raises InputError where shapes do not fit,
         RunnerError where the backend fails or gives anything else than finite logits of this shape."""
         if queries.ndim != 4 or queries.shape[1] != 1 or 0 in queries.shape:
@@ -74,13 +77,13 @@ class Runner(ABC):
             return prepared.run(self, queries)
         if queries.shape[2:] != prepared.size:
             raise InputError(f"queries are {queries.shape[2:]}, the support was prepared at {prepared.size}")
-        logits: np.ndarray = self._run(prepared.value, np.ascontiguousarray(queries, np.float32))
+        logits = self._run(prepared.value, np.ascontiguousarray(queries, np.float32))
         self._check(logits, (len(queries), prepared.sets, 1, *prepared.size))
         return logits
 
     def mean_constants(
-        self, prepared: shared.PreparedSupport | shared.SharedEntries, query: np.ndarray, shares: np.ndarray
-    ) -> tuple[np.ndarray, list[np.ndarray]]:
+        self, prepared: shared.PreparedSupport | shared.SharedEntries, query: Floats, shares: Doubles
+    ) -> tuple[Floats, list[Floats]]:
         """Logits (K,1,H,W) of one query (1,H,W) as `run` gives them, and of each block the constant map (C,h,w) that
         stands for the support in a static network, c = Wt * (b + Wv * mean_i(v_i)) + bt: the mean over the K sets,
         weighted by shares (K,) that sum to 1.
@@ -96,8 +99,8 @@ class Runner(ABC):
         return logits, constants
 
     def _mean_constants(
-        self, prepared: object, query: np.ndarray, shares: np.ndarray
-    ) -> tuple[np.ndarray, list[np.ndarray]]:
+        self, prepared: Any, query: Floats, shares: Doubles
+    ) -> tuple[Floats, list[Floats]]:
         raise RunnerError(
             f"the runner {self.name} gives no constant maps, of which a static task is made; open the bundle with "
             "runner='native' to freeze, or take kind='exact'"
@@ -118,10 +121,11 @@ class Runner(ABC):
                 "precision='fp32' or another runner; where all do so, the weights are damaged")
 
     @abstractmethod
-    def _prepare(self, support: np.ndarray, weights: np.ndarray) -> object: ...
+    def _prepare(self, support: Floats, weights: Floats) -> object: ...
 
     @abstractmethod
-    def _run(self, prepared: object, queries: np.ndarray) -> np.ndarray: ...
+    def _run(self, prepared: Any, queries: Floats) -> Floats:
+        """prepared: what this runner's `_prepare` gave."""
 
     @abstractmethod
     def peak_bytes(self, support_size: int, members: int, height: int, width: int) -> int:

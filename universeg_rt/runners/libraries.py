@@ -13,21 +13,25 @@ from importlib import import_module, metadata
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 from ..bundle.model_bytes import ModelBytes
+
+if TYPE_CHECKING:
+    from ..named_types import Vendor
 
 ORT_TELEMETRY = "ORT_DISABLE_TELEMETRY"
 PACKAGES = {"onnxruntime": ("onnxruntime", "onnxruntime-gpu"), "openvino": ("openvino",)}
 
 
 def import_onnxruntime() -> ModuleType:
-    """The module; ImportError, or whatever a broken build of it raises. ORT_DISABLE_TELEMETRY is 1 unless the user set it."""
+    """The module; ImportError, or whatever a broken build raises. ORT_DISABLE_TELEMETRY is 1 unless the user set it."""
     os.environ.setdefault(ORT_TELEMETRY, "1")
     return import_module("onnxruntime")
 
 
-def open_session(ort: ModuleType, model: ModelBytes, options: object, providers: Sequence):
-    """An ONNX Runtime session of a model and its external data, all from memory; what it raises is ONNX Runtime's own."""
+def open_session(ort: ModuleType, model: ModelBytes, options: Vendor, providers: Sequence[object]) -> Vendor:
+    """An ONNX Runtime session of a model and its external data, all from memory; raises ONNX Runtime's own errors."""
     if model.external:
         names, contents = zip(*model.external.items())
         options.add_external_initializers_from_files_in_memory(names, contents, [len(content) for content in contents])
@@ -35,8 +39,11 @@ def open_session(ort: ModuleType, model: ModelBytes, options: object, providers:
 
 
 def import_openvino() -> ModuleType:
-    """The module; ImportError, or whatever a broken build of it raises. It imports openvino_telemetry, which reports at
-    once and has no switch but a file in the user's home; where that package is missing it goes without, and so it does here."""
+    """The module; ImportError, or whatever a broken build of it raises.
+
+    It imports openvino_telemetry, which reports at once and has no switch but a file in the user's home. Where that
+    package is missing OpenVINO goes without, and so it does here.
+    """
     before = {name: module for name, module in sys.modules.items() if name == "openvino_telemetry"}
     sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # importing it raises ImportError
     try:
@@ -55,7 +62,7 @@ def has_cuda_provider() -> bool:
 
 def runtime_versions() -> dict[str, str]:
     """Versions of the runtimes that are installed; imports none of them."""
-    out = {}
+    out: dict[str, str] = {}
     for runtime, packages in PACKAGES.items():
         for package in packages:
             with suppress(metadata.PackageNotFoundError):

@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..environment import said
 from ..errors import InputError
@@ -13,7 +14,8 @@ from ..storage.cache import cache_folder
 from ..storage.reading import path_of
 from .threads import check_threads
 
-AnyPath = str | os.PathLike[str]
+if TYPE_CHECKING:
+    from ..named_types import AnyPath
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from typing import Protocol
 import numpy as np
 
 from ..errors import InputError
+from ..named_types import Doubles, Floats
 
 # Sets that take no more than this written out are prepared once and kept; more are prepared group by group in each run.
 GROUP_BYTES = 512 * 2**20
@@ -27,13 +28,13 @@ class PreparedSupport:
 class WrittenOut(Protocol):
     """What is asked of a Runner here: sets written out, as `Runner.prepare` and `Runner.run` take them."""
 
-    def prepare(self, support: np.ndarray, weights: np.ndarray) -> PreparedSupport | SharedEntries: ...
+    def prepare(self, support: Floats, weights: Floats) -> PreparedSupport | SharedEntries: ...
 
-    def run(self, prepared: PreparedSupport | SharedEntries, queries: np.ndarray) -> np.ndarray: ...
+    def run(self, prepared: PreparedSupport | SharedEntries, queries: Floats) -> Floats: ...
 
     def mean_constants(
-        self, prepared: PreparedSupport | SharedEntries, query: np.ndarray, shares: np.ndarray
-    ) -> tuple[np.ndarray, list[np.ndarray]]: ...
+        self, prepared: PreparedSupport | SharedEntries, query: Floats, shares: Doubles
+    ) -> tuple[Floats, list[Floats]]: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,16 +42,16 @@ class SharedEntries:
     """Entries (N,2,H,W) and weights (K,N) of sets too large to be held written out; each run prepares them anew, in
     groups."""
 
-    entries: np.ndarray
-    weights: np.ndarray
+    entries: Floats
+    weights: Floats
 
-    def run(self, runner: WrittenOut, queries: np.ndarray) -> np.ndarray:
+    def run(self, runner: WrittenOut, queries: Floats) -> Floats:
         """Logits (B,K,1,H,W), as `Runner.run`."""
         return np.concatenate([runner.run(prepared, queries) for _, prepared in self._groups(runner)], axis=1)
 
     def mean_constants(
-        self, runner: WrittenOut, query: np.ndarray, shares: np.ndarray
-    ) -> tuple[np.ndarray, list[np.ndarray]]:
+        self, runner: WrittenOut, query: Floats, shares: Doubles
+    ) -> tuple[Floats, list[Floats]]:
         """As `Runner.mean_constants`."""
         logits, sums = [], None
         for chosen, prepared in self._groups(runner):
@@ -70,7 +71,7 @@ class SharedEntries:
             yield chosen, prepared
 
 
-def prepare(runner: WrittenOut, entries: np.ndarray, weights: np.ndarray) -> PreparedSupport | SharedEntries:
+def prepare(runner: WrittenOut, entries: Floats, weights: Floats) -> PreparedSupport | SharedEntries:
     """What `runner.prepare` gives for the sets written out, where they are small; else SharedEntries."""
     if entries.ndim != 4 or 0 in entries.shape or weights.ndim != 2 or weights.shape[1] != len(
             entries) or not len(weights):
@@ -84,7 +85,7 @@ def prepare(runner: WrittenOut, entries: np.ndarray, weights: np.ndarray) -> Pre
     return SharedEntries(np.ascontiguousarray(entries, np.float32), weights)
 
 
-def check_weights(weights: np.ndarray) -> None:
+def check_weights(weights: Floats) -> None:
     """Raise InputError where weights (K, entries) are negative or do not sum to 1 in each set."""
     if not (weights >= 0).all() or not np.allclose(weights.sum(axis=1), 1, atol=1e-3):
         raise InputError(
@@ -96,13 +97,13 @@ def sets_in_group(entries: int, entry_bytes: int) -> int:
     return max(1, GROUP_BYTES // max(1, entries * entry_bytes))
 
 
-def largest_set(weights: np.ndarray) -> int:
+def largest_set(weights: Floats) -> int:
     """Entries of the largest set; weights: (K,N)."""
     return int((weights != 0).sum(axis=1).max())
 
 
-def written_out(entries: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Support (K,S,2,H,W) and weights (K,S) float32 of sets that share entries, padded with zeros to the largest set."""
+def written_out(entries: Floats, weights: Floats) -> tuple[Floats, Floats]:
+    """Support (K,S,2,H,W) and weights (K,S) float32 of sets that share entries, zero-padded to the largest set."""
     if len(weights) == 1 and weights.all():
         return np.asarray(entries[None], np.float32), np.asarray(weights, np.float32)
     largest = largest_set(weights)

@@ -12,6 +12,7 @@ from typing import IO
 import numpy as np
 
 from ..errors import InputError, UniverSegError, shown
+from ..named_types import AnyPath, Array
 from .reading import reading
 
 # An archive may unpack to this many bytes, or to this many times its own size where that is more: data of any size can
@@ -23,8 +24,8 @@ METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # those that NumPy writes
 
 
 def read_npy(
-    path: str | os.PathLike, max_items: int | None = None, error: type[UniverSegError] = InputError
-) -> np.ndarray:
+    path: AnyPath, max_items: int | None = None, error: type[UniverSegError] = InputError
+) -> Array:
     """The array of numbers or bool of an .npy file; `error` where it is missing, not whole, of another type, or has
     more than max_items numbers. All this is known from the header, before anything is allocated."""
     path = Path(path)
@@ -44,14 +45,17 @@ def read_npy(
         return np.lib.format.read_array(file, allow_pickle=False)
 
 
-def read_npz(path: str | os.PathLike, error: type[UniverSegError] = InputError) -> dict[str, np.ndarray]:
-    """All arrays of an .npz by name; `error` where it is missing, not whole, of objects, or unpacks to far more than its size."""
+def read_npz(path: AnyPath, error: type[UniverSegError] = InputError) -> dict[str, Array]:
+    """All arrays of an .npz by name.
+
+    Raises `error` where it is missing, not whole, holds objects or unpacks to far more than its size.
+    """
     path = Path(path)
     with reading("a whole .npz of plain arrays", path, error), open(path, "rb") as file:
         return _arrays(file, os.fstat(file.fileno()).st_size, path, error)
 
 
-def _arrays(file: IO[bytes], size: int, path: str | os.PathLike, error: type[UniverSegError]) -> dict[str, np.ndarray]:
+def _arrays(file: IO[bytes], size: int, path: AnyPath, error: type[UniverSegError]) -> dict[str, Array]:
     with zipfile.ZipFile(file) as archive:
         members = [info for info in archive.infolist() if info.filename.endswith(".npy")]
         if len({info.filename for info in members}) != len(members):
@@ -61,8 +65,8 @@ def _arrays(file: IO[bytes], size: int, path: str | os.PathLike, error: type[Uni
         if total > limit:
             raise error(
                 f"{path} unpacks to {total} bytes; accepted: at most {limit} for a file of this size, {MAX_RATIO} "
-                "times its own "
-                f"or {FREE_BYTES}; if the data is right, write it with numpy.savez, which does not compress")
+                f"times its own or {FREE_BYTES}; if the data is right, write it with numpy.savez, which does not "
+                "compress")
         arrays = {}
         for info in members:
             with archive.open(info) as member:

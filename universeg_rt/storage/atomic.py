@@ -14,12 +14,15 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from ..errors import OutputError
+
+if TYPE_CHECKING:
+    from ..named_types import AnyPath
 
 TEMPORARY = ".universeg.tmp"  # after `.NAME.` and eight random characters
 NEW, REPLACED = "new", "replaced"  # in the temporary of a folder
@@ -31,7 +34,7 @@ _swept: set[Path] = set()
 
 
 @contextmanager
-def write_file(path: str | os.PathLike) -> Iterator[BinaryIO]:
+def write_file(path: AnyPath) -> Iterator[BinaryIO]:
     """Open a binary file that appears at `path` only if the block ends without an error.
 
     Raises OutputError where the folder does not exist or cannot be written.
@@ -61,7 +64,7 @@ def write_file(path: str | os.PathLike) -> Iterator[BinaryIO]:
 
 
 @contextmanager
-def write_folder(path: str | os.PathLike) -> Iterator[Path]:
+def write_folder(path: AnyPath) -> Iterator[Path]:
     """Give a temporary folder that becomes `path` only if the block ends without an error.
 
     A folder already at `path` is replaced as the last step, and stays as it was when anything fails. Where the system
@@ -98,14 +101,14 @@ def write_folder(path: str | os.PathLike) -> Iterator[Path]:
         raise
 
 
-def recover_folder(path: str | os.PathLike) -> None:
-    """Where nothing is at `path` because a writer was killed between its two renames, put back what was there before."""
+def recover_folder(path: AnyPath) -> None:
+    """Puts back what was at `path` before, where a writer was killed between its two renames and left nothing."""
     path = Path(path).absolute()
     if os.path.lexists(path):
         return
     with suppress(OSError):
-        for temporary in sorted(_temporaries(path.parent, path.name)):
-            if (temporary / REPLACED).exists() and _is_free(temporary):
+        for temporary, name in sorted(_temporaries(path.parent)):
+            if name == path.name and (temporary / REPLACED).exists() and _is_free(temporary):
                 os.rename(temporary / REPLACED, path)
                 _remove(temporary)
                 return
@@ -123,7 +126,7 @@ def _exchange(one: Path, other: Path) -> bool:
 
 
 @functools.cache
-def _renameat2():
+def _renameat2() -> Callable[[int, bytes, int, bytes, int], int] | None:
     if sys.platform != "linux":
         return None
     try:
@@ -141,22 +144,23 @@ def _sweep_once(folder: Path) -> None:
         return
     _swept.add(folder)
     with suppress(OSError):
-        for path in _temporaries(folder):
+        for path, name in _temporaries(folder):
             with suppress(OSError):
                 if time.time() - path.lstat().st_mtime > OLD and _is_free(path):
                     if (path / REPLACED).exists():
-                        recover_folder(folder / _OURS.fullmatch(path.name)[1])
+                        recover_folder(folder / name)
                     _remove(path)
 
 
-def _temporaries(folder: Path, name: str | None = None) -> list[Path]:
-    """Of whatever is written in a folder, or of what will have this name there."""
+def _temporaries(folder: Path) -> list[tuple[Path, str]]:
+    """Of whatever is written in a folder, each with the name that it will have there."""
     found = ((path, _OURS.fullmatch(path.name)) for path in folder.iterdir())
-    return [path for path, match in found if match and name in (None, match[1])]
+    return [(path, match[1]) for path, match in found if match]
 
 
 def _lock(handle: int) -> bool:
-    """Hold a file or folder for as long as the handle, or its process, lasts; False where another does, or it cannot be told."""
+    """Holds a file or folder as long as the handle, or its process, lasts;
+    False where another does or none can tell."""
     try:
         import fcntl
     except ImportError:  # Windows, which lets nobody remove a file that is open
@@ -198,7 +202,7 @@ def _is_free(path: Path) -> bool:
 
 
 @contextmanager
-def writing(path: str | os.PathLike) -> Iterator[None]:
+def writing(path: AnyPath) -> Iterator[None]:
     """Raise OutputError for whatever the system refuses in the block, which writes at `path`."""
     try:
         yield
@@ -209,11 +213,11 @@ def writing(path: str | os.PathLike) -> Iterator[None]:
         raise OutputError(f"cannot write to {path}: {why}; choose another place") from None
 
 
-def make_folder(path: str | os.PathLike) -> Path:
+def make_folder(path: AnyPath) -> Path:
     """The folder, made with its parents where it was not there; OutputError where no file can be written into it."""
     with writing(path):
         os.makedirs(path, exist_ok=True)
-        tempfile.TemporaryFile(dir=path).close()  # finds out now rather than after what takes long
+        tempfile.TemporaryFile(dir=os.fspath(path)).close()  # finds out now rather than after what takes long
     return Path(path)
 
 

@@ -9,14 +9,18 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..errors import InputError, UniverSegError
+
+if TYPE_CHECKING:
+    from ..named_types import AnyPath
 
 MAX_REASON = 200  # characters: some readers quote the file
 
 
 @contextmanager
-def reading(what: str, path: str | os.PathLike, error: type[UniverSegError] = InputError, *,
+def reading(what: str, path: AnyPath, error: type[UniverSegError] = InputError, *,
             cure: str = "write or copy it again") -> Iterator[None]:
     """Raise `error` for anything that goes wrong in the block, which reads the file at `path`; also a decorator.
 
@@ -30,7 +34,7 @@ def reading(what: str, path: str | os.PathLike, error: type[UniverSegError] = In
 
 
 @contextmanager
-def decoding(what: str, path: str | os.PathLike, error: type[UniverSegError] = InputError, *,
+def decoding(what: str, path: AnyPath, error: type[UniverSegError] = InputError, *,
              cure: str = "write or copy it again") -> Iterator[None]:
     """As `reading`, for bytes at hand that came from the file called `path`."""
     try:
@@ -46,7 +50,7 @@ def decoding(what: str, path: str | os.PathLike, error: type[UniverSegError] = I
         raise error(f"{path} cannot be read as {what} ({reason(caught)}); {cure}") from None
 
 
-def regular_file(path: str | os.PathLike, error: type[UniverSegError] = InputError) -> Path:
+def regular_file(path: AnyPath, error: type[UniverSegError] = InputError) -> Path:
     """The path, where a regular file lies there (or a link to one); else raise `error`, without opening anything."""
     try:
         mode = os.stat(path).st_mode
@@ -60,7 +64,7 @@ def regular_file(path: str | os.PathLike, error: type[UniverSegError] = InputErr
     return Path(path)
 
 
-def sha256_of(path: str | os.PathLike, error: type[UniverSegError] = InputError) -> str:
+def sha256_of(path: AnyPath, error: type[UniverSegError] = InputError) -> str:
     """sha256 of a regular file, in hexadecimal, a piece at a time."""
     digest = hashlib.sha256()
     with reading("a file", path, error), open(path, "rb") as file:
@@ -72,7 +76,7 @@ def sha256_of(path: str | os.PathLike, error: type[UniverSegError] = InputError)
 def path_of(path: object, error: type[UniverSegError] = InputError) -> Path:
     """A path given as text or as a path object; `error` for anything else."""
     try:
-        return Path(os.fsdecode(path))
+        return Path(os.fsdecode(path))  # type: ignore[arg-type]  # a TypeError says that it is none
     except TypeError:
         raise error(f"the path is a {type(path).__name__}; give text or a pathlib.Path") from None
 

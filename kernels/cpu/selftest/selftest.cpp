@@ -1,7 +1,7 @@
 // Runs a small random network, with maps in float32 and in int8, on several threads and from several callers at once; for the
-// sanitizers and for a look without Python. Prints OK and exits 0 where every result is that of one thread to the bit, and that of
-// the plain kernels within 1e-4; in int8, where another last bit can be another step, on average. Arguments: how many networks of
-// random shapes are run as well, and the seed that they are drawn by.
+// sanitizers. Prints OK and exits 0 where every result is that of one thread to the bit, and that of the plain kernels within 1e-4; in
+// int8, where another last bit can be another step, on average. Arguments: a file of networks (selftest.h), of which the first is that
+// network and the others are run with random images, and a seed for all that is random.
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -16,17 +16,18 @@
 using namespace universeg;
 
 int main(int arguments, char** values) {
-  const int shapes = arguments > 1 ? std::atoi(values[1]) : 20;
+  const std::vector<Places> networks = arguments > 1 ? read_networks(values[1]) : std::vector<Places>();
+  if (networks.empty()) return std::printf("give a file of networks, and a seed\n"), 2;
   const unsigned seed = arguments > 2 ? std::atoi(values[2]) : 1;
   Weights weights(7);
-  const float* head = weights.make(9, 0.2f);
+  const float* head = weights.make(networks[0].back().features, 0.2f);
   int bad = 0;
   for (const std::string& name : available_kernels()) {
     const Kernels* kernels = choose_kernels(name);
     for (const int way : {0, 1, 2, 3}) {
       const bool bytes = way & 1;
       const int height = way & 2 ? 44 : 16;
-      const std::vector<Block> blocks = make_blocks(weights, {10, 16, 7}, {12, 9}, bytes);
+      const std::vector<Block> blocks = make_blocks(weights, networks[0], bytes);
       const int width = 28, count = 5;
       std::vector<float> entries(2 * count * height * width), query(height * width), row(count, 1.f / count);
       for (float& x : entries) x = (float)(weights.random() % 1000) / 1000.f;
@@ -63,7 +64,7 @@ int main(int arguments, char** values) {
         if (!ok) ++bad, std::printf("%s, height %d, int8 %d: threads change the result\n", name.c_str(), height, bytes);
     }
   }
-  bad += check_shapes(shapes, seed);
+  bad += check_shapes({networks.begin() + 1, networks.end()}, seed);
   bad += check_training();
   for (const std::string& name : available_kernels()) std::printf("%s ", name.c_str());
   std::printf(bad ? "failed\n" : "OK\n");

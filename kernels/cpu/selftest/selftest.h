@@ -23,11 +23,23 @@ struct Weights {
   Conv conv(int outputs, int inputs) { return {make((size_t)outputs * inputs * 9, 0.2f), make(outputs, 0.1f), outputs, inputs}; }
 };
 
-// The blocks of a network of these features. In int8 the maps are tens of steps large.
-std::vector<Block> make_blocks(Weights& weights, const std::vector<int>& encoder, const std::vector<int>& decoder, bool bytes);
+// A block's place in its network: universeg_rt/spec.py states it, a file of networks passes it on.
+struct Place {
+  int features, query_channels, support_channels, level;
+  bool halved;
+  std::vector<int> sources;
+};
+using Places = std::vector<Place>;
+
+// The networks of a file: of each the number of its blocks, then of each block, in numbers, its place in the order of Place and
+// before its sources how many they are. Empty where the file holds something else.
+std::vector<Places> read_networks(const char* path);
+
+// Its blocks with random weights. In int8 the maps are tens of steps large.
+std::vector<Block> make_blocks(Weights& weights, const Places& places, bool bytes);
 
 }  // namespace universeg
 
 // Each returns how many checks failed and prints which.
-int check_shapes(int count, unsigned seed);  // selftest_shapes.cpp
-int check_training();                        // selftest_training.cpp
+int check_shapes(const std::vector<universeg::Places>& networks, unsigned seed);  // selftest_shapes.cpp
+int check_training();                                                             // selftest_training.cpp

@@ -1,31 +1,40 @@
-// Networks of random depth, widths, images and supports for the self-test: no access outside a buffer, every instruction set
-// against the plain kernels. Narrow and wide blocks meet in a pair, and a small chunk makes the entries go in several.
+// Networks of a file with random weights, images and supports for the self-test: no access outside a buffer, every instruction set
+// against the plain kernels. A small chunk makes the entries go in several.
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <fstream>
 #include <string>
 
 #include "selftest.h"
 
 namespace universeg {
 
-std::vector<Block> make_blocks(Weights& weights, const std::vector<int>& encoder, const std::vector<int>& decoder, bool bytes) {
-  const int encoders = (int)encoder.size(), count = 2 * encoders - 1;
+std::vector<Places> read_networks(const char* path) {
+  std::ifstream file(path);
+  std::vector<Places> networks;
+  for (size_t blocks; file >> blocks;) {
+    Places places(blocks);
+    for (Place& p : places) {
+      size_t sources = 0;
+      file >> p.features >> p.query_channels >> p.support_channels >> p.level >> p.halved >> sources;
+      if (!file || sources > blocks) return {};
+      p.sources.resize(sources);
+      for (int& source : p.sources) file >> source;
+    }
+    if (!file) return {};
+    networks.push_back(places);
+  }
+  return file.eof() ? networks : std::vector<Places>();
+}
+
+std::vector<Block> make_blocks(Weights& weights, const Places& places, bool bytes) {
   std::vector<Block> blocks;
-  for (int i = 0; i < count; ++i) {
-    const bool is_encoder = i < encoders;
-    const int features = is_encoder ? encoder[i] : decoder[i - encoders];
-    int query = i == 0 ? 1 : i <= encoders ? encoder[i - 1] : decoder[i - encoders - 1];
-    int support = i == 0 ? 2 : query;
-    if (!is_encoder) query += encoder[2 * encoders - 2 - i], support = query;
-    const int level = is_encoder ? i : 2 * encoders - 2 - i;
-    std::vector<int> sources;
-    if (i > 0) sources.push_back(i - 1);
-    if (!is_encoder) sources.push_back(level);
-    Block block{weights.conv(features, query + support), weights.conv(features, features), {}, query, level, sources,
-                i < encoders - 1, nullptr, bytes, bytes};
-    if (i < count - 1) block.support = weights.conv(features, features);
-    if (i == 0) block.first = weights.make((size_t)9 * 50 * features, bytes ? 8.f : 0.1f);
+  for (const Place& p : places) {
+    Block block{weights.conv(p.features, p.query_channels + p.support_channels), weights.conv(p.features, p.features), {},
+                p.query_channels, p.level, p.sources, p.halved, nullptr, bytes, bytes};
+    if (&p != &places.back()) block.support = weights.conv(p.features, p.features);
+    if (p.sources.empty()) block.first = weights.make((size_t)9 * 25 * p.support_channels * p.features, bytes ? 8.f : 0.1f);
     blocks.push_back(block);
   }
   return blocks;
@@ -35,33 +44,25 @@ std::vector<Block> make_blocks(Weights& weights, const std::vector<int>& encoder
 
 using namespace universeg;
 
-int check_shapes(int count, unsigned seed) {
+int check_shapes(const std::vector<Places>& networks, unsigned seed) {
   int bad = 0;
-  for (int shape = 0; shape < count; ++shape) {
-    Weights weights(seed + shape);
+  for (size_t shape = 0; shape < networks.size(); ++shape) {
+    const Places& places = networks[shape];
+    Weights weights(seed + (unsigned)shape);
     auto draw = [&](int low, int high) { return low + (int)(weights.random() % (unsigned)(high - low + 1)); };
-    auto features = [&] {
-      const int some[] = {1, 3, 8, 16, 17, 24, 32, 48, 64, 100};
-      return some[draw(0, 9)];
-    };
-    const int encoders = draw(2, 5), multiple = 1 << (encoders - 1);
-    std::vector<int> encoder(encoders), decoder(encoders - 1);
-    for (int& f : encoder) f = features();
-    for (int& f : decoder) f = features();
     const bool bytes = draw(0, 2) == 0;
-    std::vector<Block> blocks = make_blocks(weights, encoder, decoder, bytes);
+    std::vector<Block> blocks = make_blocks(weights, places, bytes);
     if (bytes)
       for (Block& block : blocks) block.out_bytes = draw(0, 3) > 0, block.term_bytes = draw(0, 3) > 0;
-    const float* head = weights.make(decoder.back(), 0.2f);
+    const float* head = weights.make(places.back().features, 0.2f);
+    Network net(blocks, head, 0.1f, 0.01f, choose_kernels("plain"), 2);
+    const int multiple = net.size_multiple();
     const int height = multiple * draw((8 + multiple - 1) / multiple, std::max(2, 48 / multiple));
     const int width = multiple * draw((8 + multiple - 1) / multiple, std::max(2, 48 / multiple));
     const size_t size = (size_t)height * width;
-    Network net(blocks, head, 0.1f, 0.01f, choose_kernels("plain"), 2);
     std::string what;
-    for (int f : encoder) what += std::to_string(f) + " ";
-    what += "|";
-    for (int f : decoder) what += " " + std::to_string(f);
-    what += ", " + std::to_string(height) + "x" + std::to_string(width) + (bytes ? ", int8" : "");
+    for (const Place& p : places) what += std::to_string(p.features) + " ";
+    what += "features, " + std::to_string(height) + "x" + std::to_string(width) + (bytes ? ", int8" : "");
     std::vector<std::vector<float>> expected;
     std::vector<int> counts = {draw(1, 12), draw(1, 12)};  // the workspace is kept or made anew
     std::vector<std::vector<float>> entries, rows;
@@ -91,7 +92,7 @@ int check_shapes(int count, unsigned seed) {
           largest = std::max(largest, (double)std::fabs(expected[k][i]));
         }
         if (!((bytes ? off : worst) <= (bytes ? 1e-2 : 1e-3) * largest))
-          ++bad, std::printf("%s, shape %d: %s, %d entries: off by %g, %g on average, of %g\n", name.c_str(), shape, what.c_str(),
+          ++bad, std::printf("%s, network %zu: %s, %d entries: off by %g, %g on average, of %g\n", name.c_str(), shape, what.c_str(),
                              counts[k], worst, off, largest);
       }
     }

@@ -104,7 +104,7 @@ def expected(form: str, inputs: dict[str, np.ndarray], negative_slope: float = 0
 
 
 def worst_errors(outputs: dict[str, np.ndarray], wanted: dict[str, tuple]) -> dict[str, float]:
-    """Output name -> largest error in units of its bound: at most 1 where the kernel is right, inf where it gave NaN."""
+    """Output name -> largest error in units of its bound: at most 1 where the kernel is right, inf for NaN."""
     found = {}
     for name, array in outputs.items():
         result, bound = wanted[name]

@@ -29,7 +29,7 @@ REAL = (  # v1's first block and the paper's deepest one
 
 
 def check_kernels(state: dict, entry: dict, write) -> None:
-    """Errors in units of the largest that rounding explains; and the same bits from a second run on poisoned outputs."""
+    """Errors in units of the largest that rounding explains; a second run on poisoned outputs gives the same bits."""
     device = open_device(state)
     entry["worst"], entry["failures"], entry["runs"] = {}, [], 0
     for form in host.FORMS:

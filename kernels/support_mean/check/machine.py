@@ -70,7 +70,7 @@ def _architecture() -> str:
 
 
 def run_selftest(state: dict, entry: dict, write) -> None:
-    """Every kernel on small awkward problems, the GPU against the same code on the CPU, without Python in the process."""
+    """Every kernel on small awkward problems, the GPU against the same code on the CPU, in a process without Python."""
     program = state["built"].selftest
     if program is None:
         entry.update(passed=None,
@@ -118,8 +118,9 @@ def _run(command: list[str], limit: float) -> tuple[int, str]:
         return done.returncode, done.stdout
     except subprocess.TimeoutExpired as stopped:
         text = stopped.stdout or b""
-        return 124, (text.decode(
-            errors="replace") if isinstance(text, bytes) else text) + f"\nstopped after {limit:g} s"
+        if isinstance(text, bytes):
+            text = text.decode(errors="replace")
+        return 124, f"{text}\nstopped after {limit:g} s"
     except OSError as error:
         raise RunnerError(f"cannot run {command[0]}: {error}") from None
 

@@ -6,6 +6,7 @@ import itertools
 import math
 import statistics
 import time
+from functools import partial
 
 from .. import reference
 from ..host import module as host
@@ -25,7 +26,7 @@ def copy_bandwidth(state: dict, entry: dict, write) -> None:
     count = (1 << 18) if state["dry"] else (1 << 32)
     source = torch.randint(0, 255, (count,), dtype=torch.uint8, device=device.name)
     target = torch.empty_like(source)
-    seconds, _ = device.timer(lambda: target.copy_(source), 1)
+    seconds, _ = device.timer(partial(target.copy_, source), 1)
     times = [seconds() for _ in range(WARM + ROUNDS)][WARM:]
     entry["bytes"] = 2 * count
     entry["gigabytes_per_second"] = 2 * count / statistics.median(times) / 1e9
@@ -82,7 +83,9 @@ def _time_one(device: Device, copy: float, form: str, sizes: Sizes, dtype: str, 
 
     def new_set() -> dict:
         """Inputs drawn on the device; random, since zeros are faster."""
-        draw = lambda *shape, type=kind: torch.randn(shape, device=device.name).to(type)  # noqa: E731
+        def draw(*shape: int, type=kind):
+            return torch.randn(shape, device=device.name).to(type)
+
         out = {"support": draw(*(raw if form == "conv_pool" else term)),
                "query": draw(s.queries, s.query_sets, 1, s.channels, s.height, s.width),
                "weights": torch.full((s.sets, s.entries), 1.0 / s.entries, device=device.name)}

@@ -51,7 +51,7 @@ def test_every_side_is_measured_and_compared(results):
         expected = {"reference-kept", "plain", "folded-onnxruntime", "ours-onnxruntime"
                     } | ({"reference"} if case["support_size"] == 1 else set())
         assert expected <= set(ran)
-        for name, row in ran.items():
+        for row in ran.values():
             n = row["network"]
             assert 0 < n["min"] <= n["p50"] <= n["p90"] <= n["p99"] <= n["max"] and row["first_s"] > 0
             assert len(row["turns"]["network"]) == 2 and row["flop_per_s"] == pytest.approx(row["flop"] / n["p50"])
@@ -196,6 +196,7 @@ def test_statistics_and_ratios_of_turns():
 def test_importing_the_command_loads_no_engine():
     import subprocess
 
-    code = "import sys, universeg_rt.benchmarks.cpu.bench as b; print([m for m in ('torch', 'onnx', 'onnxruntime', 'openvino') if m in sys.modules])"
+    code = ("import sys, universeg_rt.benchmarks.cpu.bench\n"
+            "print([m for m in ('torch', 'onnx', 'onnxruntime', 'openvino') if m in sys.modules])")
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True,
                           check=True).stdout.strip() == "[]"

@@ -10,26 +10,9 @@ import pytest
 pytest.importorskip("torch", reason="data sets are read by the training package: pip install '.[train]'")
 pytest.importorskip("yaml", reason="data sets are read by the training package: pip install '.[train]'")
 
-from universeg_rt.benchmarks.cpu.confidence import (
-    CANDIDATES,
-    agreement,
-    auroc,
-    main,
-    mean_inside,
-    mean_spread,
-    ranks,
-    spearman,
-)
+from universeg_rt.benchmarks.cpu.confidence import CANDIDATES, agreement, main, mean_inside, mean_spread
 
 from ...conftest import discs
-
-
-def test_ranks_share_ties_and_auroc_counts_pairs():
-    assert ranks([3, 1, 3, 2]).tolist() == [3.5, 1, 3.5, 2]
-    signal, bad = [0.1, 0.4, 0.4, 0.9], np.array([True, True, False, False])
-    assert auroc(signal, bad) == pytest.approx((1 + 1 + 0.5 + 1) / 4)
-    assert np.isnan(auroc(signal, np.zeros(4, bool)))
-    assert spearman([1, 2, 3], [10, 20, 99]) == pytest.approx(1) and spearman([1, 2, 3], [3, 2, 1]) == pytest.approx(-1)
 
 
 def test_candidates_by_hand():

@@ -65,10 +65,10 @@ def test_means_of_half_precision_make_no_float32_copy_of_the_maps():
     for weights in (torch.full((2, 300), 1 / 300), torch.rand(2, 300).softmax(1)):
         equal = bool((weights == weights[0, 0]).all())
         prepared = folded_torch.Prepared(maps, maps[:, :, 0], weights, equal)
-        seen = []
+        seen: list = []
 
         class Watch(torch.utils._python_dispatch.TorchDispatchMode):
-            def __torch_dispatch__(self, function, types, given=(), named=None):
+            def __torch_dispatch__(self, function, types, given=(), named=None, seen=seen):
                 out = function(*given, **(named or {}))
                 seen.append((out.dtype, out.numel()))
                 return out

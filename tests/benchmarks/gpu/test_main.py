@@ -72,8 +72,10 @@ def test_processes_started_from_a_checkout_find_the_package(tmp_path, monkeypatc
     monkeypatch.setenv("PYTHONPATH", "elsewhere")
     checkout.make_importable_for_children(tmp_path / "site")
     checkout.make_importable_for_children(tmp_path / "site")
-    code = ("import universeg_rt.export.engine.worker as w, universeg_rt.kernels.support_mean.library, universeg_rt.errors; "
-            "print(w.__file__)")
+    code = (
+        "import universeg_rt.export.engine.worker as w, universeg_rt.kernels.support_mean.library, "
+        "universeg_rt.errors; "
+        "print(w.__file__)")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
     assert done.stdout.startswith(str(tmp_path / "site")), done.stderr
 

@@ -79,8 +79,8 @@ def test_preprocessing(benchmark):
 
 def test_preprocessing_of_a_support(benchmark):
     entries = benchmark(lambda: CASE.support.on_grid((128, 128), "stretch"))
-    assert np.array_equal(entries[:, 0], np.stack(CASE.support.images)) and np.array_equal(
-        entries[:, 1], np.stack(CASE.support.labels))
+    assert np.array_equal(entries[:, 0], np.stack(CASE.support.images))
+    assert np.array_equal(entries[:, 1], np.stack(CASE.support.labels))
 
 
 def test_postprocessing(benchmark):

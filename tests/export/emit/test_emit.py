@@ -44,9 +44,9 @@ def reference_logits(spec, weights, query, images, labels, entry_weights=None) -
     out = []
     with torch.inference_mode():
         for k in range(len(images)):
-            repeat = lambda x: torch.from_numpy(x[k])[None].expand(len(query), *x.shape[1:])
-            w = None if entry_weights is None else repeat(entry_weights)
-            out.append(model(torch.from_numpy(query), repeat(images), repeat(labels), w).numpy())
+            given = (x if x is None else torch.from_numpy(x[k])[None].expand(len(query), *x.shape[1:])
+                     for x in (images, labels, entry_weights))
+            out.append(model(torch.from_numpy(query), *given).numpy())
     return np.stack(out, axis=1)
 
 

@@ -1,5 +1,5 @@
-"""Builds a TensorRT-RTX plan of an ONNX file with one input, without a plugin: run by test_frozen.py in a process of its
-own.
+"""Builds a TensorRT-RTX plan of an ONNX file with one input, without a plugin: run by test_frozen.py in a process of
+its own.
 
     python plan_of_file.py FILE LARGEST_BATCH      prints one line of JSON
 """
@@ -27,12 +27,15 @@ def main(path: str, largest: str) -> None:
     plan = builder.build_serialized_network(network, config)
     if plan is None:
         raise SystemExit("TensorRT built no plan")
-    print(json.dumps({
-        "inputs": [network.get_input(i).name for i in range(network.num_inputs)],
-        "outputs": [[network.get_output(i).name, list(network.get_output(i).shape)] for i in range(network.num_outputs)],
-        "layers": sorted({str(network.get_layer(i).type).split(".")[-1] for i in range(network.num_layers)}),
-        "bytes": len(bytes(plan)),
-    }))
+    print(
+        json.dumps({
+            "inputs": [network.get_input(i).name for i in range(network.num_inputs)],
+            "outputs": [[network.get_output(i).name, list(network.get_output(i).shape)]
+                        for i in range(network.num_outputs)],
+            "layers": sorted({str(network.get_layer(i).type).split(".")[-1]
+                              for i in range(network.num_layers)}),
+            "bytes": len(bytes(plan)),
+        }))
 
 
 if __name__ == "__main__":

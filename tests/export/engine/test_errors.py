@@ -20,7 +20,7 @@ from universeg_rt.errors import BundleError, InputError
 
 from .engines import bundle, fake, hide_libraries, refused, replace_model, toy_bundle  # noqa: F401  fixtures
 
-# The library ------------------------------------------------------------------------------------------------------------
+# The library ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("builder, package", [("tensorrt", "pip install tensorrt-cu13"),
@@ -73,7 +73,7 @@ def test_a_plugin_library_that_is_none_or_of_another_version(fake, bundle, tmp_p
     refused(bundle, "old.so was built against TensorRT 8.6 and TensorRT 10.14.1 runs here", plugin=tmp_path / "old.so")
 
 
-# The model --------------------------------------------------------------------------------------------------------------
+# The model ------------------------------------------------------------------------------------------------------------
 
 def test_an_onnx_file_that_is_not_ours(fake, bundle):
     fake("10.14.1")
@@ -143,7 +143,7 @@ def test_options_that_cannot_be(options, message):
         EngineOptions(**{"builder": "tensorrt", **options})
 
 
-# The command ------------------------------------------------------------------------------------------------------------
+# The command ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("arguments, message", [

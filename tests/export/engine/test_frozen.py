@@ -1,4 +1,5 @@
-"""Frozen files of the shipped network in runtimes that know nothing of ours: plain ONNX Runtime, OpenVINO, TensorRT-RTX."""
+"""Frozen files of the shipped network in runtimes that know nothing of ours: plain ONNX Runtime, OpenVINO,
+TensorRT-RTX."""
 
 from __future__ import annotations
 
@@ -61,7 +62,8 @@ session = onnxruntime.InferenceSession(sys.argv[1], providers=["CPUExecutionProv
 assert (given.name, given.type, given.shape) == ("query", "tensor(float)", ["B", 1, 64, 64]), given
 assert (made.name, made.type, made.shape) == ("probability", "tensor(float)", ["B", 1, 64, 64]), made
 query = np.load(sys.argv[2])
-np.save(sys.argv[3], np.concatenate([session.run(None, {"query": query})[0], session.run(None, {"query": query[:1]})[0]]))
+both = [session.run(None, {"query": given})[0] for given in (query, query[:1])]
+np.save(sys.argv[3], np.concatenate(both))
 """
 OPENVINO = ALONE + """
 import openvino
@@ -75,7 +77,8 @@ def answers(program: str, file: Path) -> np.ndarray:
     """Probabilities of three queries by a program that cannot import this package."""
     given, made = file.with_name("query.npy"), file.with_name("out.npy")
     np.save(given, np.random.default_rng(1).random((3, 1, *SIZE)).astype(np.float32))
-    done = subprocess.run([sys.executable, "-c", program, file, given, made], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", program, file, given, made], capture_output=True, text=True,
+                          timeout=120)
     assert done.returncode == 0, done.stderr[-2000:]
     return np.load(made)
 

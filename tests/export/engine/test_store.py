@@ -67,7 +67,7 @@ def test_a_broken_manifest(tmp_path):
         store.add_engine(tmp_path, an_entry(), b"", b"")
 
 
-# Killed in the middle ----------------------------------------------------------------------------------------------------
+# Killed in the middle -------------------------------------------------------------------------------------------------
 
 def _start(folder) -> subprocess.Popen:
     return subprocess.Popen(
@@ -127,7 +127,7 @@ def test_leftovers_of_a_killed_process_are_swept_and_nothing_else(fake, bundle):
     assert engine_files(bundle) == {*outcome.entry.files, "engines/notes.txt"}
 
 
-# From a checkpoint ------------------------------------------------------------------------------------------------------
+# From a checkpoint ----------------------------------------------------------------------------------------------------
 
 @pytest.fixture
 def checkpoint(tmp_path, monkeypatch):
@@ -142,6 +142,7 @@ def checkpoint(tmp_path, monkeypatch):
             "--engine", "tensorrt"]
 
 
+@pytest.mark.slow
 def test_export_and_engines_in_one_command(fake, checkpoint, tmp_path, capsys):
     fake("10.14.1")
     assert main(checkpoint) == 0
@@ -166,13 +167,14 @@ def test_a_missing_library_is_said_before_the_export(hide_libraries, checkpoint,
     assert "pip install tensorrt-cu13" in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_an_engine_that_fails_leaves_the_bundle_that_passed_the_gate(fake, checkpoint, tmp_path, capsys):
     fake("10.14.1", "abort")
     assert main(checkpoint) == 1
     assert "crashed (SIGABRT)" in capsys.readouterr().err and not Bundle.open(tmp_path / "out").manifest.engines
 
 
-# Two at once ------------------------------------------------------------------------------------------------------------
+# Two at once ----------------------------------------------------------------------------------------------------------
 
 def test_two_processes_building_the_same_engine_both_end_well(fake, bundle):
     fake("10.14.1")

@@ -9,8 +9,9 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed: pip install torch")
 from torch.nn.functional import conv2d
-from universeg_rt.export.emit import emit_stages, emit_whole
-from universeg_rt.export.folds import FOLDS, compose, fold, mean_through_upsampling
+from universeg_rt.export.emit import emit_stages, emit_whole, layers
+from universeg_rt.export.emit.graph import GraphBuilder
+from universeg_rt.export.folds import FOLDS, compose, fold, mean_through_upsampling, split_query_term
 from universeg_rt.export.folds.folded import FoldedNetwork
 
 from universeg_rt.spec import NetworkSpec
@@ -24,6 +25,7 @@ pytestmark = pytest.mark.torch
 
 def random_weights(spec, dtype=np.float64):
     return float32_weights(spec, dtype=dtype)
+
 
 V1, PAPER = SMALL_SPECS["v1"], SMALL_SPECS["paper"]
 
@@ -48,16 +50,32 @@ def notes(network: FoldedNetwork, name: str) -> dict[str, bool]:
     return {n.block: n.applied for n in network.notes if n.fold == name}
 
 
+def computed(build, **maps: torch.Tensor) -> torch.Tensor:
+    """What the nodes that `build(g, *names of maps)` emits give for these maps, in float64."""
+    g = GraphBuilder(np.float64)
+    made = build(g, *(g.input(name, ["N", value.shape[1], "H", "W"]) for name, value in maps.items()))
+    g.output(made, "out", ["N", "C", "H", "W"])
+    session = evaluator_of(g.model("term", {}, "0"))
+    return tensor(session.run(["out"], {name: value.numpy() for name, value in maps.items()})[0])
+
+
+def unfolded_cross(weights: dict[str, np.ndarray], name: str, u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    """z = W * (u ‖ v_i) + b of a block, as the published network computes it (paper equation 1)."""
+    kernel, bias = (tensor(weights[f"{name}.cross.cross_conv.{part}"]) for part in ("weight", "bias"))
+    return conv2d(torch.cat([u.expand(len(v), -1, -1, -1), v], 1), kernel, bias, padding=1)
+
+
 @pytest.mark.parametrize("spec", [V1, PAPER], ids=["v1", "paper"])
 def test_split_query_term(spec):
-    network = folded(spec)
-    for block in network.blocks:
+    """The two terms that are emitted of a split block add up to the unfolded cross convolution."""
+    weights = random_weights(spec)
+    for block in split_query_term.apply(FoldedNetwork.from_weights(spec, weights)).blocks:
         u, v = maps(1, block.spec.query_channels, 9, 11), maps(4, block.spec.support_channels, 9, 11, seed=2)
-        whole = conv2d(torch.cat([u.expand(4, -1, -1, -1), v], 1), tensor(block.cross_weight), tensor(block.cross_bias),
-                       padding=1)
-        q = conv2d(u, tensor(block.query_term_weight), tensor(block.cross_bias), padding=1)
-        split = conv2d(v, tensor(block.support_term_weight), padding=1) + q
-        assert relative_error(split, whole) < 1e-9
+
+        def both(g: GraphBuilder, u: str, v: str, block=block) -> str:
+            return g.node("Add", [layers.support_term(g, block, v), layers.query_term(g, block, u)], "sum")
+
+        assert relative_error(computed(both, u=u, v=v), unfolded_cross(weights, block.spec.name, u, v)) < 1e-9
 
 
 def emitted(network: FoldedNetwork, episode) -> np.ndarray:
@@ -119,27 +137,21 @@ def test_mean_through_upsampling_upsamples_one_map_of_the_last_block():
     assert any("mean" in name for name in resized) and not any("entries" in name for name in resized)
 
 
-def composed_with_border(v: torch.Tensor, weight: np.ndarray, kernels) -> torch.Tensor:
-    """The composed convolution with each edge and corner computed by its own kernel."""
-    out = conv2d(v, tensor(weight), padding=2)
-    out[:, :, :1] = conv2d(v[:, :, :3], tensor(kernels.top), padding=(0, 2))
-    out[:, :, -1:] = conv2d(v[:, :, -3:], tensor(kernels.bottom), padding=(0, 2))
-    out[:, :, :, :1] = conv2d(v[:, :, :, :3], tensor(kernels.left), padding=(2, 0))
-    out[:, :, :, -1:] = conv2d(v[:, :, :, -3:], tensor(kernels.right), padding=(2, 0))
-    out[:, :, :1, :1] = conv2d(v[:, :, :3, :3], tensor(kernels.top_left))
-    out[:, :, :1, -1:] = conv2d(v[:, :, :3, -3:], tensor(kernels.top_right))
-    out[:, :, -1:, :1] = conv2d(v[:, :, -3:, :3], tensor(kernels.bottom_left))
-    out[:, :, -1:, -1:] = conv2d(v[:, :, -3:, -3:], tensor(kernels.bottom_right))
-    return out
-
-
 @pytest.mark.parametrize("size", [(8, 8), (3, 5), (4, 4), (5, 3), (16, 9)])
 def test_compose_and_border_term_on_the_whole_image(size):
-    block = folded(V1).blocks[0]
-    v = maps(3, 2, *size)
-    two = conv2d(conv2d(v, tensor(block.support_term_weight), padding=1), tensor(block.support_weight), padding=1)
-    one = composed_with_border(v, block.composed_weight, block.border_kernels)
-    assert relative_error(one, two) < 1e-9
+    """What is emitted of the composed block is Ws * z_i + bs of the unfolded z_i, to the last row and column."""
+    weights = random_weights(V1)
+    block = fold(V1, weights).blocks[0]
+    assert block.composed_weight is not None and block.border_kernels is not None
+    u, v = maps(1, block.spec.query_channels, *size, seed=3), maps(3, block.spec.support_channels, *size)
+    kernel, bias = (tensor(weights[f"{block.spec.name}.support.vmapped.conv.{part}"]) for part in ("weight", "bias"))
+    unfolded = conv2d(unfolded_cross(weights, block.spec.name, u, v), kernel, bias, padding=1)
+
+    def whole(g: GraphBuilder, u: str, v: str) -> str:
+        of_query = layers.support_query_term(g, block, layers.query_term(g, block, u))
+        return g.node("Add", [layers.support_term(g, block, v), of_query], "sum")
+
+    assert relative_error(computed(whole, u=u, v=v), unfolded) < 1e-9
 
 
 def test_compose_without_border_term_is_wrong_on_the_outermost_ring_only():
@@ -152,16 +164,6 @@ def test_compose_without_border_term_is_wrong_on_the_outermost_ring_only():
     assert not wrong[1:-1, 1:-1].any()
 
 
-def test_composed_query_term_and_bias():
-    """Ws * (Wv*v + q) + bs = (Ws∘Wv)*v + (Ws*q + bs), with q zero outside the image."""
-    block = folded(V1).blocks[0]
-    v, q = maps(2, 2, 8, 8), maps(1, block.features, 8, 8, seed=3)
-    kernel, bias = tensor(block.support_weight), tensor(block.support_bias)
-    whole = conv2d(conv2d(v, tensor(block.support_term_weight), padding=1) + q, kernel, bias, padding=1)
-    parts = composed_with_border(v, block.composed_weight, block.border_kernels) + conv2d(q, kernel, bias, padding=1)
-    assert relative_error(parts, whole) < 1e-9
-
-
 def test_compose_applies_to_the_first_block_of_v1_only():
     v1, paper = fold(NetworkSpec.preset("v1"), random_weights(NetworkSpec.preset("v1"))), folded(PAPER)
     assert [b.composed_weight is not None for b in v1.blocks] == [True] + [False] * 6
@@ -169,8 +171,7 @@ def test_compose_applies_to_the_first_block_of_v1_only():
 
 
 def test_compose_needs_few_input_channels():
-    wide = compose.apply(FoldedNetwork.from_weights(V1, random_weights(V1)).rewrite(
-        "split_query_term", lambda _, b: ({"support_term_weight": b.cross_weight[:, b.spec.query_channels:]}, "")))
+    wide = compose.apply(split_query_term.apply(FoldedNetwork.from_weights(V1, random_weights(V1))))
     reasons = {n.block: n.reason for n in wide.notes if n.fold == "compose" and not n.applied}
     assert "costs more" in reasons["enc_blocks.1"]
 

@@ -95,7 +95,8 @@ def test_biases_in_constant(size):
     inside = conv2d(m, tensor(block.target_weight), padding=1) + tensor(
         block.target_weight.sum((2, 3)) @ block.cross_bias + block.target_bias)[:, None, None]
     plain = conv2d(q, tensor(block.target_weight), padding=1) + inside
-    assert relative_error(plain, expected) > 1e-3, "a bias taken through as one number a channel must be wrong on the border"
+    assert relative_error(plain,
+                          expected) > 1e-3, "a bias taken through as one number a channel must be wrong on the border"
 
 
 @pytest.mark.parametrize("size", [(8, 8), (3, 5), (4, 4), (16, 9)])
@@ -110,7 +111,8 @@ def test_compose_query_on_the_whole_image(size):
 def test_which_blocks_take_which_fold():
     v1 = NetworkSpec.preset("v1")
     network = fold_static(fold(v1, random_weights(v1)))
-    assert all(notes(network, "constant_through_target").values()) and all(notes(network, "biases_in_constant").values())
+    assert all(notes(network, "constant_through_target").values()) and all(
+        notes(network, "biases_in_constant").values())
     assert [b.query_composed_weight is not None for b in network.blocks] == [True] + [False] * 6
     reasons = {n.block: n.reason for n in network.notes if n.fold == "compose_query"}
     assert "25 instead of 585 multiplications" in reasons["enc_blocks.0"] and "costs more" in reasons["enc_blocks.1"]

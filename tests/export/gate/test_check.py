@@ -60,7 +60,7 @@ def test_the_command_fails_a_runner_that_is_wrong(small_bundle, tmp_path, capsys
 
 
 def test_half_precision_may_be_twice_as_far_off_as_the_reference_in_half_precision(reference):
-    """A model that is the reference in half precision passes, one three times as far off does not, float32 would fail both."""
+    """The reference in half precision passes, a model three times as far off does not; float32 would fail both."""
     def half(times: float):
         def model(support, weights, query):
             full, plain = reference._run(support, weights, query, False), reference._run(support, weights, query, True)
@@ -92,8 +92,8 @@ def test_what_a_runner_does_not_take_is_said_and_not_counted(reference):
 
     report, refused = compare(picky, "fp32", reference)
     assert len(report.results) == 4 and check.over(report) == []
-    assert len(refused) == 4 and set(
-        refused.values()) == {"3 support entries in a set; this engine was built for exactly 1"}
+    assert len(refused) == 4
+    assert set(refused.values()) == {"3 support entries in a set; this engine was built for exactly 1"}
     with pytest.raises(InputError, match="7 members; the gate's inputs have up to 3"):
         check.Cases(((32, 32),), (1,), (7,))
 

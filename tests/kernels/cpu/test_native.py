@@ -3,10 +3,9 @@ sanitizers."""
 
 from __future__ import annotations
 
+import functools
 import itertools
 import platform
-import runpy
-import shutil
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 
@@ -22,11 +21,11 @@ from universeg_rt.training.network.reference import UniverSeg
 from universeg_rt.runners.cpu.native import INSTRUCTIONS, places
 from universeg_rt.spec import NetworkSpec
 
-from ...conftest import ROOT, native_part, random_weights
+from ...conftest import native_part, random_weights
+from .selftest import FOLDER, PARTS, compile_selftest, write_networks
 
 native = native_part()
-FOLDER = ROOT / "kernels" / "cpu"
-PARTS = runpy.run_path(str(FOLDER / "sources.py"))
+ON_X86 = platform.machine() in ("x86_64", "AMD64")
 
 pytestmark = pytest.mark.torch
 
@@ -83,6 +82,13 @@ def expected(spec: NetworkSpec, support, weights, query) -> np.ndarray:
                          torch.from_numpy(weights).double()[None])[0, 0].numpy()
 
 
+@functools.cache
+def case(spec: NetworkSpec, entries: int, height: int, width: int, seed: int = 0):
+    """Inputs and what is expected of them, computed once for all sets of instructions."""
+    given = inputs(entries, height, width, seed)
+    return given, expected(spec, *given)
+
+
 # A size that whole tiles fill at every level, and sizes that they do not.
 @pytest.mark.parametrize("name, size, entries", [
     ("two", (8, 10), 1), ("two", (22, 8), 5), ("three", (36, 44), 3), ("three", (8, 52), 1), ("four", (16, 24), 2),
@@ -90,26 +96,25 @@ def expected(spec: NetworkSpec, support, weights, query) -> np.ndarray:
 def test_as_the_reference(instructions, name, size, entries):
     spec = SPECS[name]
     for seed in range(2):
-        support, weights, query = inputs(entries, *size, seed)
+        (support, weights, query), want = case(spec, entries, *size, seed)
         logits = network(spec, instructions).run([native.prepare(support, weights)], query)
-        want = expected(spec, support, weights, query)
         assert logits.shape == (1, *size) and np.abs(logits[0] - want).max() < 2e-5 * max(1.0, np.abs(want).max())
 
 
 @pytest.mark.parametrize("features, fastest", [(64, "avx512"), (32, "avx512"), (48, "avx2"), (16, "avx2"),
                                                (8, "plain")])
 def test_the_instructions_with_the_least_padded_work_are_taken(features, fastest):
-    if fastest not in native.available() or platform.machine() not in ("x86_64", "AMD64"):
+    if fastest not in native.available() or not ON_X86:
         pytest.skip(f"this processor lacks {fastest}")
     spec = NetworkSpec("none", (features,) * 3, (features,) * 2, "max_pool")
     assert network(spec).instructions == fastest
 
 
+@pytest.mark.slow
 def test_many_entries_go_through_in_chunks(instructions):
     spec = NetworkSpec("none", (16,) * 2, (16,), "max_pool")
-    support, weights, query = inputs(90, 128, 128)
+    (support, weights, query), want = case(spec, 90, 128, 128)
     got = network(spec, instructions).run([native.prepare(support, weights)], query)[0]
-    want = expected(spec, support, weights, query)
     assert np.abs(got - want).max() < 2e-5 * max(1.0, np.abs(want).max())
 
 
@@ -174,23 +179,27 @@ def test_inputs_that_do_not_fit():
         network(SPECS["three"], "mmx")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sanitizer, shapes", [("thread", 1), ("address,undefined", 20)])
 def test_under_the_sanitizers(tmp_path, sanitizer, shapes):
-    """No data race, no access outside a buffer, in random networks too; all vector lengths, those too that this processor emulates."""
-    compiler = shutil.which("g++")
-    if compiler is None:
-        pytest.skip("g++ was not found; the sanitizers need it")
-    sources = [*sorted((FOLDER / "selftest").glob("*.cpp")), *(FOLDER / name for name in PARTS["LIBRARY"])]
-    command = [
-        compiler, "-O1", "-std=c++17", "-Wno-psabi", f"-fsanitize={sanitizer}", "-fno-sanitize-recover=all", "-pthread",
-        "-DUNIVERSEG_ALL_KERNELS", "-DUNIVERSEG_CHUNK_BYTES=65536L", *(f"-I{FOLDER / room}" for room in PARTS["ROOMS"]),
-        *map(str, sources), "-o",
-        str(tmp_path / "selftest")
-    ]
-    built = subprocess.run(command, capture_output=True, text=True)
-    if built.returncode and "cannot find" in built.stderr:
-        pytest.skip(f"this compiler lacks the sanitizer: {built.stderr.strip().splitlines()[-1]}")
-    assert not built.returncode, built.stderr
-    done = subprocess.run([str(tmp_path / "selftest"), str(shapes)], capture_output=True, text=True)
+    """No data race and no access outside a buffer, in random networks too.
+
+    Each file has the options that the extension gives it. Vectors that this processor lacks are emulated: their files
+    are compiled without these options.
+    """
+    lacking = [name for name in INSTRUCTIONS if name not in native.available()]
+    emulated = [f"arithmetic/kernels_{name}.cpp" for name in lacking] if ON_X86 else []
+    tests = [file.relative_to(FOLDER) for file in sorted((FOLDER / "selftest").glob("*.cpp"))]
+    program = compile_selftest(tmp_path, [*tests, *PARTS["LIBRARY"]], sanitizer, without=emulated, defines=(
+        "UNIVERSEG_CHUNK_BYTES=65536L", *(["UNIVERSEG_ALL_KERNELS"] if emulated else [])))
+    networks = write_networks(tmp_path / "networks", shapes)
+    done = subprocess.run([str(program), str(networks)], capture_output=True, text=True)
     assert done.returncode == 0 and done.stdout.split()[-1] == "OK", done.stdout + done.stderr
-    assert {"avx512", "avx2", "plain"} <= set(done.stdout.split()) or "x86" not in platform.machine()
+    assert set(INSTRUCTIONS if ON_X86 else ("plain",)) <= set(done.stdout.split())
+
+
+@pytest.mark.skipif(not ON_X86, reason="the other processors have one set of instructions")
+def test_files_with_vectors_of_their_own_have_their_own_options():
+    """Their absence would leave the shipped kernels to plain instructions, under the sanitizers too."""
+    own = {file for file, options in PARTS["LIBRARY"].items() if options}
+    assert own == {f"arithmetic/kernels_{name}.cpp" for name in INSTRUCTIONS if name != "plain"}

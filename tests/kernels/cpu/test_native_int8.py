@@ -16,7 +16,7 @@ from universeg_rt.export.folds.folded import FoldedNetwork
 from universeg_rt.bundle.model_bytes import ModelBytes
 from universeg_rt.errors import BundleError
 from universeg_rt.runners.cpu.native import NativeRunner
-from universeg_rt.spec import NetworkSpec
+from universeg_rt.spec import HALVED, SAME, NetworkSpec
 
 from ...conftest import native_part, random_weights, write_native
 from .test_native import SPECS, expected, inputs, instructions  # noqa: F401 (a fixture)
@@ -59,19 +59,17 @@ class Rounded:
         self.spec, self.blocks, self.arrays = spec, network.blocks, arrays
         self.term = [scales.get(f"{b.label}/support") for b in self.blocks]
         self.out: list = [None] * len(self.blocks)
-        for i, block in enumerate(self.blocks):
+        for block in self.blocks:
             read = scales.get(f"{block.label}/support_term")
             if read is not None:
-                for source in self.sources(i):
-                    features = self.blocks[source].features
-                    self.out[source], read = read[:features], read[features:]
-        for i, block in enumerate(self.blocks):
-            if block.spec.is_decoder and block.support_weight is not None and f"{block.label}/support_term" not in scales:
-                self.out[block.spec.level] = None
-
-    def sources(self, i: int) -> tuple[int, ...]:
-        block = self.blocks[i]
-        return () if i == 0 else (i - 1, block.spec.level) if block.spec.is_decoder else (i - 1,)
+                for edge in block.spec.sources:
+                    features = self.blocks[edge.block].features
+                    self.out[edge.block], read = read[:features], read[features:]
+        for block in self.blocks:
+            if block.support_weight is not None and f"{block.label}/support_term" not in scales:
+                for edge in block.spec.sources:
+                    if edge.resize == SAME:
+                        self.out[edge.block] = None
 
     def weight(self, i: int, part: str) -> torch.Tensor:
         """(out,in,3,3) float64 in the units of the float32 network."""
@@ -83,7 +81,8 @@ class Rounded:
             "cross": (self.term[i], None), "support": (self.out[i], self.term[i]), "target": (None, self.term[i])
         }[part]
         if part == "cross" and i > 0:
-            read = [np.ones(self.blocks[s].features) if self.out[s] is None else self.out[s] for s in self.sources(i)]
+            sources = [edge.block for edge in self.blocks[i].spec.sources]
+            read = [np.ones(self.blocks[s].features) if self.out[s] is None else self.out[s] for s in sources]
             columns = np.concatenate([np.ones_like(s) for s in read] + read)
         rows = 1.0 if rows is None else rows.astype(np.float64)[:, None, None, None]
         columns = 1.0 if columns is None else columns.astype(np.float64)[:, None, None]
@@ -110,32 +109,31 @@ class Rounded:
         def mean(x):
             return torch.einsum("s,schw->chw", row, x)[None]
 
+        def read(edge):
+            """Query, entries and their mean of a block, as another reads them."""
+            u, v, m, pooled_mean = states[edge.block]
+            if edge.resize == HALVED:
+                return max_pool2d(u, 2), max_pool2d(v, 2), pooled_mean
+            if edge.resize == SAME:
+                return u, v, m
+            return double(u), self.steps(double(v), self.out[edge.block]), double(m)
+
         row, u = torch.from_numpy(weights).double(), torch.from_numpy(query).double()[None, None]
         v = torch.from_numpy(support).double()
-        m, states, encoders = mean(v), [], len(self.spec.encoder_features)
+        m, states = mean(v), []
         for i, block in enumerate(self.blocks):
             cross, target = self.weight(i, "cross"), self.weight(i, "target")
-            alive = block.support_weight is not None
-            if i > 0:
-                before_u, before_v, before_m = states[-1]
-                if block.spec.is_decoder:
-                    skip_u, skip_v, skip_m = states[block.spec.level]
-                    u, m = torch.cat([double(before_u), skip_u], 1), torch.cat([double(before_m), skip_m], 1)
-                    if alive:
-                        v = torch.cat([self.steps(double(before_v), self.out[i - 1]), skip_v], 1)
-                else:
-                    u, v, m = max_pool2d(before_u, 2), max_pool2d(before_v, 2), pooled_mean
+            if block.spec.sources:
+                u, v, m = (torch.cat(maps, 1) for maps in zip(*map(read, block.spec.sources), strict=True))
             q = conv2d(u, cross[:, : u.shape[1]], self.bias(i, "cross"), padding=1)
             of_support = cross[:, u.shape[1] :]
             u = activate(conv2d(conv2d(m, of_support, padding=1) + q, target, self.bias(i, "target"), padding=1))
-            if alive:
+            if block.support_weight is not None:
                 s = self.weight(i, "support")
                 term = self.steps(conv2d(v, of_support, padding=1), self.term[i] if i else None)
                 exact = activate(conv2d(term, s, padding=1) + conv2d(q, s, self.bias(i, "support"), padding=1))
-                states.append((u, self.steps(exact, self.out[i]), mean(exact)))
-                pooled_mean = mean(max_pool2d(exact, 2)) if i < encoders - 1 else None
-            else:
-                states.append((u, None, None))
+                pooled_mean = mean(max_pool2d(exact, 2)) if block.spec.is_halved else None
+                states.append((u, self.steps(exact, self.out[i]), mean(exact), pooled_mean))
         head = torch.from_numpy(self.arrays["head.weight"].astype(np.float64))
         return (torch.einsum("c,chw->hw", head, u[0]) + float(self.arrays["head.bias"][0])).numpy()
 
@@ -145,7 +143,7 @@ class Rounded:
                                                           ("v1", (64, 64), 3, " "),
                                                           ("four", (16, 24), 3, "/support_term"),
                                                           ("four", (16, 24), 3, "dec"), ("three", (20, 24), 3, "enc")])
-def test_as_the_network_with_rounded_maps(instructions, tmp_path, name, size, entries, without):  # noqa: F811
+def test_as_the_network_with_rounded_maps(instructions, tmp_path, name, size, entries, without):
     """float32 sums may round another way than float64's where a value lies between two steps: a step, rarely."""
     spec = SPECS[name]
     scales, arrays, network = files(spec, without)
@@ -185,7 +183,7 @@ def test_weights_come_back_within_half_a_step():
 
 
 def test_a_channel_that_is_always_zero_and_one_that_is_cut_off(tmp_path):
-    """Scale 1 of nothing changes nothing; a value of thousands of steps stays at the last one and does not turn over."""
+    """Scale 1 of nothing changes nothing; a value of thousands of steps stays at the last one without turning over."""
     spec = SPECS["three"]
     weights = random_weights(spec)
     weights["enc_blocks.1.support.vmapped.conv.weight"][2] = 0

@@ -42,7 +42,7 @@ def test_another_generation_is_refused_before_loading(plugins):
         info = loading.inspect(library)
         other = "8.6.1" if info.generation == 10 else "10.14.1"
         registry = types.SimpleNamespace(load_library=lambda path: pytest.fail("it was loaded"))
-        module = types.SimpleNamespace(__version__=other, get_plugin_registry=lambda: registry)
+        module = types.SimpleNamespace(__version__=other, get_plugin_registry=lambda found=registry: found)
         with pytest.raises(RunnerError, match=f"built against TensorRT {info.headers} and TensorRT {other}"):
             loading.load(library, module)
         loaded = []

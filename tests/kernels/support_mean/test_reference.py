@@ -96,8 +96,11 @@ BAD = {
 
 @pytest.mark.parametrize("change, said", BAD.values(), ids=BAD)
 def test_bad_shapes_are_refused(change, said):
-    support, query, weights = arrays(**change) if "s" not in change else (np.zeros(
-        (2, 2, 0, 2, 5, 4), np.float32), np.zeros((2, 2, 1, 2, 5, 4), np.float32), np.zeros((2, 0), np.float32))
+    if "s" in change:
+        shapes = (2, 2, 0, 2, 5, 4), (2, 2, 1, 2, 5, 4), (2, 0)
+        support, query, weights = (np.zeros(shape, np.float32) for shape in shapes)
+    else:
+        support, query, weights = arrays(**change)
     with pytest.raises(InputError, match=said):
         reference.support_mean(support, query, weights)
 

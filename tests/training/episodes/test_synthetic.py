@@ -98,7 +98,7 @@ def test_textures_alone_leave_no_label_brighter_than_another():
     steps = []
     for chosen in (config, plain):
         pairs = [synthetic_subjects(seed, 8, 32, chosen) for seed in range(12)]
-        steps.append(sum(abs(float(i[l > 0].mean() - i[l == 0].mean())) for i, l in pairs) / 12)
+        steps.append(sum(abs(float(i[m > 0].mean() - i[m == 0].mean())) for i, m in pairs) / 12)
     assert steps[0] < 0.3 * steps[1]
 
 

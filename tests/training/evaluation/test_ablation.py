@@ -13,6 +13,7 @@ pytest.importorskip("safetensors", reason="safetensors is not installed: pip ins
 
 from universeg_rt.training.episodes.config import Stage
 from universeg_rt.training.evaluation import ablation
+from universeg_rt.training.evaluation.protocol import CLOSED, check_closed
 from universeg_rt.training.run.config import TrainConfig, load_config
 from universeg_rt.training.settings.values import override
 
@@ -53,8 +54,8 @@ def command(folder, *extra):
 
 
 def test_the_table_is_filled_once_and_goes_on(folder):
-    assert command(folder, "--seeds", "1") == 0 and command(folder, "--seeds", "2") == 0 and command(
-        folder, "--seeds", "2") == 0
+    for seeds in ("1", "2", "2"):
+        assert command(folder, "--seeds", seeds) == 0
     rows = list(csv.DictReader(open(folder / "out" / "ablation.csv")))
     assert [(r["variant"], r["seed"]) for r in rows] == [("all", "0"), ("synthetic", "0"), ("all", "1"),
                                                          ("synthetic", "1")]
@@ -77,7 +78,8 @@ def test_changes_reach_into_a_config_and_replace_lists_and_dicts():
         }, "here")
     assert config.data.synthetic.families == {"blobs": 1.0} and config.stages == (Stage(
         samples=8, target_share=(0.1, 1.0)), )
-    assert config.data.augment.task.invert.probability == 0 and config.data.augment.task.flip_vertical.probability == 0.5
+    task = config.data.augment.task
+    assert task.invert.probability == 0 and task.flip_vertical.probability == 0.5
     for bad in ({"date": {}}, {"data": {"synthetic": {"families": {"moons": 1}}}}, {"loss": "magic"}, ["seed"],
                 {"stages": [{"samples": 8, "target_share": [1.0, 0.1]}]}):
         with pytest.raises(InputError):
@@ -90,7 +92,21 @@ def test_the_studies_that_are_shipped_change_what_there_is(training_folder):
         study = ablation.read_study(path)
         for name, changes in study.variants.items():
             override(override(base, study.base, "base"), changes or {}, name)
-        assert all((path.parent / file).is_file() for files in study.held_out.values() for file in files)
+        files = [path.parent / file for files in study.held_out.values() for file in files]
+        assert all(file.is_file() for file in files)
+        check_closed(files)
+
+
+def test_variants_are_judged_by_dev_images_and_never_by_the_closed_group(folder, monkeypatch, capsys):
+    from universeg_rt.training.run import validate
+
+    asked, real = [], validate.task_dice
+    monkeypatch.setattr(validate, "task_dice", lambda *given: asked.append(given[-1]) or real(*given))
+    assert command(folder, "--seeds", "1") == 0 and set(asked) == {"dev"}
+    (folder / CLOSED).mkdir()
+    (folder / "h.yaml").rename(folder / CLOSED / "h.yaml")
+    (folder / "s.yaml").write_text(STUDY.replace("h.yaml", f"{CLOSED}/h.yaml"))
+    assert command(folder, "--seeds", "1") == 1 and "no choice may see" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("text, message", [

@@ -1,7 +1,8 @@
-"""The evaluation: its protocol on tasks whose answer is known, its bootstrap, and the command."""
+"""The command `universeg-evaluate`: its files, both kinds, going on, the closed group, and its errors."""
 
 from __future__ import annotations
 
+import csv
 import json
 
 import numpy as np
@@ -9,110 +10,120 @@ import pytest
 
 pytest.importorskip("torch", reason="torch is not installed: pip install torch")
 pytest.importorskip("yaml", reason="data sets are YAML: pip install '.[train]'")
+pytest.importorskip("scipy", reason="scipy is not installed: pip install '.[train]'")
 
 from universeg_rt.training.evaluation import evaluate
-from universeg_rt.training.evaluation.evaluate import Protocol, TaskScores, evaluate_task, main, summarise, table
-from universeg_rt.training.tasks.tasks import Task
-
-from universeg_rt.errors import InputError
-
-from ...conftest import discs
+from universeg_rt.training.evaluation.evaluate import main
+from universeg_rt.training.evaluation.protocol import CLOSED
 
 pytestmark = pytest.mark.torch
 
 
-class Oracle:
-    """Stands in for a Segmenter: members that are right with a probability which grows with the support size."""
-
-    def __init__(self):
-        self.prepared = []
-
-    def prepare(self, support, ensemble):
-        self.prepared.append((len(support), ensemble))
-        self.ensemble = ensemble
-        return self
-
-    def member_probabilities(self, image):
-        truth = image > 128
-        rng = np.random.default_rng(self.ensemble.seed)
-        wrong = rng.random((self.ensemble.members, *image.shape)) < 0.8 / (1 + np.log2(self.ensemble.support_size))
-        return np.where(wrong, 0.5 * rng.random(wrong.shape), truth.astype(float))
+@pytest.fixture
+def command(made, tmp_path, small_bundle):
+    file = made.folder(tmp_path)
+    return [str(file), "--data-root", str(tmp_path), "--bundle", str(small_bundle), "--threads", "1"]
 
 
-def make_task(count=20, name="t", dataset="d"):
-    labels = discs(count)[1].astype(np.uint8)
-    return Task(name, labels * 255, labels, np.array([f"s{i // 2}" for i in range(count)]), dataset)
-
-
-def test_support_and_queries_come_from_different_subjects_and_more_helps():
-    task, oracle = make_task(), Oracle()
-    scores = evaluate_task(oracle, task, Protocol((1, 8, 64), (1, 5)))
-    pool, test = task.split("support"), task.split("test")
-    assert not set(pool.subjects) & set(test.subjects) and set(scores.subjects) == set(test.subjects)
-    assert {n for n, _ in oracle.prepared} == {len(pool)}
-    assert all(e.replacement and e.members == 5 for _, e in oracle.prepared)
-    assert len({e.seed for _, e in oracle.prepared}) == len(oracle.prepared), "every query draws its own supports"
-    mean = scores.dice.mean(axis=0)
-    assert (np.diff(mean, axis=0) > 0).all() and (mean[:, 1] > mean[:, 0]).all()
-    again = evaluate_task(Oracle(), task, Protocol((1, 8, 64), (1, 5)))
-    assert np.array_equal(again.dice, scores.dice)
-
-
-def test_means_are_over_images_then_tasks_then_data_sets():
-    def scores(task, dataset, values):
-        return TaskScores(task, dataset, np.arange(len(values)), np.array(values)[:, None, None])
-
-    results = [scores("a", "x", [0.2, 0.4]), scores("b", "x", [0.9] * 5), scores("c", "y", [0.5])]
-    summary = summarise(results, Protocol(bootstrap=50))
-    assert summary["tasks"]["a"]["cells"][0]["dice"] == pytest.approx(0.3)
-    assert summary["datasets"]["x"]["cells"][0]["dice"] == pytest.approx(0.6)
-    assert summary["overall"]["cells"][0]["dice"] == pytest.approx(0.55)
-    assert summary["tasks"]["b"]["cells"][0]["spread"] == pytest.approx(0)
-    assert "**x**, mean of its tasks" in table(summary) and "0.550" in table(summary)
-
-
-def test_the_bootstrap_draws_subjects_not_images():
-    values = np.random.default_rng(0).random(40)
-    alone = TaskScores("t", "d", np.arange(40), values[:, None, None])
-    doubled = TaskScores("t", "d", np.repeat(np.arange(40), 3), np.repeat(values, 3)[:, None, None])
-    protocol = Protocol(bootstrap=2000)
-    spreads = [summarise([r], protocol)["overall"]["cells"][0]["spread"] for r in (alone, doubled)]
-    assert spreads[0] == pytest.approx(values.std() / np.sqrt(40), rel=0.1)
-    assert spreads[1] == pytest.approx(spreads[0], rel=0.1), "copies of a subject's images add no certainty"
-
-
-def test_the_command_on_a_bundle(tmp_path, small_bundle, capsys):
-    images, labels = discs(20, 32, 32)
-    np.savez(tmp_path / "discs.npz", images=images, labels=labels.astype(np.uint8),
-             ids=np.array([f"p{i}" for i in range(20)]))
-    (tmp_path / "discs.yaml").write_text("name: discs\nlicence: CC0\ntasks:\n  - {name: disc, file: discs.npz}\n")
+def test_curves_table_csv_and_plot_have_the_baselines_beside_the_network(command, tmp_path, capsys):
     pytest.importorskip("matplotlib", reason="the plot needs matplotlib")
-    arguments = [
-        str(tmp_path / "discs.yaml"), "--data-root",
-        str(tmp_path), "--bundle",
-        str(small_bundle), "--support-sizes", "1", "4", "--members", "1", "2", "--bootstrap", "20", "--output",
-        str(tmp_path / "e.json"), "--plot",
-        str(tmp_path / "e.png")
-    ]
-    assert main(arguments) == 0
+    assert main([*command, "--support-sizes", "1", "4", "--members", "1", "2", "--output", str(tmp_path / "e.json"),
+                 "--csv", str(tmp_path / "e.csv"), "--plot", str(tmp_path / "e.png")]) == 0
     out = json.loads((tmp_path / "e.json").read_text())
     assert [(c["support_size"], c["members"]) for c in out["overall"]["cells"]] == [(1, 1), (1, 2), (4, 1), (4, 2)]
-    assert all(0 <= c["dice"] <= 1 and c["spread"] >= 0 for c in out["overall"]["cells"])
-    assert out["tasks"]["disc"]["queries"] == 4 and len(out["bundle"]["sha256"]) == 64
-    assert (tmp_path / "e.png").read_bytes()[:4] == b"\x89PNG" and "| disc | 4 |" in capsys.readouterr().out
+    for cell in out["tasks"]["disc"]["cells"]:
+        assert list(cell["methods"]) == ["exact", "atlas", "copy"]
+        assert all(0 <= f["low"] <= f["dice"] <= f["high"] <= 1 for f in cell["methods"].values())
+    assert out["tasks"]["disc"]["queries"] == out["tasks"]["disc"]["subjects"] == 4
+    assert len(out["setup"]["weights_sha256"]) == 64 and out["setup"]["protocol"]["queries_from"] == "dev"
+    run = out["runs"][0]
+    assert run["date"].startswith("20") and "--support-sizes 1 4" in run["command"] and not run["opened_report"]
+    assert (tmp_path / "e.png").read_bytes()[:4] == b"\x89PNG"
+    printed = capsys.readouterr().out
+    assert "| disc | 1 | 1 | 4 | 4 |" in printed and "atlas | copy | verdict |" in printed and "HD95" in printed
+    assert len(list(csv.DictReader(open(tmp_path / "e.csv")))) == 4 * 3
+
+
+def test_both_kinds_on_one_size_are_drawn_by_task(command, tmp_path, capsys):
+    pytest.importorskip("matplotlib", reason="the plot needs matplotlib")
+    assert main([*command, "--kind", "exact", "static", "--support-sizes", "4", "--members", "1", "--output",
+                 str(tmp_path / "k.json"), "--plot", str(tmp_path / "k.png")]) == 0
+    out = json.loads((tmp_path / "k.json").read_text())
+    assert list(out["tasks"]["disc"]["cells"][0]["methods"]) == ["exact", "static", "atlas", "copy"]
+    assert out["setup"]["kinds"]["static"] == {"runner": "static reference", "precision": "fp32"}
+    assert "static: verdict" in capsys.readouterr().out and (tmp_path / "k.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_it_goes_on_where_it_was_stopped(command, tmp_path, monkeypatch):
+    first = tmp_path / "discs.yaml"
+    second = tmp_path / "more.yaml"
+    second.write_text(first.read_text().replace("name: discs", "name: more").replace("name: disc,", "name: other,"))
+    line = [str(second), *command, "--support-sizes", "2", "--members", "1", "--output", str(tmp_path / "r.json"),
+            "--resume"]
+    measured, real = [], evaluate.measure
+
+    def stops(ways, task, *rest):
+        if measured and not going_on:
+            raise KeyboardInterrupt
+        measured.append(task.name)
+        return real(ways, task, *rest)
+
+    going_on = False
+    monkeypatch.setattr(evaluate, "measure", stops)
+    assert main(line) == 130
+    half = json.loads((tmp_path / "r.json").read_text())
+    assert [m["task"] for m in half["measured"]] == ["other"] and "tasks" not in half
+    going_on = True
+    assert main(line) == 0 and measured == ["other", "disc"]
+    whole = json.loads((tmp_path / "r.json").read_text())
+    assert list(whole["tasks"]) == ["other", "disc"] and len(whole["runs"]) == 2
+    assert whole["measured"][0] == half["measured"][0]
+    archive = dict(np.load(tmp_path / "discs.npz"))
+    np.savez(tmp_path / "discs.npz", **(archive | {"images": 255 - archive["images"]}))
+    assert main(line) == 0 and measured == ["other", "disc"] * 2, "data that changed are measured anew"
+
+
+def test_another_setup_is_not_gone_on_with(command, tmp_path, capsys):
+    line = [*command, "--support-sizes", "2", "--members", "1", "--output", str(tmp_path / "r.json"), "--resume"]
+    assert main(line) == 0 and main([*line, "--seed", "1"]) == 1
+    assert "made with another protocol" in capsys.readouterr().err
+
+
+def test_the_report_group_needs_the_flag_and_a_record(command, made, tmp_path, capsys):
+    (tmp_path / CLOSED).mkdir()
+    made.folder(tmp_path / CLOSED)
+    closed = [str(tmp_path / CLOSED / "discs.yaml"), "--data-root", str(tmp_path / CLOSED), *command[3:],
+              "--support-sizes", "2", "--members", "1", "--split", "test"]
+    for extra, message in (([], "--open-report"), (["--pools", "1"], "--open-report"), (["--open-report"], "--output")):
+        assert main([*closed, *extra]) == 1 and message in capsys.readouterr().err
+    assert main([*closed, "--open-report", "--output", str(tmp_path / "o.json")]) == 0
+    run, = json.loads((tmp_path / "o.json").read_text())["runs"]
+    assert run["opened_report"] and "--open-report" in run["command"]
+    assert main(["--group", CLOSED, "--data-root", str(tmp_path)]) == 1 and "--open-report" in capsys.readouterr().err
+
+
+def test_images_without_the_target_are_measured_where_a_data_set_has_them(command, made, tmp_path, capsys):
+    made.folder(tmp_path, extra=", absent: none.npz")
+    np.savez(tmp_path / "none.npz", images=np.random.default_rng(0).integers(0, 90, (2, 32, 32)).astype(np.uint8),
+             ids=np.array(["x", "y"]))
+    line = [*command, "--support-sizes", "2", "--members", "1"]
+    assert main([*line, "--output", str(tmp_path / "a.json")]) == 0
+    task = json.loads((tmp_path / "a.json").read_text())["tasks"]["disc"]
+    assert task["absent"] == 2 and task["queries"] == 4
+    assert all(0 <= f["false_positive_area"] <= 1 for f in task["cells"][0]["methods"].values())
+    assert "false-positive area |" in capsys.readouterr().out
+    np.savez(tmp_path / "none.npz", images=np.zeros((2, 32, 32)), ids=np.array(["x", "y"]))
+    assert main(line) == 1 and "none.npz must hold images (N,H,W) uint8" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("extra, message", [
     (["--support-sizes", "0"], "support_sizes is [0]"), (["--tasks", "moon"], "no tasks moon; there are disc"),
-    (["--runner", "abacus"], "runner is 'abacus'"), (["--bootstrap", "0"], "must be positive"),
+    (["--runner", "abacus"], "runner is 'abacus'"), (["--resume"], "--resume goes on with the file of --output"),
+    (["--pools", "1", "--csv", "x.csv"], "--csv is of tasks"),
+    (["--pools", "1", "--kind", "exact", "static"], "one --kind at a time"),
 ])
-def test_errors_are_one_line(tmp_path, small_bundle, capsys, extra, message):
-    images, labels = discs(6, 32, 32)
-    np.savez(tmp_path / "discs.npz", images=images, labels=labels.astype(np.uint8), ids=np.arange(6).astype(str))
-    (tmp_path / "discs.yaml").write_text("name: discs\nlicence: CC0\ntasks:\n  - {name: disc, file: discs.npz}\n")
-    assert main([str(tmp_path / "discs.yaml"), "--data-root",
-                 str(tmp_path), "--bundle",
-                 str(small_bundle), *extra]) == 1
+def test_errors_are_one_line(command, capsys, extra, message):
+    assert main([*command, *extra]) == 1
     err = capsys.readouterr().err.strip()
     assert message in err and "\n" not in err
 
@@ -121,13 +132,3 @@ def test_without_data_it_says_so(capsys, monkeypatch, tmp_path):
     monkeypatch.delenv("UNIVERSEG_RT_DATA", raising=False)
     assert main([str(tmp_path / "x.yaml")]) == 1
     assert "--data-root or UNIVERSEG_RT_DATA" in capsys.readouterr().err
-    with pytest.raises(InputError):
-        evaluate.Protocol(members=())
-
-
-def test_leaving_one_subject_out_every_image_is_a_query_and_never_its_own_support():
-    task, oracle = make_task(6), Oracle()
-    scores = evaluate_task(oracle, task, Protocol((4,), (1,), leave_one_out=True))
-    assert sorted(scores.subjects) == sorted(task.subjects) and {n for n, _ in oracle.prepared} == {4}
-    test_only = evaluate_task(Oracle(), task, Protocol((4,), (1,)))
-    assert len(test_only.dice) < len(scores.dice) == 6

@@ -8,15 +8,8 @@ import pytest
 pytest.importorskip("torch", reason="torch is not installed: pip install torch")
 pytest.importorskip("yaml", reason="data sets are YAML: pip install '.[train]'")
 
-from universeg_rt.training.evaluation.failures import (
-    FACTS,
-    Case,
-    common_table,
-    contrast,
-    facts_of,
-    main,
-    rank_correlation,
-)
+from universeg_rt.training.evaluation.failures import FACTS, Case, common_table, contrast, facts_of, main
+from universeg_rt.training.evaluation.protocol import CLOSED
 from universeg_rt.training.evaluation.sheet import BOTH, outlined
 from universeg_rt.training.tasks.tasks import Task
 
@@ -41,13 +34,6 @@ def test_facts_of_a_known_case():
     assert facts["noise"] == pytest.approx(0) and facts["overlap"] == 1 and facts["polarity"] == 0.5
     assert facts["thin"] == pytest.approx(28 / 64)
     assert contrast(image, np.ones_like(mask)) == (0.0, 0.0)
-
-
-def test_rank_correlation_is_spearmans():
-    assert rank_correlation([1, 2, 3, 9], [0.1, 0.2, 0.3, 0.31]) == pytest.approx(1)
-    assert rank_correlation([1, 2, 3], [3, 2, 1]) == pytest.approx(-1)
-    assert rank_correlation([1, 1, 2, 2], [1, 1, 2, 2]) == pytest.approx(1) and np.isnan(
-        rank_correlation([1, 1], [1, 2]))
 
 
 def test_the_table_sets_the_worst_third_against_the_rest():
@@ -84,7 +70,10 @@ def test_the_command(tmp_path, small_bundle, capsys):
     sheet = ["--sheet", str(tmp_path / "s.png"), "--table", str(tmp_path / "t.md")]
     assert main([*command, *sheet, "--show", "disc"]) == 0
     assert (tmp_path / "s.png").read_bytes()[:4] == b"\x89PNG" and "| disc | 4 |" in (tmp_path / "t.md").read_text()
-    capsys.readouterr()
+    (tmp_path / CLOSED).mkdir()
+    (tmp_path / CLOSED / "discs.yaml").write_text((tmp_path / "discs.yaml").read_text())
+    assert main([str(tmp_path / CLOSED / "discs.yaml"), *command[1:]]) == 1
+    assert "no choice may see" in capsys.readouterr().err
     for extra, message in ((["--show",
                              "moon"], "no tasks moon to show"), (["--queries",
                                                                   "0"], "must be positive"), (sheet, "needs --show")):

@@ -9,6 +9,7 @@ import pytest
 
 pytest.importorskip("torch", reason="torch is not installed: pip install torch")
 pytest.importorskip("yaml", reason="data sets are YAML: pip install '.[train]'")
+pytest.importorskip("scipy", reason="scipy is not installed: pip install '.[train]'")
 
 from universeg_rt.training.evaluation.evaluate import main
 from universeg_rt.training.evaluation.pools import PoolProtocol, evaluate_pools, pool_table, summarise_pools
@@ -49,31 +50,33 @@ def test_pools_are_nested_drawn_without_replacement_and_more_helps():
     task, counter = make_task(), Counter()
     support = {i.tobytes() for i in task.split("support").images}
     scores = evaluate_pools(counter, task, PoolProtocol((1, 4, 16, 64), 3))
-    assert scores.shape == (4, 3) and np.isnan(scores[3]).all() and not np.isnan(scores[:3]).any()
+    assert scores.shape == (3, 4, 3) and np.isnan(scores[:, 3]).all() and not np.isnan(scores[:, :3]).any()
     assert [len(s) for s in counter.supports] == [1, 4, 16] * 3 and all(s <= support for s in counter.supports)
     assert all(counter.supports[i] < counter.supports[i + 1] for i in (0, 1, 3, 4, 6, 7))
     assert counter.supports[0] != counter.supports[3], "each repetition draws its own"
-    assert (np.diff(scores[:3].mean(1)) > 0).all()
+    assert (np.diff(scores[0, :3].mean(1)) > 0).all()
+    assert ((scores[1:, :3] > 0) & (scores[1:, :3] < scores[0, 2].min())).all(), "discs move: no atlas, no copy"
     assert np.array_equal(evaluate_pools(Counter(), task, PoolProtocol((1, 4, 16, 64), 3)), scores, equal_nan=True)
 
 
 def test_the_summary_is_over_repetitions_and_tasks_of_a_data_set():
-    scores = {"a": np.array([[0.2, 0.4], [np.nan, np.nan]]), "b": np.array([[0.6, 0.6], [np.nan, np.nan]])}
+    nothing = [np.nan, np.nan]
+    scores = {"a": np.array([[[0.2, 0.4], nothing], [[0.1, 0.1], nothing], [[0, 0.1], nothing]]),
+              "b": np.array([[[0.6, 0.6], nothing], [[0.3, 0.3], nothing], [[0, 0.1], nothing]])}
     protocol = PoolProtocol((1, 64), 2)
     summary = summarise_pools(scores, {"a": "x", "b": "x"}, protocol)
     assert summary["datasets"]["x"]["cells"] == [
-        pytest.approx({"pool": 1, "dice": 0.45, "spread": 0.05, "least": 0.4, "largest": 0.5})
+        pytest.approx({"pool": 1, "dice": 0.45, "spread": 0.05, "least": 0.4, "largest": 0.5, "atlas": 0.2,
+                       "copy": 0.05})
     ]
     text = pool_table(summary, protocol.sizes)
-    assert "| a | 0.300 ± 0.100 | – |" in text and "**x**, mean of its tasks" in text
+    assert "| a | 0.300 ± 0.100 | – |\n| atlas | 0.100 | – |\n| copy | 0.050 | – |" in text
+    assert "**x**, mean of its tasks" in text
 
 
-def test_the_command(tmp_path, small_bundle, capsys):
+def test_the_command(made, tmp_path, small_bundle, capsys):
     pytest.importorskip("matplotlib", reason="the plot needs matplotlib")
-    images, labels = discs(20, 32, 32)
-    np.savez(tmp_path / "discs.npz", images=images, labels=labels.astype(np.uint8),
-             ids=np.array([f"p{i}" for i in range(20)]))
-    (tmp_path / "discs.yaml").write_text("name: discs\nlicence: CC0\ntasks:\n  - {name: disc, file: discs.npz}\n")
+    made.folder(tmp_path)
     command = [
         str(tmp_path / "discs.yaml"), "--data-root",
         str(tmp_path), "--bundle",
@@ -84,7 +87,8 @@ def test_the_command(tmp_path, small_bundle, capsys):
          str(tmp_path / "p.json"), "--plot",
          str(tmp_path / "p.png")]) == 0
     out = json.loads((tmp_path / "p.json").read_text())
-    assert [c["pool"] for c in out["tasks"]["disc"]["cells"]] == [1, 3] and out["protocol"]["repetitions"] == 2
+    assert [c["pool"] for c in out["tasks"]["disc"]["cells"]] == [1, 3] and out["setup"]["protocol"]["repetitions"] == 2
+    assert {"dice", "atlas", "copy"} <= set(out["tasks"]["disc"]["cells"][0])
     assert (tmp_path / "p.png").read_bytes()[:4] == b"\x89PNG" and "N = 99" in capsys.readouterr().out
     assert main([*command, "--pools", "0"]) == 1 and "pool sizes are [0]" in capsys.readouterr().err
     with pytest.raises(InputError):

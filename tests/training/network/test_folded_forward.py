@@ -118,7 +118,7 @@ def test_static_takes_the_other_queries_support_terms(name):
     assert (folded.static_logits(query[0], terms) - exact).abs().max() < 1e-12
     static.sum().backward()
     assert all(p.grad is not None for key, p in folded.named_parameters()
-               if "dec_blocks.%d.support" % (len(folded.dec_blocks) - 1) not in key)
+               if f"dec_blocks.{len(folded.dec_blocks) - 1}.support" not in key)
 
 
 def test_static_is_refused_where_it_cannot_be():

@@ -64,11 +64,11 @@ def test_order_of_the_support_does_not_matter_and_weights_pad(preset):
 
 
 @pytest.mark.parametrize("shape_change, message", [
-    (lambda q, i, l: (q[0], i, l), "expected (B,1,H,W)"),
-    (lambda q, i, l: (q, i[:, :, 0], l), "support images"),
-    (lambda q, i, l: (q, i, l[:, :1]), "support images"),
-    (lambda q, i, l: (q, i[:, :0], l[:, :0]), "no entries"),
-    (lambda q, i, l: (q[..., :30, :], i[..., :30, :], l[..., :30, :]), "multiples of 8"),
+    (lambda q, i, m: (q[0], i, m), "expected (B,1,H,W)"),
+    (lambda q, i, m: (q, i[:, :, 0], m), "support images"),
+    (lambda q, i, m: (q, i, m[:, :1]), "support images"),
+    (lambda q, i, m: (q, i[:, :0], m[:, :0]), "no entries"),
+    (lambda q, i, m: (q[..., :30, :], i[..., :30, :], m[..., :30, :]), "multiples of 8"),
 ])
 def test_bad_shapes_are_refused(shape_change, message):
     model = UniverSeg(NetworkSpec.preset("v1"))

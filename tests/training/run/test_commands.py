@@ -73,7 +73,7 @@ def test_the_script_for_short_loans_goes_on_from_what_it_left(kit, tmp_path, tra
 
 
 def test_the_script_runs_on_a_bare_checkout_and_stops_at_its_time(kit, tmp_path, training_folder):
-    """With nothing of the project on the path, and two processes that draw episodes and that no signal may end first."""
+    """With nothing of the project on the path, and two processes that draw episodes, which no signal may end first."""
     kit.write_run(tmp_path)
     config = yaml.safe_load((tmp_path / "run.yaml").read_text())
     (tmp_path / "run.yaml").write_text(yaml.safe_dump({**config, "workers": 2}))

@@ -11,7 +11,6 @@ torch = pytest.importorskip("torch", reason="torch is not installed: pip install
 yaml = pytest.importorskip("yaml", reason="pyyaml is not installed: pip install '.[train]'")
 
 from universeg_rt.training.tasks import tasks
-from universeg_rt.training.tasks.datasets import load_dataset, read_dataset
 from universeg_rt.training.tasks.readers import load_folder, load_nifti, squared
 from universeg_rt.training.tasks.tasks import Task, load_npz, split_subjects, subjects_of
 
@@ -30,9 +29,8 @@ def arrays(count=10, size=16, seed=0):
 
 def write(path, **changes):
     images, labels, ids = arrays()
-    np.savez(path,
-             **{k: v
-                for k, v in {"images": images, "labels": labels, "ids": ids, **changes}.items() if v is not None})
+    values = {"images": images, "labels": labels, "ids": ids, **changes}
+    np.savez(path, **{key: value for key, value in values.items() if value is not None})
     return path
 
 
@@ -181,8 +179,8 @@ def test_folders_of_images_and_masks(tmp_path):
         Image.fromarray(mask).save(tmp_path / "masks" / f"{i}.png")
     task = load_folder(tmp_path / "images", tmp_path / "masks", "t", value=7)
     assert task.images.shape == (2, 128, 128) and list(task.subjects) == ["0", "2"]
-    assert task.labels[1].mean() == pytest.approx(20 * 40 / 80**2,
-                                                  rel=0.05)  # aspect kept, half of the square is filled
+    # Its aspect is kept: half of the square is filled.
+    assert task.labels[1].mean() == pytest.approx(20 * 40 / 80**2, rel=0.05)
     assert task.labels[1][:32].sum() == 0 and task.images[1, 64, 64] == 100
     with pytest.raises(InputError, match="every mask is empty of the value 3"):
         load_folder(tmp_path / "images", tmp_path / "masks", "t", value=3)
@@ -202,7 +200,7 @@ def test_folders_of_images_and_masks(tmp_path):
 
 @pytest.fixture
 def volumes(tmp_path):
-    """Two subjects with two modalities; label 1 is a box in the middle, label 2 lies outside the mid-slice of axis 0."""
+    """Two subjects with two modalities. Label 1 is a box in the middle; label 2 is off the mid-slice of axis 0."""
     nibabel = pytest.importorskip("nibabel", reason="nibabel is not installed: pip install nibabel")
     for subject in ("s1", "s2"):
         (tmp_path / subject).mkdir()
@@ -270,36 +268,3 @@ def test_squared_keeps_aspect_and_spacing():
     assert pixels.shape == mask.shape == (64, 64) and mask.sum() == pytest.approx(60 * 3.2**2, rel=0.06)
     assert squared(image, label, 64, (2.0, 1.0))[1].sum() == pytest.approx(60 * 3.2 * 6.4, rel=0.06)
     assert squared(image, label & False, 64)[1].sum() == 0
-
-
-@pytest.mark.parametrize("text, message", [
-    ("name: [", "is not YAML"),
-    ("name: d", "required"),
-    ("{name: d, licence: x}", "lists no tasks"),
-    ("{name: d, licence: x, format: zip}", "accepted: npz, folder, nifti"),
-    ("{name: d, licence: x, tasks: [{name: t}]}", "lacks file"),
-    ("{name: d, licence: x, colour: 3}", "unknown fields colour"),
-    ("{name: d, licence: x, format: nifti}", "nifti needs"),
-    ("{name: d, licence: x, format: folder, tasks: [{name: t, images: a, labels: b, value: x}]}", "value is 'x'"),
-])
-def test_bad_data_set_files_are_refused(tmp_path, text, message):
-    (tmp_path / "d.yaml").write_text(text)
-    with pytest.raises(InputError, match=message):
-        read_dataset(tmp_path / "d.yaml")
-
-
-def test_our_descriptions_read_and_none_trains_on_what_is_for_evaluation(training_folder):
-    folder = training_folder / "data_sets"
-    names = {kind: {e.name for p in (folder / kind).glob("*.yaml") for e in read_dataset(p).tasks}
-             for kind in ("train", "tune", "report")}
-    everything = [name for group in names.values() for name in group]
-    assert len(names["train"]) == 65 and len(everything) == len(set(everything))
-    assert {"wbc1_cell", "shenzhen_cxr_lung", "hfh_hippocampus"} <= names["report"]
-
-
-def test_our_descriptions_fit_the_material(training_folder, data_folder):
-    for path in sorted((training_folder / "data_sets").glob("*/*.yaml")):
-        for task in load_dataset(path, data_folder):
-            assert task.images.shape[1:] == (128, 128) and task.split("support", "dev", "test") is task
-            if path.parent.name != "train":  # training uses whole tasks
-                assert len(task.split("support")) >= 2

@@ -79,7 +79,7 @@ def test_fingerprints_are_checked():
     assert BUILT.digest != dataclasses.replace(BUILT, precision="fp32").digest and len(BUILT.digest) == 12
 
 
-# Profiles ---------------------------------------------------------------------------------------------------------------
+# Profiles -------------------------------------------------------------------------------------------------------------
 
 def test_profiles_from_texts():
     profile = Profile.parse("1:2:4", "3", "1:64:256", (64, 96))
@@ -130,7 +130,7 @@ def test_a_request_outside_is_refused_with_the_allowed_range(request_, message):
         profile.check(*request_)
 
 
-# In the manifest --------------------------------------------------------------------------------------------------------
+# In the manifest ------------------------------------------------------------------------------------------------------
 
 @pytest.fixture
 def with_engine(small_bundle, tmp_path):

@@ -1,5 +1,5 @@
-"""Models with their inputs frozen: equal to the unbound ones in ONNX Runtime, whole for onnx.checker, refused where they
-do not fit."""
+"""Models with their inputs frozen: equal to the unbound ones in ONNX Runtime, whole for onnx.checker, refused where
+they do not fit."""
 
 from __future__ import annotations
 
@@ -28,8 +28,11 @@ def session(model: bytes):
 
 def static_constants(bundle: Bundle, size=SIZE, dtype=np.float32, seed=0) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(seed)
-    return {f"constant_{b.index}": rng.standard_normal((1, b.features, size[0] >> b.level, size[1] >> b.level)).astype(dtype)
-            for b in bundle.manifest.spec.blocks()}
+    return {
+        f"constant_{b.index}": rng.standard_normal(
+            (1, b.features, size[0] >> b.level, size[1] >> b.level)).astype(dtype)
+        for b in bundle.manifest.spec.blocks()
+    }
 
 
 def support(sets=2, entries=3, size=SIZE) -> dict[str, np.ndarray]:
@@ -51,7 +54,7 @@ def bound(model: bytes, constants, outputs=("probability",), size=SIZE) -> bytes
 
 
 def close(actual: np.ndarray, expected: np.ndarray) -> bool:
-    """Equal but for the order of sums: ONNX Runtime computes what reads constants alone at loading, with other kernels."""
+    """Equal but for the order of sums: what reads constants alone, ONNX Runtime computes when it loads, otherwise."""
     return actual.shape == expected.shape and np.abs(actual - expected).max() < 1e-5 and expected.std() > 1e-3
 
 
@@ -67,7 +70,8 @@ def test_a_static_template_becomes_the_same_model_with_one_input(typed_bundle, p
     frozen = bound(template, constants)
     (expected,) = session(template).run(None, {"query": query, **constants})
     (actual,) = session(frozen).run(None, {"query": query})
-    assert actual.dtype == np.float32 and (close(actual, expected) if precision == "fp32" else np.abs(actual - expected).max() < 2e-3)
+    assert actual.dtype == np.float32 and (close(actual, expected)
+                                           if precision == "fp32" else np.abs(actual - expected).max() < 2e-3)
     model = onnx.load_model_from_string(frozen)
     (given_query,), (probability,) = model.graph.input, model.graph.output
     assert sides(given_query) == sides(probability) == ["B", 1, *SIZE]
@@ -82,7 +86,8 @@ def test_an_exact_task_is_the_whole_model_with_its_support_inside(small_bundle):
     whole, given_support, query = Bundle.open(small_bundle).load("fp32").whole(), support(), queries()
     expected = session(whole).run(["probability"], {"query": query, **given_support})[0]
     frozen = session(bound(whole, given_support))
-    assert [i.name for i in frozen.get_inputs()] == ["query"] and [o.name for o in frozen.get_outputs()] == ["probability"]
+    assert [i.name for i in frozen.get_inputs()] == ["query"] and [o.name
+                                                                   for o in frozen.get_outputs()] == ["probability"]
     assert close(frozen.run(None, {"query": query})[0], expected)
     small = bound(whole, {**given_support, "support_labels": given_support["support_labels"].astype(np.uint8)})
     assert close(session(small).run(None, {"query": query})[0], expected)
@@ -128,11 +133,13 @@ def test_any_shape(small_bundle, count, entries, sets, rows, columns):
     (lambda c: c.update(other=np.zeros(1, np.float32)), "no constants called other; it has query, constant_0"),
     (lambda c: c.pop("constant_1"), "need a constant: constant_1"),
     (lambda c: c.update(query=np.zeros((1, 1, *SIZE), np.float32)), "no input 'query' that can stay one"),
-    (lambda c: c.update(constant_0=c["constant_0"][0]), r"'constant_0' has the shape \(6, 32, 64\); expected \(1, 6, 32, 64\)"),
+    (lambda c: c.update(constant_0=c["constant_0"][0]),
+     r"'constant_0' has the shape \(6, 32, 64\); expected \(1, 6, 32, 64\)"),
     (lambda c: c.update(constant_0=c["constant_0"][:, :, :-1]), r"has the shape \(1, 6, 31, 64\)"),
     (lambda c: c.update(constant_1=c["constant_1"][:, :-1]), r"expected \(1, 5, 16, 32\)"),
     (lambda c: c.update(constant_1=c["constant_1"][:, :, :8]), r"expected \(1, 5, 16, 32\)"),
-    (lambda c: c.update(constant_1=c["constant_1"].astype(np.float64)), "'constant_1' is float64; accepted: float32, float16"),
+    (lambda c: c.update(constant_1=c["constant_1"].astype(np.float64)),
+     "'constant_1' is float64; accepted: float32, float16"),
     (lambda c: c.update(constant_1=c["constant_1"].astype(np.int32)), "'constant_1' is int32"),
     (lambda c: c.update(constant_1=c["constant_1"].astype(object)), "'constant_1' is object"),
 ])
@@ -147,7 +154,8 @@ def test_constants_that_do_not_fit_are_refused(small_bundle, change, message):
 def test_sides_of_one_name_must_agree(small_bundle):
     whole, given_support = Bundle.open(small_bundle).load("fp32").whole(), support()
     given_support["support_labels"] = given_support["support_labels"][:, :2]
-    with pytest.raises(ValueError, match=r"'support_labels' has the shape \(2, 2, 1, 32, 64\); expected \(2, 3, 1, 32, 64\)"):
+    with pytest.raises(ValueError,
+                       match=r"'support_labels' has the shape \(2, 2, 1, 32, 64\); expected \(2, 3, 1, 32, 64\)"):
         bind(whole, given_support, {}, outputs=None, query_size=SIZE)
 
 
@@ -178,8 +186,8 @@ def test_tensors_are_those_that_the_package_reads(typed_bundle):
 
 
 def with_tensor(tensor: TensorProto, times=1) -> bytes:
-    graph = helper.make_graph([], "g", [helper.make_tensor_value_info("query", TensorProto.FLOAT, ["B", 1, "H", "W"])], [],
-                              [tensor] * times)
+    graph = helper.make_graph([], "g", [helper.make_tensor_value_info("query", TensorProto.FLOAT, ["B", 1, "H", "W"])],
+                              [], [tensor] * times)
     return helper.make_model(graph).SerializeToString()
 
 

@@ -16,7 +16,8 @@ from .external import outside
 
 
 def test_every_way_to_a_tensor_is_followed():
-    """The table against onnx.proto itself: whatever message leads to a TensorProto is in it, with every field that does."""
+    """The table against onnx.proto itself: it has every message that leads to a TensorProto,
+    with each field that does."""
     messages, leads, waiting = {}, {"TensorProto"}, [onnx.ModelProto.DESCRIPTOR]
     while waiting:
         message = waiting.pop()

@@ -39,9 +39,11 @@ def run(command: str, *arguments: str, packages: tuple[str, ...] = ("torch",)) -
 def test_without_torch_a_command_is_one_line_with_the_cure(tmp_path, command, extra, arguments):
     done = run(command, *arguments)
     assert done.returncode == 1
-    assert done.stderr == f"universeg-{command}: the package torch is missing; run pip install '.[{extra}]' in a clone of the project\n"
+    assert done.stderr == (f"universeg-{command}: the package torch is missing; "
+                           f"run pip install '.[{extra}]' in a clone of the project\n")
 
 
+@pytest.mark.slow
 def test_the_benchmark_of_our_own_sides_needs_neither_onnx_nor_torch():
     done = run("bench", "--sides", "ours-onnxruntime", "--support-sizes", "1", "--repeats", "1",
                packages=("torch", "onnx"))

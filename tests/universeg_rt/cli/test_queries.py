@@ -14,10 +14,10 @@ from universeg_rt.cli.segment import main
 from universeg_rt.errors import InputError
 
 from ...conftest import discs
-from .test_batch import case, report_of  # noqa: F401  # a fixture
+from .test_batch import case, report_of  # noqa: F401 (a fixture)
 
 
-def test_a_link_to_itself_is_one_failure(case, capsys):  # noqa: F811
+def test_a_link_to_itself_is_one_failure(case, capsys):
     folder, arguments = case
     loop = folder / "queries" / "images" / "loop.png"
     loop.symlink_to(loop.name)
@@ -28,7 +28,7 @@ def test_a_link_to_itself_is_one_failure(case, capsys):  # noqa: F811
 
 
 @pytest.mark.parametrize("second", ["queries/images/second", "queries/images"])
-def test_results_of_an_earlier_run_in_the_input_are_left_out_and_named(case, capsys, second):  # noqa: F811
+def test_results_of_an_earlier_run_in_the_input_are_left_out_and_named(case, capsys, second):
     folder, arguments = case
     inside = folder / "queries" / "images"
     assert main([*arguments[:-1], str(inside / "first"), "--overlays"]) == 0
@@ -51,7 +51,7 @@ def test_a_folder_that_is_called_masks_is_read_where_no_run_wrote_it(tmp_path):
     assert found.notes == [f"1 file in --input of other kinds ignored (1 of .json); read are {', '.join(_suffixes())}"]
 
 
-def test_files_that_are_not_read_are_counted(case, capsys):  # noqa: F811
+def test_files_that_are_not_read_are_counted(case, capsys):
     folder, arguments = case
     for name in ("a.gif", "b.GIF", "c.txt"):
         (folder / "queries" / "images" / name).touch()
@@ -64,7 +64,7 @@ def test_files_that_are_not_read_are_counted(case, capsys):  # noqa: F811
         find_queries([folder / "queries" / "images"], folder / "out")
 
 
-def test_names_that_differ_by_the_ending_alone(case, capsys):  # noqa: F811
+def test_names_that_differ_by_the_ending_alone(case, capsys):
     folder, arguments = case
     Image.fromarray(discs(1, seed=4)[0][0]).save(folder / "queries" / "images" / "case0.bmp")
     truth = ["--truth", str(folder / "queries" / "labels")]
@@ -76,7 +76,7 @@ def test_names_that_differ_by_the_ending_alone(case, capsys):  # noqa: F811
 
 
 @pytest.mark.parametrize("there", [0, 1, 3])
-def test_the_summary_says_how_many_have_a_truth(case, capsys, there):  # noqa: F811
+def test_the_summary_says_how_many_have_a_truth(case, capsys, there):
     folder, arguments = case
     labels = folder / "queries" / "labels"
     for i in range(there, 3):
@@ -88,7 +88,7 @@ def test_the_summary_says_how_many_have_a_truth(case, capsys, there):  # noqa: F
     assert report_of(folder)["with_truth"] == there
 
 
-def test_masks_of_an_earlier_run_are_counted(case, capsys):  # noqa: F811
+def test_masks_of_an_earlier_run_are_counted(case, capsys):
     folder, arguments = case
     assert main(arguments) == 0
     assert "earlier runs" not in capsys.readouterr().out
@@ -97,7 +97,7 @@ def test_masks_of_an_earlier_run_are_counted(case, capsys):  # noqa: F811
     assert f"other files in the folders of {folder / 'out'}: 1, of earlier runs" in capsys.readouterr().out
 
 
-def test_notes_name_the_command_s_options(case, capsys):  # noqa: F811
+def test_notes_name_the_command_s_options(case, capsys):
     folder, arguments = case
     picture = np.array(Image.open(folder / "queries" / "images" / "case0.png")).astype(np.uint16)
     picture[3, 4] = 65_535

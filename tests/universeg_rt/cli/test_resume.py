@@ -11,11 +11,11 @@ from PIL import Image
 from universeg_rt.cli import segment
 from universeg_rt.cli.segment import main
 
-from .test_batch import case, report_of  # noqa: F401  # a fixture
+from .test_batch import case, report_of  # noqa: F401 (a fixture)
 
 
 @pytest.fixture
-def done(case, monkeypatch):  # noqa: F811
+def done(case, monkeypatch):
     """A finished batch: its folder, its arguments with --resume, and the names that are segmented from then on."""
     folder, arguments = case
     assert main([*arguments, "--truth", str(folder / "queries" / "labels")]) == 0

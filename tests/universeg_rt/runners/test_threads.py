@@ -130,10 +130,9 @@ def few_threads(tmp_path):
 #include <pthread.h>
 static int left = 1 << 30;
 void fail_after(int n) { left = n; }
+typedef int (*create)(pthread_t *, const pthread_attr_t *, void *(*)(void *), void *);
 int pthread_create(pthread_t *t, const pthread_attr_t *a, void *(*f)(void *), void *x) {
-  if (left-- <= 0) return EAGAIN;
-  return ((int (*)(pthread_t *, const pthread_attr_t *, void *(*)(void *), void *))dlsym(RTLD_NEXT,
-  "pthread_create"))(t, a, f, x);
+  return left-- <= 0 ? EAGAIN : ((create)dlsym(RTLD_NEXT, "pthread_create"))(t, a, f, x);
 }
 """)
     subprocess.run([compiler, "-shared", "-fPIC",
@@ -179,8 +178,8 @@ def test_out_of_memory_is_a_runner_error(small_bundle, tmp_path):
     run(
         """
 many = np.tile(images[:4], (200, 1, 1)), np.tile(labels[:4], (200, 1, 1))
-large = segmenter.prepare(SupportSet.from_arrays(np.kron(many[0], np.ones((1, 4, 4))), np.kron(many[1], np.ones((1, 4,
-4))))) limit_memory(4 * 2**20)
+large = segmenter.prepare(SupportSet.from_arrays(*(np.kron(array, np.ones((1, 4, 4))) for array in many)))
+limit_memory(4 * 2**20)
 try:
     large.predict(images[5])
 except RunnerError as error:

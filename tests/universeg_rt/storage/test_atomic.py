@@ -55,12 +55,12 @@ def test_where_nothing_can_be_written(tmp_path):
         with write_folder(tmp_path / "file" / "x"):
             pass
     with pytest.raises(OutputError, match="cannot write"):
-        with write_folder(tmp_path / "new") as folder:
+        with write_folder(tmp_path / "new"):
             raise OSError(28, "No space left on device")
     assert names(tmp_path) == ["file"]
 
 
-# Killed in the middle ---------------------------------------------------------------------------------------------------
+# Killed in the middle -------------------------------------------------------------------------------------------------
 
 KILLED = """
 import os, signal, sys

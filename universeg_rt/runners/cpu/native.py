@@ -3,7 +3,7 @@ blocks."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
 from types import ModuleType
@@ -13,6 +13,7 @@ import numpy as np
 from ...bundle.bundle import Bundle
 from ...bundle.model_bytes import ModelBytes
 from ...errors import BundleError, InputError, RunnerError
+from ...named_types import Array, Doubles, Floats, Vendor
 from ...precision import PRECISIONS
 from ...spec import NetworkSpec
 from ..base import Runner
@@ -86,7 +87,7 @@ class NativeRunner(Runner):
     def check_here(cls, options: Options) -> None:
         native_part()
 
-    def _prepare(self, support: np.ndarray, weights: np.ndarray) -> list:
+    def _prepare(self, support: Floats, weights: Floats) -> list[Vendor]:
         self._check_size(support.shape[3:])
         sets = []
         for entries, row in zip(support, weights):
@@ -96,15 +97,15 @@ class NativeRunner(Runner):
                     self._native.prepare(entries if used.all() else np.ascontiguousarray(entries[used]), row[used]))
         return sets
 
-    def _run(self, sets: list, queries: np.ndarray) -> np.ndarray:
+    def _run(self, sets: list[Vendor], queries: Floats) -> Floats:
         with _memory_for_support():
             return np.stack([self._network.run(sets, query[0]) for query in queries])[:, :, None]
 
     def _mean_constants(
-        self, sets: list, query: np.ndarray, shares: np.ndarray
-    ) -> tuple[np.ndarray, list[np.ndarray]]:
+        self, sets: list[Vendor], query: Floats, shares: Doubles
+    ) -> tuple[Floats, list[Floats]]:
         logits = np.empty((len(sets), *query.shape), np.float32)
-        sums: list[np.ndarray] = []
+        sums: list[Floats] = []
         for k, (prepared, share) in enumerate(zip(sets, shares)):
             with _memory_for_support():
                 logits[k], maps = self._network.run_with_constants([prepared], query[0])
@@ -136,9 +137,10 @@ def native_part() -> ModuleType:
     except ImportError as error:
         raise RunnerError(
             f"the native runner is not built here ({error}); reinstall universeg_rt where there is a C++ compiler, or "
-            "use "
-            "runner='onnxruntime'", short="not built here") from None
-def places(spec: NetworkSpec) -> list[tuple]:
+            "use runner='onnxruntime'", short="not built here") from None
+
+
+def places(spec: NetworkSpec) -> list[tuple[int, int, int, int, list[int], bool]]:
     """Each block's place in the network, as the native part takes it."""
     return [(b.features, b.query_channels, b.support_channels, b.level, [edge.block for edge in b.sources], b.is_halved)
             for b in spec.blocks()]
@@ -154,8 +156,9 @@ def _memory_for_support() -> Iterator[None]:
             "not enough memory for this support; take fewer entries, smaller images or fewer threads") from None
 
 
-def _share_in_int8(arrays: dict[str, np.ndarray], spec: NetworkSpec) -> float:
-    """Of the bytes that are kept of each entry (the encoder blocks' outputs, but for the first), in float32, those held in int8."""
+def _share_in_int8(arrays: Mapping[str, Array], spec: NetworkSpec) -> float:
+    """The share held in int8 of what is kept of each entry:
+    the encoder blocks' outputs but for the first, in float32 bytes."""
     held = arrays.get(TABLE)
     if held is None:
         return 0.0

@@ -10,6 +10,7 @@ import numpy as np
 from ...bundle.model_bytes import ModelBytes
 from ...bundle.weights import WEIGHTS, mapping, read_tensors
 from ...errors import BundleError
+from ...named_types import Array, Floats
 from ...spec import NetworkSpec
 
 TABLE, FIRST = "int8", "first"
@@ -20,7 +21,7 @@ MAX_FEATURES = 512  # of a stage, as kernels/cpu/bindings/module.cpp accepts the
 MAX_STAGES = 16  # of the encoder; images would be multiples of 32768
 
 
-def read_weights(weights: ModelBytes, spec: NetworkSpec) -> dict[str, np.ndarray]:
+def read_weights(weights: ModelBytes, spec: NetworkSpec) -> dict[str, Array]:
     """The arrays of the file by name, all float32 but the table of what is held in int8: weights of int8 are expanded.
 
     Raises BundleError that names the array where one is missing, unknown, of another type or shape than the network
@@ -31,8 +32,7 @@ def read_weights(weights: ModelBytes, spec: NetworkSpec) -> dict[str, np.ndarray
         raise BundleError(
             f"the network has {len(spec.encoder_features)} encoder stages of up to "
             f"{max(spec.encoder_features + spec.decoder_features)} features; the native runner takes at most "
-            f"{MAX_STAGES} "
-            f"and {MAX_FEATURES}: use runner='onnxruntime'")
+            f"{MAX_STAGES} and {MAX_FEATURES}: use runner='onnxruntime'")
     tensors = read_tensors(weights.external.get(WEIGHTS, b""))
     try:
         return _in_float(_assembled(_listed(weights.data), tensors), spec)
@@ -41,8 +41,11 @@ def read_weights(weights: ModelBytes, spec: NetworkSpec) -> dict[str, np.ndarray
             f"{weights.name} cannot be used ({error}); export the bundle again, or copy it again") from None
 
 
-def first_block(kernels: Sequence[np.ndarray]) -> np.ndarray:
-    """`first` (9,inputs,5,5,features) of the kernels (features,inputs,...) in the order of FIRST_BLOCK; ValueError for other shapes."""
+def first_block(kernels: Sequence[Floats]) -> Floats:
+    """`first` (9,inputs,5,5,features) of the kernels (features,inputs,...) in the order of FIRST_BLOCK.
+
+    ValueError for other shapes.
+    """
     features, inputs = kernels[4].shape[:2]
     out = np.zeros((9, features, inputs, 5, 5), np.float32)
     for position, (name, kernel) in enumerate(zip(FIRST_BLOCK, kernels, strict=True)):
@@ -57,14 +60,13 @@ def first_block(kernels: Sequence[np.ndarray]) -> np.ndarray:
 def _listed(data: bytes) -> dict[str, list[str]]:
     """The tensors of which each array is made; ValueError."""
     arrays = mapping(data, "arrays")
-    if not all(
-            isinstance(names, list) and names and all(isinstance(name, str) for name in names)
-            for names in arrays.values()):
+    if not all(isinstance(names, list) and names and all(isinstance(name, str) for name in names)
+               for names in arrays.values()):
         raise ValueError("an array is made of no tensors")
     return arrays
 
 
-def _assembled(listed: Mapping[str, Sequence[str]], tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def _assembled(listed: Mapping[str, Sequence[str]], tensors: Mapping[str, Array]) -> dict[str, Array]:
     arrays = {}
     for array, names in listed.items():
         missing = [name for name in names if name not in tensors]
@@ -84,7 +86,8 @@ def _assembled(listed: Mapping[str, Sequence[str]], tensors: Mapping[str, np.nda
 
 def _shapes(spec: NetworkSpec) -> dict[str, tuple[int, ...]]:
     """Every array that the network has in float32, with its shape."""
-    blocks, shapes = spec.blocks(), {}
+    blocks = spec.blocks()
+    shapes: dict[str, tuple[int, ...]] = {}
     for i, block in enumerate(blocks):
         inputs = {
             "cross": block.query_channels + block.support_channels, "target": block.features, "support": block.features
@@ -98,13 +101,14 @@ def _shapes(spec: NetworkSpec) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def _in_float(arrays: Mapping[str, np.ndarray], spec: NetworkSpec) -> dict[str, np.ndarray]:
-    """The checked arrays, weights of int8 times their scales (out, parts), each of its equal part of the inputs; ValueError."""
+def _in_float(arrays: Mapping[str, Array], spec: NetworkSpec) -> dict[str, Array]:
+    """The checked arrays, int8 weights times their scales (out, parts), one for each equal part of the inputs.
+    ValueError."""
     shapes, out, known = _shapes(spec), {}, {TABLE}
     for name, shape in shapes.items():
         part = name.removesuffix(".weight")
-        value = _checked(arrays, name, shape, (np.float32, np.int8) if TABLE in arrays and len(shape) == 4 else
-                         (np.float32, ))
+        types = (np.float32, np.int8) if TABLE in arrays and len(shape) == 4 else (np.float32,)
+        value = _checked(arrays, name, shape, types)
         known.add(name)
         if value.dtype == np.int8:
             scale = _checked(arrays, f"{part}.scale", (shape[0], 2 if part.endswith("cross") else 1), (np.float32,))
@@ -123,8 +127,7 @@ def _in_float(arrays: Mapping[str, np.ndarray], spec: NetworkSpec) -> dict[str, 
     return out
 
 
-def _checked(arrays: Mapping[str, np.ndarray], name: str, shape: tuple[int, ...], types: tuple[type,
-                                                                                               ...]) -> np.ndarray:
+def _checked(arrays: Mapping[str, Array], name: str, shape: tuple[int, ...], types: tuple[type, ...]) -> Array:
     if name not in arrays:
         raise ValueError(f"no array {name}")
     value = arrays[name]
@@ -135,14 +138,14 @@ def _checked(arrays: Mapping[str, np.ndarray], name: str, shape: tuple[int, ...]
     return _finite(name, value)
 
 
-def _finite(name: str, value: np.ndarray) -> np.ndarray:
+def _finite(name: str, value: Array) -> Array:
     if not np.isfinite(value).all():
         raise ValueError(f"array {name} holds NaN or infinity")
     return value
 
 
-def _table(arrays: Mapping[str, np.ndarray], blocks: int) -> np.ndarray:
-    """Which maps are held in int8: (blocks, 2), a block's entries and the result of their cross convolution, each 0 or 1."""
+def _table(arrays: Mapping[str, Array], blocks: int) -> Array:
+    """Which maps are held in int8: (blocks, 2) of 0 or 1, a block's entries and their cross convolution's result."""
     table = _checked(arrays, TABLE, (blocks, 2), (np.int8,))
     if not np.isin(table, (0, 1)).all():
         raise ValueError(f"array {TABLE} holds other numbers than 0 and 1")

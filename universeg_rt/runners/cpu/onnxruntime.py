@@ -10,6 +10,7 @@ import numpy as np
 
 from ...bundle.model_bytes import ModelBytes
 from ...errors import RunnerError
+from ...named_types import Floats, Vendor
 from ..libraries import import_onnxruntime, open_session
 from ..options import Options
 from .streaming import StagedRunner, StageSession
@@ -40,11 +41,12 @@ class StreamedOnnxRuntime(StagedRunner):
             options.add_session_config_entry("session.use_env_allocators", "1")
         return _Session(open_session(ort, model, options, ["CPUExecutionProvider"]), ort.RunOptions())
 
-    def _value(self, array: np.ndarray) -> object:
+    def _value(self, array: Floats) -> Vendor:
         return self._ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array))
 
-    def _array(self, value: object) -> np.ndarray:
-        return value.numpy()
+    def _array(self, value: Vendor) -> Floats:
+        array: Floats = value.numpy()
+        return array
 
 
 def module() -> ModuleType:
@@ -55,20 +57,21 @@ def module() -> ModuleType:
 
 
 class _Session(StageSession):
-    def __init__(self, session, run_options) -> None:
+    def __init__(self, session: Vendor, run_options: Vendor) -> None:
         self._session, self._run_options = session, run_options
         self.inputs = {i.name: tuple(d if isinstance(d, int) else None for d in i.shape) for i in session.get_inputs()}
         self.outputs = tuple(o.name for o in session.get_outputs())
 
-    def run(self, feed: Mapping[str, object]) -> list[object]:
-        return self._session.run_with_ort_values(list(self.outputs), feed, self._run_options)
+    def run(self, feed: Mapping[str, Vendor]) -> list[Vendor]:
+        values: list[Vendor] = self._session.run_with_ort_values(list(self.outputs), feed, self._run_options)
+        return values
 
 
 _shared_memory: bool | None = None
 _shared_memory_lock = Lock()
 
 
-def _share_memory(ort) -> bool:
+def _share_memory(ort: ModuleType) -> bool:
     """Register one memory arena for all our sessions in this process, once; False where ONNX Runtime cannot.
 
     Sessions use it only if they ask for it, so a host program's own sessions are left as they are.

@@ -13,7 +13,6 @@ import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from types import ModuleType
-from typing import Any
 
 import numpy as np
 
@@ -21,6 +20,7 @@ from ...bundle.bundle import Bundle
 from ...bundle.model_bytes import ModelBytes
 from ...errors import RunnerError
 from ...install import install_hint
+from ...named_types import Floats, Vendor
 from ...storage.cache import CachedFiles
 from ..libraries import import_openvino
 from ..options import Options
@@ -30,21 +30,19 @@ CONVERSION = 1  # counts up when openvino_ops.py changes what it builds
 _creating = threading.Lock()
 
 
-def shared_core():
+def shared_core() -> Vendor:
     """The one openvino.Core of this process, with our operators, kept until the process ends.
 
     The CPU plugin of each Core gives the thread a stack for signals and puts the one before it back when it goes. Of
     two that go in the order in which they came, the thread keeps the first one's, whose memory is gone, and the next
-    signal that
-    Python handles
-    (of a child that ended, Ctrl-C) ends the process (seen with OpenVINO 2026.4).
+    signal that Python handles (of a child that ended, Ctrl-C) ends the process (seen with OpenVINO 2026.4).
     """
     with _creating:
         return _new_core()
 
 
 @functools.cache
-def _new_core():
+def _new_core() -> Vendor:
     openvino = import_openvino()
 
     from .openvino_ops import extensions
@@ -55,7 +53,7 @@ def _new_core():
     return core
 
 
-def started() -> tuple[ModuleType, Any, list[str]]:
+def started() -> tuple[ModuleType, Vendor, list[str]]:
     """The module, the shared core and what the processor is; RunnerError with the cure where OpenVINO does not
     start."""
     try:
@@ -105,18 +103,17 @@ class StreamedOpenVino(StagedRunner):
         if self._cache_root is not None:
             key = hashlib.sha256(repr(
                 (openvino.__version__, CONVERSION, self.threads, device)).encode()).hexdigest()[:16]
-            self._open_cache(f"{version}-{key}", version)
+            self._open_cache(self._cache_root, f"{version}-{key}", version)
 
-    def _open_cache(self, name: str, version: str) -> None:
-        self._cache = CachedFiles(self._cache_root / name)
+    def _open_cache(self, root: Path, name: str, version: str) -> None:
+        self._cache = CachedFiles(root / name)
         try:
-            others = sorted({p.name.split("-")[0] for p in self._cache_root.iterdir() if p.is_dir()} - {version})
+            others = sorted({p.name.split("-")[0] for p in root.iterdir() if p.is_dir()} - {version})
         except OSError:
             others = []
         if others and not self._cache.folder.is_dir():
             self.notes += (
-                f"the cache in {self._cache_root} is of OpenVINO {', '.join(others)}: left as it is, compiled "
-                f"again for {version}", )
+                f"the cache in {root} is of OpenVINO {', '.join(others)}: left as it is, compiled again for {version}",)
 
     def _session(self, model: ModelBytes) -> StageSession:
         name = f"{PurePosixPath(model.name).stem}.blob"
@@ -135,15 +132,16 @@ class StreamedOpenVino(StagedRunner):
             self._cache.write(name, exported.getvalue() if hasattr(exported, "getvalue") else bytes(exported))
         return _Session(compiled, _names(read))
 
-    def _value(self, array: np.ndarray) -> object:
+    def _value(self, array: Floats) -> Vendor:
         return self._ov.Tensor(np.ascontiguousarray(array), shared_memory=True)
 
-    def _array(self, value: object) -> np.ndarray:
-        return value.data
+    def _array(self, value: Vendor) -> Floats:
+        array: Floats = value.data
+        return array
 
 
 class _Session(StageSession):
-    def __init__(self, compiled, outputs: tuple[str, ...]) -> None:
+    def __init__(self, compiled: Vendor, outputs: tuple[str, ...]) -> None:
         self._compiled = compiled
         self._ports = list(compiled.outputs)
         self.inputs = {
@@ -152,7 +150,7 @@ class _Session(StageSession):
         }
         self.outputs = outputs
 
-    def run(self, feed: Mapping[str, object]) -> list[object]:
+    def run(self, feed: Mapping[str, Vendor]) -> list[Vendor]:
         # A request of its own for each call: its outputs stay valid after it, and threads do not meet.
         request = self._compiled.create_infer_request()
         for name in self.inputs:
@@ -161,7 +159,7 @@ class _Session(StageSession):
         return [request.get_tensor(port) for port in self._ports]
 
 
-def _names(model) -> tuple[str, ...]:
+def _names(model: Vendor) -> tuple[str, ...]:
     """The one name of each output, as the file has it (a model just compiled has names of inner tensors, too)."""
     names = [output.names for output in model.outputs]
     if any(len(of_one) != 1 for of_one in names):

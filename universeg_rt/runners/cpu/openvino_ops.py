@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from ...named_types import Vendor
+
 DOMAIN = "universeg_rt"
 
 
-def extensions() -> list:
+def extensions() -> list[Vendor]:
     """OpenVINO extensions for both operators; raises ImportError where OpenVINO is missing."""
     from openvino.frontend.onnx import ConversionExtension
 
@@ -19,7 +21,7 @@ def extensions() -> list:
             ConversionExtension("SupportMeanPool", DOMAIN, lambda node: _convert(node, pool=True))]
 
 
-def _convert(node, pool: bool) -> list:
+def _convert(node: Vendor, pool: bool) -> list[Vendor]:
     """Outputs of SupportMean (mean, activated) or SupportMeanPool (mean, pooled_mean, pooled, activated)."""
     from openvino import opset13 as ops
 
@@ -32,10 +34,10 @@ def _convert(node, pool: bool) -> list:
     x = ops.add(ops.squeeze(support_term, front), ops.squeeze(query_term, front))
     activated = ops.prelu(x, slope)
 
-    def outputs(mean, *maps) -> list:
+    def outputs(mean: Vendor, *maps: Vendor) -> list[Vendor]:
         return [mean.output(0)] + [m.output(0) for m in maps]
 
-    def entries(maps):
+    def entries(maps: Vendor) -> Vendor:
         return ops.unsqueeze(maps, front)
 
     if not pool:
@@ -45,7 +47,7 @@ def _convert(node, pool: bool) -> list:
     return outputs(_mean(activated, weights), pooled_mean, pooled, entries(activated))
 
 
-def _mean(maps, weights):
+def _mean(maps: Vendor, weights: Vendor) -> Vendor:
     """Σ_s weights[0,s] maps[s] as one matrix product: (1,S) @ (S,CHW), as (1,1,C,H,W)."""
     from openvino import opset13 as ops
 
@@ -55,7 +57,7 @@ def _mean(maps, weights):
     return ops.reshape(product, ops.concat([_integers(1, 1), image], 0), False)
 
 
-def _integers(*values: int):
+def _integers(*values: int) -> Vendor:
     from openvino import opset13 as ops
 
     return ops.constant(np.array(values, np.int64))

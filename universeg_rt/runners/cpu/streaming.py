@@ -2,8 +2,8 @@
 time.
 
 What stages are is written in `universeg_rt.export.emit.stages`. A backend gives a session for a model and values for
-arrays
-(`StagedRunner._session`, `_value`, `_array`); the order of work, the chunks and the sums of the means are here, once.
+arrays (`StagedRunner._session`, `_value`, `_array`); the order of work, the chunks and the sums of
+the means are here, once.
 """
 
 from __future__ import annotations
@@ -11,13 +11,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
 from ...bundle.bundle import Bundle
 from ...bundle.model_bytes import ModelBytes
 from ...errors import BundleError, RunnerError
+from ...named_types import Floats, Vendor
 from ..base import Runner
 from ..options import Options
 from ..threads import cores
@@ -26,6 +27,7 @@ from ..threads import cores
 CHUNK_PIXELS = 4 * 128 * 128
 
 SUPPORT, QUERY = "support", "query"
+Tensors = dict[str, Any]  # the engine's values by name; of what has a map for each entry, a list of chunks
 
 
 class StageSession(ABC):
@@ -38,7 +40,7 @@ class StageSession(ABC):
     outputs: tuple[str, ...]
 
     @abstractmethod
-    def run(self, feed: Mapping[str, object]) -> list[object]:
+    def run(self, feed: Mapping[str, Vendor]) -> list[Vendor]:
         """Values of all outputs, in order; what it raises is the engine's own."""
 
 
@@ -108,16 +110,16 @@ class StagedRunner(Runner):
         """Load one stage; what it raises is the engine's own."""
 
     @abstractmethod
-    def _value(self, array: np.ndarray) -> object:
+    def _value(self, array: Floats) -> Vendor:
         """The engine's value of an array; it may share the array's memory, which then nobody changes."""
 
     @abstractmethod
-    def _array(self, value: object) -> np.ndarray:
+    def _array(self, value: Vendor) -> Floats:
         """The array of a value; it may share the value's memory."""
 
     # The contract -------------------------------------------------------------------------------------------------
 
-    def _prepare(self, support: np.ndarray, weights: np.ndarray) -> list[dict]:
+    def _prepare(self, support: Floats, weights: Floats) -> list[Tensors]:
         chunk = max(1, CHUNK_PIXELS // (support.shape[3] * support.shape[4]))
         sets = []
         for entries, row in zip(support, weights):
@@ -131,7 +133,7 @@ class StagedRunner(Runner):
             sets.append(tensors)
         return sets
 
-    def _run(self, sets: list[dict], queries: np.ndarray) -> np.ndarray:
+    def _run(self, sets: list[Tensors], queries: Floats) -> Floats:
         out = np.empty((len(queries), len(sets), 1, *queries.shape[2:]), np.float32)
         for b, query in enumerate(queries):
             of_query = {QUERY: self._value(query[None])}
@@ -144,7 +146,7 @@ class StagedRunner(Runner):
 
     # Running stages -----------------------------------------------------------------------------------------------
 
-    def _go(self, tensors: dict, needs: set[str], keep: bool) -> None:
+    def _go(self, tensors: Tensors, needs: set[str], keep: bool) -> None:
         """Run every stage that depends on exactly `needs`; tensors by name, per-entry ones as lists of chunks."""
         for stage in self._stages:
             if stage.needs != needs:
@@ -153,12 +155,12 @@ class StagedRunner(Runner):
                 self._run_chunks(stage, tensors, keep)
             else:
                 feed = {name: tensors[name] for name in stage.session.inputs}
-                tensors.update(zip(stage.session.outputs, self._call(stage, feed)))
+                tensors.update(zip(stage.session.outputs, self._call(stage, feed), strict=True))
             if not keep:
                 for name in stage.last_use:
                     tensors.pop(name, None)
 
-    def _run_chunks(self, stage: _Stage, tensors: dict, keep: bool) -> None:
+    def _run_chunks(self, stage: _Stage, tensors: Tensors, keep: bool) -> None:
         inputs, outputs = stage.session.inputs, stage.session.outputs
         chunked = [name for name in inputs if name in stage.per_entry]
         whole = {name: tensors[name] for name in inputs if name not in stage.per_entry}
@@ -167,13 +169,13 @@ class StagedRunner(Runner):
         if not keep:
             for name in stage.last_use & set(chunked):
                 del tensors[name]
-        sums: dict[str, np.ndarray] = {}
-        made: dict[str, list] = {name: [] for name in outputs if name in stage.per_entry}
+        sums: dict[str, Floats] = {}
+        made: dict[str, list[Vendor]] = {name: [] for name in outputs if name in stage.per_entry}
         for i in range(len(lists[chunked[0]])):
             feed = {**whole, **{name: lists[name][i] for name in chunked}}
             for name in chunked:
                 lists[name][i] = None
-            for name, value in zip(outputs, self._call(stage, feed)):
+            for name, value in zip(outputs, self._call(stage, feed), strict=True):
                 if name in made:
                     made[name].append(value)
                 elif name in sums:
@@ -183,7 +185,7 @@ class StagedRunner(Runner):
         tensors.update(made)
         tensors.update({name: self._value(total) for name, total in sums.items()})
 
-    def _call(self, stage: _Stage, feed: dict) -> list:
+    def _call(self, stage: _Stage, feed: Tensors) -> list[Vendor]:
         try:
             return stage.session.run(feed)
         except Exception as error:  # engines raise many types of their own

@@ -1,5 +1,5 @@
-"""Which GPU and driver are here, in the words of an engine's fingerprint. `present_gpu` asks the driver alone: no package
-is needed, and no context stays behind."""
+"""Which GPU and driver are here, in the words of an engine's fingerprint. `present_gpu` asks the driver alone: no
+package is needed, and no context stays behind."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Gpu:
 
 
 def gpu_facts(gpu: Gpu | None) -> dict[str, str]:
-    """What an engine is bound to of a GPU, by the fields of `bundle.engine.Fingerprint`; texts are empty without one."""
+    """What an engine is bound to of a GPU, by the fields of `bundle.engine.Fingerprint`; empty texts without one."""
     if gpu is None:
         return {"gpu": "", "compute_capability": "", "cuda": ""}
     return {"gpu": gpu.name, "compute_capability": gpu.compute_capability, "cuda": gpu.cuda}

@@ -9,12 +9,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import count
 from threading import RLock
+from types import ModuleType
 
 import numpy as np
 
 from ...bundle.bundle import Bundle
 from ...bundle.model_bytes import ModelBytes
 from ...errors import RunnerError
+from ...named_types import Floats, Vendor
 from ...precision import GPU_AUTO, PRECISIONS
 from ..base import Runner
 from ..libraries import has_cuda_provider, import_onnxruntime, open_session
@@ -38,16 +40,16 @@ class _Bound:
     graph: the annotation under which ONNX Runtime keeps the graph; -1: none.
     """
 
-    binding: object
-    query: object
-    outputs: dict
+    binding: Vendor
+    query: Vendor
+    outputs: dict[str, Vendor]
     graph: int = -1
 
 
 class _Prepared:
     """Device tensors by the name under which `predict` reads them, and what each shape of queries is run with."""
 
-    def __init__(self, tensors: dict, sets: int, entries: int, size: tuple[int, int]) -> None:
+    def __init__(self, tensors: dict[str, Vendor], sets: int, entries: int, size: tuple[int, int]) -> None:
         self.tensors, self.sets, self.entries, self.size = tensors, sets, entries, size
         self.bound: OrderedDict[tuple[int, ...], _Bound] = OrderedDict()
 
@@ -64,8 +66,7 @@ class OnnxRuntimeCuda(Runner):
     def __init__(self, predict: ModelBytes, prepare: ModelBytes | None, *, ordinal: int = 0, tf32: bool = False,
                  graphs: bool = True, nhwc: bool = False, provider: str = PROVIDER) -> None:
         """prepare None: `predict` is the whole model. tf32: float32 products may be rounded to TF32's 10 bits. nhwc:
-        let
-        convolutions run with channels last. RunnerError where the provider does not start or refuses a file, naming
+        let convolutions run with channels last. RunnerError where the provider does not start or refuses a file, naming
         what to install."""
         self._ort = _onnxruntime(provider)
         self._provider, self._ordinal = provider, ordinal
@@ -98,19 +99,20 @@ class OnnxRuntimeCuda(Runner):
         _onnxruntime(PROVIDER)
 
     @property
-    def notes(self) -> tuple[str, ...]:
+    def notes(self) -> tuple[str, ...]:  # type: ignore[override]  # follows graph_failure, where others keep a value
         return (f"no CUDA graphs: {self.graph_failure}",) if self.graph_failure not in ("", NOT_WANTED) else ()
 
     # The contract -------------------------------------------------------------------------------------------------
 
-    def _prepare(self, support: np.ndarray, weights: np.ndarray) -> _Prepared:
+    def _prepare(self, support: Floats, weights: Floats) -> _Prepared:
+        sets, entries, _, height, width = support.shape
         session = self._prepare_session or self._predict_session
         kinds = {t.name: TYPES[t.type] for t in (*session.get_inputs(), *session.get_overridable_initializers())}
         given = {"support_images": support[:, :, :1], "support_labels": support[:, :, 1:], "weights": weights}
         with self._lock:
             values = {name: self._on_device(array, kinds[name]) for name, array in given.items()}
             if self._prepare_session is None:
-                return _Prepared(values, *support.shape[:2], support.shape[3:])
+                return _Prepared(values, sets, entries, (height, width))
             binding = session.io_binding()
             for name, value in values.items():
                 binding.bind_ortvalue_input(name, value)
@@ -118,20 +120,21 @@ class OnnxRuntimeCuda(Runner):
             for name in names:
                 binding.bind_output(name, *self._place)
             self._run_session(session, binding, -1)
-            return _Prepared(dict(zip(names, binding.get_outputs())), *support.shape[:2], support.shape[3:])
+            made = dict(zip(names, binding.get_outputs(), strict=True))
+            return _Prepared(made, sets, entries, (height, width))
 
-    def _run(self, prepared: _Prepared, queries: np.ndarray) -> np.ndarray:
+    def _run(self, prepared: _Prepared, queries: Floats) -> Floats:
         part = max(1, MAPS // (prepared.sets * prepared.entries))
         out = np.empty((len(queries), prepared.sets, 1, *prepared.size), np.float32)
         for start in range(0, len(queries), part):
             out[start : start + part] = self._run_part(prepared, queries[start : start + part])
         return out
 
-    def _run_part(self, prepared: _Prepared, queries: np.ndarray) -> np.ndarray:
+    def _run_part(self, prepared: _Prepared, queries: Floats) -> Floats:
         with self._lock:
             bound = prepared.bound.get(queries.shape)
             fresh = bound is None
-            if fresh:
+            if bound is None:
                 while len(prepared.bound) >= SHAPES:
                     prepared.bound.popitem(last=False)
                 bound = prepared.bound[queries.shape] = self._bind(prepared, queries.shape)
@@ -172,7 +175,7 @@ class OnnxRuntimeCuda(Runner):
             binding.bind_ortvalue_output(tensor.name, outputs[tensor.name])
         return _Bound(binding, query, outputs)
 
-    def _run_session(self, session, binding, graph: int) -> None:
+    def _run_session(self, session: Vendor, binding: Vendor, graph: int) -> None:
         options = self._ort.RunOptions()
         options.add_run_config_entry("gpu_graph_id", str(graph))  # -1: neither captures nor replays
         try:
@@ -188,16 +191,16 @@ class OnnxRuntimeCuda(Runner):
                 "what else runs on this GPU", short="no GPU memory left")
         return RunnerError(f"ONNX Runtime failed on {self.device}: {text}")
 
-    def _input(self, name: str):
+    def _input(self, name: str) -> Vendor:
         return next(t for t in self._predict_session.get_inputs() if t.name == name)
 
-    def _on_device(self, array: np.ndarray, kind: type):
+    def _on_device(self, array: Floats, kind: type) -> Vendor:
         try:
             return self._ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array, kind), *self._place)
         except Exception as error:
             raise self._failed(error) from None
 
-    def _empty(self, shape: Sequence[int], kind: type):
+    def _empty(self, shape: Sequence[int], kind: type) -> Vendor:
         try:
             return self._ort.OrtValue.ortvalue_from_shape_and_type(list(shape), kind, *self._place)
         except Exception as error:
@@ -205,7 +208,7 @@ class OnnxRuntimeCuda(Runner):
 
     # Starting -----------------------------------------------------------------------------------------------------
 
-    def _with_graphs(self, model: ModelBytes):
+    def _with_graphs(self, model: ModelBytes) -> Vendor:
         """A session that can keep CUDA graphs; a plain one, with the reason kept, where it refuses."""
         try:
             return self._session(model, graphs=True)
@@ -213,11 +216,11 @@ class OnnxRuntimeCuda(Runner):
             self.graph_failure = str(error)
             return self._session(model, graphs=False)
 
-    def _session(self, model: ModelBytes, graphs: bool):
+    def _session(self, model: ModelBytes, graphs: bool) -> Vendor:
         ort = self._ort
         options = ort.SessionOptions()
         options.log_severity_level = 3
-        providers: list = [self._provider]
+        providers: list[object] = [self._provider]
         if self._provider == PROVIDER:
             providers = [(PROVIDER, {
                 "device_id": str(self._ordinal), "enable_cuda_graph": str(int(graphs)),
@@ -236,7 +239,7 @@ class OnnxRuntimeCuda(Runner):
         return session
 
 
-def _onnxruntime(provider: str):
+def _onnxruntime(provider: str) -> ModuleType:
     """The module, its CUDA libraries loaded; RunnerError with the package to install where it has no such provider."""
     if importlib.util.find_spec("onnxruntime") is None:
         raise RunnerError(f"onnxruntime is not installed; {INSTALL}", short="not installed")

@@ -18,8 +18,11 @@ DRIVER = r"""
 extern "C" {
 int cuInit(unsigned) { return INIT; }
 int cuDeviceGet(int* device, int index) { *device = index; return index == 0 ? 0 : 101; }
-int cuDeviceGetAttribute(int* value, int attribute, int) { *value = attribute == 75 ? 9 : attribute == 76 ? 0 : -1;
-return 0; } int cuDeviceGetName(char* name, int length, int) { std::strncpy(name, "NVIDIA H200", length); return 0; }
+int cuDeviceGetAttribute(int* value, int attribute, int) {
+  *value = attribute == 75 ? 9 : attribute == 76 ? 0 : -1;
+  return 0;
+}
+int cuDeviceGetName(char* name, int length, int) { std::strncpy(name, "NVIDIA H200", length); return 0; }
 int cuDeviceTotalMem_v2(size_t* bytes, int) { *bytes = 150000000000; return 0; }
 int cuDriverGetVersion(int* version) { *version = 13010; return 0; }
 }

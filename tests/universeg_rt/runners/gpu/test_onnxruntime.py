@@ -123,8 +123,8 @@ def test_where_no_graph_can_be_captured_runs_go_on_without(plain_bundle, annotat
     for turn in range(4):
         asked = queries(1, seed=turn)
         assert np.abs(runner.run(prepared, asked) - expected(given, asked)).max() < 1e-4
-    assert "CUDA failure 901" in runner.graph_failure and "CUDA failure 901" in runner.notes[0] and sum(
-        a >= 0 for a in annotations) == 1
+    assert "CUDA failure 901" in runner.graph_failure and "CUDA failure 901" in runner.notes[0]
+    assert sum(a >= 0 for a in annotations) == 1
 
 
 def test_threads_share_it(plain_bundle, expected):
@@ -150,8 +150,8 @@ def test_threads_share_it(plain_bundle, expected):
 
 def test_errors_of_the_library_are_typed(plain_bundle, tmp_path):
     runner = on_cpu(plain_bundle)
-    assert "no GPU memory left" in str(
-        runner._failed(RuntimeError("Failed to allocate memory for requested buffer of size 9")))
+    full = RuntimeError("Failed to allocate memory for requested buffer of size 9")
+    assert "no GPU memory left" in str(runner._failed(full))
     assert str(runner._failed(RuntimeError("CUDA error 700\nmore"))) == "ONNX Runtime failed on CPU: CUDA error 700"
     (tmp_path / "broken.onnx").write_bytes(b"no model")
     with pytest.raises(RunnerError, match="cannot load broken.onnx"):

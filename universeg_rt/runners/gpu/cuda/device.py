@@ -13,17 +13,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from threading import Lock, local
+from typing import Any
 
 import numpy as np
 
 from ....environment import said, variable
 from ....errors import InputError, RunnerError
+from ....named_types import Array
 from ..identity import Gpu
 
 CURE = (
     "pip install pycuda (it compiles, and wants curand.h: pip install nvidia-curand and put its include folder on "
-    "CPATH, or "
-    "build it with CUDA_ENABLE_CURAND=False in siteconf.py)")
+    "CPATH, or build it with CUDA_ENABLE_CURAND=False in siteconf.py)")
 ORDINAL = variable("device")
 
 
@@ -93,7 +94,7 @@ class Device(ABC):
             return self._memory()
 
     def allocate(self, size: int, what: str) -> Buffer:
-        """`size` bytes for `what` (in words); RunnerError saying how much is needed and free where there is not enough."""
+        """`size` bytes for `what` (in words); RunnerError where memory lacks says how much is needed and free."""
         with self.current():
             try:
                 address, release = self._allocate(max(int(size), 1))
@@ -110,12 +111,12 @@ class Device(ABC):
         """The error to raise where `size` bytes for `what` are not to be had."""
         free, total = self.memory()
         return RunnerError(
-            f"no GPU memory left: {what} needs {_megabytes(size)}, {_megabytes(free)} of {_megabytes(total)} are free "
+            f"no GPU memory left: {what} needs {_megabytes(size)}, {_megabytes(free)} of {_megabytes(total)} are "
+            f"free on {self.gpu.name}; use fewer support entries or members, precision fp16, or close what else runs "
             "on "
-            f"{self.gpu.name}; use fewer support entries or members, precision fp16, or close what else runs on this GPU",
-            short="no GPU memory left")
+            "this GPU", short="no GPU memory left")
 
-    def upload(self, buffer: Buffer, array: np.ndarray, stream: Stream) -> None:
+    def upload(self, buffer: Buffer, array: Array, stream: Stream) -> None:
         """Enqueue a copy of a C-contiguous host array to the start of a buffer. The array must live until the stream
         has passed the copy; only from `pinned` memory does the call return at once."""
         if array.nbytes > buffer.size:
@@ -125,8 +126,8 @@ class Device(ABC):
         with self.current():
             self._upload(buffer, array, stream)
 
-    def download(self, array: np.ndarray, buffer: Buffer, stream: Stream) -> None:
-        """Enqueue a copy of the start of a buffer into a C-contiguous host array; valid after `stream.synchronize()`."""
+    def download(self, array: Array, buffer: Buffer, stream: Stream) -> None:
+        """Enqueue a copy of a buffer's start into a C-contiguous host array; valid after `stream.synchronize()`."""
         if array.nbytes > buffer.size:
             raise RunnerError(f"{array.nbytes} bytes are more than a device buffer of {buffer.size} has")
         if not array.flags.c_contiguous:
@@ -134,8 +135,8 @@ class Device(ABC):
         with self.current():
             self._download(array, buffer, stream)
 
-    def pinned(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-        """A host array in page-locked memory, from and to which copies run beside the host; RunnerError where none is left."""
+    def pinned(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+        """A host array in page-locked memory: copies run beside the host. RunnerError where no such memory is left."""
         dtype, count = np.dtype(dtype), int(np.prod(shape))
         with self.current():
             address, release = self._allocate_pinned(max(1, count * dtype.itemsize))
@@ -147,7 +148,8 @@ class Device(ABC):
         memory = (ctypes.c_uint8 * (count * dtype.itemsize)).from_address(address)
         # The array holds `memory`, so that the pages go back when the last view of them is gone.
         weakref.finalize(memory, give_back).atexit = False
-        return np.frombuffer(memory, dtype, count).reshape(shape)
+        array: Array = np.frombuffer(memory, dtype, count)  # type: ignore[call-overload]  # ctypes' arrays are buffers
+        return array.reshape(shape)
 
     @abstractmethod
     def stream(self) -> Stream: ...
@@ -176,10 +178,10 @@ class Device(ABC):
         """Address of page-locked host memory and a function that frees it."""
 
     @abstractmethod
-    def _upload(self, buffer: Buffer, array: np.ndarray, stream: Stream) -> None: ...
+    def _upload(self, buffer: Buffer, array: Array, stream: Stream) -> None: ...
 
     @abstractmethod
-    def _download(self, array: np.ndarray, buffer: Buffer, stream: Stream) -> None: ...
+    def _download(self, array: Array, buffer: Buffer, stream: Stream) -> None: ...
 
 
 _opened: dict[int, Device] = {}
@@ -203,7 +205,8 @@ def _open(ordinal: int) -> Device:
     if importlib.util.find_spec("pycuda") is None:
         raise RunnerError(f"pycuda is not installed, which manages GPU memory: {CURE}", short="pycuda is not installed")
     try:
-        return import_module(".pycuda", __package__).PyCuda(ordinal)
+        device: Device = import_module(".pycuda", __package__).PyCuda(ordinal)
+        return device
     except ImportError as error:
         short = "no NVIDIA driver" if "libcuda" in str(error) else "pycuda cannot be loaded"
         raise RunnerError(

@@ -68,7 +68,7 @@ def driver() -> ctypes.CDLL:
                           short="no NVIDIA driver") from None
 
 
-def _call(name: str, *arguments) -> None:
+def _call(name: str, *arguments: object) -> None:
     _check(name, getattr(driver(), name)(*arguments))
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import cast
 
 import numpy as np
 import pycuda.driver as cuda
 
 from ....errors import RunnerError
+from ....named_types import Array, Vendor
 from ..identity import Gpu
 from . import graph as cuda_graph
 from .device import Buffer, Device, Graph, OutOfDeviceMemory, Stream
@@ -43,10 +45,10 @@ class PyCuda(Device):
     def _enter(self) -> None:
         self._context.push()
 
-    def _leave(self, before: None) -> None:
+    def _leave(self, before: object) -> None:
         cuda.Context.pop()
 
-    def drop(self, things: list) -> None:
+    def drop(self, things: list[Vendor]) -> None:
         """Empties the list, which must be all that holds what is in it."""
         with self.current():
             things.clear()
@@ -59,7 +61,8 @@ class PyCuda(Device):
         return cuda_graph.capture(self, stream, enqueue)
 
     def _memory(self) -> tuple[int, int]:
-        return cuda.mem_get_info()
+        free, total = cuda.mem_get_info()
+        return int(free), int(total)
 
     def _allocate(self, size: int) -> tuple[int, Callable[[], None]]:
         try:
@@ -75,17 +78,17 @@ class PyCuda(Device):
             pages = [cuda.pagelocked_empty(size, np.uint8)]
         return pages[0].ctypes.data, pages.clear
 
-    def _upload(self, buffer: Buffer, array: np.ndarray, stream: _Stream) -> None:
+    def _upload(self, buffer: Buffer, array: Array, stream: Stream) -> None:
         with _named("a copy to the device"):
-            cuda.memcpy_htod_async(buffer.address, array, stream.held[0])
+            cuda.memcpy_htod_async(buffer.address, array, cast(_Stream, stream).held[0])
 
-    def _download(self, array: np.ndarray, buffer: Buffer, stream: _Stream) -> None:
+    def _download(self, array: Array, buffer: Buffer, stream: Stream) -> None:
         with _named("a copy from the device"):
-            cuda.memcpy_dtoh_async(array, buffer.address, stream.held[0])
+            cuda.memcpy_dtoh_async(array, buffer.address, cast(_Stream, stream).held[0])
 
 
 class _Stream(Stream):
-    def __init__(self, value: cuda.Stream, device: PyCuda) -> None:
+    def __init__(self, value: Vendor, device: PyCuda) -> None:
         self.held, self.handle, self._device = [value], int(value.handle), device
         weakref.finalize(self, device.drop, self.held).atexit = False
 
@@ -95,7 +98,7 @@ class _Stream(Stream):
 
 
 @contextmanager
-def _named(what: str):
+def _named(what: str) -> Iterator[None]:
     """pycuda's errors as RunnerError."""
     try:
         yield

@@ -51,7 +51,9 @@ def choose(bundle: Bundle, builder: str, precision: str, trt: ModuleType, device
         if plans:
             for entry in (e for p in plans for e in (p.prepare, p.predict)
                           if e is not None and e.fingerprint.plugin_sha256):
-                plugin.ensure(plugin.find(entry.fingerprint.plugin_sha256, plugins), trt)
+                library = plugin.find(entry.fingerprint.plugin_sha256, plugins)
+                if library is not None:  # else it went since it was compared, which loading the engine says
+                    plugin.ensure(library, trt)
             return each, plans
         if fitting:
             refused.append(

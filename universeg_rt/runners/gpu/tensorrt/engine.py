@@ -8,10 +8,12 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 
 from ....errors import EngineError, RunnerError
+from ....named_types import Vendor
 from ..cuda.device import Buffer, Device, Stream
 
 
@@ -20,20 +22,20 @@ class Tensor:
     """One input or output. shape: -1 for a dimension that changes. largest: of an input, its profile's maximum."""
 
     name: str
-    dtype: np.dtype
+    dtype: np.dtype[Any]
     shape: tuple[int, ...]
     largest: tuple[int, ...] = ()
 
 
-def make_logger(trt: ModuleType):
+def make_logger(trt: ModuleType) -> Vendor:
     """A logger of TensorRT's that prints nothing and keeps the last errors in `errors`."""
 
-    class Log(trt.ILogger):
+    class Log(trt.ILogger):  # type: ignore[misc, name-defined]  # a class of the module that was given
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
             self.errors: deque[str] = deque(maxlen=4)
 
-        def log(self, severity, message) -> None:
+        def log(self, severity: Vendor, message: str) -> None:
             if severity in (trt.ILogger.Severity.ERROR, trt.ILogger.Severity.INTERNAL_ERROR):
                 self.errors.append(" ".join(str(message).split()))
 
@@ -85,7 +87,7 @@ class Engine:
 
     @property
     def sized_by_shape(self) -> bool:
-        """Whether scratch memory is sized by the shapes that run (TensorRT 10 and later) instead of the profile's largest."""
+        """Whether the shapes that run size scratch memory (TensorRT 10 and later), not the profile's largest."""
         strategies = getattr(self.trt, "ExecutionContextAllocationStrategy", None)
         return not self.graphs_inside and hasattr(strategies, "USER_MANAGED") \
             and hasattr(self.trt.IExecutionContext, "update_device_memory_size_for_shapes")
@@ -133,7 +135,7 @@ class Execution:
                 raise engine.device.out_of_memory(needed, f"running the engine {engine.name}")
             raise RunnerError(f"TensorRT makes no execution context for the engine {engine.name}: {engine.said()}")
 
-    def _make_context(self):
+    def _make_context(self) -> Vendor:
         """With scratch memory of ours where TensorRT lets us, sized by the shapes that run from TensorRT 10 on."""
         trt, handle = self.engine.trt, self.engine.handle
         if self.engine.graphs_inside:
@@ -192,7 +194,7 @@ class Execution:
         self._generation = self.scratch.generation
 
     def enqueue(self, addresses: dict[str, int]) -> None:
-        """Put one run on the stream. addresses: of every input and output, on the device. RunnerError where it fails."""
+        """Enqueues one run. addresses: of every input and output, on the device. RunnerError where it fails."""
         engine = self.engine
         for name, address in addresses.items():
             if self._addresses.get(name) != address:

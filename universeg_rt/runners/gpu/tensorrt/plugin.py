@@ -62,8 +62,7 @@ def load(path: str | Path, tensorrt: ModuleType, libnvinfer: ctypes.CDLL | None 
     if info.generation != needed:
         raise RunnerError(
             f"{info.path.name} was built against TensorRT {info.headers} and TensorRT {tensorrt.__version__} runs "
-            "here; "
-            f"build it against headers of {'8.5 to 9' if needed == 8 else '10 or later'} (TENSORRT_INCLUDE)")
+            f"here; build it against headers of {'8.5 to 9' if needed == 8 else '10 or later'} (TENSORRT_INCLUDE)")
     registry = tensorrt.get_plugin_registry()
     if libnvinfer is None and hasattr(registry, "load_library"):
         registry.load_library(str(path))
@@ -111,7 +110,8 @@ def ensure(path: Path, tensorrt: ModuleType) -> None:
 
 def _libnvinfer(tensorrt: ModuleType) -> ctypes.CDLL:
     major = tensorrt.__version__.split(".")[0]
-    folders = [Path(tensorrt.__file__).parent] if getattr(tensorrt, "__file__", None) else []
+    file: str | None = getattr(tensorrt, "__file__", None)
+    folders = [Path(file).parent] if file else []
     names = [str(folder / f"libnvinfer.so.{major}") for folder in folders] + [f"libnvinfer.so.{major}"]
     for name in names:
         try:

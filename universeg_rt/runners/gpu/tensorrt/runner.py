@@ -14,6 +14,7 @@ import numpy as np
 from ....bundle.bundle import Bundle
 from ....bundle.engine import EngineEntry, Profile
 from ....errors import EngineError, InputError, RunnerError
+from ....named_types import Floats
 from ...base import Runner
 from ...options import Options
 from ..cuda.device import Buffer, Device, open_device
@@ -29,11 +30,13 @@ class Network:
         self.prepare, self.predict, self.profile = prepare, predict, profile
 
 
-class Prepared:
-    """What a support set became: device tensors (buffer, shape) by the name under which the network reads them."""
+Tensors = dict[str, tuple[Buffer, tuple[int, ...]]]  # memory and shape by the name under which the network reads them
 
-    def __init__(self, network: Network, tensors: dict[str, tuple[Buffer, tuple[int, ...]]], sets: int, entries: int,
-                 size: tuple[int, int]) -> None:
+
+class Prepared:
+    """What a support set became, on the device."""
+
+    def __init__(self, network: Network, tensors: Tensors, sets: int, entries: int, size: tuple[int, int]) -> None:
         self.network, self.tensors, self.sets, self.entries, self.size = network, tensors, sets, entries, size
 
 
@@ -84,10 +87,11 @@ class TensorRT(Runner):
         """A runner of these engines of the bundle, warm. EngineError or RunnerError where one cannot be loaded or
         run."""
 
-        def engine(entry: EngineEntry | None) -> Engine | None:
-            return None if entry is None else Engine(trt, device, bundle.read(entry.file), entry.file)
+        def engine(entry: EngineEntry) -> Engine:
+            return Engine(trt, device, bundle.read(entry.file), entry.file)
 
-        networks = [Network(engine(p.prepare), engine(p.predict), p.profile) for p in plans]
+        networks = [Network(None if p.prepare is None else engine(p.prepare), engine(p.predict), p.profile)
+                    for p in plans]
         runner = cls(device, networks, precision, graphs=graphs)
         runner.warm_up()
         return runner
@@ -106,7 +110,7 @@ class TensorRT(Runner):
                 f"libraries: pip install {cls.package}", short="cannot be loaded") from None
 
     @property
-    def notes(self) -> tuple[str, ...]:
+    def notes(self) -> tuple[str, ...]:  # type: ignore[override]  # follows graph_failures, where others keep a value
         return tuple(f"no CUDA graph for {why}" for why in self.graph_failures)
 
     def warm_up(self) -> None:
@@ -120,7 +124,7 @@ class TensorRT(Runner):
 
     # The contract -------------------------------------------------------------------------------------------------
 
-    def _prepare(self, support: np.ndarray, weights: np.ndarray) -> Prepared:
+    def _prepare(self, support: Floats, weights: Floats) -> Prepared:
         sets, entries, _, height, width = support.shape
         for pad in (False, True):
             for network in self._networks:
@@ -140,7 +144,7 @@ class TensorRT(Runner):
             f"no engine of the bundle takes {sets} sets of {entries} entries of {height}x{width}; profiles: " +
             "; ".join(str(n.profile) for n in self._networks))
 
-    def _run(self, prepared: Prepared, queries: np.ndarray) -> np.ndarray:
+    def _run(self, prepared: Prepared, queries: Floats) -> Floats:
         smallest, _, largest = prepared.network.profile.queries
         worker = self._worker()
         out = np.empty((len(queries), prepared.sets, 1, *prepared.size), np.float32)
@@ -177,7 +181,7 @@ class TensorRT(Runner):
             worker = self._workers.worker = Worker(self._device, self._graphs, self.graph_failures)
         return worker
 
-    def _prepare_with(self, network: Network, support: np.ndarray, weights: np.ndarray) -> Prepared:
+    def _prepare_with(self, network: Network, support: Floats, weights: Floats) -> Prepared:
         sets, entries, _, height, width = support.shape
         engine = network.prepare or network.predict
         feed = {"support_images": support[:, :, :1], "support_labels": support[:, :, 1:], "weights": weights}
@@ -201,7 +205,7 @@ class TensorRT(Runner):
             made = self._run_prepare(network.prepare, given)
             return Prepared(network, made, sets, entries, (height, width))
 
-    def _run_prepare(self, engine: Engine, given: dict) -> dict:
+    def _run_prepare(self, engine: Engine, given: Tensors) -> Tensors:
         execution = self._prepare_executions.get(id(engine))
         if execution is None:
             execution = self._prepare_executions[id(engine)] = engine.execution(self._prepare_stream,

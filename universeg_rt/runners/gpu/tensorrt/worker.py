@@ -5,12 +5,17 @@ from __future__ import annotations
 import weakref
 from collections import OrderedDict
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ....errors import EngineError, RunnerError
+from ....named_types import Array, Floats
 from ..cuda.device import Buffer, Device, Graph
-from .engine import Execution, Scratch
+from .engine import Engine, Execution, Scratch
+
+if TYPE_CHECKING:
+    from .runner import Prepared
 
 SLOTS = 8  # shapes for which a thread keeps its buffers and graphs
 
@@ -21,13 +26,14 @@ class Slot:
     the query and the logits in page-locked host memory; and every tensor on the device."""
 
     execution: Execution
-    query: np.ndarray
-    logits: np.ndarray
+    query: Array
+    logits: Array
     buffers: dict[str, Buffer]
     runs: int = 0
     # Of each prepared support: the graph (None: it cannot be captured) and the generation of scratch memory it holds
     # for.
-    graphs: weakref.WeakKeyDictionary = field(default_factory=weakref.WeakKeyDictionary)
+    graphs: weakref.WeakKeyDictionary[Prepared, tuple[Graph | None, int]] = field(
+        default_factory=weakref.WeakKeyDictionary)
 
 
 class Worker:
@@ -38,9 +44,9 @@ class Worker:
         self._stream = device.stream()
         self._scratch = Scratch(device, self._stream)
         self._executions: dict[int, Execution] = {}  # of engines that keep several shapes apart by themselves
-        self._slots: OrderedDict[tuple, Slot] = OrderedDict()
+        self._slots: OrderedDict[tuple[object, ...], Slot] = OrderedDict()
 
-    def run(self, prepared, queries: np.ndarray) -> np.ndarray:
+    def run(self, prepared: Prepared, queries: Floats) -> Floats:
         """Logits (B,K,1,H,W) float32 of queries (B,1,H,W) within the profile. The result is the caller's own."""
         with self._device.current():
             slot = self._slot(prepared, queries.shape)
@@ -57,7 +63,7 @@ class Worker:
                 slot.graphs[prepared] = (self._capture(prepared, slot), self._scratch.generation)
             return slot.logits.astype(np.float32)
 
-    def _slot(self, prepared, shape: tuple[int, ...]) -> Slot:
+    def _slot(self, prepared: Prepared, shape: tuple[int, ...]) -> Slot:
         engine = prepared.network.predict
         key = (id(engine), shape, prepared.sets, prepared.entries)
         if key in self._slots:
@@ -81,7 +87,7 @@ class Worker:
         slot = self._slots[key] = Slot(execution, query, logits, buffers)
         return slot
 
-    def _execution(self, engine) -> Execution:
+    def _execution(self, engine: Engine) -> Execution:
         if not engine.graphs_inside:
             return engine.execution(self._stream, self._scratch)
         if id(engine) not in self._executions:
@@ -89,23 +95,23 @@ class Worker:
         return self._executions[id(engine)]
 
     @staticmethod
-    def _shapes(prepared, shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
+    def _shapes(prepared: Prepared, shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
         return {"query": shape, **{name: of for name, (_, of) in prepared.tensors.items()}}
 
-    def _enqueue(self, prepared, slot: Slot) -> None:
+    def _enqueue(self, prepared: Prepared, slot: Slot) -> None:
         self._device.upload(slot.buffers["query"], slot.query, self._stream)
         slot.execution.enqueue({**{name: buffer.address for name, (buffer, _) in prepared.tensors.items()},
                                 **{name: buffer.address for name, buffer in slot.buffers.items()}})
         self._device.download(slot.logits, slot.buffers["logits"], self._stream)
 
-    def _run_plainly(self, prepared, slot: Slot) -> None:
+    def _run_plainly(self, prepared: Prepared, slot: Slot) -> None:
         slot.execution.set_shapes(self._shapes(prepared, slot.query.shape))
         try:
             self._enqueue(prepared, slot)
         finally:
             self._stream.synchronize()  # nothing of ours is in use when the buffers may go
 
-    def _capture(self, prepared, slot: Slot) -> Graph | None:
+    def _capture(self, prepared: Prepared, slot: Slot) -> Graph | None:
         """After a run of the same shapes, which leaves nothing to set up."""
         try:
             return self._device.capture(self._stream, lambda: self._enqueue(prepared, slot))

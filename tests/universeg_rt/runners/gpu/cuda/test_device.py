@@ -18,8 +18,8 @@ from universeg_rt.runners.gpu.cuda import device
 from universeg_rt.runners.gpu.cuda import graph as cuda_graph
 from universeg_rt.runners.gpu.identity import Gpu
 
-from ... import fake_cuda
-from ...standin import StandIn
+from .....fakes import pycuda
+from .....fakes.device import StandIn
 
 
 @pytest.fixture
@@ -27,10 +27,10 @@ def opener(monkeypatch):
     """open(...) -> (device, memory) with pycuda's stand-in in the place of the real one."""
 
     def open_it(limit: int = 1 << 20, gpus: int = 1):
-        memory, package = fake_cuda.Memory(limit), types.ModuleType("pycuda")
+        memory, package = pycuda.Memory(limit), types.ModuleType("pycuda")
         package.__path__ = []
         package.__spec__ = importlib.util.spec_from_loader(package.__name__, loader=None)
-        package.driver = fake_cuda.pycuda_driver(memory, gpus)
+        package.driver = pycuda.pycuda_driver(memory, gpus)
         monkeypatch.setitem(sys.modules, "pycuda", package)
         monkeypatch.setitem(sys.modules, "pycuda.driver", package.driver)
         module = f"{device.__package__}.pycuda"
@@ -75,8 +75,8 @@ def test_memory_copies_and_streams(opener):
 def test_no_memory_left_says_how_much_is_needed_and_free(opener):
     gpu, memory = opener(limit=3_000_000)
     kept = gpu.allocate(1_000_000, "a")
-    with pytest.raises(RunnerError, match=r"no GPU memory left: the support needs 2.5 MB, 2.0 MB of 3.0 MB are free on Fake GPU; use") \
-            as caught:
+    needed = "no GPU memory left: the support needs 2.5 MB, 2.0 MB of 3.0 MB are free on Fake GPU; use"
+    with pytest.raises(RunnerError, match=needed) as caught:
         gpu.allocate(2_500_000, "the support")
     assert caught.value.short == "no GPU memory left"
     assert gpu.allocate(2_000_000, "what fits") and kept and memory.limit == 3_000_000
@@ -163,18 +163,19 @@ static int capturing = 0, alive = 0, executables = 0, launches = 0, refuse = 0;
 extern "C" {
 void refuse_next(int status) { refuse = status; }
 int counts(int what) { int all[] = {capturing, alive, executables, launches}; return all[what]; }
-int cuStreamBeginCapture_v2(void* stream, int mode) { if (stream != (void*)64 || mode != 1) return 1; capturing = 1;
-return 0; } int cuStreamEndCapture(void* stream, void** graph) {
-    capturing = 0; if (refuse) { int r = refuse; refuse = 0; *graph = 0; return r; } ++alive; *graph = (void*)7; return
-    0; }
+int cuStreamBeginCapture_v2(void* stream, int mode) {
+    if (stream != (void*)64 || mode != 1) return 1; capturing = 1; return 0; }
+int cuStreamEndCapture(void* stream, void** graph) {
+    capturing = 0; if (refuse) { int r = refuse; refuse = 0; *graph = 0; return r; }
+    ++alive; *graph = (void*)7; return 0; }
 int cuGraphInstantiateWithFlags(void** executable, void* graph, unsigned long long flags) {
     if (graph != (void*)7 || flags) return 1; ++executables; *executable = (void*)9; return 0; }
 int cuGraphDestroy(void* graph) { if (graph != (void*)7) return 1; --alive; return 0; }
 int cuGraphExecDestroy(void* executable) { if (executable != (void*)9) return 1; --executables; return 0; }
-int cuGraphLaunch(void* executable, void* stream) { if (executable != (void*)9 || stream != (void*)64) return 1;
-++launches; return 0; } int cuGetErrorName(int status, const char** text) { *text = status == 901 ?
-"CUDA_ERROR_STREAM_CAPTURE_INVALIDATED" :
-"OTHER"; return 0; }
+int cuGraphLaunch(void* executable, void* stream) {
+    if (executable != (void*)9 || stream != (void*)64) return 1; ++launches; return 0; }
+int cuGetErrorName(int status, const char** text) {
+    *text = status == 901 ? "CUDA_ERROR_STREAM_CAPTURE_INVALIDATED" : "OTHER"; return 0; }
 }
 """
 

@@ -1,5 +1,4 @@
-"""The TensorRT runners on a stand-in GPU under a stand-in TensorRT: numbers, shapes, threads, graphs, memory,
-errors."""
+"""The TensorRT runners on a stand-in GPU and TensorRT: numbers, shapes, threads, graphs, memory, errors."""
 
 from __future__ import annotations
 
@@ -16,12 +15,11 @@ from universeg_rt.bundle.bundle import Bundle
 from universeg_rt.bundle.engine import Profile
 from universeg_rt.errors import EngineError, InputError, RunnerError
 from universeg_rt.runners import open_runner
-from universeg_rt.runners.gpu.tensorrt import runner as tensorrt_runner
 
 from .....conftest import discs
-from ... import fake_tensorrt
-from ...conftest import PROFILE, add_engines, queries, support
-from ...standin import StandIn
+from .....fakes import tensorrt
+from .....fakes.device import StandIn
+from ...conftest import add_engines, queries, support
 
 FLAVOURS = ("8.5.3", "10.14.1", "rtx")
 
@@ -32,9 +30,7 @@ def opener(monkeypatch):
 
     def open_it(bundle, flavour: str = "10.14.1", total: int = 1 << 30, precision: str = "auto"):
         device = StandIn(total)
-        trt = fake_tensorrt.make(device, flavour)
-        monkeypatch.setattr(tensorrt_runner, "open_device", lambda *_: device)
-        monkeypatch.setattr(tensorrt_runner.TensorRT, "_import", classmethod(lambda cls: trt))
+        trt = tensorrt.use(monkeypatch, device, flavour)
         return open_runner(bundle, "tensorrt-rtx" if flavour == "rtx" else "tensorrt", precision), device, trt
 
     return open_it
@@ -136,7 +132,7 @@ def test_a_bundle_without_a_fitting_engine_says_so(plain_bundle, typed_bundle, o
 
 
 def test_a_plan_that_tensorrt_refuses_is_one_line(engine_bundle, opener, monkeypatch):
-    monkeypatch.setattr(fake_tensorrt, "MAGIC", b"other")
+    monkeypatch.setattr(tensorrt, "MAGIC", b"other")
     with pytest.raises(EngineError,
                        match="refuses the engine engines/prepare.*magic tag does not match; build it again") as caught:
         opener(engine_bundle)
@@ -146,10 +142,8 @@ def test_a_plan_that_tensorrt_refuses_is_one_line(engine_bundle, opener, monkeyp
 def test_threads_run_side_by_side_in_contexts_of_their_own(engine_bundle, opener, expected):
     runner, _, trt = opener(engine_bundle)
     given = [support(k, s) for k, s in [(1, 1), (2, 3), (3, 6)]]
-    prepared, wanted = [runner.prepare(*g) for g in given], {}
-    for i, g in enumerate(given):
-        for turn in range(4):
-            wanted[i, turn] = expected(g, queries(2, seed=turn))
+    prepared = [runner.prepare(*g) for g in given]
+    wanted = {(i, turn): expected(g, queries(2, seed=turn)) for i, g in enumerate(given) for turn in range(4)}
     wrong, before = [], trt.contexts
 
     def work(first: int) -> None:
@@ -272,8 +266,7 @@ def test_an_error_in_a_run_is_typed_and_passes(engine_bundle, opener, expected, 
 
 def test_weights_that_an_engine_cannot_take_are_not_ignored(engine_bundle, opener):
     runner, _, _ = opener(engine_bundle)
-    engine = runner._networks[0].prepare
-    del engine.inputs["weights"]
+    del runner._networks[0].prepare.inputs["weights"]
     with pytest.raises(EngineError, match="takes no weights, and these differ"):
         runner.prepare(*support(1, 3))
 
@@ -302,7 +295,3 @@ def test_a_segmenter_over_engines_estimates_and_predicts(plain_bundle, opener, e
     ours, theirs = (s.prepare(SupportSet.from_arrays(images, labels), ensemble).predict(images[0])
                     for s in (segmenter, cpu))
     assert np.abs(ours.probability - theirs.probability).max() < 1e-4
-
-
-def test_profile_is_what_the_tests_think():
-    assert PROFILE.fits(3, 3, 6, 32, 32) and not PROFILE.fits(3, 3, 7, 32, 32)

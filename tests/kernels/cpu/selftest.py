@@ -1,0 +1,71 @@
+"""Compiles the self-test of the CPU kernels as the extension is compiled, each file with its own options."""
+
+from __future__ import annotations
+
+import os
+import random
+import runpy
+import shutil
+import subprocess
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from universeg_rt.runners.cpu.native import places
+from universeg_rt.spec import NetworkSpec
+
+from ...conftest import ROOT
+
+FOLDER = ROOT / "kernels" / "cpu"
+PARTS = runpy.run_path(str(FOLDER / "sources.py"))
+SOME = (1, 3, 8, 16, 17, 24, 32, 48, 64, 100)  # features, narrow and wide: they meet in a pair of blocks
+
+
+def compile_selftest(folder: Path, files: Iterable[str | Path], sanitizer: str | None, *, without: Sequence[str] = (),
+                     defines: Sequence[str] = ()) -> Path:
+    """The program of these files (in FOLDER), under a sanitizer; skips where the compiler or the sanitizer is missing.
+
+    without: files that are compiled without their own options.
+    """
+    compiler = shutil.which("g++")
+    if compiler is None:
+        pytest.skip("g++ was not found; the self-test needs it")
+    sanitized = [f"-fsanitize={sanitizer}", "-fno-sanitize-recover=all"] if sanitizer else []
+    options = [*PARTS["FLAGS"], "-O1", *sanitized, *(f"-D{name}" for name in defines),
+               *(f"-I{FOLDER / room}" for room in PARTS["ROOMS"])]
+
+    def run(*command: str) -> None:
+        done = subprocess.run([compiler, *options, *command], capture_output=True, text=True)
+        if done.returncode and "cannot find" in done.stderr:
+            pytest.skip(f"this compiler lacks the sanitizer: {done.stderr.strip().splitlines()[-1]}")
+        assert not done.returncode, done.stderr
+
+    def compiled(file: str | Path) -> str:
+        own = () if file in without else PARTS["LIBRARY"].get(file, ())
+        out = folder / f"{Path(file).stem}.o"
+        run(*own, "-c", str(FOLDER / file), "-o", str(out))
+        return str(out)
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        objects = list(pool.map(compiled, files))
+    run(*objects, "-o", str(folder / "selftest"))
+    return folder / "selftest"
+
+
+def write_networks(path: Path, count: int, seed: int = 1) -> Path:
+    """A file for the self-test (kernels/cpu/selftest/selftest.h): a small network, then `count` drawn ones."""
+    rng, specs = random.Random(seed), [NetworkSpec("none", (10, 16, 7), (12, 9), "max_pool")]
+    for _ in range(count):
+        stages = rng.randint(2, 5)
+        specs.append(NetworkSpec("none", tuple(rng.choices(SOME, k=stages)), tuple(rng.choices(SOME, k=stages - 1)),
+                                 "max_pool"))
+    lines = []
+    for spec in specs:
+        blocks = places(spec)
+        lines.append(str(len(blocks)))
+        for features, query, support, level, sources, halved in blocks:
+            lines.append(" ".join(map(str, (features, query, support, level, int(halved), len(sources), *sources))))
+    path.write_text("\n".join(lines) + "\n")
+    return path
