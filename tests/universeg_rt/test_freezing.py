@@ -1,0 +1,201 @@
+"""Freezing a task: the same answers where they must be the same, a price that no label leaks into, and bad input."""
+
+import os
+import pickle
+
+import numpy as np
+import pytest
+
+from universeg_rt import Ensemble, InputError, RunnerError, Segmenter, SupportSet, freezing
+from universeg_rt.ensemble import Draw
+from universeg_rt.frozen_task import FrozenTask
+from universeg_rt.imaging.metrics import dice
+
+from ..conftest import discs, native_part
+
+COUNT = 6
+ENSEMBLES = [Ensemble(), Ensemble(3, 2, replacement=True, seed=1), Ensemble(2, 1)]
+
+
+@pytest.fixture(scope="module")
+def segmenter(small_bundle):
+    native_part()
+    return Segmenter.open(small_bundle, runner="native")
+
+
+@pytest.fixture(scope="module")
+def support():
+    return SupportSet.from_arrays(*discs(COUNT))
+
+
+@pytest.fixture(scope="module")
+def images():
+    return discs(3, seed=5)[0]
+
+
+@pytest.mark.parametrize("ensemble", ENSEMBLES, ids=str)
+def test_exact_is_the_task_itself_and_its_file_gives_the_same(segmenter, support, images, ensemble, tmp_path):
+    task = segmenter.prepare(support, ensemble)
+    frozen = task.freeze(kind="exact")
+    frozen.save(tmp_path / "task.onnx")
+    opened = FrozenTask.open(tmp_path / "task.onnx")
+    assert opened.kind == frozen.kind == "exact" and opened.record == frozen.record
+    for image in images:
+        wanted = task.predict(image)
+        np.testing.assert_array_equal(frozen.predict(image).probability, wanted.probability)
+        np.testing.assert_allclose(opened.predict(image).probability, wanted.probability, atol=1e-5)
+
+
+@pytest.mark.parametrize("runner", ["native", "onnxruntime", "openvino"])
+def test_with_the_query_as_its_only_proxy_static_is_exact(segmenter, support, images, runner, tmp_path):
+    if runner == "openvino":
+        pytest.importorskip("openvino", reason="openvino is not installed: pip install '.[openvino]'")
+    task = segmenter.prepare(support)
+    for image in images:
+        frozen = task.freeze([image], kind="static", half=False)
+        frozen.save(tmp_path / "task.onnx")
+        opened = FrozenTask.open(tmp_path / "task.onnx", runner=runner)
+        wanted = task.predict(image, logits=True)
+        got = opened.predict(image, logits=True)
+        assert got.timing.runner == runner
+        np.testing.assert_allclose(got.logits, wanted.logits, atol=2e-4)
+
+
+@pytest.mark.parametrize("ensemble", ENSEMBLES, ids=str)
+def test_constants_are_the_mean_over_the_members_as_often_as_they_were_drawn(segmenter, support, images, ensemble,
+                                                                             monkeypatch):
+    task = segmenter.prepare(support, ensemble)
+    query = task.on_grid(images[:1])[0]
+    runner, draw = segmenter.runner, task.draw
+    entries = support.on_grid(segmenter.grid, "stretch")[draw.used]
+    single = [runner.mean_constants(runner.prepare(entries, row[None]), query, np.ones(1))[1] for row in draw.weights]
+    wanted = [np.mean([single[place][i] for place in draw.places], axis=0) for i in range(len(single[0]))]
+    for shared in (False, True):
+        if shared:  # sets too large to be held written out, prepared one by one
+            monkeypatch.setattr("universeg_rt.runners.shared.GROUP_BYTES", 1)
+        prepared = runner.prepare(entries, draw.weights)
+        logits, maps = runner.mean_constants(prepared, query, draw.shares)
+        np.testing.assert_array_equal(logits, runner.run(prepared, query[None])[0])
+        for got, each in zip(maps, wanted, strict=True):
+            np.testing.assert_allclose(got, each, atol=1e-5)
+
+
+def test_batches_of_every_size_give_what_single_images_give(segmenter, support):
+    frozen = segmenter.prepare(support).freeze(kind="static")
+    images = discs(9, seed=8)[0]
+    together = frozen.predict_batch(images)
+    for image, each in zip(images, together, strict=True):
+        np.testing.assert_array_equal(frozen.predict(image).probability, each.probability)
+
+
+def test_no_label_of_an_entry_is_in_its_own_answers(segmenter, monkeypatch):
+    """Other labels for two entries that are left out together change nothing in the masks that judge them."""
+    images, labels = discs(COUNT)
+
+    def masks(given):
+        task = segmenter.prepare(SupportSet.from_arrays(images, given))
+        seen = {}
+        with monkeypatch.context() as patch:
+            patch.setattr(freezing, "dice", lambda mask, other: seen.setdefault(len(seen), mask).sum() * 0.0)
+            frozen = task.freeze(kind="static")
+        assert frozen.price.entries == COUNT
+        return list(seen.values())
+
+    pair = np.random.default_rng(0).permutation(COUNT)[:2]
+    changed = labels.copy()
+    changed[pair] = changed[pair][:, ::-1]
+    before, after = masks(labels), masks(changed)
+    own = range(6)  # of the first two entries: exact against the label, static against the label, one against the other
+    assert all(np.array_equal(before[i], after[i]) for i in own)
+    assert not all(np.array_equal(a, b) for a, b in zip(before, after)), "the others' supports did change"
+
+
+def test_auto_takes_static_where_it_costs_no_more_than_may_be_lost(segmenter, support):
+    task = segmenter.prepare(support)
+    loss = task.freeze(kind="static").price.loss
+    assert task.freeze(max_loss=1).kind == "static"
+    refused = task.freeze(max_loss=max(0.0, loss - 1e-6))
+    if loss > 1e-6:
+        assert refused.kind == "exact" and f"{loss:.3f}" in refused.reason and refused.price.loss == loss
+
+
+@pytest.mark.parametrize("entries", [1, 2])
+def test_a_support_of_which_none_can_be_left_out(segmenter, images, entries):
+    task = segmenter.prepare(SupportSet.from_arrays(*discs(entries)))
+    frozen = task.freeze()
+    assert frozen.kind == "exact" and "cannot be measured" in frozen.reason and frozen.price.loss is None
+    with pytest.raises(InputError, match="give images as proxies, or take kind='exact'"):
+        task.freeze(kind="static")
+    given = task.freeze(images, kind="static")
+    assert given.kind == "static" and given.price.loss is None and given.price.note
+
+
+def test_a_network_with_a_cross_activation_has_no_static_form(tmp_path):
+    pytest.importorskip("torch", reason="exporting needs torch: pip install '.[export]'")
+    from universeg_rt.export.build import build_bundle
+
+    from universeg_rt.spec import NetworkSpec
+
+    from ..conftest import random_weights
+
+    spec = NetworkSpec("leaky_relu", (4, 4), (4,), "max_pool")
+    build_bundle(spec, random_weights(spec), tmp_path / "paper", name="paper", grid=(16, 16))
+    task = Segmenter.open(tmp_path / "paper").prepare(SupportSet.from_arrays(*discs(4)))
+    with pytest.raises(InputError, match="activation in the cross convolution.*kind='exact'"):
+        task.freeze(kind="static")
+    frozen = task.freeze()
+    assert frozen.kind == "exact" and "activation" in frozen.reason
+
+
+@pytest.mark.parametrize("options, message", [
+    ({"kind": "fast"}, "kind is 'fast'; accepted: auto, static, exact"), ({"max_loss": -0.1}, "max_loss is -0.1"),
+    ({"max_loss": True}, "max_loss is True"), ({"seed": -1}, "seed is -1"), ({"proxies": "mine"}, "proxies is 'mine'"),
+    ({"proxies": []}, "proxies are no images at all"), ({"proxies": [np.zeros((9, 9))]}, "constant"),
+    ({"proxies": np.zeros((9, 9))}, r"expected \(N,H,W\)"),
+])
+def test_bad_options(segmenter, support, options, message):
+    with pytest.raises(InputError, match=message):
+        segmenter.prepare(support).freeze(**options)
+
+
+def test_a_closed_task_and_a_closed_frozen_task(segmenter, support, images):
+    task = segmenter.prepare(support)
+    frozen = task.freeze(kind="static")
+    task.close()
+    with pytest.raises(RunnerError, match="closed"):
+        task.freeze()
+    assert frozen.predict(images[0]).mask.shape == images[0].shape, "a static task needs its task no more"
+    with frozen:
+        pass
+    with pytest.raises(RunnerError, match="closed"):
+        frozen.predict(images[0])
+
+
+def test_a_runner_without_constant_maps_says_what_to_do(small_bundle, support, images):
+    task = Segmenter.open(small_bundle, runner="onnxruntime").prepare(support)
+    with pytest.raises(RunnerError, match="runner='native' to freeze, or take kind='exact'"):
+        task.freeze(images, kind="static")
+
+
+def test_pickles(segmenter, support, images):
+    frozen = segmenter.prepare(support).freeze(kind="static")
+    again = pickle.loads(pickle.dumps(frozen))
+    np.testing.assert_array_equal(again.predict(images[0]).probability, frozen.predict(images[0]).probability)
+
+
+def test_half_constants_change_little_and_halve_the_file(segmenter, support, images, tmp_path):
+    task = segmenter.prepare(support)
+    sizes, masks = [], []
+    for half in (True, False):
+        frozen = task.freeze(kind="static", half=half)
+        frozen.save(tmp_path / "task.onnx")
+        sizes.append(os.path.getsize(tmp_path / "task.onnx"))
+        masks.append(np.stack([frozen.predict(image).mask for image in images]))
+    assert sizes[0] < 0.8 * sizes[1] and dice(*masks) > 0.99
+
+
+def test_draw_counts_members_that_drew_the_same():
+    draw = Draw.of(1, Ensemble(4, 1))
+    assert draw.weights.shape == (1, 1) and draw.places.tolist() == [0] * 4 and draw.shares.tolist() == [1.0]
+    draw = Draw.of(3, Ensemble(5, 2, seed=3))
+    assert draw.shares.sum() == pytest.approx(1) and np.allclose(draw.weights.sum(1), 1)
