@@ -28,7 +28,7 @@ from universeg_rt.errors import BundleError, InputError, ParityError
 
 from ..conftest import SMALL_GRID, SMALL_SPEC, discs, random_weights
 
-pytestmark = pytest.mark.torch
+pytestmark = [pytest.mark.torch, pytest.mark.slow]
 
 # A network of a few features with random weights has nothing that would even errors out, and no task that it can solve.
 LAX = {"int8_tolerance": MaskTolerance(0.2, 0.1), "held_out_tolerance": HeldOutTolerance(0.1, 0.1)}
