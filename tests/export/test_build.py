@@ -49,6 +49,7 @@ def test_the_gate_covers_what_it_must():
     assert len(parity.IMAGE_SIZES) == 2 and set(parity.KINDS) == {"random", "image-like"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spec", [SMALL_SPEC, NetworkSpec("leaky_relu", (5, 6, 4), (6, 5), "bilinear")],
                          ids=["v1", "paper"])
 def test_a_small_network_passes_the_whole_gate(tmp_path, monkeypatch, spec):
@@ -148,6 +149,7 @@ print(plain, kept, while_kept - before, resident() - before, faults())
     assert pages_kept > 15_000 > 5_000 > pages_left, "pages of 4 KiB"
 
 
+@pytest.mark.slow
 def test_a_failed_export_keeps_the_bundle_that_was_there(tmp_path, quick_gate):
     make(tmp_path / "b")
     before = (tmp_path / "b" / "manifest.json").read_bytes()
@@ -176,11 +178,13 @@ def test_grids_that_do_not_fit(tmp_path):
             build.check_grid(SMALL_SPEC, grid)
 
 
+@pytest.mark.slow
 def test_models_are_the_same_to_the_byte_from_run_to_run(tmp_path, quick_gate):
     one, two = make(tmp_path / "a").bundle, make(tmp_path / "b").bundle
     assert one.manifest.files == two.manifest.files
 
 
+@pytest.mark.slow
 def test_the_command(tmp_path, quick_gate, capsys):
     save_checkpoint(tmp_path / "w.safetensors", SMALL_SPEC, random_weights(SMALL_SPEC), {"licence": "test licence"})
     arguments = [
@@ -210,6 +214,7 @@ def test_errors_of_the_command_are_one_line(arguments, message, capsys):
     assert message in err and "\n" not in err
 
 
+@pytest.mark.slow
 def test_a_terminated_export_leaves_nothing(tmp_path):
     spec = NetworkSpec.preset("v1")  # large enough to be still at work
     save_checkpoint(tmp_path / "w.safetensors", spec, random_weights(spec))
@@ -247,6 +252,7 @@ def test_the_cost_table_agrees_with_the_algebra():
     assert "S =  64" in table(network)
 
 
+@pytest.mark.slow
 def test_the_published_weights_export(tmp_path, quick_gate, monkeypatch):
     """A .pt as published: a plain state dict, which needs --spec v1."""
     monkeypatch.setattr(parity, "SUPPORT_SIZES", (1,))

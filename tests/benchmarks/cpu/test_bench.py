@@ -21,7 +21,7 @@ from universeg_rt.benchmarks.harness.report import ratios, statistics
 from universeg_rt.errors import ParityError, RunnerError
 from universeg_rt.runners import RUNNERS
 
-pytestmark = pytest.mark.torch
+pytestmark = [pytest.mark.torch, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")

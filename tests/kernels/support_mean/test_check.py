@@ -26,6 +26,7 @@ def dry_run(tmp_path, native, *options):
     return done, json.loads(out.read_text()) if out.exists() else None
 
 
+@pytest.mark.slow
 @pytest.mark.torch
 def test_a_dry_run_passes_and_writes_everything(tmp_path, native):
     pytest.importorskip("torch", reason="PyTorch is missing (pip install torch)")
@@ -48,6 +49,7 @@ def test_a_dry_run_passes_and_writes_everything(tmp_path, native):
     assert "times mean nothing" in done.stdout and "x PyTorch" in done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.torch
 def test_a_run_out_of_time_fails_and_keeps_what_it_has(tmp_path, native):
     pytest.importorskip("torch", reason="PyTorch is missing (pip install torch)")
@@ -56,6 +58,7 @@ def test_a_run_out_of_time_fails_and_keeps_what_it_has(tmp_path, native):
     assert "time limit" in result["steps"]["bandwidth"]["why"]
 
 
+@pytest.mark.slow
 def test_without_nvcc_the_real_check_fails_by_name(tmp_path):
     """Never a silent pass: where the build is missing, the exit status says so."""
     environment = os.environ | {"CUDACXX": str(tmp_path / "no-nvcc")}
@@ -68,6 +71,7 @@ def test_without_nvcc_the_real_check_fails_by_name(tmp_path):
     assert "nvcc was not found" in result["steps"]["build"]["why"] and list(result["steps"]) == ["build"]
 
 
+@pytest.mark.slow
 def test_an_unwritable_result_is_one_line(tmp_path):
     done = subprocess.run([sys.executable, "-m", "universeg_rt.kernels.support_mean.check.main", "--dry-run", "--out",
                            tmp_path / "none" / "r.json"], capture_output=True, text=True, timeout=120)
