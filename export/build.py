@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from universeg_rt.training.network.checkpoint import weights_sha256
 
 import universeg_rt
 from universeg_rt.bundle.bundle import MANIFEST, Bundle, file_entry
@@ -23,6 +22,7 @@ from universeg_rt.errors import InputError, OutputError, ParityError
 from universeg_rt.precision import PRECISIONS
 from universeg_rt.spec import NetworkSpec
 from universeg_rt.storage.atomic import write_folder
+from universeg_rt.training.network.checkpoint import weights_sha256
 
 from .folds import fold
 from .gate.episodes import CalibrationData

@@ -78,6 +78,7 @@ def _main(args: argparse.Namespace) -> int:
             "give --checkpoint and --output (or --freeze, --explain, or --bundle with --engine); --help has an example")
     import torch  # noqa: F401  (the reference network: where it is missing, that is said before anything is computed)
     from tqdm import tqdm
+
     from universeg_rt.training.network.checkpoint import load_checkpoint
 
     from .build import build_bundle, check_grid

@@ -77,11 +77,10 @@ def small_bundle(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def typed_bundle(small_bundle, tmp_path_factory) -> Path:
     """The same with its fp16 and int8 models, which no gate has seen: for what their types do, not their values."""
+    from universeg_rt.bundle.bundle import Bundle, file_entry
     from universeg_rt.export.folds import fold
     from universeg_rt.export.int8.calibration import calibrate, synthetic_episodes
     from universeg_rt.export.precisions import Precision, write_models
-
-    from universeg_rt.bundle.bundle import Bundle, file_entry
 
     weights = random_weights(SMALL_SPEC)
     folder, manifest = tmp_path_factory.mktemp("bundles") / "typed", Bundle.open(small_bundle).manifest
@@ -97,11 +96,10 @@ def typed_bundle(small_bundle, tmp_path_factory) -> Path:
 
 def native_model(arrays: dict[str, np.ndarray]):
     """Arrays as the native runner's list of a bundle, with weights of its own, as NativeRunner takes them."""
-    from universeg_rt.export.emit.native import emit_native
-    from universeg_rt.export.emit.store import WeightStore
-
     from universeg_rt.bundle.model_bytes import ModelBytes
     from universeg_rt.bundle.weights import WEIGHTS
+    from universeg_rt.export.emit.native import emit_native
+    from universeg_rt.export.emit.store import WeightStore
 
     store = WeightStore()
     listed = emit_native(arrays, store)

@@ -33,6 +33,7 @@ START_SUPPORT = 16
 def run(options: argparse.Namespace) -> dict:
     """Measure everything that the options of `universeg-bench` ask for; the result is plain values."""
     from tqdm import tqdm
+
     from universeg_rt.export.folds import fold
     from universeg_rt.export.folds.cost import network_cost, total
 

@@ -17,7 +17,6 @@ from pathlib import Path
 from unittest import mock
 
 from universeg_rt.benchmarks.harness.machine import environment, matrix_rate
-
 from universeg_rt.cli.common import run_command
 from universeg_rt.errors import InputError
 from universeg_rt.storage.atomic import write_file
@@ -80,12 +79,12 @@ def _main(args: argparse.Namespace) -> int:
 def _steps(args: argparse.Namespace) -> dict:
     """For each side a step from inputs to the gradient of all weights, which it returns as one vector."""
     import torch
+
+    from universeg_rt.spec import NetworkSpec
     from universeg_rt.training.network import winograd
     from universeg_rt.training.network.folded_forward import FoldedUniverSeg
     from universeg_rt.training.network.reference import UniverSeg
     from universeg_rt.training.run.train import initialise, soft_dice_loss
-
-    from universeg_rt.spec import NetworkSpec
 
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)

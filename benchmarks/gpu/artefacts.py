@@ -10,16 +10,16 @@ import warnings
 from pathlib import Path
 
 import numpy as np
-from universeg_rt.export.emit.quantise import Quantisation
-from universeg_rt.export.folds import fold
-from universeg_rt.export.folds.cost import network_cost
-from universeg_rt.kernels.support_mean.check.steps import one_line
 
 import universeg_rt
 from universeg_rt.bundle.bundle import MANIFEST, SHIPPED, Bundle, file_entry
 from universeg_rt.bundle.engine import Profile
 from universeg_rt.bundle.manifest import InputContract, Manifest, network_metadata
 from universeg_rt.errors import UniverSegError
+from universeg_rt.export.emit.quantise import Quantisation
+from universeg_rt.export.folds import fold
+from universeg_rt.export.folds.cost import network_cost
+from universeg_rt.kernels.support_mean.check.steps import one_line
 from universeg_rt.precision import GPU_AUTO, PRECISIONS
 from universeg_rt.spec import NetworkSpec
 
@@ -144,6 +144,7 @@ def _int8_plan(state: dict) -> tuple[Quantisation, tuple[str, ...]]:
 def run_plain(state: dict, entry: dict) -> None:
     """The reference exported as it stands by PyTorch: a file for each S, since a trace keeps the size it saw."""
     import torch
+
     from universeg_rt.training.network.reference import UniverSeg
 
     if importlib.util.find_spec("onnx") is None:

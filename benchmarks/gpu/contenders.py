@@ -9,11 +9,11 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from universeg_rt.kernels.support_mean.check.steps import one_line
 
 from universeg_rt.bundle.bundle import Bundle
 from universeg_rt.bundle.model_bytes import ModelBytes
 from universeg_rt.errors import RunnerError
+from universeg_rt.kernels.support_mean.check.steps import one_line
 from universeg_rt.runners import open_runner
 from universeg_rt.runners.base import Runner
 from universeg_rt.runners.gpu.onnxruntime import PROVIDER, OnnxRuntimeCuda

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from universeg_rt.kernels.support_mean.host import module as host
 
 from universeg_rt.errors import RunnerError
+from universeg_rt.kernels.support_mean.host import module as host
 from universeg_rt.spec import DOUBLED, HALVED, Flow, NetworkSpec
 
 

@@ -8,9 +8,8 @@ from contextlib import contextmanager
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 
-from universeg_rt.kernels.support_mean.check.machine import describe
-
 from universeg_rt.errors import RunnerError
+from universeg_rt.kernels.support_mean.check.machine import describe
 
 from .arithmetic import FLOATS, torch_type
 

@@ -23,12 +23,11 @@ if __package__ in (None, ""):  # run as a script: make the checkout importable a
 
     make_importable()
 
-from universeg_rt.kernels.support_mean.check.steps import Report  # noqa: E402
-
 from universeg_rt.bundle.bundle import MANIFEST, SHIPPED  # noqa: E402
 from universeg_rt.checkout import make_importable_for_children  # noqa: E402
 from universeg_rt.cli.common import importing, run_command  # noqa: E402
 from universeg_rt.errors import InputError  # noqa: E402
+from universeg_rt.kernels.support_mean.check.steps import Report  # noqa: E402
 from universeg_rt.spec import PRESETS, NetworkSpec  # noqa: E402
 
 PROGRAM = "universeg_rt.benchmarks.gpu.main"

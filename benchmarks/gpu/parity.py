@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
+
 from universeg_rt.export.gate.parity import TOLERANCES, Cases, Reference, compare, over
 from universeg_rt.kernels.support_mean.check.steps import one_line
 

@@ -6,10 +6,10 @@ import time
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from universeg_rt.export.folds.cost import Cost, total
-from universeg_rt.kernels.support_mean.check.steps import one_line
 
 from universeg_rt.errors import RunnerError
+from universeg_rt.export.folds.cost import Cost, total
+from universeg_rt.kernels.support_mean.check.steps import one_line
 
 from . import machine
 from .arithmetic import FLOATS, ITEM

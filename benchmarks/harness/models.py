@@ -26,6 +26,7 @@ def random_weights(spec: NetworkSpec) -> dict[str, np.ndarray]:
 def reference_network(checkpoint: Path):
     """The reference network in PyTorch with a checkpoint's weights, ready to run."""
     import torch
+
     from universeg_rt.training.network.checkpoint import load_checkpoint
     from universeg_rt.training.network.reference import UniverSeg
 

@@ -45,6 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _main(args: argparse.Namespace) -> int:
     from tqdm import tqdm
+
     from universeg_rt.training.network.checkpoint import load_checkpoint
 
     if any(s < 1 for s in (*args.support_sizes, *args.members)):

@@ -262,6 +262,7 @@ class Reference:
 
     def _run(self, support: np.ndarray, entry_weights: np.ndarray, query: np.ndarray, half: bool) -> np.ndarray:
         import torch
+
         from universeg_rt.training.network.reference import UniverSeg
 
         network = UniverSeg(self.spec).eval()

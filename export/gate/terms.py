@@ -18,6 +18,7 @@ class SupportTerms:
 
     def __call__(self, support: np.ndarray, weights: np.ndarray, query: np.ndarray) -> list[np.ndarray]:
         import torch
+
         from universeg_rt.training.network.folded_forward import FoldedUniverSeg
 
         if self._network is None:

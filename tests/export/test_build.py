@@ -16,17 +16,16 @@ import pytest
 onnx = pytest.importorskip("onnx", reason="onnx is not installed: pip install '.[export]'")
 torch = pytest.importorskip("torch", reason="torch is not installed: pip install '.[export]'")
 
+from universeg_rt import Bundle
+from universeg_rt.errors import BundleError, InputError, OutputError, ParityError
 from universeg_rt.export import build, precisions
 from universeg_rt.export.cli import main
 from universeg_rt.export.emit import emit_static
 from universeg_rt.export.folds import fold
 from universeg_rt.export.folds.cost import network_cost, table, total
 from universeg_rt.export.gate import parity
-from universeg_rt.training.network.checkpoint import save_checkpoint
-
-from universeg_rt import Bundle
-from universeg_rt.errors import BundleError, InputError, OutputError, ParityError
 from universeg_rt.spec import NetworkSpec
+from universeg_rt.training.network.checkpoint import save_checkpoint
 
 from ..conftest import SMALL_GRID, SMALL_SPEC, material, random_weights
 

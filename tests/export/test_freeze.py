@@ -6,9 +6,9 @@ import hashlib
 
 import numpy as np
 import pytest
-from universeg_rt.export.cli import main
 
 from universeg_rt import Ensemble, Segmenter, SupportSet
+from universeg_rt.export.cli import main
 from universeg_rt.frozen_task import FrozenTask
 from universeg_rt.spec import NetworkSpec
 

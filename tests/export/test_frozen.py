@@ -8,18 +8,17 @@ import pytest
 onnx = pytest.importorskip("onnx", reason="onnx is not installed: pip install '.[export]'")
 pytest.importorskip("torch", reason="torch is not installed: pip install '.[export]'")
 
+from universeg_rt import Bundle
+from universeg_rt.bundle import onnx_file
+from universeg_rt.bundle.onnx_bind import bind
+from universeg_rt.errors import InputError
 from universeg_rt.export.folds import fold, fold_static
 from universeg_rt.export.folds.constant_through_target import constant
 from universeg_rt.export.frozen import quantise_frozen
 from universeg_rt.export.gate.terms import SupportTerms
 from universeg_rt.export.precisions import open_session
-from universeg_rt.training.episodes.synthetic import synthetic_subjects
-
-from universeg_rt import Bundle
-from universeg_rt.bundle import onnx_file
-from universeg_rt.bundle.onnx_bind import bind
-from universeg_rt.errors import InputError
 from universeg_rt.imaging.metrics import dice
+from universeg_rt.training.episodes.synthetic import synthetic_subjects
 
 pytestmark = pytest.mark.torch
 SIDE, ENTRIES, QUERIES = 64, 6, 6

@@ -13,6 +13,10 @@ import pytest
 onnx = pytest.importorskip("onnx", reason="onnx is not installed: pip install '.[export]'")
 torch = pytest.importorskip("torch", reason="torch is not installed: pip install torch")
 
+from universeg_rt import Bundle, Segmenter, SupportSet
+from universeg_rt.bundle.manifest import Manifest
+from universeg_rt.bundle.weights import WEIGHTS, read_tensors
+from universeg_rt.errors import BundleError, InputError, ParityError
 from universeg_rt.export import build
 from universeg_rt.export.cli import main
 from universeg_rt.export.gate import parity
@@ -21,11 +25,6 @@ from universeg_rt.export.gate.parity import HalfTolerance, MaskTolerance, Tolera
 from universeg_rt.export.int8 import sensitivity
 from universeg_rt.export.int8.calibration import support_episodes, synthetic_episodes
 from universeg_rt.training.network.checkpoint import save_checkpoint
-
-from universeg_rt import Bundle, Segmenter, SupportSet
-from universeg_rt.bundle.manifest import Manifest
-from universeg_rt.bundle.weights import WEIGHTS, read_tensors
-from universeg_rt.errors import BundleError, InputError, ParityError
 
 from ..conftest import SMALL_GRID, SMALL_SPEC, discs, random_weights
 

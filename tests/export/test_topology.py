@@ -11,16 +11,15 @@ import pytest
 torch = pytest.importorskip("torch", reason="torch is not installed: pip install torch")
 
 from universeg_rt.benchmarks.gpu.folded_torch import FoldedInference
+from universeg_rt.errors import RunnerError
 from universeg_rt.export.emit import emit_predict, emit_prepare, emit_stages, emit_whole
 from universeg_rt.export.emit.native import native_arrays
 from universeg_rt.export.folds import fold
 from universeg_rt.export.folds.cost import network_cost
-from universeg_rt.training.network.folded_forward import FoldedUniverSeg
-from universeg_rt.training.network.reference import UniverSeg
-
-from universeg_rt.errors import RunnerError
 from universeg_rt.runners.cpu.native import NativeRunner
 from universeg_rt.spec import DOUBLED, HALVED, SAME, NetworkSpec
+from universeg_rt.training.network.folded_forward import FoldedUniverSeg
+from universeg_rt.training.network.reference import UniverSeg
 
 from ..conftest import native_model, native_part, random_weights
 from .emit.test_emit import episode, evaluator_of, run_stages

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import yaml
+
 from universeg_rt.training.network.checkpoint import save_checkpoint
 
 from ..conftest import SMALL_SPEC, random_weights

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from universeg_rt.training.network.checkpoint import load_checkpoint, save_checkpoint
 
 from universeg_rt.spec import NetworkSpec
+from universeg_rt.training.network.checkpoint import load_checkpoint, save_checkpoint
 
 from ..conftest import SMALL_SPEC, random_weights
 from .mutate import ODD_VALUES, changed, damaged

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import yaml
+
 from universeg_rt.training.episodes.config import Stage
 from universeg_rt.training.episodes.episodes import EpisodeSource
 from universeg_rt.training.run.config import TrainConfig, load_config

@@ -11,6 +11,7 @@ import nibabel
 import numpy as np
 import yaml
 from PIL import Image
+
 from universeg_rt.training.tasks.datasets import load_dataset
 
 from .mutate import ODD_VALUES, changed, damaged

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
+
 from universeg_rt.training.episodes.config import DataConfig, Stage
 from universeg_rt.training.run.config import NetworkConfig, TrainConfig
 from universeg_rt.training.run.schedule import steps

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+
 from universeg_rt.kernels.build import build, tool
 
 ROOT = Path(__file__).resolve().parents[2]

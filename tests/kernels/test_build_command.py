@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from universeg_rt.kernels import build as build_module
 
 from universeg_rt.errors import RunnerError
+from universeg_rt.kernels import build as build_module
 
 ROOT = Path(__file__).resolve().parents[2]
 PLACES = ("/usr/include", "/usr/include/x86_64-linux-gnu", "/usr/include/aarch64-linux-gnu",

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from universeg_rt.kernels.support_mean.host import module as host
 
 FOLDER = Path(__file__).resolve().parents[2] / "kernels"

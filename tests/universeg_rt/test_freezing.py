@@ -133,7 +133,6 @@ def test_a_support_of_which_none_can_be_left_out(segmenter, images, entries):
 def test_a_network_with_a_cross_activation_has_no_static_form(tmp_path):
     pytest.importorskip("torch", reason="exporting needs torch: pip install '.[export]'")
     from universeg_rt.export.build import build_bundle
-
     from universeg_rt.spec import NetworkSpec
 
     from ..conftest import random_weights

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
 from universeg_rt.training.episodes.fields import Draw, affine_grid, displacement, gaussian_blur, min_max, sobel, warp
 from universeg_rt.training.settings.operation import Operation, Range
 from universeg_rt.training.tasks.harden import harden

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from universeg_rt.errors import InputError, shown
 from universeg_rt.training.episodes.augment import AugmentConfig
 from universeg_rt.training.episodes.synthetic import SyntheticConfig
 from universeg_rt.training.settings.bounds import TRAINING_TASKS, check_numbers
 from universeg_rt.training.tasks.tasks import SPLITS
-
-from universeg_rt.errors import InputError, shown
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
+
+from universeg_rt.errors import InputError
 from universeg_rt.training.episodes.augment import augment_episode, warp_pair
 from universeg_rt.training.episodes.config import DataConfig, Stage
 from universeg_rt.training.episodes.fields import Draw, affine_grid, min_max
 from universeg_rt.training.episodes.synthetic import synthetic_subjects
 from universeg_rt.training.tasks.tasks import Task
-
-from universeg_rt.errors import InputError
 
 ATTEMPTS = 12  # at an episode with a target of the size that a stage asks for
 STRIDE = 0x9E3779B1  # between their seeds; a CPU generator of torch reads the lowest 32 bits of a seed

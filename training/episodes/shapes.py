@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
 from universeg_rt.training.episodes.fields import Draw, displacement, smooth_noise, warp
 
 

@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
+
+from universeg_rt.errors import InputError
 from universeg_rt.training.episodes import shapes
 from universeg_rt.training.episodes.appearance import Appearance, subject_images
 from universeg_rt.training.episodes.fields import Draw, affine_grid, displacement
-
-from universeg_rt.errors import InputError
 
 SMALLEST_TARGET = 0.002  # of the image, on average over subjects
 

@@ -73,6 +73,7 @@ def run(options: argparse.Namespace) -> int:
     import dataclasses
 
     import torch
+
     from universeg_rt.training.evaluation.protocol import check_closed
     from universeg_rt.training.run.config import load_config
     from universeg_rt.training.run.train import Trainer

@@ -20,6 +20,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from universeg_rt import Segmenter
+from universeg_rt.cli.common import run_command
+from universeg_rt.errors import InputError
+from universeg_rt.runners.options import Options
+from universeg_rt.storage.atomic import write_file
 from universeg_rt.training.evaluation.measure import digest_of, measure
 from universeg_rt.training.evaluation.plots import plot
 from universeg_rt.training.evaluation.pools import PoolProtocol, evaluate_pools, pool_plot, pool_table, summarise_pools
@@ -28,12 +33,6 @@ from universeg_rt.training.evaluation.record import read_results, this_run, writ
 from universeg_rt.training.evaluation.summary import MEANINGS, csv_text, measures_table, summarise, table
 from universeg_rt.training.tasks.datasets import Absent, load_absent, load_dataset
 from universeg_rt.training.tasks.tasks import Task
-
-from universeg_rt import Segmenter
-from universeg_rt.cli.common import run_command
-from universeg_rt.errors import InputError
-from universeg_rt.runners.options import Options
-from universeg_rt.storage.atomic import write_file
 
 PROGRAM = "universeg-evaluate"
 EXACT, STATIC = "exact", "static"

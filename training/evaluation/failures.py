@@ -25,6 +25,7 @@ PROGRAM = "python -m universeg_rt.training.evaluation.failures"
 
 with importing(__name__, PROGRAM):
     import torch
+
     from universeg_rt.training.episodes.augment import dilate, erode
     from universeg_rt.training.evaluation.figures import seeded
     from universeg_rt.training.evaluation.protocol import check_closed

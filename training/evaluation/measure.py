@@ -7,11 +7,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from universeg_rt.training.evaluation.baselines import ATLAS, COPY, Members, atlas, copy
-from universeg_rt.training.evaluation.protocol import Case, Protocol, cases
-from universeg_rt.training.evaluation.surfaces import hausdorff95, surface_dice, surface_distances
-from universeg_rt.training.tasks.datasets import Absent
-from universeg_rt.training.tasks.tasks import Task
 
 from universeg_rt import Ensemble, Segmenter
 from universeg_rt.imaging.metrics import (
@@ -21,6 +16,11 @@ from universeg_rt.imaging.metrics import (
     dice,
     expected_dice,
 )
+from universeg_rt.training.evaluation.baselines import ATLAS, COPY, Members, atlas, copy
+from universeg_rt.training.evaluation.protocol import Case, Protocol, cases
+from universeg_rt.training.evaluation.surfaces import hausdorff95, surface_dice, surface_distances
+from universeg_rt.training.tasks.datasets import Absent
+from universeg_rt.training.tasks.tasks import Task
 
 BASELINES = (ATLAS, COPY)
 THRESHOLD = 0.5

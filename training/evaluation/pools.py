@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from universeg_rt.training.evaluation.baselines import ATLAS, COPY, atlas, copy
-from universeg_rt.training.evaluation.figures import figure, over_sizes, save, seeded
-from universeg_rt.training.tasks.score import mask_of
-from universeg_rt.training.tasks.tasks import Task
 
 from universeg_rt import Ensemble, Segmenter, SupportSet
 from universeg_rt.errors import InputError
 from universeg_rt.imaging.metrics import dice
+from universeg_rt.training.evaluation.baselines import ATLAS, COPY, atlas, copy
+from universeg_rt.training.evaluation.figures import figure, over_sizes, save, seeded
+from universeg_rt.training.tasks.score import mask_of
+from universeg_rt.training.tasks.tasks import Task
 
 METHODS = ("network", ATLAS, COPY)
 

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from universeg_rt.training.evaluation.figures import seeded
-from universeg_rt.training.tasks.datasets import Absent
-from universeg_rt.training.tasks.tasks import SPLITS, Task
 
 from universeg_rt import SupportSet
 from universeg_rt.errors import InputError
+from universeg_rt.training.evaluation.figures import seeded
+from universeg_rt.training.tasks.datasets import Absent
+from universeg_rt.training.tasks.tasks import SPLITS, Task
 
 GROUPS = Path(__file__).parents[1] / "data_sets"
 CLOSED = "report"  # the group that is opened once

@@ -9,11 +9,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
-from universeg_rt.training.evaluation.measure import Measured
 
 from universeg_rt.errors import InputError
 from universeg_rt.storage.atomic import write_file
 from universeg_rt.storage.reading import reading
+from universeg_rt.training.evaluation.measure import Measured
 
 
 def this_run(command: Sequence[str], opened: bool) -> dict:

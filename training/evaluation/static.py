@@ -9,12 +9,12 @@ from __future__ import annotations
 import numpy as np
 import torch
 from torch import Tensor
-from universeg_rt.training.network.folded_forward import FoldedUniverSeg
 
 from universeg_rt.bundle.bundle import Bundle
 from universeg_rt.errors import InputError
 from universeg_rt.runners.base import Runner
 from universeg_rt.runners.options import Options
+from universeg_rt.training.network.folded_forward import FoldedUniverSeg
 
 PROXIES = 8
 FLOAT32 = 4  # bytes

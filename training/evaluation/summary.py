@@ -8,11 +8,11 @@ import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
+
+from universeg_rt.imaging.metrics import BAD_DICE, auroc, calibration_error
 from universeg_rt.training.evaluation.intervals import LEAST, interval
 from universeg_rt.training.evaluation.measure import ABSENT, BASELINES, Measured
 from universeg_rt.training.evaluation.protocol import Protocol
-
-from universeg_rt.imaging.metrics import BAD_DICE, auroc, calibration_error
 
 ABOVE, NOT_ABOVE, TOO_FEW = "above", "not above", "too few subjects"
 # Of a way on a task, beside its Dice: what a column is called and how it is printed.

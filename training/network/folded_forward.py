@@ -19,11 +19,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from universeg_rt.training.network.reference import CrossBlock, UniverSeg, check_shapes, downsample, resized
-from universeg_rt.training.network.winograd import conv3x3, first_block, usable
 
 from universeg_rt.errors import InputError
 from universeg_rt.spec import HALVED, Flow, NetworkSpec
+from universeg_rt.training.network.reference import CrossBlock, UniverSeg, check_shapes, downsample, resized
+from universeg_rt.training.network.winograd import conv3x3, first_block, usable
 
 
 class FoldedUniverSeg(UniverSeg):

@@ -42,6 +42,7 @@ def train(options: argparse.Namespace) -> int:
     import torch
     import torch.distributed as dist
     import yaml
+
     from universeg_rt.training.run.config import load_config
     from universeg_rt.training.run.train import Trainer
     from universeg_rt.training.settings.values import to_dict

@@ -7,14 +7,13 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from universeg_rt.errors import InputError, shown
+from universeg_rt.spec import NetworkSpec
+from universeg_rt.storage.reading import reading
 from universeg_rt.training.episodes.config import DataConfig, Stage
 from universeg_rt.training.settings.bounds import check_numbers
 from universeg_rt.training.settings.values import from_dict, read_yaml
 from universeg_rt.training.tasks.tasks import SPLITS
-
-from universeg_rt.errors import InputError, shown
-from universeg_rt.spec import NetworkSpec
-from universeg_rt.storage.reading import reading
 
 LOSSES = ("dice", "dice_ce")
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 
 import torch
 from torch.utils.data import DataLoader, Dataset
+
 from universeg_rt.training.episodes.episodes import Batch, EpisodeSource
 from universeg_rt.training.run.schedule import Step
 

@@ -6,10 +6,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from universeg_rt.errors import InputError
 from universeg_rt.training.episodes.config import Stage
 from universeg_rt.training.run.config import TrainConfig
-
-from universeg_rt.errors import InputError
 
 
 @dataclass(frozen=True)

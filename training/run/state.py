@@ -9,15 +9,15 @@ import math
 from pathlib import Path
 
 import torch
-from universeg_rt.training.network.checkpoint import check_weights, plain_arrays, read_torch, save_checkpoint
-from universeg_rt.training.network.reference import UniverSeg
-from universeg_rt.training.run.config import TrainConfig
-from universeg_rt.training.settings.values import to_dict
 
 from universeg_rt.errors import CheckpointError, SpecError
 from universeg_rt.spec import NetworkSpec
 from universeg_rt.storage.atomic import write_file
 from universeg_rt.storage.reading import reading
+from universeg_rt.training.network.checkpoint import check_weights, plain_arrays, read_torch, save_checkpoint
+from universeg_rt.training.network.reference import UniverSeg
+from universeg_rt.training.run.config import TrainConfig
+from universeg_rt.training.settings.values import to_dict
 
 KEYS = {"model", "average", "optimiser", "scaler", "step", "samples", "best", "begun_from_weights", "spec", "config"}
 

@@ -15,6 +15,8 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
+
+from universeg_rt.errors import InputError, TrainingError
 from universeg_rt.training.episodes.config import Stage
 from universeg_rt.training.episodes.episodes import Batch, EpisodeSource
 from universeg_rt.training.network.checkpoint import load_checkpoint
@@ -28,8 +30,6 @@ from universeg_rt.training.run.state import read_state, write_best, write_state
 from universeg_rt.training.run.validate import task_dice
 from universeg_rt.training.settings.values import to_dict
 from universeg_rt.training.tasks.tasks import Task
-
-from universeg_rt.errors import InputError, TrainingError
 
 STATE, LATEST, BEST, FINISHED = "state.pt", "latest.safetensors", "best.safetensors", "finished.safetensors"
 SMOOTHING = 1e-3  # of soft Dice, in pixels

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
 from universeg_rt.training.network.reference import UniverSeg
 from universeg_rt.training.tasks.harden import harden
 from universeg_rt.training.tasks.score import query_dice

@@ -5,9 +5,8 @@ from __future__ import annotations
 import dataclasses
 import math
 
-from universeg_rt.training.settings.operation import Operation
-
 from universeg_rt.errors import InputError, shown
+from universeg_rt.training.settings.operation import Operation
 
 TRAINING_TASKS = 1_000_000  # seeds from 0 that training may draw; tasks for anything else have larger ones
 COUNT, SAMPLES, SHARE, AMOUNT, FACTOR = (1, 4096), (1, 10**12), (0.0, 1.0), (0.0, 10.0), (1e-3, 10.0)

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from universeg_rt.training.settings.values import from_dict, read_yaml
-from universeg_rt.training.tasks.readers import load_folder, load_nifti
-from universeg_rt.training.tasks.tasks import Task, load_npz, subjects_of
 
 from universeg_rt.errors import InputError, shown
 from universeg_rt.storage.arrays import read_npz
+from universeg_rt.training.settings.values import from_dict, read_yaml
+from universeg_rt.training.tasks.readers import load_folder, load_nifti
+from universeg_rt.training.tasks.tasks import Task, load_npz, subjects_of
 
 FORMATS = ("npz", "folder", "nifti")
 

@@ -7,11 +7,11 @@ import re
 from pathlib import Path
 
 import numpy as np
-from universeg_rt.training.tasks.tasks import Task, subjects_of
 
 from universeg_rt.errors import InputError, shown
 from universeg_rt.imaging.files import FORMATS, opened
 from universeg_rt.storage.reading import is_folder, reading
+from universeg_rt.training.tasks.tasks import Task, subjects_of
 
 SIZE = 128
 MAX_VOXELS = 1 << 29   # of a volume; a CT of a whole body has half of that
@@ -108,6 +108,7 @@ def squared(
     """
     import torch
     from torch.nn import functional as F
+
     from universeg_rt.training.tasks.harden import harden
 
     extent = np.array(image.shape) * np.array(spacing)

@@ -9,10 +9,10 @@ import importlib.util
 import time
 
 import numpy as np
-from universeg_rt.kernels.support_mean.check import cases
-from universeg_rt.kernels.support_mean.host import module as host
 
 from universeg_rt.errors import RunnerError
+from universeg_rt.kernels.support_mean.check import cases
+from universeg_rt.kernels.support_mean.host import module as host
 
 from ..library import Library
 

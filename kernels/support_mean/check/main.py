@@ -24,10 +24,9 @@ if __package__ in (None, ""):  # run as a script: make the checkout importable a
     if str(_root) not in universeg_rt.__path__:
         universeg_rt.__path__.append(str(_root))
 
+from universeg_rt.errors import UniverSegError
 from universeg_rt.kernels.support_mean.check import correctness, machine, timing
 from universeg_rt.kernels.support_mean.check.steps import Report
-
-from universeg_rt.errors import UniverSegError
 
 # The self-test comes before any timing: it compares every kernel. What takes longest comes last, so that a time limit
 # cuts off what can be run again on its own: --steps sanitizers.

@@ -17,7 +17,6 @@ from universeg_rt.benchmarks.cpu.first_mask import seconds_to_first_mask
 from universeg_rt.benchmarks.cpu.sides import Files, Skipped
 from universeg_rt.benchmarks.harness.case import Case
 from universeg_rt.benchmarks.harness.report import ratios, statistics
-
 from universeg_rt.errors import ParityError, RunnerError
 from universeg_rt.runners import RUNNERS
 

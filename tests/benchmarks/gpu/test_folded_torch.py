@@ -9,10 +9,9 @@ torch = pytest.importorskip("torch", reason="the benchmark needs torch")
 pytest.importorskip("onnx", reason="emitting the models needs onnx")
 
 from universeg_rt.benchmarks.gpu import folded_torch
+from universeg_rt.errors import RunnerError
 from universeg_rt.export.gate.inputs import make_inputs
 from universeg_rt.export.gate.parity import Reference
-
-from universeg_rt.errors import RunnerError
 from universeg_rt.spec import NetworkSpec
 
 from ...conftest import SMALL_SPEC, random_weights

@@ -13,9 +13,8 @@ import pytest
 torch = pytest.importorskip("torch", reason="the benchmark needs torch")
 pytest.importorskip("onnx", reason="emitting the models needs onnx")
 
-from universeg_rt.benchmarks.gpu import main as gpu
-
 from universeg_rt import checkout
+from universeg_rt.benchmarks.gpu import main as gpu
 
 pytestmark = pytest.mark.torch
 ROOT = Path(__file__).resolve().parents[3]

@@ -11,7 +11,6 @@ pytest.importorskip("torch", reason="the benchmark needs torch")
 pytest.importorskip("onnx", reason="emitting the models needs onnx")
 
 from universeg_rt.benchmarks.gpu import artefacts, contenders, timing
-
 from universeg_rt.spec import NetworkSpec
 
 from .state import make_state

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from universeg_rt.benchmarks.harness.case import Case
 
 from universeg_rt import Bundle, RunnerError, Segmenter
+from universeg_rt.benchmarks.harness.case import Case
 from universeg_rt.imaging.preprocess import Placement
 from universeg_rt.runners import RUNNERS, open_runner
 from universeg_rt.runners.cpu.streaming import StagedRunner

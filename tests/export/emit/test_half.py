@@ -17,7 +17,6 @@ from universeg_rt.export.emit import emit_predict, emit_prepare, emit_stages, em
 from universeg_rt.export.emit.graph import GraphBuilder
 from universeg_rt.export.folds import fold
 from universeg_rt.export.gate.parity import Case, CaseResult, HalfTolerance
-
 from universeg_rt.spec import NetworkSpec
 
 from ...conftest import random_weights

@@ -13,13 +13,13 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
-from universeg_rt.export.engine.build import EngineOptions, build_engines
 
 from universeg_rt import Bundle
 from universeg_rt.bundle.bundle import file_entry
 from universeg_rt.bundle.engine import Profile
 from universeg_rt.bundle.manifest import Manifest, Models
 from universeg_rt.errors import EngineError
+from universeg_rt.export.engine.build import EngineOptions, build_engines
 
 from ...conftest import ROOT
 from ...fakes.tensorrt import CHILD, read_plan

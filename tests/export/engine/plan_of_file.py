@@ -8,6 +8,7 @@ import json
 import sys
 
 import tensorrt_rtx as trt
+
 from universeg_rt.export.engine import features
 
 

@@ -11,12 +11,11 @@ import pytest
 
 onnx = pytest.importorskip("onnx", reason="onnx is not installed: pip install '.[export]'")
 
+from universeg_rt.bundle.engine import Profile
+from universeg_rt.errors import BundleError, InputError
 from universeg_rt.export.cli import main
 from universeg_rt.export.engine.build import EngineOptions
 from universeg_rt.export.engine.process import memory_needed
-
-from universeg_rt.bundle.engine import Profile
-from universeg_rt.errors import BundleError, InputError
 
 from .engines import bundle, fake, hide_libraries, refused, replace_model, toy_bundle  # noqa: F401  fixtures
 

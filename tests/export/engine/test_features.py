@@ -14,11 +14,11 @@ import pytest
 
 onnx = pytest.importorskip("onnx", reason="onnx is not installed: pip install '.[export]'")
 import onnx.inliner  # noqa: E402
-from universeg_rt.export.engine.build import EngineOptions, build_engines
-from universeg_rt.export.engine.model import for_builder, read_model
 
 from universeg_rt import Bundle
 from universeg_rt.errors import EngineError, InputError
+from universeg_rt.export.engine.build import EngineOptions, build_engines
+from universeg_rt.export.engine.model import for_builder, read_model
 from universeg_rt.runners import open_runner
 from universeg_rt.runners.gpu.identity import present_gpu
 

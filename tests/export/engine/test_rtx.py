@@ -10,11 +10,10 @@ import pytest
 
 onnx = pytest.importorskip("onnx", reason="onnx is not installed: pip install '.[export]'")
 
-from universeg_rt.export.cli import main
-
 from universeg_rt import Bundle
 from universeg_rt.bundle.engine import Profile
 from universeg_rt.errors import EngineError, InputError
+from universeg_rt.export.cli import main
 
 from .engines import PROFILE, build, bundle, engine_files, replace_model, rtx  # noqa: F401  fixtures
 

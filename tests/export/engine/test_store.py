@@ -15,12 +15,11 @@ import pytest
 
 onnx = pytest.importorskip("onnx", reason="onnx is not installed: pip install '.[export]'")
 
-from universeg_rt.export.cli import main
-from universeg_rt.export.engine import store
-
 from universeg_rt import Bundle
 from universeg_rt.bundle.engine import EngineEntry, Fingerprint, Profile
 from universeg_rt.errors import BundleError, OutputError
+from universeg_rt.export.cli import main
+from universeg_rt.export.engine import store
 from universeg_rt.runners.gpu.tensorrt.choose import _needed, _plans
 
 from ...conftest import SMALL_SPEC, random_weights

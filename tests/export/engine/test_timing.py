@@ -10,11 +10,10 @@ import pytest
 
 pytest.importorskip("onnx", reason="onnx is not installed: pip install '.[export]'")
 
-from universeg_rt.export.engine import timing
-
 from universeg_rt import Bundle
 from universeg_rt.bundle.engine import EngineEntry, Fingerprint, Profile
 from universeg_rt.errors import EngineError, InputError
+from universeg_rt.export.engine import timing
 
 from .engines import build, bundle, engine_files, fake  # noqa: F401  fixtures
 

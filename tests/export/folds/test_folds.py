@@ -9,11 +9,11 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed: pip install torch")
 from torch.nn.functional import conv2d
+
 from universeg_rt.export.emit import emit_stages, emit_whole, layers
 from universeg_rt.export.emit.graph import GraphBuilder
 from universeg_rt.export.folds import FOLDS, compose, fold, mean_through_upsampling, split_query_term
 from universeg_rt.export.folds.folded import FoldedNetwork
-
 from universeg_rt.spec import NetworkSpec
 
 from ...conftest import random_weights as float32_weights

@@ -7,14 +7,14 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed: pip install torch")
 from torch.nn.functional import conv2d
+
+from universeg_rt.errors import InputError
 from universeg_rt.export.emit import emit_static
 from universeg_rt.export.emit.static import constant_name
 from universeg_rt.export.folds import STATIC_FOLDS, biases_in_constant, constant_through_target, fold, fold_static
 from universeg_rt.export.folds.folded import FoldedNetwork
-from universeg_rt.training.network.folded_forward import FoldedUniverSeg
-
-from universeg_rt.errors import InputError
 from universeg_rt.spec import NetworkSpec
+from universeg_rt.training.network.folded_forward import FoldedUniverSeg
 
 from ...conftest import random_weights
 from ..conftest import SMALL_SPECS

@@ -10,12 +10,11 @@ import pytest
 
 pytest.importorskip("torch", reason="the reference network needs torch: pip install '.[export]'")
 
-from universeg_rt.export.gate import check
-from universeg_rt.export.gate.parity import Case, CaseResult, HalfTolerance, MaskTolerance, ParityReport, Reference
-
 from universeg_rt import runners
 from universeg_rt.bundle.bundle import Bundle
 from universeg_rt.errors import InputError
+from universeg_rt.export.gate import check
+from universeg_rt.export.gate.parity import Case, CaseResult, HalfTolerance, MaskTolerance, ParityReport, Reference
 
 from ...conftest import SMALL_SPEC, random_weights
 

@@ -7,6 +7,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed: pip install torch")
 
+from universeg_rt.errors import InputError
 from universeg_rt.export.folds import fold
 from universeg_rt.export.int8.calibration import (
     CalibrationData,
@@ -16,8 +17,6 @@ from universeg_rt.export.int8.calibration import (
     support_episodes,
     synthetic_episodes,
 )
-
-from universeg_rt.errors import InputError
 from universeg_rt.spec import NetworkSpec
 
 from ...conftest import discs, random_weights

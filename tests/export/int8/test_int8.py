@@ -10,6 +10,7 @@ from onnx import TensorProto, numpy_helper
 torch = pytest.importorskip("torch", reason="torch is not installed: pip install torch")
 ort = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed: pip install onnxruntime")
 
+from universeg_rt.bundle.model_bytes import ModelBytes
 from universeg_rt.export.emit import emit_predict, emit_prepare, emit_stages, emit_whole
 from universeg_rt.export.emit.native import native_arrays
 from universeg_rt.export.emit.quantise import (
@@ -27,8 +28,6 @@ from universeg_rt.export.int8.calibration import (
     calibrate,
 )
 from universeg_rt.export.precisions import runner_model, whole_model
-
-from universeg_rt.bundle.model_bytes import ModelBytes
 from universeg_rt.runners.cpu.onnxruntime import StreamedOnnxRuntime
 
 from ...conftest import SMALL_SPEC, native_model, random_weights

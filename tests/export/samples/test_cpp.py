@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from universeg_rt.kernels.build import tool
 
 from .conftest import SAMPLES, assert_masks_agree, write_pgm

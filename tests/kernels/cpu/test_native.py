@@ -16,10 +16,9 @@ torch = pytest.importorskip("torch", reason="torch is not installed: pip install
 
 from universeg_rt.export.emit.native import native_arrays
 from universeg_rt.export.folds import fold
-from universeg_rt.training.network.reference import UniverSeg
-
 from universeg_rt.runners.cpu.native import INSTRUCTIONS, places
 from universeg_rt.spec import NetworkSpec
+from universeg_rt.training.network.reference import UniverSeg
 
 from ...conftest import native_part, random_weights
 from .selftest import FOLDER, PARTS, compile_selftest, write_networks

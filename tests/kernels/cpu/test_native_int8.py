@@ -8,13 +8,13 @@ import pytest
 torch = pytest.importorskip("torch", reason="torch is not installed: pip install '.[export]'")
 
 from torch.nn.functional import conv2d, interpolate, leaky_relu, max_pool2d
+
+from universeg_rt.bundle.model_bytes import ModelBytes
+from universeg_rt.errors import BundleError
 from universeg_rt.export.emit.native import native_arrays
 from universeg_rt.export.emit.quantise import Quantisation, entry_convolutions
 from universeg_rt.export.folds import fold
 from universeg_rt.export.folds.folded import FoldedNetwork
-
-from universeg_rt.bundle.model_bytes import ModelBytes
-from universeg_rt.errors import BundleError
 from universeg_rt.runners.cpu.native import NativeRunner
 from universeg_rt.spec import HALVED, SAME, NetworkSpec
 

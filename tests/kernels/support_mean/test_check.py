@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from universeg_rt.kernels.support_mean.check import cases, correctness, timing
 from universeg_rt.kernels.support_mean.check import main as check
 from universeg_rt.kernels.support_mean.host import module as host

@@ -4,11 +4,11 @@ GPU."""
 import subprocess
 
 import pytest
+
+from universeg_rt.errors import InputError, RunnerError
 from universeg_rt.kernels.support_mean import library
 from universeg_rt.kernels.support_mean.check import cases
 from universeg_rt.kernels.support_mean.host import module as host
-
-from universeg_rt.errors import InputError, RunnerError
 
 
 @pytest.fixture(scope="module")

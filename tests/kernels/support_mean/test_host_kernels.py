@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
 from universeg_rt.kernels.support_mean.check import cases
 from universeg_rt.kernels.support_mean.check.cases import Sizes
 from universeg_rt.kernels.support_mean.host import module as host

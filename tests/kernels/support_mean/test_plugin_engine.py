@@ -13,11 +13,10 @@ import pytest
 
 pytest.importorskip("onnx", reason="onnx is not installed: pip install '.[export]'")
 
-from universeg_rt.export.engine.build import EngineOptions, build_engines
-
 from universeg_rt import Bundle
 from universeg_rt.bundle.engine import Profile
 from universeg_rt.errors import EngineError
+from universeg_rt.export.engine.build import EngineOptions, build_engines
 from universeg_rt.runners.gpu.tensorrt import plugin as loading
 
 PROFILE = Profile((1, 1, 2), (1, 1, 3), (1, 4, 8), (32, 32))

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from universeg_rt.kernels.support_mean import reference
 
 from universeg_rt.errors import InputError
+from universeg_rt.kernels.support_mean import reference
 
 
 def by_loops(support, query, weights, slope):

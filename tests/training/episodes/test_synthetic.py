@@ -8,13 +8,12 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed: pip install torch")
 
+from universeg_rt.errors import InputError
 from universeg_rt.training.episodes import shapes
 from universeg_rt.training.episodes.appearance import Appearance
 from universeg_rt.training.episodes.fields import Draw, gaussian_blur, identity_grid, min_max, smooth_noise, sobel, warp
 from universeg_rt.training.episodes.synthetic import SMALLEST_TARGET, SyntheticConfig, synthetic_subjects
 from universeg_rt.training.tasks.harden import harden
-
-from universeg_rt.errors import InputError
 
 pytestmark = pytest.mark.torch
 FAMILIES = sorted({*shapes.COARSE, *shapes.FINE})

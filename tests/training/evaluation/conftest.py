@@ -16,10 +16,9 @@ def made():
     measured(task, dataset, subjects, **scores): what was measured of one way and the baselines; folder(path): a data
     set of discs as files."""
     pytest.importorskip("scipy", reason="scipy is not installed: pip install '.[train]'")
+    from universeg_rt.imaging.metrics import CALIBRATION_BINS
     from universeg_rt.training.evaluation.measure import ABSENT, BASELINES, PRESENT, Measured
     from universeg_rt.training.tasks.tasks import Task
-
-    from universeg_rt.imaging.metrics import CALIBRATION_BINS
 
     class Oracle:
         def __init__(self):

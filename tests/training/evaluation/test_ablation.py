@@ -11,13 +11,12 @@ pytest.importorskip("torch", reason="torch is not installed: pip install torch")
 yaml = pytest.importorskip("yaml", reason="pyyaml is not installed: pip install '.[train]'")
 pytest.importorskip("safetensors", reason="safetensors is not installed: pip install '.[train]'")
 
+from universeg_rt.errors import InputError
 from universeg_rt.training.episodes.config import Stage
 from universeg_rt.training.evaluation import ablation
 from universeg_rt.training.evaluation.protocol import CLOSED, check_closed
 from universeg_rt.training.run.config import TrainConfig, load_config
 from universeg_rt.training.settings.values import override
-
-from universeg_rt.errors import InputError
 
 pytestmark = pytest.mark.torch
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from universeg_rt.training.evaluation.baselines import THRESHOLDS, atlas, best_threshold, copy
 
 from universeg_rt import Ensemble
 from universeg_rt.imaging.metrics import dice
+from universeg_rt.training.evaluation.baselines import THRESHOLDS, atlas, best_threshold, copy
 
 
 def bars(*columns, size=16):

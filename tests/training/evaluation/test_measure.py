@@ -9,11 +9,10 @@ pytest.importorskip("torch", reason="torch is not installed: pip install torch")
 pytest.importorskip("yaml", reason="data sets are YAML: pip install '.[train]'")
 pytest.importorskip("scipy", reason="scipy is not installed: pip install '.[train]'")
 
+from universeg_rt.errors import InputError
 from universeg_rt.training.evaluation.measure import ABSENT, digest_of, measure, scored
 from universeg_rt.training.evaluation.protocol import CLOSED, GROUPS, Protocol, cases, check_open, files_of
 from universeg_rt.training.tasks.datasets import Absent
-
-from universeg_rt.errors import InputError
 
 pytestmark = pytest.mark.torch
 

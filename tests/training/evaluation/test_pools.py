@@ -11,11 +11,10 @@ pytest.importorskip("torch", reason="torch is not installed: pip install torch")
 pytest.importorskip("yaml", reason="data sets are YAML: pip install '.[train]'")
 pytest.importorskip("scipy", reason="scipy is not installed: pip install '.[train]'")
 
+from universeg_rt.errors import InputError
 from universeg_rt.training.evaluation.evaluate import main
 from universeg_rt.training.evaluation.pools import PoolProtocol, evaluate_pools, pool_table, summarise_pools
 from universeg_rt.training.tasks.tasks import Task
-
-from universeg_rt.errors import InputError
 
 from ...conftest import discs
 

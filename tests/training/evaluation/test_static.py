@@ -7,14 +7,13 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed: pip install torch")
 
-from universeg_rt.training.evaluation.static import PROXIES, StaticRunner
-from universeg_rt.training.network.folded_forward import FoldedUniverSeg
-
 from universeg_rt import Ensemble, Segmenter, SupportSet
 from universeg_rt.bundle.bundle import Bundle
 from universeg_rt.errors import InputError
 from universeg_rt.runners.options import Options
 from universeg_rt.spec import NetworkSpec
+from universeg_rt.training.evaluation.static import PROXIES, StaticRunner
+from universeg_rt.training.network.folded_forward import FoldedUniverSeg
 
 from ...conftest import discs
 

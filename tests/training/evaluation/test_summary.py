@@ -14,13 +14,12 @@ pytest.importorskip("torch", reason="torch is not installed: pip install torch")
 pytest.importorskip("yaml", reason="data sets are YAML: pip install '.[train]'")
 pytest.importorskip("scipy", reason="scipy is not installed: pip install '.[train]'")
 
+from universeg_rt.errors import InputError
+from universeg_rt.imaging.metrics import calibration_bins
 from universeg_rt.training.evaluation.measure import ABSENT
 from universeg_rt.training.evaluation.protocol import Protocol
 from universeg_rt.training.evaluation.record import read_results, this_run, write_results
 from universeg_rt.training.evaluation.summary import csv_text, measures_table, summarise, table
-
-from universeg_rt.errors import InputError
-from universeg_rt.imaging.metrics import calibration_bins
 
 pytestmark = pytest.mark.torch
 

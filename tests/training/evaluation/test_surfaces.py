@@ -9,9 +9,8 @@ import pytest
 
 pytest.importorskip("scipy", reason="scipy is not installed: pip install '.[train]'")
 
-from universeg_rt.training.evaluation.surfaces import hausdorff95, surface_dice, surface_distances
-
 from universeg_rt.errors import InputError
+from universeg_rt.training.evaluation.surfaces import hausdorff95, surface_dice, surface_distances
 
 
 def square(row=10, column=10, side=12, size=40):

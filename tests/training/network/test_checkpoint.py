@@ -14,10 +14,9 @@ from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch", reason="torch is not installed: pip install torch")
 
-from universeg_rt.training.network.checkpoint import load_checkpoint, save_checkpoint, weights_sha256
-
 from universeg_rt.errors import CheckpointError, OutputError, SpecError
 from universeg_rt.spec import NetworkSpec
+from universeg_rt.training.network.checkpoint import load_checkpoint, save_checkpoint, weights_sha256
 
 from ...conftest import SMALL_SPEC, random_weights
 

@@ -7,10 +7,9 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed: pip install torch")
 
-from universeg_rt.training.network.reference import UniverSeg
-
 from universeg_rt.errors import InputError
 from universeg_rt.spec import NetworkSpec
+from universeg_rt.training.network.reference import UniverSeg
 
 pytestmark = pytest.mark.torch
 

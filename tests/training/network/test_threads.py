@@ -10,10 +10,9 @@ import pytest
 
 pytest.importorskip("torch", reason="torch is not installed: pip install torch")
 
+from universeg_rt.runners.threads import MAX_THREADS
 from universeg_rt.training.network import winograd
 from universeg_rt.training.run.cli import main as train_command
-
-from universeg_rt.runners.threads import MAX_THREADS
 
 pytestmark = [pytest.mark.torch, pytest.mark.skipif(
     winograd._native is None, reason="the native kernels are not built here (no compiler)")]

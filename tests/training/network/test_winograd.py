@@ -7,6 +7,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="torch is not installed: pip install torch")
 
 from torch.nn import functional as F
+
 from universeg_rt.training.network import winograd
 
 from ...conftest import native_part

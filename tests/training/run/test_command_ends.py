@@ -13,11 +13,10 @@ import pytest
 torch = pytest.importorskip("torch", reason="torch is not installed: pip install torch")
 yaml = pytest.importorskip("yaml", reason="pyyaml is not installed: pip install '.[train]'")
 
+from universeg_rt.errors import OutputError
 from universeg_rt.training.run import cli
 from universeg_rt.training.run.log import STEPS, RunLog
 from universeg_rt.training.settings.values import to_dict
-
-from universeg_rt.errors import OutputError
 
 pytestmark = pytest.mark.torch
 

@@ -10,14 +10,13 @@ import pytest
 torch = pytest.importorskip("torch", reason="torch is not installed: pip install torch")
 yaml = pytest.importorskip("yaml", reason="pyyaml is not installed: pip install '.[train]'")
 
+from universeg_rt.errors import InputError, SpecError
 from universeg_rt.training.episodes.config import DataConfig, Stage
 from universeg_rt.training.run.config import TrainConfig, load_config
 from universeg_rt.training.settings.bounds import BOUNDS
 from universeg_rt.training.settings.operation import Operation
 from universeg_rt.training.settings.values import MAX_YAML, from_dict, to_dict
 from universeg_rt.training.tasks.datasets import read_dataset
-
-from universeg_rt.errors import InputError, SpecError
 
 pytestmark = pytest.mark.torch
 

@@ -10,12 +10,11 @@ torch = pytest.importorskip("torch", reason="torch is not installed: pip install
 yaml = pytest.importorskip("yaml", reason="pyyaml is not installed: pip install '.[train]'")
 pytest.importorskip("safetensors", reason="safetensors is not installed: pip install '.[train]'")
 
+from universeg_rt.errors import InputError, TrainingError
 from universeg_rt.training.episodes.config import Stage
 from universeg_rt.training.network.checkpoint import load_checkpoint
 from universeg_rt.training.run.schedule import steps
 from universeg_rt.training.run.train import FINISHED, LATEST, STATE, Trainer
-
-from universeg_rt.errors import InputError, TrainingError
 
 pytestmark = pytest.mark.torch
 

@@ -10,10 +10,9 @@ torch = pytest.importorskip("torch", reason="torch is not installed: pip install
 pytest.importorskip("yaml", reason="pyyaml is not installed: pip install '.[train]'")
 pytest.importorskip("safetensors", reason="safetensors is not installed: pip install '.[train]'")
 
+from universeg_rt.errors import CheckpointError
 from universeg_rt.training.run.state import read_state
 from universeg_rt.training.run.train import STATE
-
-from universeg_rt.errors import CheckpointError
 
 pytestmark = pytest.mark.torch
 

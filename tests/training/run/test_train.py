@@ -13,6 +13,7 @@ torch = pytest.importorskip("torch", reason="torch is not installed: pip install
 yaml = pytest.importorskip("yaml", reason="pyyaml is not installed: pip install '.[train]'")
 pytest.importorskip("safetensors", reason="safetensors is not installed: pip install '.[train]'")
 
+from universeg_rt.errors import CheckpointError, InputError, TrainingError
 from universeg_rt.training.episodes.config import DataConfig, Stage
 from universeg_rt.training.episodes.episodes import EpisodeSource
 from universeg_rt.training.network.checkpoint import load_checkpoint
@@ -23,8 +24,6 @@ from universeg_rt.training.run.state import portable_config
 from universeg_rt.training.run.train import BEST, LATEST, STATE, Trainer, segmentation_loss, soft_dice_loss
 from universeg_rt.training.run.validate import task_dice
 from universeg_rt.training.settings.values import to_dict
-
-from universeg_rt.errors import CheckpointError, InputError, TrainingError
 
 pytestmark = pytest.mark.torch
 

@@ -7,9 +7,8 @@ import pytest
 torch = pytest.importorskip("torch", reason="torch is not installed: pip install torch")
 yaml = pytest.importorskip("yaml", reason="pyyaml is not installed: pip install '.[train]'")
 
-from universeg_rt.training.tasks.datasets import load_dataset, read_dataset
-
 from universeg_rt.errors import InputError
+from universeg_rt.training.tasks.datasets import load_dataset, read_dataset
 
 pytestmark = pytest.mark.torch
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from universeg_rt.training.tasks.score import mask_of, query_dice
 
 

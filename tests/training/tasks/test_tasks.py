@@ -10,11 +10,10 @@ import pytest
 torch = pytest.importorskip("torch", reason="torch is not installed: pip install torch")
 yaml = pytest.importorskip("yaml", reason="pyyaml is not installed: pip install '.[train]'")
 
+from universeg_rt.errors import InputError
 from universeg_rt.training.tasks import tasks
 from universeg_rt.training.tasks.readers import load_folder, load_nifti, squared
 from universeg_rt.training.tasks.tasks import Task, load_npz, split_subjects, subjects_of
-
-from universeg_rt.errors import InputError
 
 pytestmark = pytest.mark.torch
 

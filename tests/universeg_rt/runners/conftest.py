@@ -42,6 +42,7 @@ def add_engines(bundle: Bundle, *models: str, builder: str = "tensorrt", precisi
 def plan(file: Path, profile: Profile) -> bytes:
     """What a build would give, as far as running it goes."""
     import onnx
+
     from universeg_rt.export.engine.model import for_builder
 
     given = for_builder(onnx.load(file), profile, plugin=False)
