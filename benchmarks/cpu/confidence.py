@@ -28,6 +28,7 @@ PROGRAM = "universeg_rt.benchmarks.cpu.confidence"
 with importing(__name__, PROGRAM):
     from universeg_rt.training.evaluation.figures import seeded
     from universeg_rt.training.tasks.datasets import load_dataset
+    from universeg_rt.training.tasks.score import mask_of, query_dice
     from universeg_rt.training.tasks.tasks import Task
 
 REPETITIONS = 500
@@ -35,21 +36,19 @@ REPETITIONS = 500
 
 def expected(members: np.ndarray) -> float:
     """`Prediction.confidence` of members' probabilities (K,H,W)."""
-    probability = members.mean(axis=0)
-    return expected_dice(probability, probability >= 0.5)
+    return expected_dice(members.mean(axis=0), mask_of(members))
 
 
 def mean_inside(members: np.ndarray) -> float:
     """Mean probability inside the mask; 0 for an empty one."""
-    probability = members.mean(axis=0)
-    inside = probability[probability >= 0.5]
+    inside = members.mean(axis=0)[mask_of(members)]
     return float(inside.mean()) if inside.size else 0.0
 
 
 def agreement(members: np.ndarray) -> float:
     """Mean Dice of each member's mask with the mask of the mean."""
-    mask = members.mean(axis=0) >= 0.5
-    return float(np.mean([dice(member >= 0.5, mask) for member in members]))
+    mask = mask_of(members)
+    return float(np.mean([dice(mask_of(member[None]), mask) for member in members]))
 
 
 def mean_spread(members: np.ndarray) -> float:
@@ -80,7 +79,7 @@ def rows_of(
                 {
                     "task": task.name,
                     "image": f"{task.name} {query}",
-                    "dice": dice(members.mean(axis=0) >= 0.5, dev.labels[query] > 0),
+                    "dice": query_dice(members, dev.labels[query]),
                     **{name: candidate(members) for name, candidate in CANDIDATES.items()},
                 }
             )

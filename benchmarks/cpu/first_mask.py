@@ -1,7 +1,4 @@
-"""From the start of a process to its first mask: import, open, prepare, predict.
-
-    python -m universeg_rt.benchmarks.cpu.first_mask BUNDLE RUNNER PRECISION THREADS S SIZE     (run by universeg-bench)
-"""
+"""From the start of a process to its first mask: import, open, prepare, predict. universeg-bench starts it."""
 
 from __future__ import annotations
 
@@ -12,6 +9,7 @@ import time
 from pathlib import Path
 
 from universeg_rt import RunnerError, Segmenter
+from universeg_rt.cli.common import child_arguments
 from universeg_rt.storage.cache import VARIABLE
 
 from ..harness.case import Case
@@ -43,6 +41,7 @@ def _main(bundle: str, runner: str, precision: str, threads: str, support_size: 
 
 
 if __name__ == "__main__":
-    _main(*sys.argv[1:])
+    _main(*child_arguments("universeg_rt.benchmarks.cpu.first_mask", "universeg-bench", "BUNDLE", "RUNNER", "PRECISION",
+                           "THREADS", "S", "SIZE"))
     sys.stdout.flush()
     os._exit(0)  # the mask is there: taking the process down is not part of the figure

@@ -1,17 +1,14 @@
 """Models that only the benchmark needs: the reference network, its plain ONNX export, and the folded model without
-functions.
-
-    python -m universeg_rt.benchmarks.harness.models CHECKPOINT OUTPUT S SIZE    writes the plain export for one S
-"""
+functions. universeg-bench starts it as a process of its own to write the plain export for one S."""
 
 from __future__ import annotations
 
-import sys
 import warnings
 from pathlib import Path
 
 import numpy as np
 
+from universeg_rt.cli.common import child_arguments
 from universeg_rt.spec import NetworkSpec
 from universeg_rt.storage.atomic import write_file
 
@@ -66,4 +63,6 @@ def write_inlined(model: Path, output: Path) -> None:
 
 
 if __name__ == "__main__":
-    write_plain(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]))
+    checkpoint, output, *numbers = child_arguments("universeg_rt.benchmarks.harness.models", "universeg-bench",
+                                                   "CHECKPOINT", "OUTPUT", "S", "SIZE")
+    write_plain(Path(checkpoint), Path(output), *map(int, numbers))

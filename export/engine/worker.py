@@ -19,6 +19,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import BinaryIO
 
+from universeg_rt.cli.common import child_arguments
 from universeg_rt.errors import UniverSegError
 from universeg_rt.runners.gpu.identity import gpu_facts, present_gpu
 
@@ -196,4 +197,4 @@ def _monitor(trt: ModuleType, talk: Talk) -> object | None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main(child_arguments("universeg_rt.export.engine.worker", "universeg-export", "MODULE", "PLUGIN"))

@@ -111,8 +111,8 @@ def run(options: argparse.Namespace) -> int:
             if trainer.stop_asked:  # the run's state is saved; it goes on when asked again
                 return 0
             trainer.model.load_state_dict(trainer.average)
-            scores = {kind: {t.name: float(task_dice(trainer.model, t, config.stages[-1].size, study.evaluation.entries,
-                                                     study.evaluation.queries, "dev").mean()) for t in ts}
+            scores = {kind: {t.name: task_dice(trainer.model, t, config.stages[-1].size, study.evaluation.entries,
+                                               study.evaluation.queries, "dev") for t in ts}
                       for kind, ts in kinds.items()}
             means = {kind: sum(s.values()) / len(s) for kind, s in scores.items()}
             ranked = [v for k, v in means.items() if k != NEVER_RANKED] or list(means.values())

@@ -30,6 +30,7 @@ with importing(__name__, PROGRAM):
     from universeg_rt.training.evaluation.protocol import check_closed
     from universeg_rt.training.evaluation.sheet import draw_sheet
     from universeg_rt.training.tasks.datasets import load_dataset
+    from universeg_rt.training.tasks.score import mask_of
     from universeg_rt.training.tasks.tasks import Task
 
 FACTS = {
@@ -64,7 +65,7 @@ def cases_of(segmenter: Segmenter, task: Task, support_size: int, queries: int |
         picks = seeded(task.name, seed, f"support of {query}").permutation(len(pool))[:support_size]
         support = pool.select(picks)
         prepared = segmenter.prepare(SupportSet.from_arrays(support.images, support.labels))
-        predicted = prepared.member_probabilities(asked.images[query])[0] >= 0.5
+        predicted = mask_of(prepared.member_probabilities(asked.images[query]))
         image, truth = scaled(asked.images[query]), asked.labels[query] > 0
         out.append(Case(task.name, image, truth, predicted, scaled(support.images[0]), support.labels[0] > 0,
                         dice(predicted, truth), facts_of(image, truth, support)))

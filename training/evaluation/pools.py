@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from universeg_rt.training.evaluation.baselines import ATLAS, COPY, atlas, copy
 from universeg_rt.training.evaluation.figures import figure, over_sizes, save, seeded
+from universeg_rt.training.tasks.score import mask_of
 from universeg_rt.training.tasks.tasks import Task
 
 from universeg_rt import Ensemble, Segmenter, SupportSet
@@ -62,7 +63,7 @@ def _masks(segmenter: Segmenter, pool: Task, images: np.ndarray) -> Iterator[tup
     whole = Ensemble().draw(len(pool))
     share, threshold = atlas(labels, whole)
     for image in images:
-        yield (prepared.member_probabilities(image)[0] >= 0.5, share >= threshold,
+        yield (mask_of(prepared.member_probabilities(image)), share >= threshold,
                copy(image, pool.images, labels, whole) >= 0.5)
 
 

@@ -273,7 +273,7 @@ class Trainer:
         model.load_state_dict(self.average)
         v = self.config.validation
         scores = {
-            t.name: float(task_dice(model, t, stage.size, v.entries, v.queries, v.split, device=self.device).mean())
+            t.name: task_dice(model, t, stage.size, v.entries, v.queries, v.split, self.device)
             for t in self.held_out
         }
         mean = sum(scores.values()) / len(scores)

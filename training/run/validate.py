@@ -10,20 +10,18 @@ from torch import Tensor
 from torch.nn import functional as F
 from universeg_rt.training.network.reference import UniverSeg
 from universeg_rt.training.tasks.harden import harden
+from universeg_rt.training.tasks.score import query_dice
 from universeg_rt.training.tasks.tasks import Task
-
-from universeg_rt.imaging.metrics import dice
 
 
 @torch.inference_mode()
 def task_dice(
-    model: UniverSeg, task: Task, size: int, entries: int, queries: int, split: str = "dev", ensemble: int = 1,
+    model: UniverSeg, task: Task, size: int, entries: int, queries: int, split: str = "dev",
     device: torch.device | str = "cpu",
-) -> np.ndarray:
-    """Dice (queries,) of up to `queries` images of `split`, each with its own random support of the support split.
+) -> float:
+    """Mean Dice of up to `queries` images of `split`, each with its own random support of the support split.
 
-    With `ensemble` K > 1 the probabilities of K supports are averaged (section 3.3). Images and labels are brought to
-    `size`; the same arguments choose the same queries and supports.
+    Images and labels are brought to `size`; the same arguments choose the same queries and supports.
     """
     support, query = task.split("support"), task.split(split)
     seed = int.from_bytes(hashlib.sha256(task.name.encode()).digest()[:4], "little")
@@ -33,13 +31,10 @@ def task_dice(
     query_images, query_labels = resize(query.select(chosen), size, device)
     scores = []
     for image, label in zip(query_images, query_labels):
-        probability = torch.zeros_like(image)
-        for _ in range(ensemble):
-            picks = torch.from_numpy(random.choice(len(support), entries, replace=len(support) < entries)).to(device)
-            logits = model(image[None], support_images[picks][None], support_labels[picks][None])
-            probability += torch.sigmoid(logits[0].float()) / ensemble
-        scores.append(dice((probability > 0.5).cpu().numpy(), (label > 0.5).cpu().numpy()))
-    return np.array(scores)
+        picks = torch.from_numpy(random.choice(len(support), entries, replace=len(support) < entries)).to(device)
+        logits = model(image[None], support_images[picks][None], support_labels[picks][None])
+        scores.append(query_dice(torch.sigmoid(logits[0].float()).cpu().numpy(), label[0].cpu().numpy()))
+    return float(np.mean(scores))
 
 
 def resize(task: Task, size: int, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:

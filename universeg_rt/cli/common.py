@@ -84,6 +84,14 @@ def importing(module: str, program: str) -> Iterator[None]:
         raise SystemExit(report_missing(program, error)) from None
 
 
+def child_arguments(program: str, parent: str, *names: str) -> list[str]:
+    """The arguments of a process that the command `parent` starts; exits with 2 unless they are as many as `names`."""
+    given = sys.argv[1:]
+    if len(given) != len(names):
+        raise SystemExit(_fail(program, f"{parent} starts this, with {' '.join(names)}; run {parent} instead", 2))
+    return given
+
+
 def say(text: str) -> None:
     """Print a line to stderr, whose reader may be gone."""
     try:

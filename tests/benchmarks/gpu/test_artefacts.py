@@ -14,13 +14,12 @@ from universeg_rt.export.gate.parity import Reference
 
 from universeg_rt.bundle.bundle import SHIPPED, Bundle
 from universeg_rt.errors import RunnerError
-from universeg_rt.runners.gpu.tensorrt import runner as tensorrt_runner
 from universeg_rt.spec import NetworkSpec
 
 from ...conftest import SMALL_SPEC, random_weights
-from ...universeg_rt.runners import fake_tensorrt
+from ...fakes import tensorrt
+from ...fakes.device import StandIn
 from ...universeg_rt.runners.conftest import add_engines
-from ...universeg_rt.runners.standin import StandIn
 from .state import make_state
 
 pytestmark = pytest.mark.torch
@@ -68,9 +67,7 @@ def test_engines_are_built_run_and_recorded(tmp_path, monkeypatch):
     assert entry["skipped"]["tensorrt-rtx fp16"] == "no such library" and "no plugin library" in entry["skipped"][
         "tensorrt plugin"]
 
-    device = StandIn()
-    monkeypatch.setattr(tensorrt_runner, "open_device", lambda *_: device)
-    monkeypatch.setattr(tensorrt_runner.TensorRT, "_import", classmethod(lambda cls: fake_tensorrt.make(device)))
+    tensorrt.use(monkeypatch, StandIn())
     found, skipped = {}, []
 
     def start(name, make):

@@ -4,7 +4,7 @@ builds."""
 from __future__ import annotations
 
 import dataclasses
-import json
+import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,8 +21,10 @@ from universeg_rt.bundle.engine import Profile
 from universeg_rt.bundle.manifest import Manifest, Models
 from universeg_rt.errors import EngineError
 
+from ...conftest import ROOT
+from ...fakes.tensorrt import CHILD, read_plan
+
 PROFILE = Profile((1, 1, 2), (1, 1, 3), (1, 4, 8), (32, 32))
-FAKE = Path(__file__).with_name("fake_tensorrt.py")
 
 
 def toy_model(precision: str, metadata: Mapping[str, str]) -> onnx.ModelProto:
@@ -81,8 +83,8 @@ def fake(tmp_path, monkeypatch):
     """Call it with a version, and a fault where one is wanted: `tensorrt` is then the stand-in, in child processes."""
     folder = tmp_path / "python"
     folder.mkdir()
-    shutil.copy(FAKE, folder / "tensorrt.py")
-    monkeypatch.setenv("PYTHONPATH", str(folder))
+    (folder / "tensorrt.py").write_text(CHILD)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join((str(folder), str(ROOT))))
 
     def use(version: str, fault: str = "") -> None:
         monkeypatch.setenv("FAKE_TENSORRT", version)
@@ -106,7 +108,7 @@ def build(folder: Path, builder: str = "tensorrt", say=lambda line: None, **opti
 
 def plan_of(folder: Path, outcome) -> dict:
     """What the stand-in wrote as its plan."""
-    return json.loads((folder / outcome.entry.file).read_bytes())
+    return read_plan((folder / outcome.entry.file).read_bytes())[0]
 
 
 def engine_files(folder: Path) -> set[str]:

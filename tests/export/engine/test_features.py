@@ -3,13 +3,13 @@ does."""
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
 import shutil
 from contextlib import nullcontext
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 onnx = pytest.importorskip("onnx", reason="onnx is not installed: pip install '.[export]'")
@@ -19,8 +19,12 @@ from universeg_rt.export.engine.model import for_builder, read_model
 
 from universeg_rt import Bundle
 from universeg_rt.errors import EngineError, InputError
+from universeg_rt.runners import open_runner
+from universeg_rt.runners.gpu.identity import present_gpu
 
-from .engines import FAKE, PROFILE, build, bundle, fake, plan_of, toy_bundle  # noqa: F401  fixtures
+from ...fakes.device import StandIn
+from ...fakes.tensorrt import make, use
+from .engines import PROFILE, build, bundle, fake, plan_of, toy_bundle  # noqa: F401  fixtures
 
 VERSIONS = ("8.5.3.1", "8.6.1", "9.3.0", "10.14.1.48", "11.1.0")
 WEAK = VERSIONS[:2]
@@ -31,7 +35,7 @@ def test_fp32_builds_everywhere_with_every_input_and_its_profile(fake, bundle, v
     fake(version)
     (outcome,) = build(bundle)
     plan = plan_of(bundle, outcome)
-    (profile,) = plan["profiles"]
+    profile = plan["shapes"]
     assert profile["support_images"] == [[1, 1, 1, 32, 32], [1, 4, 1, 32, 32], [3, 8, 1, 32, 32]]
     assert profile["query"][2] == [2, 1, 32, 32] and profile["weights"] == [[1, 1], [1, 4], [3, 8]]
     assert plan["strong"] == (version not in WEAK) and "FP16" not in plan["flags"]
@@ -133,8 +137,23 @@ def test_progress_from_the_version_or_at_least_a_sign_of_life(fake, bundle, vers
     assert ("whole fp32", "building the engine", 0, 0) in seen
 
 
+def test_what_is_built_is_what_runs(fake, bundle, monkeypatch):
+    """The files of a build, opened as the runner does, give the logits of the CPU runner."""
+    fake("10.14.1")
+    build(bundle, models=())
+    monkeypatch.setattr(StandIn, "gpu", present_gpu() or StandIn.gpu)
+    use(monkeypatch, StandIn(), "10.14.1")
+    rng = np.random.default_rng(0)
+    support, query = rng.random((1, 3, 2, 32, 32), np.float32), rng.random((2, 1, 32, 32), np.float32)
+    logits = []
+    for name in ("tensorrt", "onnxruntime"):
+        runner = open_runner(Bundle.open(bundle), name, "fp32")
+        logits.append(runner.run(runner.prepare(support, np.full((1, 3), 1 / 3, np.float32)), query))
+    assert np.abs(logits[0] - logits[1]).max() < 1e-4
+
+
 @pytest.mark.parametrize("folder", [f for f in os.environ.get("TENSORRT_INCLUDE", "").split(os.pathsep) if f] or [None])
-def test_the_stand_in_has_what_the_headers_have(folder, monkeypatch):
+def test_the_stand_in_has_what_the_headers_have(folder):
     """The stand-in is only worth something if its versions differ where the real ones do."""
     if folder is None:
         pytest.skip("TENSORRT_INCLUDE names no folders of TensorRT headers")
@@ -143,10 +162,7 @@ def test_the_stand_in_has_what_the_headers_have(folder, monkeypatch):
     numbers = (re.search(rf"#define (?:NV_TENSORRT|TRT)_{part}(?:_ENTERPRISE)? (\d+)", text)
                for part in ("MAJOR", "MINOR"))
     version = ".".join(number[1] for number in numbers)
-    monkeypatch.setenv("FAKE_TENSORRT", version)
-    spec = importlib.util.spec_from_file_location("fake_tensorrt_here", FAKE)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = make(version)
     for enumeration in ("BuilderFlag", "NetworkDefinitionCreationFlag", "HardwareCompatibilityLevel", "MemoryPoolType"):
         block = re.search(rf"enum class {enumeration} : int32_t\s*\{{(.*?)\}};", text, flags=re.DOTALL)
         real = set(re.findall(r"\bk([A-Z0-9_]+)\b", block[1])) if block else set()
@@ -157,10 +173,11 @@ def test_the_stand_in_has_what_the_headers_have(folder, monkeypatch):
         }
         assert ours <= real and (real & asked) <= ours, (version, enumeration)
     assert hasattr(module, "IProgressMonitor") == ("IProgressMonitor" in text)
-    assert hasattr(module._Layer, "set_output_type") == ("setOutputType(" in text)
-    assert hasattr(module._Registry, "load_library") == ("loadLibrary(" in text)
-    assert hasattr(module._Config(None), "builder_optimization_level") == ("setBuilderOptimizationLevel(" in text)
-    assert hasattr(module._Config, "set_memory_pool_limit") == ("setMemoryPoolLimit(" in text)
+    config = module.IBuilderConfig
+    assert hasattr(module.ILayer, "set_output_type") == ("setOutputType(" in text)
+    assert hasattr(module.IPluginRegistry, "load_library") == ("loadLibrary(" in text)
+    assert hasattr(config, "builder_optimization_level") == ("setBuilderOptimizationLevel(" in text)
+    assert hasattr(config, "set_memory_pool_limit") == ("setMemoryPoolLimit(" in text)
 
 
 def _refused(folder, message, **options):

@@ -18,6 +18,8 @@ from universeg_rt.errors import EngineError, InputError
 
 from .engines import PROFILE, build, bundle, engine_files, replace_model, rtx  # noqa: F401  fixtures
 
+pytestmark = pytest.mark.slow
+
 MODELS = ("whole", "prepare", "predict")
 
 

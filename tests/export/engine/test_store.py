@@ -142,6 +142,7 @@ def checkpoint(tmp_path, monkeypatch):
             "--engine", "tensorrt"]
 
 
+@pytest.mark.slow
 def test_export_and_engines_in_one_command(fake, checkpoint, tmp_path, capsys):
     fake("10.14.1")
     assert main(checkpoint) == 0
@@ -166,6 +167,7 @@ def test_a_missing_library_is_said_before_the_export(hide_libraries, checkpoint,
     assert "pip install tensorrt-cu13" in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_an_engine_that_fails_leaves_the_bundle_that_passed_the_gate(fake, checkpoint, tmp_path, capsys):
     fake("10.14.1", "abort")
     assert main(checkpoint) == 1

@@ -110,6 +110,7 @@ def test_the_instructions_with_the_least_padded_work_are_taken(features, fastest
     assert network(spec).instructions == fastest
 
 
+@pytest.mark.slow
 def test_many_entries_go_through_in_chunks(instructions):
     spec = NetworkSpec("none", (16,) * 2, (16,), "max_pool")
     (support, weights, query), want = case(spec, 90, 128, 128)

@@ -23,7 +23,6 @@ from universeg_rt.training.run.state import portable_config
 from universeg_rt.training.run.train import BEST, LATEST, STATE, Trainer, segmentation_loss, soft_dice_loss
 from universeg_rt.training.run.validate import task_dice
 from universeg_rt.training.settings.values import to_dict
-from universeg_rt.training.tasks.tasks import Task
 
 from universeg_rt.errors import CheckpointError, InputError, TrainingError
 
@@ -94,7 +93,7 @@ def test_the_loss_falls_on_an_easy_task(kit, tmp_path):
     trainer = kit.trained(config, tmp_path, [task.split("support")])
     losses = [float(row["loss"]) for row in csv.DictReader(open(tmp_path / "log.csv"))]
     assert np.mean(losses[-10:]) < 0.5 * np.mean(losses[:5])
-    assert task_dice(trainer.model, task, 16, 2, 4, "test").mean() > 0.8
+    assert task_dice(trainer.model, task, 16, 2, 4, "test") > 0.8
 
 
 def test_an_interrupted_run_ends_with_the_same_weights_as_one_in_one_piece(kit, tmp_path):
@@ -156,14 +155,6 @@ def test_the_best_weights_on_held_out_tasks_are_kept(kit, tmp_path):
     best = max(rows, key=lambda r: float(r["mean"]))
     assert json.loads(metadata["samples"]) == int(best["samples"])
     assert json.loads(metadata["validation_dice"])["squares"] == pytest.approx(float(best["squares"]), abs=1e-5)
-
-
-def test_an_ensemble_of_one_support_changes_nothing(kit, tmp_path):
-    task = kit.real_task()
-    trainer = kit.trained(kit.tiny(), tmp_path / "run")
-    few = Task("few", task.images[[0, 2, 4]], task.labels[[0, 2, 4]], np.array(["a", "b", "c"]))  # one support entry
-    assert np.array_equal(task_dice(trainer.model, few, 16, 1, 1, "test"),
-                          task_dice(trainer.model, few, 16, 1, 1, "test", 3))
 
 
 @pytest.mark.parametrize("what", ["loss", "gradient"])

@@ -43,6 +43,7 @@ def test_without_torch_a_command_is_one_line_with_the_cure(tmp_path, command, ex
                            f"run pip install '.[{extra}]' in a clone of the project\n")
 
 
+@pytest.mark.slow
 def test_the_benchmark_of_our_own_sides_needs_neither_onnx_nor_torch():
     done = run("bench", "--sides", "ours-onnxruntime", "--support-sizes", "1", "--repeats", "1",
                packages=("torch", "onnx"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -30,12 +31,25 @@ sys.meta_path.insert(0, Missing())
 """
 
 
+def module_of(path: str) -> str:
+    module = path.removesuffix(".py").replace("/", ".")
+    return (module if module.startswith("universeg_rt.") else f"universeg_rt.{module}").removesuffix(".__main__")
+
+
+@pytest.mark.parametrize("path", [
+    "export/engine/worker.py", "benchmarks/harness/models.py", "benchmarks/cpu/first_mask.py"
+])
+def test_a_child_without_its_arguments_names_the_command_to_run(path, tmp_path):
+    done = subprocess.run([sys.executable, "-m", module_of(path)], cwd=tmp_path, capture_output=True, text=True,
+                          timeout=60)
+    assert done.returncode == 2 and not done.stdout
+    assert re.fullmatch(rf"{module_of(path)}: (\S+) starts this, with [A-Z ]+; run \1 instead\n", done.stderr)
+
+
 @pytest.mark.parametrize("path", COMMANDS)
 def test_without_optional_packages_a_command_says_so_in_one_line(path, tmp_path):
     (tmp_path / "sitecustomize.py").write_text(BLOCKED)
-    module = path.removesuffix(".py").replace("/", ".")
-    module = module if module.startswith("universeg_rt.") else f"universeg_rt.{module}"
-    done = subprocess.run([sys.executable, "-m", module.removesuffix(".__main__"), "--help"], cwd=tmp_path,
+    done = subprocess.run([sys.executable, "-m", module_of(path), "--help"], cwd=tmp_path,
                           capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(tmp_path)}, timeout=60)
     if done.returncode:
         assert done.returncode == 1 and done.stderr.count("\n") == 1, done.stderr

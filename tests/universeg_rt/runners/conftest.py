@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,8 +14,8 @@ from universeg_rt.bundle.engine import EngineEntry, Fingerprint, Profile
 from universeg_rt.runners import open_runner
 from universeg_rt.runners.gpu.identity import gpu_facts
 
-from . import fake_tensorrt
-from .standin import StandIn
+from ...fakes.device import StandIn
+from ...fakes.tensorrt import write_plan
 
 PROFILE = Profile((1, 1, 3), (1, 1, 3), (1, 2, 6), (32, 32))
 
@@ -31,11 +32,20 @@ def add_engines(bundle: Bundle, *models: str, builder: str = "tensorrt", precisi
         entry = replace(entry, file=f"engines/{model}-{precision}-{entry.key}.plan")
         path = bundle.file(entry.file)
         path.parent.mkdir(exist_ok=True)
-        path.write_bytes(fake_tensorrt.plan(bundle.file(source), profile))
+        path.write_bytes(plan(bundle.file(source), profile))
         entries.append(entry)
     files = manifest.files | {e.file: file_entry(bundle.file(e.file)) for e in entries}
     (bundle.path / MANIFEST).write_text(replace(manifest, files=files, engines=(*manifest.engines, *entries)).to_json())
     return Bundle.open(bundle.path)
+
+
+def plan(file: Path, profile: Profile) -> bytes:
+    """What a build would give, as far as running it goes."""
+    import onnx
+    from universeg_rt.export.engine.model import for_builder
+
+    given = for_builder(onnx.load(file), profile, plugin=False)
+    return write_plan({"shapes": given.shapes}, given.model)
 
 
 @pytest.fixture

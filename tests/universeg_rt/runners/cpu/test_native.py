@@ -149,6 +149,7 @@ def test_damaged_or_foreign_weights(native, small_bundle):
         NativeRunner(good, NetworkSpec("none", (6, 600), (4,), "max_pool"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoder, decoder", [((16, 64), (16,)), ((32, 64, 128, 256), (128, 64, 32))])
 def test_a_pair_whose_second_block_is_wider(native, tmp_path, encoder, decoder):
     """In a process of its own: what wrote past its maps ended the process."""
@@ -195,6 +196,7 @@ def test_the_memory_estimate_grows_with_the_support(native, small_bundle):
     assert runner.peak_bytes(64, 1, 128, 128) > runner.peak_bytes(1, 1, 128, 128) > 1e7
 
 
+@pytest.mark.slow
 def test_int8_takes_far_less_memory_and_says_so(native, tmp_path):
     """In a process of its own, for a network whose maps are most of it."""
     pytest.importorskip("torch", reason="the folds need torch's reference: pip install '.[export]'")

@@ -18,8 +18,8 @@ from universeg_rt.runners.gpu.cuda import device
 from universeg_rt.runners.gpu.cuda import graph as cuda_graph
 from universeg_rt.runners.gpu.identity import Gpu
 
-from ... import fake_cuda
-from ...standin import StandIn
+from .....fakes import pycuda
+from .....fakes.device import StandIn
 
 
 @pytest.fixture
@@ -27,10 +27,10 @@ def opener(monkeypatch):
     """open(...) -> (device, memory) with pycuda's stand-in in the place of the real one."""
 
     def open_it(limit: int = 1 << 20, gpus: int = 1):
-        memory, package = fake_cuda.Memory(limit), types.ModuleType("pycuda")
+        memory, package = pycuda.Memory(limit), types.ModuleType("pycuda")
         package.__path__ = []
         package.__spec__ = importlib.util.spec_from_loader(package.__name__, loader=None)
-        package.driver = fake_cuda.pycuda_driver(memory, gpus)
+        package.driver = pycuda.pycuda_driver(memory, gpus)
         monkeypatch.setitem(sys.modules, "pycuda", package)
         monkeypatch.setitem(sys.modules, "pycuda.driver", package.driver)
         module = f"{device.__package__}.pycuda"

@@ -15,9 +15,9 @@ from universeg_rt.runners.gpu.tensorrt import choose as trt_choose
 from universeg_rt.runners.gpu.tensorrt import plugin
 from universeg_rt.runners.gpu.tensorrt import runner as tensorrt_runner
 
-from ... import fake_tensorrt
+from .....fakes import tensorrt
+from .....fakes.device import StandIn
 from ...conftest import add_engines, queries, support
-from ...standin import StandIn
 
 
 @pytest.fixture
@@ -58,9 +58,7 @@ def test_tensorrt_85_without_its_library_says_where_it_was_looked_for(library, t
 def test_an_engine_with_the_plugin_gets_it_and_one_without_does_not(plain_bundle, library, monkeypatch, expected):
     ensured = []
     monkeypatch.setattr(trt_choose.plugin, "ensure", lambda path, trt: ensured.append(path))
-    device = StandIn()
-    monkeypatch.setattr(tensorrt_runner, "open_device", lambda *_: device)
-    monkeypatch.setattr(tensorrt_runner.TensorRT, "_import", classmethod(lambda cls: fake_tensorrt.make(device)))
+    tensorrt.use(monkeypatch, StandIn())
     native = add_engines(plain_bundle, "whole")
     tensorrt_runner.TensorRT.open(native, "auto", Options())
     assert ensured == []

@@ -15,12 +15,11 @@ from universeg_rt.bundle.bundle import Bundle
 from universeg_rt.bundle.engine import Profile
 from universeg_rt.errors import EngineError, InputError, RunnerError
 from universeg_rt.runners import open_runner
-from universeg_rt.runners.gpu.tensorrt import runner as tensorrt_runner
 
 from .....conftest import discs
-from ... import fake_tensorrt
+from .....fakes import tensorrt
+from .....fakes.device import StandIn
 from ...conftest import add_engines, queries, support
-from ...standin import StandIn
 
 FLAVOURS = ("8.5.3", "10.14.1", "rtx")
 
@@ -31,9 +30,7 @@ def opener(monkeypatch):
 
     def open_it(bundle, flavour: str = "10.14.1", total: int = 1 << 30, precision: str = "auto"):
         device = StandIn(total)
-        trt = fake_tensorrt.make(device, flavour)
-        monkeypatch.setattr(tensorrt_runner, "open_device", lambda *_: device)
-        monkeypatch.setattr(tensorrt_runner.TensorRT, "_import", classmethod(lambda cls: trt))
+        trt = tensorrt.use(monkeypatch, device, flavour)
         return open_runner(bundle, "tensorrt-rtx" if flavour == "rtx" else "tensorrt", precision), device, trt
 
     return open_it
@@ -135,7 +132,7 @@ def test_a_bundle_without_a_fitting_engine_says_so(plain_bundle, typed_bundle, o
 
 
 def test_a_plan_that_tensorrt_refuses_is_one_line(engine_bundle, opener, monkeypatch):
-    monkeypatch.setattr(fake_tensorrt, "MAGIC", b"other")
+    monkeypatch.setattr(tensorrt, "MAGIC", b"other")
     with pytest.raises(EngineError,
                        match="refuses the engine engines/prepare.*magic tag does not match; build it again") as caught:
         opener(engine_bundle)

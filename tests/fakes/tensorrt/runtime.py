@@ -1,4 +1,4 @@
-"""TensorRT's Python interface over ONNX Runtime: a plan is an ONNX file with its profile, run on the stand-in device.
+"""The half of the stand-in that runs plans, over ONNX Runtime on the stand-in GPU.
 
 As strict as the real one is: shapes outside the profile are refused, a run wants every shape and address, memory that
 was freed cannot be read, graphs can be captured only of shapes that ran before.
@@ -6,30 +6,33 @@ was freed cannot be read, graphs can be captured only of shapes that ran before.
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import onnxruntime
 
-from universeg_rt.bundle.engine import Profile
+from ..device import StandIn
+from . import ILogger, bound, read_plan
 
-from .standin import StandIn
-
-MAGIC = b"fake plan\n"
-NAMES = {"B": "queries", "K": "sets", "S": "entries"}
 TYPES = {"tensor(float)": "FLOAT", "tensor(float16)": "HALF"}
 NUMPY = {"FLOAT": np.float32, "HALF": np.float16}
 
 
-def plan(onnx_file, profile: Profile) -> bytes:
-    """What a build would give: the model as the builder gets it, and the shapes it takes."""
-    import onnx
-    from universeg_rt.export.engine.model import for_builder
-
-    model = for_builder(onnx.load(onnx_file), profile, plugin=False).model
-    return MAGIC + json.dumps(asdict(profile)).encode() + b"\n" + model
+def add_to(trt: ModuleType, version: tuple[int, ...], rtx: bool, device: StandIn) -> None:
+    """Give the module what this version runs with: 8.5 lends memory as a whole, 10 and later by shapes, RTX has graphs
+    of its own. `fail` on it makes the next run fail with that message, `no_context` every new context; `contexts`
+    counts those made."""
+    trt.device, trt.fail, trt.contexts, trt.no_context = device, "", 0, False
+    trt.TensorIOMode, trt.nptype = SimpleNamespace(INPUT="in", OUTPUT="out"), lambda kind: NUMPY[kind]
+    trt.IExecutionContext, trt.ICudaEngine, trt.Runtime = Context, bound(trt, Engine), bound(trt, Runtime)
+    if rtx:
+        trt.CudaGraphStrategy = SimpleNamespace(WHOLE_GRAPH_CAPTURE="whole")
+        trt.ICudaEngine.create_runtime_config = lambda self: SimpleNamespace(cuda_graph_strategy=None)
+    elif version >= (10, 0):
+        trt.ExecutionContextAllocationStrategy = SimpleNamespace(USER_MANAGED="user")
+        trt.IExecutionContext = SizedContext
+    else:
+        trt.ICudaEngine.create_execution_context_without_device_memory = Engine.create_execution_context
 
 
 def scratch(shapes) -> int:
@@ -37,47 +40,16 @@ def scratch(shapes) -> int:
     return 8 * int(sum(np.prod(shape) for shape in shapes))
 
 
-class Severity:
-    INTERNAL_ERROR, ERROR, WARNING = range(3)
+class Runtime:
+    def __init__(self, logger) -> None:
+        self.logger = logger
 
-
-class ILogger:
-    Severity = Severity
-
-    def __init__(self) -> None: ...
-
-
-def make(device: StandIn, flavour: str = "10.14.1") -> SimpleNamespace:
-    """A module as TensorRT of this version looks: 8.5 lends memory as a whole, 10 and later by shapes, `rtx` has graphs
-    of its own. `fail` on it makes the next run fail with that message."""
-    trt = SimpleNamespace(__name__="fake_tensorrt", __version__="1.7.1" if flavour == "rtx" else flavour,
-                          ILogger=ILogger, TensorIOMode=SimpleNamespace(INPUT="in",
-                                                                        OUTPUT="out"), nptype=lambda kind: NUMPY[kind],
-                          fail="", contexts=0, no_context=False, IExecutionContext=type("IExecutionContext", (), {}))
-    if flavour == "rtx":
-        trt.CudaGraphStrategy = SimpleNamespace(WHOLE_GRAPH_CAPTURE="whole")
-    elif not flavour.startswith("8."):
-        trt.ExecutionContextAllocationStrategy = SimpleNamespace(USER_MANAGED="user")
-        trt.IExecutionContext.update_device_memory_size_for_shapes = None
-
-    class Runtime:
-        def __init__(self, logger) -> None:
-            self.logger = logger
-
-        def deserialize_cuda_engine(self, data: bytes):
-            if not data.startswith(MAGIC):
-                self.logger.log(Severity.ERROR, "Serialization assertion failed:\n magic tag does not match")
-                return None
-            profile, model = data[len(MAGIC) :].split(b"\n", 1)
-            engine = Engine(trt, device, self.logger, model, Profile(**json.loads(profile)))
-            if flavour == "rtx":
-                engine.create_runtime_config = lambda: SimpleNamespace(cuda_graph_strategy=None)
-            elif flavour.startswith("8."):
-                engine.create_execution_context_without_device_memory = engine.create_execution_context
-            return engine
-
-    trt.Runtime = Runtime
-    return trt
+    def deserialize_cuda_engine(self, data: bytes):
+        plan = read_plan(data)
+        if plan is None:
+            self.logger.log(ILogger.Severity.ERROR, "Serialization assertion failed:\n magic tag does not match")
+            return None
+        return self.trt.ICudaEngine(self.logger, plan[1], plan[0]["shapes"])
 
 
 class Engine:
@@ -85,14 +57,17 @@ class Engine:
     def device_memory_size(self) -> int:
         return scratch(self.get_tensor_profile_shape(name, 0)[2] for name in self.inputs)
 
-    def __init__(self, trt, device, logger, model: bytes, profile: Profile) -> None:
-        self.trt, self.device, self.logger, self.profile = trt, device, logger, profile
+    def __init__(self, logger, model: bytes, shapes: dict) -> None:
+        """shapes: the smallest, best and largest of each input."""
+        self.device, self.logger = self.trt.device, logger
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.log_severity_level = 1, 3
         self.session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         self.tensors = {t.name: t for t in (*self.session.get_inputs(), *self.session.get_outputs())}
         self.inputs = [t.name for t in self.session.get_inputs()]
         self.num_io_tensors = len(self.tensors)
+        self.sides = {side: range_ for name in self.inputs
+                      for side, *range_ in zip(self.tensors[name].shape, *shapes[name])}
 
     def get_tensor_name(self, index: int) -> str:
         return list(self.tensors)[index]
@@ -112,29 +87,24 @@ class Engine:
         return [tuple(self.side(side, which) for side in self.tensors[name].shape) for which in range(3)]
 
     def side(self, side: int | str, which: int) -> int:
-        if isinstance(side, int):
-            return side
-        return getattr(self.profile, NAMES[side])[which] if side in NAMES else self.profile.image["HW".index(side)]
+        return side if isinstance(side, int) else self.sides[side][which]
 
     def create_execution_context(self, strategy=None):
         if self.trt.no_context:
-            self.logger.log(Severity.ERROR, "CUDA out of memory")
+            self.logger.log(ILogger.Severity.ERROR, "CUDA out of memory")
             return None
         self.trt.contexts += 1
-        return Context(self, strategy)
+        return (SizedContext if strategy == "user" else Context)(self)
 
 
 class Context:
-    def __init__(self, engine: Engine, strategy) -> None:
-        self.engine, self.strategy = engine, strategy
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
         self.shapes: dict[str, tuple] = {}
         self.addresses: dict[str, int] = {}
         self.ran: set = set()
         self.scratch: tuple[int, int] | None = None
         self.stream_handle = None
-        if strategy == "user":
-            self.update_device_memory_size_for_shapes = self._needed
-            self.set_device_memory = lambda address, size: setattr(self, "scratch", (address, size))
 
     @property
     def device_memory(self) -> int:
@@ -145,13 +115,13 @@ class Context:
         assert self.engine.device.blocks[address].size >= self.engine.device_memory_size
         self.scratch = (address, self.engine.device_memory_size)
 
-    def _needed(self) -> int:
-        return scratch(self.shapes.values())
+    def check_scratch(self) -> None: ...
 
     def set_input_shape(self, name: str, shape: tuple) -> bool:
         low, _, high = self.engine.get_tensor_profile_shape(name, 0)
         if len(shape) != len(low) or not all(a <= s <= b for a, s, b in zip(low, shape, high)):
-            self.engine.logger.log(Severity.ERROR, f"Supplied binding dimension {shape} for {name} exceed min ~ max")
+            self.engine.logger.log(ILogger.Severity.ERROR,
+                                   f"Supplied binding dimension {shape} for {name} exceed min ~ max")
             return False
         self.shapes[name] = tuple(shape)
         return True
@@ -172,18 +142,16 @@ class Context:
         self.stream_handle = stream_handle
         stream, key = device.streams[stream_handle], tuple(sorted(self.shapes.items()))
         if engine.trt.fail:
-            engine.logger.log(Severity.ERROR, engine.trt.fail)
+            engine.logger.log(ILogger.Severity.ERROR, engine.trt.fail)
             engine.trt.fail = ""
             return False
         if stream.captured is not None and key not in self.ran:
-            engine.logger.log(Severity.ERROR, "a shape changed; run it once before capturing")
+            engine.logger.log(ILogger.Severity.ERROR, "a shape changed; run it once before capturing")
             return False
         if set(self.addresses) != set(engine.tensors) or set(self.shapes) != set(engine.inputs):
-            engine.logger.log(Severity.ERROR, "an address or a shape was not set")
+            engine.logger.log(ILogger.Severity.ERROR, "an address or a shape was not set")
             return False
-        if self.strategy == "user":
-            address, size = self.scratch
-            assert device.blocks[address].size >= size >= self._needed(), "scratch memory freed or too small"
+        self.check_scratch()
         self.ran.add(key)
         addresses, scratch = dict(self.addresses), self.scratch
         shapes = {
@@ -203,3 +171,18 @@ class Context:
 
         stream.put(work)
         return True
+
+
+class SizedContext(Context):
+    """Its scratch memory is sized by the shapes that run."""
+
+    def update_device_memory_size_for_shapes(self) -> int:
+        return scratch(self.shapes.values())
+
+    def set_device_memory(self, address: int, size: int) -> None:
+        self.scratch = (address, size)
+
+    def check_scratch(self) -> None:
+        address, size = self.scratch
+        needed = self.update_device_memory_size_for_shapes()
+        assert self.engine.device.blocks[address].size >= size >= needed, "scratch memory freed or too small"
