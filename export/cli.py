@@ -1,4 +1,4 @@
-"""`universeg-export`: a checkpoint in, a checked bundle out."""
+"""`universeg-export`: a checkpoint in, a checked bundle out; or a support in, a frozen task out."""
 
 from __future__ import annotations
 
@@ -16,11 +16,13 @@ from universeg_rt.errors import InputError, ParityError, shown
 from universeg_rt.precision import PRECISIONS
 from universeg_rt.spec import PRESETS, NetworkSpec
 
+from . import freeze
 from .engine import command as engines
 
 EXAMPLE = """example:
   universeg-export --checkpoint universeg_v1_nf64_ss64_STv1.pt --spec v1 --output my_bundle
   universeg-export --bundle my_bundle --engine tensorrt --profile-entries 1:64:256
+  universeg-export --freeze examples/ --output task.onnx
   universeg-export --explain"""
 
 
@@ -32,7 +34,8 @@ def parser() -> argparse.ArgumentParser:
         "behind; another precision that fails is left out of the bundle, and the exit status is then 1.")
     p.add_argument("--checkpoint", type=Path,
                    help=".safetensors of ours, a bundle's folder, or a published .pt (with --spec)")
-    p.add_argument("--output", type=Path, help="folder to write; a bundle already there is replaced")
+    p.add_argument("--output", type=Path,
+                   help="folder to write, or with --freeze the file; what is already there is replaced")
     p.add_argument("--spec", help=f"{', '.join(PRESETS)}, or a JSON file; needed where the checkpoint does not say it")
     p.add_argument("--grid", type=int, nargs=2, default=(128, 128), metavar=("H", "W"),
                    help="image size of the network (128 128)")
@@ -48,6 +51,7 @@ def parser() -> argparse.ArgumentParser:
                    help="for int8: what is drawn is drawn from this (0)")
     p.add_argument("--explain", action="store_true", help="print what each fold does and the cost table, then stop")
     engines.add_arguments(p)
+    freeze.add_arguments(p)
     return p
 
 
@@ -56,6 +60,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _main(args: argparse.Namespace) -> int:
+    freeze.check(args, parser())
+    if args.freeze is not None:
+        freeze.run(args)
+        return 0
     spec = _read_spec(args.spec)
     if args.explain:
         return _explain(spec, args)
@@ -67,7 +75,7 @@ def _main(args: argparse.Namespace) -> int:
         return 0
     if args.checkpoint is None or args.output is None:
         raise InputError(
-            "give --checkpoint and --output (or --explain, or --bundle with --engine); --help shows an example")
+            "give --checkpoint and --output (or --freeze, --explain, or --bundle with --engine); --help has an example")
     import torch  # noqa: F401  (the reference network: where it is missing, that is said before anything is computed)
     from tqdm import tqdm
     from universeg_rt.training.network.checkpoint import load_checkpoint

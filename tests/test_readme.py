@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import subprocess
@@ -12,6 +13,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
+from universeg_rt import Segmenter, SupportSet
+from universeg_rt.bundle.onnx_file import metadata
+from universeg_rt.frozen.record import KEY as RECORD
 
 from .conftest import ROOT, discs
 
@@ -89,6 +94,22 @@ def test_one_example_prints_its_shape_as_the_page_says():
     (found, _), (nearly, _) = more
     said = [float(figure) for figure in re.findall(r"\((?:Dice )?(0\.\d+)\)", page.read_text())][:4]
     assert said == pytest.approx([copied, truth, found, nearly], abs=0.02)
+
+
+def test_the_page_on_frozen_tasks_runs_and_names_all_that_a_file_holds(small_bundle, tmp_path, monkeypatch):
+    page = (SDK / "docs" / "frozen.md").read_text()
+    (code,) = blocks(SDK / "docs" / "frozen.md", "python")
+    monkeypatch.chdir(tmp_path)
+    task = Segmenter.open(small_bundle).prepare(SupportSet.from_arrays(*discs(4)))
+    names = {"task": task, "image": discs(1, 70, 90, seed=5)[0][0]}
+    exec(compile(code, "frozen.md", "exec"), names)
+    assert names["mask"].shape == (70, 90)
+    task.freeze(kind="static").save("static.onnx")
+    for file in ("task.onnx", "static.onnx"):
+        held = metadata((tmp_path / file).read_bytes())
+        record = json.loads(held[RECORD])
+        for name in (*held, *record, *record["price"]):
+            assert f"`{name}`" in page, name
 
 
 @every_page

@@ -21,6 +21,7 @@ from .ensemble import Draw, Ensemble
 from .errors import InputError
 from .frozen.record import AUTO, EXACT, KEY, KINDS, STATIC, Price, Record
 from .frozen.runners import open_frozen_runner
+from .frozen.seal import sealed
 from .frozen_task import FrozenTask
 from .imaging.metrics import dice
 from .named_types import Array, Bools, Floats
@@ -184,7 +185,7 @@ def _mean(maps: Sequence[Maps]) -> Maps:
 
 def _static(task: Freezable, constants: Maps, reason: str, price: Price, proxies: str, half: bool) -> FrozenTask:
     record = _record(task, STATIC, reason, price, proxies)
-    model = _with_constants(task, constants, half, record)
+    model = sealed(_with_constants(task, constants, half, record))
     return FrozenTask.of_bytes(model, "auto", task.segmenter.options, task.notes)
 
 
@@ -199,13 +200,13 @@ def _exact(task: Freezable, reason: str, price: Price) -> FrozenTask:
     # Members that drew the same set count as often as they did.
     support, weights = support[draw.places], weights[draw.places]
     record = _record(task, EXACT, reason, price, "none", precision)
-    model = bind(
+    model = sealed(bind(
         bundle.load(precision, "whole").whole(),
         {"support_images": support[:, :, :1], "support_labels": support[:, :, 1:], "weights": weights},
         {KEY: record.to_json()},
         outputs=("probability",),
         query_size=task.grid,
-    )
+    ))
     return FrozenTask(model, record, bundle.manifest.spec, None, task.notes, task)
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 
 from .bundle.manifest import LARGEST_FILE
 from .bundle.onnx_file import metadata
 from .errors import BundleError, RunnerError, SpecError
+from .frozen import seal
 from .frozen.record import Price, Record
 from .frozen.runners import FrozenRunner, open_frozen_runner
 from .named_types import AnyPath, Floats
@@ -84,6 +86,24 @@ class FrozenTask(Predictor):
     def price(self) -> Price:
         return self.record.price
 
+    @property
+    def sha256(self) -> str:
+        """Of the file's bytes."""
+        return hashlib.sha256(self._model).hexdigest()
+
+    @property
+    def size(self) -> int:
+        """Of the file, in bytes."""
+        return len(self._model)
+
+    @property
+    def runner(self) -> FrozenRunner:
+        """What runs the file; RunnerError where the FrozenTask is closed, or still runs on the Task that it was frozen
+        from."""
+        if self._runner is None:
+            raise RunnerError("this FrozenTask is closed or runs on its Task; open its file again")
+        return self._runner
+
     def save(self, path: AnyPath) -> None:
         """Write the ONNX file, whole or not at all; OutputError where it cannot be written."""
         with write_file(path) as file:
@@ -97,7 +117,7 @@ class FrozenTask(Predictor):
         state = "" if self._runner or self._task else ", closed"
         return (
             f"FrozenTask({record.bundle}, {record.kind}, {record.support_entries} entries, "
-            f"{record.grid[0]}x{record.grid[1]}, {len(self._model) / 1e6:.1f} MB{state})"
+            f"{record.grid[0]}x{record.grid[1]}, {self.size / 1e6:.1f} MB{state})"
         )
 
     def __reduce__(self) -> tuple[object, ...]:
@@ -106,9 +126,7 @@ class FrozenTask(Predictor):
     def _run(self, queries: Floats) -> Floats:
         if self._task is not None:
             return self._task._run(queries)
-        if self._runner is None:
-            raise RunnerError("this FrozenTask is closed; open its file again")
-        return self._runner.run(queries)[:, None]
+        return self.runner.run(queries)[:, None]
 
     def _ran(self) -> Ran:
         if self._task is not None:
@@ -120,7 +138,9 @@ class FrozenTask(Predictor):
 def _read(model: bytes, name: str) -> tuple[Record, NetworkSpec]:
     try:
         said: Mapping[str, str] = metadata(model)
-        return Record.from_metadata(said), NetworkSpec.from_json(said.get(SPEC, ""))
+        read = Record.from_metadata(said), NetworkSpec.from_json(said.get(SPEC, ""))
+        seal.check(model)
+        return read
     except (ValueError, TypeError, SpecError) as error:
         raise BundleError(
             f"{name} is no frozen task that this version reads ({error}); freeze the task again"

@@ -33,6 +33,11 @@ def run_command(body: Callable[[argparse.Namespace], int], parser: argparse.Argu
     return guarded(parser.prog, lambda: body(parser.parse_args(arguments)))
 
 
+def given(args: argparse.Namespace, parser: argparse.ArgumentParser) -> set[str]:
+    """Names in `args` of the options that are not as they are where they are left out."""
+    return {name for name, value in vars(args).items() if value != parser.get_default(name)}
+
+
 def guarded(program: str, body: Callable[[], int]) -> int:
     """Run and give the exit status; a UniverSegError or a missing package is printed without a stack trace and gives 1,
     Ctrl-C 130.

@@ -10,35 +10,30 @@ from typing import Any
 
 import numpy as np
 
-from ..ensemble import Ensemble
 from ..errors import InputError, UniverSegError
+from ..frozen_task import FrozenTask
 from ..imaging.files import named_images, read_image, read_label, write_array, write_mask, write_overlay
 from ..imaging.metrics import dice
-from ..imaging.normalisation import MINMAX, Normalisation, Percentiles, Window
 from ..imaging.preprocess import ASPECTS, check_label
 from ..named_types import Bools
 from ..precision import PRECISIONS
 from ..prediction import Prediction
+from ..predictor import Predictor
 from ..runners import RUNNERS
 from ..runners.libraries import runtime_versions
-from ..segmenter import Segmenter
 from ..storage.atomic import make_folder, writing
 from ..storage.reading import reason, sha256_of
 from ..support import SupportSet
-from ..task import Task
 from .common import run_command, say
+from .opened import Opened, check, in_options, open_task
 from .queries import FOLDERS, Queries, find_queries, stale_files
 from .report import REPORT, Report
 
 NUMBERS = ("foreground_pixels", "foreground_share", "confidence")  # of a row
-# The SDK's words for a cure, and the command's.
-OPTIONS = {
-    "replacement=True": "--replacement", "support_size": "--support-size",
-    "prepare(..., normalise=Percentiles(0.1, 99.9))": "--percentiles 0.1 99.9",
-}
 
 EXAMPLE = """example:
   universeg-segment --support examples/ --input scans/ --output results/ --support-size 16 --overlays
+  universeg-segment --task task.onnx --input scans/ --output results/
 examples/ holds images/ and labels/ with the same file names, at least four of each, better sixteen; scans/ holds
 images. Subfolders are read too."""
 
@@ -47,8 +42,10 @@ def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(
         prog="universeg-segment", epilog=EXAMPLE, formatter_class=argparse.RawDescriptionHelpFormatter,
         description="Segments images by example: the support set says what to segment; nothing is trained.")
-    p.add_argument("--support", type=Path, required=True,
-                   help="folder with images/ and labels/, or .npz with images and labels")
+    by = p.add_mutually_exclusive_group(required=True)
+    by.add_argument("--support", type=Path, help="folder with images/ and labels/, or .npz with images and labels")
+    by.add_argument("--task", type=Path, metavar="FILE", help="in place of a support: a file of universeg-export "
+                    "--freeze, which states all options from --bundle to --percentiles, and --precision, itself")
     p.add_argument("--input", type=Path, nargs="+", required=True, help="image files, or folders of them")
     p.add_argument("--output", type=Path, required=True,
                    help="folder for masks/, report.json and what the options below add")
@@ -88,19 +85,16 @@ def _main(args: argparse.Namespace) -> int:
     # Everything is read and checked before anything is written.
     if args.review_below is not None and not 0 <= args.review_below <= 1:
         raise InputError(f"--review-below is {args.review_below}; give a confidence from 0 to 1")
-    support = SupportSet.load(args.support)
-    ensemble = Ensemble(args.members, args.support_size, args.replacement, args.seed)
+    check(args, parser())
+    support = None if args.support is None else SupportSet.load(args.support)
     queries = find_queries(args.input, args.output)
     truths = named_images(args.truth) if args.truth else {}
-    segmenter = Segmenter.open(args.bundle, runner=args.runner, precision=args.precision, threads=args.threads)
-    try:
-        task = segmenter.prepare(support, ensemble, aspect=args.aspect, normalise=_normalisation(args))
-    except InputError as error:
-        raise InputError(_in_options(str(error))) from None
-    facts = {**_facts(task), "input_notes": queries.notes}
+    opened = open_task(args, support)
+    task = opened.task
+    facts = {**_facts(opened), "input_notes": queries.notes}
     if args.truth:
         facts["with_truth"] = sum(query.truth_name in truths for query in queries.files.values())
-    report = Report(args.output, _settings(args, task), facts, list(queries.files))
+    report = Report(args.output, {**opened.settings, "outputs": _outputs(args)}, facts, list(queries.files))
     earlier = report.earlier_rows() if args.resume else {}
     earlier = {name: row for name, row in earlier.items() if "error" in row or _is_whole(row, "dice" in row)}
     for folder in _outputs(args):
@@ -117,18 +111,20 @@ def _main(args: argparse.Namespace) -> int:
         report.write(complete)
     rows = list(report.rows.values())
     _print_summary(rows, args.output, args.review_below)
+    if isinstance(task, FrozenTask):
+        print(f"a frozen task, {task.kind}: {task.reason}; {task.price}")
     _print_notes(args, queries, rows, facts)
     for note in task.notes:
-        say(f"universeg-segment: note on the support: {_in_options(note)}")
+        say(f"universeg-segment: note on the support: {in_options(note)}")
     for row in rows:
         if "error" in row:
             say(f"universeg-segment: skipped {row['input']}: {row['error']}")
         for note in row.get("notes", ()):
-            say(f"universeg-segment: note on {row['input']}: {_in_options(note)}")
+            say(f"universeg-segment: note on {row['input']}: {in_options(note)}")
     return 1 if any("error" in row for row in rows) else 0
 
 
-def _row(task: Task, name: str, path: Path, truth_path: Path | None, earlier: dict[str, Any] | None,
+def _row(task: Predictor, name: str, path: Path, truth_path: Path | None, earlier: dict[str, Any] | None,
          args: argparse.Namespace) -> dict[str, Any]:
     """Segment one file, unless its row of an earlier run still holds; what the report says of it, an error included."""
     try:
@@ -149,12 +145,6 @@ def _reviewed(row: dict[str, Any], below: float | None) -> dict[str, Any]:
     was."""
     row = {key: value for key, value in row.items() if key != "review"}
     return row if below is None or "error" in row else {**row, "review": row["confidence"] < below}
-
-
-def _normalisation(args: argparse.Namespace) -> Normalisation:
-    if args.window:
-        return Window(*args.window)
-    return Percentiles(*args.percentiles) if args.percentiles else MINMAX
 
 
 def _holds(row: dict[str, Any], hashes: dict[str, str], args: argparse.Namespace) -> bool:
@@ -179,7 +169,8 @@ def _is_whole(row: dict[str, Any], scored: bool) -> bool:
             and all(isinstance(note, str) for note in notes))
 
 
-def _segment(task: Task, name: str, path: Path, truth_path: Path | None, args: argparse.Namespace) -> dict[str, Any]:
+def _segment(task: Predictor, name: str, path: Path, truth_path: Path | None,
+             args: argparse.Namespace) -> dict[str, Any]:
     """Segment one file and write its results; its files, figures and notes."""
     notes: list[str] = []
     image = read_image(path, notes)
@@ -228,31 +219,12 @@ def _outputs(args: argparse.Namespace) -> list[str]:
     return ["masks"] + ["probabilities", "spread"] * args.probabilities + ["overlays"] * args.overlays
 
 
-def _settings(args: argparse.Namespace, task: Task) -> dict[str, Any]:
-    """What the results depend on, but for the queries."""
-    manifest, runner, ensemble = task.segmenter.bundle.manifest, task.segmenter.runner, task.ensemble
-    return {
-        "bundle": {
-            "name": manifest.name, "sha256": task.segmenter.bundle.sha256, "weights_sha256": manifest.weights_sha256
-        },
-        "runner": {"name": runner.name, "precision": runner.precision},
-        "support": {"entries": len(task.support), "sha256": task.support.sha256},
-        "ensemble": {
-            "members": ensemble.members, "support_size": ensemble.support_size or len(task.support),
-            "replacement": ensemble.replacement, "seed": ensemble.seed
-        },
-        "aspect": args.aspect,
-        "normalise": str(task.normalise),
-        "outputs": _outputs(args),
-    }
-
-
-def _facts(task: Task) -> dict[str, Any]:
+def _facts(opened: Opened) -> dict[str, Any]:
     from .. import __version__
 
     versions = {"universeg_rt": __version__, **runtime_versions(), "numpy": np.__version__,
                 "python": platform.python_version()}
-    return {"versions": versions, "runner_reason": task.segmenter.runner.reason, "notes": task.notes}
+    return {"versions": versions, "runner_reason": opened.reason, "notes": opened.task.notes}
 
 
 def _print_summary(rows: list[dict[str, Any]], output: Path, review_below: float | None) -> None:
@@ -285,13 +257,6 @@ def _print_notes(args: argparse.Namespace, queries: Queries, rows: list[dict[str
             "choose an --output of its own for each run")
     for note in queries.notes:
         say(f"universeg-segment: {note}")
-
-
-def _in_options(text: str) -> str:
-    """A message of the SDK in the words of the command line."""
-    for word, option in OPTIONS.items():
-        text = text.replace(word, option)
-    return text
 
 
 if __name__ == "__main__":

@@ -34,7 +34,6 @@ def run(command: str, *arguments: str, packages: tuple[str, ...] = ("torch",)) -
     ("export", "export",
      ("--checkpoint", str(ROOT / "universeg_rt" / "bundles" / "universeg_rt_v1"), "--output", "nowhere")),
     ("train", "train", ("none.yaml", "--output", "nowhere")),
-    ("evaluate", "train", ("none.yaml", )),
 ])
 def test_without_torch_a_command_is_one_line_with_the_cure(tmp_path, command, extra, arguments):
     done = run(command, *arguments)
@@ -53,7 +52,7 @@ def test_the_benchmark_of_our_own_sides_needs_neither_onnx_nor_torch():
 
 @pytest.mark.parametrize("module, extra", [
     ("training.evaluation.failures", "train"), ("benchmarks.gpu.main", "bench"),
-    ("benchmarks.cpu.train_step", "bench"), ("benchmarks.cpu.confidence", "bench"),
+    ("benchmarks.cpu.train_step", "bench"),
 ])
 def test_modules_that_are_commands_name_the_cure_too(module, extra):
     code = MISSING.split("from universeg_rt.cli")[0].format(packages=("torch", "onnx")) + (

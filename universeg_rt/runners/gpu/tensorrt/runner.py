@@ -12,32 +12,15 @@ from types import ModuleType
 import numpy as np
 
 from ....bundle.bundle import Bundle
-from ....bundle.engine import EngineEntry, Profile
+from ....bundle.engine import EngineEntry
 from ....errors import EngineError, InputError, RunnerError
 from ....named_types import Floats
 from ...base import Runner
 from ...options import Options
-from ..cuda.device import Buffer, Device, open_device
+from ..cuda.device import Device, open_device
 from .choose import Plans, choose
 from .engine import Engine, Execution, Scratch
-from .worker import Worker
-
-
-class Network:
-    """The engines that run the network together within one profile; prepare None: `predict` is the whole network."""
-
-    def __init__(self, prepare: Engine | None, predict: Engine, profile: Profile) -> None:
-        self.prepare, self.predict, self.profile = prepare, predict, profile
-
-
-Tensors = dict[str, tuple[Buffer, tuple[int, ...]]]  # memory and shape by the name under which the network reads them
-
-
-class Prepared:
-    """What a support set became, on the device."""
-
-    def __init__(self, network: Network, tensors: Tensors, sets: int, entries: int, size: tuple[int, int]) -> None:
-        self.network, self.tensors, self.sets, self.entries, self.size = network, tensors, sets, entries, size
+from .worker import Network, Prepared, Tensors, Worker
 
 
 class TensorRT(Runner):

@@ -5,17 +5,31 @@ from __future__ import annotations
 import weakref
 from collections import OrderedDict
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ....bundle.engine import Profile
 from ....errors import EngineError, RunnerError
 from ....named_types import Array, Floats
 from ..cuda.device import Buffer, Device, Graph
 from .engine import Engine, Execution, Scratch
 
-if TYPE_CHECKING:
-    from .runner import Prepared
+
+class Network:
+    """The engines that run the network together within one profile; prepare None: `predict` is the whole network."""
+
+    def __init__(self, prepare: Engine | None, predict: Engine, profile: Profile) -> None:
+        self.prepare, self.predict, self.profile = prepare, predict, profile
+
+
+Tensors = dict[str, tuple[Buffer, tuple[int, ...]]]  # memory and shape by the name under which the network reads them
+
+
+class Prepared:
+    """What a support set became, on the device."""
+
+    def __init__(self, network: Network, tensors: Tensors, sets: int, entries: int, size: tuple[int, int]) -> None:
+        self.network, self.tensors, self.sets, self.entries, self.size = network, tensors, sets, entries, size
 
 SLOTS = 8  # shapes for which a thread keeps its buffers and graphs
 

@@ -1,0 +1,73 @@
+"""The freezing part of `universeg-export`: its options, and the run. It needs the SDK alone, neither torch nor onnx."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from universeg_rt.cli.common import given
+from universeg_rt.ensemble import Ensemble
+from universeg_rt.errors import InputError
+from universeg_rt.freezing import SUPPORT
+from universeg_rt.frozen.record import AUTO, KINDS
+from universeg_rt.imaging.files import named_images, read_image
+from universeg_rt.segmenter import Segmenter
+from universeg_rt.support import SupportSet
+
+# Names in the parsed arguments: what is for freezing alone, and what it shares.
+OWN = frozenset({
+    "freeze", "kind", "proxies", "max_loss", "members", "support_size", "seed", "float_constants"})
+SHARED = frozenset({"output", "bundle"})
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    g = parser.add_argument_group(
+        "freezing a task",
+        "With --freeze a support becomes part of one plain ONNX file, which universeg-segment --task and any ONNX "
+        "runtime run. Needs neither torch nor onnx.")
+    g.add_argument("--freeze", type=Path, metavar="SUPPORT",
+                   help="folder with images/ and labels/, or .npz with images and labels; --output is the file to "
+                   "write, --bundle the network (the shipped one)")
+    g.add_argument("--kind", choices=(AUTO, *KINDS), default=AUTO,
+                   help="static: a small network, an approximation; exact: the whole network; auto: static where it "
+                   "costs at most --max-loss (auto)")
+    g.add_argument("--proxies", type=Path, metavar="FOLDER",
+                   help="images of the task, without labels, that stand for the queries (the support's own)")
+    g.add_argument("--max-loss", type=float, default=0.01, metavar="X",
+                   help="Dice that static may lose on the support's entries (0.01)")
+    g.add_argument("--members", type=int, default=1, metavar="K", help="support sets that are drawn and averaged (1)")
+    g.add_argument("--support-size", type=int, metavar="S", help="entries of each set (all)")
+    g.add_argument("--seed", type=int, default=0, metavar="N",
+                   help="what is drawn, sets and entries to leave out, is drawn from this (0)")
+    g.add_argument("--float-constants", action="store_true",
+                   help="hold the constant maps of a static file in float32 (half precision, at half the size)")
+
+
+def check(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
+    """InputError where options of freezing stand without --freeze, or others beside it."""
+    said = given(args, parser)
+    if args.freeze is None:
+        if own := said & OWN:
+            raise InputError(f"{_options(own)}: only for freezing a task; give --freeze SUPPORT too, or leave it out")
+    elif others := said - OWN - SHARED:
+        raise InputError(f"{_options(others)}: not for freezing a task; leave it out, or leave --freeze out")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Freeze, write the file whole or not at all, print what it is; raises as `Task.freeze` and `FrozenTask.save`."""
+    if args.output is None:
+        raise InputError("give --output, the file to write, such as task.onnx")
+    support = SupportSet.load(args.freeze)
+    ensemble = Ensemble(args.members, args.support_size, seed=args.seed)
+    proxies = SUPPORT if args.proxies is None else [read_image(path) for path in named_images(args.proxies).values()]
+    with Segmenter.open(None if args.bundle == "shipped" else args.bundle) as segmenter:
+        task = segmenter.prepare(support, ensemble)
+        frozen = task.freeze(
+            proxies, kind=args.kind, max_loss=args.max_loss, seed=args.seed, half=not args.float_constants)
+    frozen.save(args.output)
+    print(f"kind    {frozen.kind}\nreason  {frozen.reason}\nprice   {frozen.price}\n"
+          f"file    {args.output}, {frozen.size / 1e6:.1f} MB ({frozen.size:,} bytes)\nsha256  {frozen.sha256}")
+
+
+def _options(names: set[str]) -> str:
+    return ", ".join(sorted("--" + name.replace("_", "-") for name in names))

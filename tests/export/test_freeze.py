@@ -1,0 +1,149 @@
+"""`universeg-export --freeze`: the file, what is printed of it, that it needs the SDK alone, and what is refused."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import pytest
+from universeg_rt.export.cli import main
+
+from universeg_rt import Ensemble, Segmenter, SupportSet
+from universeg_rt.frozen_task import FrozenTask
+from universeg_rt.spec import NetworkSpec
+
+from ..conftest import SMALL_GRID, discs, random_weights
+from ..universeg_rt.cli.test_commands import run
+from ..universeg_rt.test_support import write_folder
+
+
+@pytest.fixture
+def case(tmp_path, small_bundle):
+    """A support folder, and the arguments that freeze it."""
+    write_folder(tmp_path / "support", *discs(5))
+    return tmp_path, ["--freeze", str(tmp_path / "support"), "--bundle", str(small_bundle), "--output",
+                      str(tmp_path / "task.onnx")]
+
+
+def printed(capsys) -> dict[str, str]:
+    return dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+
+
+@pytest.mark.parametrize("kind", ["static", "exact"])
+def test_the_file_is_that_of_the_sdk(case, small_bundle, kind, capsys):
+    folder, arguments = case
+    options = ["--kind", kind, "--members", "2", "--support-size", "3", "--seed", "4"]
+    assert main([*arguments, *options]) == 0
+    said, model = printed(capsys), (folder / "task.onnx").read_bytes()
+    task = Segmenter.open(small_bundle).prepare(SupportSet.load(folder / "support"), Ensemble(2, 3, seed=4))
+    task.freeze(kind=kind, seed=4).save(folder / "sdk.onnx")
+    assert model == (folder / "sdk.onnx").read_bytes()
+    frozen = FrozenTask.open(folder / "task.onnx")
+    assert (said["kind"], said["reason"], said["price"]) == (kind, "asked for", str(frozen.price))
+    assert said["sha256"] == hashlib.sha256(model).hexdigest() == frozen.sha256
+    assert f"({len(model):,} bytes)" in said["file"] and str(folder / "task.onnx") in said["file"]
+
+
+def test_auto_chooses_by_what_may_be_lost(case, capsys):
+    _, arguments = case
+    kinds = []
+    for loss in ("1", "0"):
+        assert main([*arguments, "--max-loss", loss]) == 0
+        said = printed(capsys)
+        kinds.append(said["kind"])
+        assert f"{loss} may be lost" in said["reason"] and "left out" in said["price"]
+    assert kinds[0] == "static"
+
+
+def test_proxies_of_a_folder_and_constants_in_float(case, small_bundle, capsys):
+    folder, arguments = case
+    images = discs(3, 50, 44, seed=8)[0]
+    write_folder(folder / "proxies", images, np.ones_like(images, bool))
+    proxies = ["--kind", "static", "--proxies", str(folder / "proxies" / "images")]
+    assert main([*arguments, *proxies]) == 0
+    half = (folder / "task.onnx").read_bytes()
+    assert main([*arguments, *proxies, "--float-constants"]) == 0
+    assert len((folder / "task.onnx").read_bytes()) > len(half)
+    task = Segmenter.open(small_bundle).prepare(SupportSet.load(folder / "support"))
+    assert FrozenTask.open(folder / "task.onnx").sha256 == task.freeze(images, kind="static", half=False).sha256
+    assert FrozenTask.open(folder / "task.onnx").record.proxies == "3 images given"
+
+
+def test_it_needs_neither_torch_nor_onnx(tmp_path):
+    """With the shipped bundle, which is the default."""
+    np.savez(tmp_path / "support.npz", **dict(zip(("images", "labels"), discs(3, 64, 64))))
+    done = run("export", "--freeze", str(tmp_path / "support.npz"), "--output", str(tmp_path / "task.onnx"), "--kind",
+               "exact", packages=("torch", "onnx"))
+    assert done.returncode == 0, done.stderr
+    assert FrozenTask.open(tmp_path / "task.onnx").record.bundle == "universeg_rt_v1"
+
+
+@pytest.mark.parametrize("options, message", [
+    (["--checkpoint", "x.pt"], "--checkpoint: not for freezing a task"),
+    (["--engine", "tensorrt", "--explain"], "--engine, --explain: not for freezing a task"),
+    (["--grid", "64", "64"], "--grid: not for freezing a task"),
+    (["--max-loss", "2"], "max_loss is 2.0"),
+    (["--seed", "-1"], "seed is -1"),
+    (["--members", "0"], "members is 0"),
+    (["--support-size", "9"], "the support set has 5 entries"),
+    (["--proxies", "absent"], "absent is not a folder"),
+    (["--freeze", "absent.npz"], "absent.npz does not exist"),
+    (["--bundle", "absent"], "no bundle at absent"),
+])
+def test_bad_options_are_one_line_and_leave_nothing(case, options, message, capsys):
+    folder, arguments = case
+    assert main([*arguments, *options]) == 1
+    err = capsys.readouterr().err.strip()
+    assert message in err and "\n" not in err
+    assert [path.name for path in folder.iterdir()] == ["support"]
+
+
+def test_bad_input_keeps_the_file_that_is_there(case, capsys):
+    """Labels that mark nothing, proxies that are no images, an output that is a folder."""
+    folder, arguments = case
+    (folder / "task.onnx").write_text("an earlier file")
+    images, labels = discs(3)
+    write_folder(folder / "empty", images, np.zeros_like(labels))
+    (folder / "none").mkdir()
+    (folder / "none" / "notes.txt").write_text("no image")
+    for options, message in ((["--freeze", str(folder / "empty")], "empty"),
+                             (["--proxies", str(folder / "none")], "holds no images")):
+        assert main([*arguments, *options]) == 1
+        assert message in capsys.readouterr().err
+    assert main([*arguments[:-1], str(folder / "none"), "--kind", "exact"]) == 1
+    assert "cannot write" in capsys.readouterr().err
+    assert main(arguments[:-2]) == 1
+    assert "give --output" in capsys.readouterr().err
+    assert (folder / "task.onnx").read_text() == "an earlier file"
+    assert not [path for path in folder.rglob("*") if path.name.startswith(".")]
+
+
+@pytest.mark.parametrize("option", ["--kind=exact", "--proxies=folder", "--max-loss=0.5", "--members=2",
+                                    "--support-size=3", "--seed=1", "--float-constants"])
+def test_options_of_freezing_need_freeze(option, capsys):
+    assert main(["--explain", option]) == 1
+    assert f"{option.split('=')[0]}: only for freezing a task" in capsys.readouterr().err
+
+
+def test_a_network_with_an_activation_in_the_cross_convolution_is_frozen_as_exact(case, tmp_path_factory, capsys):
+    pytest.importorskip("onnx", reason="exporting needs onnx: pip install '.[export]'")
+    pytest.importorskip("torch", reason="the parity gate needs torch: pip install '.[export]'")
+    from universeg_rt.export.build import build_bundle
+    from universeg_rt.export.gate import parity
+
+    folder, arguments = case
+    spec, bundle = NetworkSpec("leaky_relu", (5, 4), (6,), "bilinear"), tmp_path_factory.mktemp("paper") / "bundle"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(parity, "SUPPORT_SIZES", (1, 3))
+        patch.setattr(parity, "IMAGE_SIZES", (SMALL_GRID,))
+        build_bundle(spec, random_weights(spec), bundle, name="paper", grid=SMALL_GRID, provenance={}, licence={})
+    arguments = [*arguments, "--bundle", str(bundle)]
+    assert main([*arguments, "--kind", "static"]) == 1
+    assert "an activation in the cross convolution" in capsys.readouterr().err and not (folder / "task.onnx").exists()
+    assert main(arguments) == 0
+    said = printed(capsys)
+    assert said["kind"] == "exact" and "an activation in the cross convolution" in said["reason"]
+    image = discs(1, 50, 44, seed=3)[0][0]
+    task = Segmenter.open(bundle).prepare(SupportSet.load(folder / "support"))
+    difference = FrozenTask.open(folder / "task.onnx").predict(image).probability - task.predict(image).probability
+    assert np.abs(difference).max() < 1e-4
