@@ -6,10 +6,11 @@ that must touch memory (weights apart, activations and additions fused into what
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from . import BY_FORM, NOT_TAKEN
-from .folded import FoldedBlock, FoldedNetwork
+from . import BY_FORM, NOT_TAKEN, STATIC_FOLDS
+from .folded import FoldedBlock, FoldedNetwork, FoldNote
 
 
 @dataclass(frozen=True)
@@ -116,14 +117,24 @@ def table(network: FoldedNetwork, height: int = 128, width: int = 128, support_s
             f"S = {size:3}: {reference.flop / 1e9:7.1f} -> {folded.flop / 1e9:6.1f} GFLOP "
             f"({reference.flop / folded.flop:.1f} times less), "
             f"{reference.bytes / 1e9:6.2f} -> {folded.bytes / 1e9:5.2f} GB")
-    lines += ["", "folds"]
-    for name in dict.fromkeys(note.fold for note in network.notes):
-        notes = [n for n in network.notes if n.fold == name]
+    static = network
+    for module in STATIC_FOLDS:
+        static = module.apply(static)
+    lines += ["", "folds", *_said(network.notes)]
+    lines += ["  of the static network, once a task is frozen", *_said(static.notes[len(network.notes):])]
+    lines += ["  taken by some forms of the network"] + [f"    {name}: {reason}" for name, reason in BY_FORM.items()]
+    lines += ["  not taken, though exact"] + [f"    {name}: {reason}" for name, reason in NOT_TAKEN.items()]
+    return "\n".join(lines)
+
+
+def _said(every: Sequence[FoldNote]) -> list[str]:
+    """What each fold did, blocks with the same reason in one line."""
+    lines = []
+    for name in dict.fromkeys(note.fold for note in every):
+        notes = [n for n in every if n.fold == name]
         lines.append(f"  {name}")
         for reason in dict.fromkeys(n.reason for n in notes):
             blocks = [n for n in notes if n.reason == reason]
             verb = "applied" if blocks[0].applied else "not applied"
             lines.append(f"    {verb} to {', '.join(n.block for n in blocks)}: {reason}")
-    lines += ["  taken by some forms of the network"] + [f"    {name}: {reason}" for name, reason in BY_FORM.items()]
-    lines += ["  not taken, though exact"] + [f"    {name}: {reason}" for name, reason in NOT_TAKEN.items()]
-    return "\n".join(lines)
+    return lines

@@ -236,6 +236,9 @@ def test_explain_prints_both_variants(capsys):
     taken, left = out.split("not taken, though exact")[0], out.split("not taken, though exact")[1].split("===")[0]
     assert "prepared_support: " in taken and "prepare.onnx and predict.onnx" in taken and "prepared_support" not in left
     assert "not applied to" in out and "an activation stands between the two convolutions" in out
+    v1, paper = (text.split("of the static network")[1] for text in out.split("=== ")[1:])
+    assert "25 instead of 585 multiplications" in v1 and "there is no constant map" not in v1
+    assert "there is no constant map" in paper
 
 
 def test_the_cost_table_agrees_with_the_algebra():

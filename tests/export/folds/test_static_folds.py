@@ -9,7 +9,8 @@ torch = pytest.importorskip("torch", reason="torch is not installed: pip install
 from torch.nn.functional import conv2d
 
 from universeg_rt.errors import InputError
-from universeg_rt.export.emit import emit_static
+from universeg_rt.export.emit import emit_static, layers
+from universeg_rt.export.emit.graph import GraphBuilder
 from universeg_rt.export.emit.static import constant_name
 from universeg_rt.export.folds import STATIC_FOLDS, biases_in_constant, constant_through_target, fold, fold_static
 from universeg_rt.export.folds.folded import FoldedNetwork
@@ -19,7 +20,7 @@ from universeg_rt.training.network.folded_forward import FoldedUniverSeg
 from ...conftest import random_weights
 from ..conftest import SMALL_SPECS
 from ..emit.test_emit import evaluator_of
-from .test_folds import composed_with_border, maps, notes, relative_error, tensor
+from .test_folds import computed, maps, notes, relative_error, tensor
 
 pytestmark = pytest.mark.torch
 
@@ -104,8 +105,11 @@ def test_compose_query_on_the_whole_image(size):
     block = v1_block(STATIC_FOLDS)
     u, m = maps(3, 1, *size), maps(1, block.features, *size, seed=2)
     c = tensor(constant_through_target.constant(block, m[0].numpy()))
-    ours = composed_with_border(u, block.query_composed_weight, block.query_border_kernels) + c
-    assert relative_error(ours, unfolded_block(block, u, m)) < 1e-9
+
+    def composed(g: GraphBuilder, u: str) -> str:
+        return layers.composed(g, "composed", u, block.query_composed_weight, block.query_border_kernels, "whole")
+
+    assert relative_error(computed(composed, u=u) + c, unfolded_block(block, u, m)) < 1e-9
 
 
 def test_which_blocks_take_which_fold():
