@@ -10,7 +10,6 @@ deviation: whole images are drawn, with all draws of their supports.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,16 +17,17 @@ from pathlib import Path
 import numpy as np
 
 from universeg_rt import Ensemble, Segmenter, SupportSet
-from universeg_rt.cli.common import importing, run_command
+from universeg_rt.cli.common import add_runner_options, importing, run_command
 from universeg_rt.errors import InputError
 from universeg_rt.imaging.metrics import dice, expected_dice
-from universeg_rt.storage.atomic import write_file
+from universeg_rt.storage.atomic import write_json
 
 PROGRAM = "universeg_rt.benchmarks.cpu.confidence"
 
 with importing(__name__, PROGRAM):
     from universeg_rt.training.evaluation.figures import seeded
-    from universeg_rt.training.tasks.datasets import load_dataset
+    from universeg_rt.training.evaluation.ranks import rank_correlation, ranks
+    from universeg_rt.training.tasks.datasets import add_data_root, load_datasets
     from universeg_rt.training.tasks.score import mask_of, query_dice
     from universeg_rt.training.tasks.tasks import Task
 
@@ -65,12 +65,6 @@ CANDIDATES: dict[str, Callable[[np.ndarray], float]] = {
 }
 
 
-def ranks(values: Sequence[float]) -> np.ndarray:
-    """Rank of each value from 1; equal values share the mean of theirs."""
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    return (counts.cumsum() - (counts - 1) / 2)[inverse]
-
-
 def auroc(signal: Sequence[float], bad: np.ndarray) -> float:
     """Probability that a bad mask has a lower signal than a good one; equal signals count half. nan where one kind is
     missing."""
@@ -78,11 +72,6 @@ def auroc(signal: Sequence[float], bad: np.ndarray) -> float:
     if bad.all() or good.all():
         return float("nan")
     return float((ranks(signal)[good].sum() - good.sum() * (good.sum() + 1) / 2) / (good.sum() * (total - good.sum())))
-
-
-def spearman(a: Sequence[float], b: Sequence[float]) -> float:
-    """Rank correlation."""
-    return float(np.corrcoef(ranks(a), ranks(b))[0, 1])
 
 
 def rows_of(
@@ -118,11 +107,11 @@ def summarise(rows: Sequence[dict[str, float | str]]) -> dict[str, dict[str, flo
     out = {}
     for name in CANDIDATES:
         values = np.array([row[name] for row in rows], float)
-        repeated = [(auroc(values[d], scores[d] < BAD), spearman(values[d], scores[d])) for d in drawn]
+        repeated = [(auroc(values[d], scores[d] < BAD), rank_correlation(values[d], scores[d])) for d in drawn]
         sd = np.nanstd(repeated, axis=0)
         out[name] = {
             "auroc": auroc(values, scores < BAD),
-            "spearman": spearman(values, scores),
+            "spearman": rank_correlation(values, scores),
             "auroc_sd": float(sd[0]),
             "spearman_sd": float(sd[1]),
         }
@@ -130,12 +119,12 @@ def summarise(rows: Sequence[dict[str, float | str]]) -> dict[str, dict[str, flo
 
 
 def _main(args: argparse.Namespace) -> int:
-    segmenter = Segmenter.open(args.bundle, runner=args.runner, threads=args.threads)
+    segmenter = Segmenter.open(args.bundle, runner=args.runner, precision=args.precision, threads=args.threads)
     ensembles = [
         Ensemble(args.members, args.support_size, replacement=True, seed=args.seed + i) for i in range(args.draws)
     ]
     rows: list[dict[str, float | str]] = []
-    for task in (task for path in args.datasets for task in load_dataset(path, args.data_root)):
+    for task in load_datasets(args.datasets, args.data_root):
         rows += rows_of(segmenter, task, args.queries, ensembles, args.seed)
     if len(rows) < 2:
         raise InputError("fewer than two queries; give data sets with images in their dev split")
@@ -150,8 +139,7 @@ def _main(args: argparse.Namespace) -> int:
         cells = (f"{figures[key]:.3f} ± {figures[f'{key}_sd']:.3f}" for key in ("auroc", "spearman"))
         print(f"| {name} | {' | '.join(cells)} |")
     if args.output:
-        with write_file(args.output) as file:
-            file.write((json.dumps({"summary": summary, "rows": rows}, indent=2) + "\n").encode())
+        write_json(args.output, {"summary": summary, "rows": rows})
     return 0
 
 
@@ -162,10 +150,8 @@ def main(arguments: list[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     p.add_argument("datasets", type=Path, nargs="+", help="YAML files of data sets (training/README.md)")
-    p.add_argument("--data-root", type=Path, required=True, help="folder of their files")
-    p.add_argument("--bundle", type=Path, help="bundle folder (the shipped one)")
-    p.add_argument("--runner", default="auto")
-    p.add_argument("--threads", type=int)
+    add_data_root(p)
+    add_runner_options(p)
     p.add_argument("--members", type=int, default=5, help="K (5)")
     p.add_argument("--support-size", type=int, default=16, help="S (16)")
     p.add_argument("--queries", type=int, default=19, help="at most so many a task (19)")

@@ -11,8 +11,6 @@ have no splits worth the name: with --leave-one-out each subject is a query once
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -21,14 +19,14 @@ from pathlib import Path
 import numpy as np
 from universeg_rt.training.evaluation.figures import figure, save, seeded
 from universeg_rt.training.evaluation.pools import PoolProtocol, evaluate_pools, pool_plot, pool_table, summarise_pools
-from universeg_rt.training.tasks.datasets import load_dataset
+from universeg_rt.training.tasks.datasets import add_data_root, load_datasets
 from universeg_rt.training.tasks.score import query_dice
 from universeg_rt.training.tasks.tasks import Task
 
 from universeg_rt import Ensemble, Segmenter, SupportSet
-from universeg_rt.cli.common import run_command
+from universeg_rt.cli.common import add_runner_options, run_command
 from universeg_rt.errors import InputError
-from universeg_rt.storage.atomic import write_file
+from universeg_rt.storage.atomic import write_json
 
 EXAMPLE = """example:
   universeg-evaluate training/data_sets/report/wbc1.yaml --data-root DATA --output evaluation.json
@@ -160,12 +158,8 @@ def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(prog="universeg-evaluate", epilog=EXAMPLE, description=__doc__,
                                 formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("datasets", type=Path, nargs="+", help="YAML files of data sets (training/README.md)")
-    p.add_argument("--data-root", default=os.environ.get("UNIVERSEG_RT_DATA", ""),
-                   help="folder of their files (or UNIVERSEG_RT_DATA)")
-    p.add_argument("--bundle", type=Path, help="bundle folder (the shipped one)")
-    p.add_argument("--runner", default="auto")
-    p.add_argument("--precision", default="auto")
-    p.add_argument("--threads", type=int)
+    add_data_root(p)
+    add_runner_options(p)
     p.add_argument("--tasks", nargs="+", metavar="NAME", help="only these tasks")
     p.add_argument("--support-sizes", type=int, nargs="+", default=[64], metavar="S")
     p.add_argument("--members", type=int, nargs="+", default=[5], metavar="K")
@@ -192,9 +186,7 @@ def _main(args: argparse.Namespace) -> int:
     protocol = Protocol(tuple(args.support_sizes), tuple(args.members), args.queries, args.bootstrap, args.seed,
                         args.leave_one_out)
     pools = PoolProtocol(tuple(args.pools), args.repetitions, args.queries, args.seed) if args.pools else None
-    if not args.data_root:
-        raise InputError("say where the data sets' files are with --data-root or UNIVERSEG_RT_DATA")
-    tasks = [task for path in args.datasets for task in load_dataset(path, args.data_root)]
+    tasks = load_datasets(args.datasets, args.data_root)
     if args.tasks:
         unknown = set(args.tasks) - {t.name for t in tasks}
         if unknown:
@@ -229,8 +221,7 @@ def _main(args: argparse.Namespace) -> int:
             "protocol": said,
             **summary,
         }
-        with write_file(args.output) as file:
-            file.write((json.dumps(out, indent=2) + "\n").encode())
+        write_json(args.output, out)
     if args.plot:
         (pool_plot if pools else plot)(summary, args.plot)
     return 0

@@ -9,7 +9,6 @@ sheet needs the right to show their images.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from universeg_rt import Segmenter, SupportSet
-from universeg_rt.cli.common import importing, run_command
+from universeg_rt.cli.common import add_runner_options, importing, run_command
 from universeg_rt.errors import InputError
 from universeg_rt.imaging.metrics import dice
 from universeg_rt.storage.atomic import write_file
@@ -28,10 +27,11 @@ with importing(__name__, PROGRAM):
     import torch
     from universeg_rt.training.episodes.augment import dilate, erode
     from universeg_rt.training.evaluation.figures import seeded
+    from universeg_rt.training.evaluation.ranks import rank_correlation
     from universeg_rt.training.evaluation.sheet import draw_sheet
-    from universeg_rt.training.tasks.datasets import load_dataset
+    from universeg_rt.training.tasks.datasets import add_data_root, load_datasets
     from universeg_rt.training.tasks.score import mask_of
-from universeg_rt.training.tasks.tasks import Task
+    from universeg_rt.training.tasks.tasks import Task
 
 FACTS = {
     "size": "target's share of the image",
@@ -101,16 +101,6 @@ def scaled(image: np.ndarray) -> np.ndarray:
     return (image - image.min()) / max(image.max() - image.min(), 1e-9)
 
 
-def rank_correlation(x: np.ndarray, y: np.ndarray) -> float:
-    """Spearman's, ties by their mean rank; NaN where one of the two does not vary."""
-    def ranks(v: np.ndarray) -> np.ndarray:
-        _, index, counts = np.unique(v, return_inverse=True, return_counts=True)
-        return (np.cumsum(counts) - (counts - 1) / 2.0)[index]
-
-    a, b = ranks(np.asarray(x)), ranks(np.asarray(y))
-    return float(np.corrcoef(a, b)[0, 1]) if a.std() > 0 and b.std() > 0 else float("nan")
-
-
 def common_table(cases: list[Case]) -> str:
     """Markdown: for each task the median facts of the worst third | of the rest; below, each fact's rank correlation
     with
@@ -149,11 +139,8 @@ def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(prog=PROGRAM, description=__doc__,
                                 formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("datasets", type=Path, nargs="+", help="YAML files of data sets")
-    p.add_argument("--data-root", default=os.environ.get("UNIVERSEG_RT_DATA", ""))
-    p.add_argument("--bundle", type=Path, help="bundle folder (the shipped one)")
-    p.add_argument("--runner", default="auto")
-    p.add_argument("--precision", default="auto")
-    p.add_argument("--threads", type=int)
+    add_data_root(p)
+    add_runner_options(p)
     p.add_argument("--support-size", type=int, default=16)
     p.add_argument("--queries", type=int, default=10, help="at most so many test images a task")
     p.add_argument("--seed", type=int, default=0)
@@ -169,11 +156,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _main(args: argparse.Namespace) -> int:
-    if not args.data_root:
-        raise InputError("say where the data sets' files are with --data-root or UNIVERSEG_RT_DATA")
     if min(args.support_size, args.queries, args.worst) < 1:
         raise InputError("support-size, queries and worst must be positive")
-    tasks = [task for path in args.datasets for task in load_dataset(path, args.data_root)]
+    tasks = load_datasets(args.datasets, args.data_root)
     unknown = set(args.show) - {t.name for t in tasks}
     if unknown:
         raise InputError(f"no tasks {', '.join(sorted(unknown))} to show; there are {', '.join(t.name for t in tasks)}")

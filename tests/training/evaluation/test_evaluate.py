@@ -17,6 +17,7 @@ from universeg_rt.training.tasks.tasks import Task
 from universeg_rt.errors import InputError
 
 from ...conftest import discs
+from .discs import on_discs
 
 pytestmark = pytest.mark.torch
 
@@ -82,18 +83,9 @@ def test_the_bootstrap_draws_subjects_not_images():
 
 
 def test_the_command_on_a_bundle(tmp_path, small_bundle, capsys):
-    images, labels = discs(20, 32, 32)
-    np.savez(tmp_path / "discs.npz", images=images, labels=labels.astype(np.uint8),
-             ids=np.array([f"p{i}" for i in range(20)]))
-    (tmp_path / "discs.yaml").write_text("name: discs\nlicence: CC0\ntasks:\n  - {name: disc, file: discs.npz}\n")
     pytest.importorskip("matplotlib", reason="the plot needs matplotlib")
-    arguments = [
-        str(tmp_path / "discs.yaml"), "--data-root",
-        str(tmp_path), "--bundle",
-        str(small_bundle), "--support-sizes", "1", "4", "--members", "1", "2", "--bootstrap", "20", "--output",
-        str(tmp_path / "e.json"), "--plot",
-        str(tmp_path / "e.png")
-    ]
+    arguments = [*on_discs(tmp_path, small_bundle), "--support-sizes", "1", "4", "--members", "1", "2",
+                 "--bootstrap", "20", "--output", str(tmp_path / "e.json"), "--plot", str(tmp_path / "e.png")]
     assert main(arguments) == 0
     out = json.loads((tmp_path / "e.json").read_text())
     assert [(c["support_size"], c["members"]) for c in out["overall"]["cells"]] == [(1, 1), (1, 2), (4, 1), (4, 2)]
@@ -107,12 +99,7 @@ def test_the_command_on_a_bundle(tmp_path, small_bundle, capsys):
     (["--runner", "abacus"], "runner is 'abacus'"), (["--bootstrap", "0"], "must be positive"),
 ])
 def test_errors_are_one_line(tmp_path, small_bundle, capsys, extra, message):
-    images, labels = discs(6, 32, 32)
-    np.savez(tmp_path / "discs.npz", images=images, labels=labels.astype(np.uint8), ids=np.arange(6).astype(str))
-    (tmp_path / "discs.yaml").write_text("name: discs\nlicence: CC0\ntasks:\n  - {name: disc, file: discs.npz}\n")
-    assert main([str(tmp_path / "discs.yaml"), "--data-root",
-                 str(tmp_path), "--bundle",
-                 str(small_bundle), *extra]) == 1
+    assert main([*on_discs(tmp_path, small_bundle), *extra]) == 1
     err = capsys.readouterr().err.strip()
     assert message in err and "\n" not in err
 

@@ -15,12 +15,11 @@ from universeg_rt.training.evaluation.failures import (
     contrast,
     facts_of,
     main,
-    rank_correlation,
 )
 from universeg_rt.training.evaluation.sheet import BOTH, outlined
 from universeg_rt.training.tasks.tasks import Task
 
-from ...conftest import discs
+from .discs import on_discs
 
 pytestmark = pytest.mark.torch
 
@@ -41,13 +40,6 @@ def test_facts_of_a_known_case():
     assert facts["noise"] == pytest.approx(0) and facts["overlap"] == 1 and facts["polarity"] == 0.5
     assert facts["thin"] == pytest.approx(28 / 64)
     assert contrast(image, np.ones_like(mask)) == (0.0, 0.0)
-
-
-def test_rank_correlation_is_spearmans():
-    assert rank_correlation([1, 2, 3, 9], [0.1, 0.2, 0.3, 0.31]) == pytest.approx(1)
-    assert rank_correlation([1, 2, 3], [3, 2, 1]) == pytest.approx(-1)
-    assert rank_correlation([1, 1, 2, 2], [1, 1, 2, 2]) == pytest.approx(1) and np.isnan(
-        rank_correlation([1, 1], [1, 2]))
 
 
 def test_the_table_sets_the_worst_third_against_the_rest():
@@ -72,15 +64,7 @@ def test_outlines_lie_on_the_rim_within_the_mask():
 
 
 def test_the_command(tmp_path, small_bundle, capsys):
-    images, labels = discs(20, 32, 32)
-    np.savez(tmp_path / "discs.npz", images=images, labels=labels.astype(np.uint8),
-             ids=np.array([f"p{i}" for i in range(20)]))
-    (tmp_path / "discs.yaml").write_text("name: discs\nlicence: CC0\ntasks:\n  - {name: disc, file: discs.npz}\n")
-    command = [
-        str(tmp_path / "discs.yaml"), "--data-root",
-        str(tmp_path), "--bundle",
-        str(small_bundle), "--support-size", "4"
-    ]
+    command = [*on_discs(tmp_path, small_bundle), "--support-size", "4"]
     sheet = ["--sheet", str(tmp_path / "s.png"), "--table", str(tmp_path / "t.md")]
     assert main([*command, *sheet, "--show", "disc"]) == 0
     assert (tmp_path / "s.png").read_bytes()[:4] == b"\x89PNG" and "| disc | 4 |" in (tmp_path / "t.md").read_text()

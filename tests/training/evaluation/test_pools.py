@@ -17,6 +17,7 @@ from universeg_rt.training.tasks.tasks import Task
 from universeg_rt.errors import InputError
 
 from ...conftest import discs
+from .discs import on_discs
 
 pytestmark = pytest.mark.torch
 
@@ -70,15 +71,7 @@ def test_the_summary_is_over_repetitions_and_tasks_of_a_data_set():
 
 def test_the_command(tmp_path, small_bundle, capsys):
     pytest.importorskip("matplotlib", reason="the plot needs matplotlib")
-    images, labels = discs(20, 32, 32)
-    np.savez(tmp_path / "discs.npz", images=images, labels=labels.astype(np.uint8),
-             ids=np.array([f"p{i}" for i in range(20)]))
-    (tmp_path / "discs.yaml").write_text("name: discs\nlicence: CC0\ntasks:\n  - {name: disc, file: discs.npz}\n")
-    command = [
-        str(tmp_path / "discs.yaml"), "--data-root",
-        str(tmp_path), "--bundle",
-        str(small_bundle), "--repetitions", "2"
-    ]
+    command = [*on_discs(tmp_path, small_bundle), "--repetitions", "2"]
     assert main(
         [*command, "--pools", "1", "3", "99", "--output",
          str(tmp_path / "p.json"), "--plot",
