@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import os
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -120,6 +122,36 @@ def tensorrt_rtx(tmp_path_factory) -> dict[str, str]:
     from .tensorrt_rtx import make
 
     return make(tmp_path_factory.mktemp("tensorrt_rtx"))
+
+
+def disc_data_set(folder: Path, count: int = 20) -> Path:
+    """A data set of one task, `disc`, a subject an image; the path of its YAML file."""
+    images, labels = discs(count, 32, 32)
+    np.savez(folder / "discs.npz", images=images, labels=labels.astype(np.uint8), ids=np.arange(count).astype(str))
+    file = folder / "discs.yaml"
+    file.write_text("name: discs\nlicence: CC0\ntasks:\n  - {name: disc, file: discs.npz}\n")
+    return file
+
+
+def in_threads(work: Callable[[int], object], count: int) -> None:
+    """Call work(0) to work(count - 1), each in a thread of its own, and wait for all."""
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def damage(data, content: bytes, within: int | None = None) -> bytes:
+    """Content cut short or with a byte changed, as hypothesis draws from `data`; within: among so many first bytes."""
+    from hypothesis import strategies as st
+
+    if data.draw(st.booleans()):
+        return content[: data.draw(st.integers(0, len(content) - 1))]
+    changed = bytearray(content)
+    place = data.draw(st.integers(0, min(within or len(content), len(content)) - 1))
+    changed[place] ^= data.draw(st.integers(1, 255))
+    return bytes(changed)
 
 
 def discs(count: int, height: int = 40, width: int = 36, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

@@ -10,7 +10,6 @@ are the network's; ratios are those of each turn, median (smallest to largest).
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import time
 from pathlib import Path
@@ -19,7 +18,7 @@ from unittest import mock
 from universeg_rt.benchmarks.harness.machine import environment, matrix_rate
 from universeg_rt.cli.common import run_command
 from universeg_rt.errors import InputError
-from universeg_rt.storage.atomic import write_file
+from universeg_rt.storage.atomic import write_json
 
 
 def parser() -> argparse.ArgumentParser:
@@ -71,8 +70,7 @@ def _main(args: argparse.Namespace) -> int:
             "environment": environment(args.threads), "matrix_product_flop_per_second": matrix_rate(args.threads),
             "case": case, "seconds": seconds, "gradient_errors": errors
         }
-        with write_file(args.json) as file:
-            file.write(json.dumps(result, indent=1).encode())
+        write_json(args.json, result)
     return 0
 
 

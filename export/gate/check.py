@@ -11,16 +11,14 @@ Exit status 0 only where every comparison is within tolerance.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
 from universeg_rt.bundle.bundle import Bundle
-from universeg_rt.cli.common import run_command
+from universeg_rt.cli.common import add_runner_options, run_command
 from universeg_rt.errors import InputError, ParityError
-from universeg_rt.precision import PRECISIONS
-from universeg_rt.runners import RUNNERS, open_runner
-from universeg_rt.storage.atomic import write_file
+from universeg_rt.runners import open_runner
+from universeg_rt.storage.atomic import write_json
 
 from . import parity
 from .parity import TOLERANCES, Cases, Reference, compare, over
@@ -29,12 +27,9 @@ from .parity import TOLERANCES, Cases, Reference, compare, over
 def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(prog="universeg_rt.export.gate.check", description=__doc__,
                                 formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--bundle", type=Path, help="the bundle (the shipped one)")
-    p.add_argument("--runner", default="auto", help=f"auto, {', '.join(RUNNERS)} (auto)")
-    p.add_argument("--precision", default="auto", help=f"auto, {', '.join(PRECISIONS)} (auto)")
+    add_runner_options(p)
     p.add_argument("--support-sizes", type=int, nargs="+", default=list(parity.SUPPORT_SIZES), metavar="S")
     p.add_argument("--members", type=int, nargs="+", default=list(parity.MEMBERS), metavar="K")
-    p.add_argument("--threads", type=int, help="of a CPU runner")
     p.add_argument("--output", type=Path, help="JSON file for the figures")
     return p
 
@@ -69,8 +64,7 @@ def _main(args: argparse.Namespace) -> int:
         values = {"bundle": bundle.manifest.name, "bundle_sha256": bundle.sha256, "runner": runner.name,
                   "precision": runner.precision, "device": runner.device, "within": not found, "over": found,
                   "not_compared": list(dict.fromkeys(refused.values())), **report.summary()}
-        with write_file(args.output) as file:
-            file.write((json.dumps(values, indent=1) + "\n").encode())
+        write_json(args.output, values)
     if found:
         raise ParityError(f"{len(found)} comparisons are over tolerance; " + "; ".join(found[:3]))
     print(f"within tolerance on {len(report.results)} inputs")

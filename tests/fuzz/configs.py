@@ -17,7 +17,7 @@ from universeg_rt.training.run.config import TrainConfig, load_config
 from universeg_rt.training.run.schedule import steps
 from universeg_rt.training.settings.values import from_dict, override, to_dict
 
-from .mutate import changed, damaged
+from .mutate import changed, damaged, dumped
 
 
 def cases(rng: random.Random, folder: Path) -> Iterator[tuple[str, Callable[[], object]]]:
@@ -32,18 +32,11 @@ def cases(rng: random.Random, folder: Path) -> Iterator[tuple[str, Callable[[], 
             continue
         done, values = changed(rng, rng.choice(bases))
         if kind == "yaml":
-            yield f"yaml, {done}", lambda values=values: _read(folder, _dumped(values))
+            yield f"yaml, {done}", lambda values=values: _read(folder, dumped(values))
         elif kind == "dict":
             yield f"dict, {done}", lambda values=values: _sound(from_dict(TrainConfig, values, "here"))
         else:
             yield f"override, {done}", lambda values=values: _sound(override(TrainConfig(), values, "here"))
-
-
-def _dumped(values: object) -> bytes:
-    try:
-        return yaml.dump(values, sort_keys=False).encode("utf-8", "surrogatepass")
-    except RecursionError:
-        return b"stages: " + b"[" * 2000
 
 
 def _read(folder: Path, data: bytes) -> None:

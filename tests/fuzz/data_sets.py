@@ -9,12 +9,11 @@ from pathlib import Path
 
 import nibabel
 import numpy as np
-import yaml
 from PIL import Image
 
 from universeg_rt.training.tasks.datasets import load_dataset
 
-from .mutate import ODD_VALUES, changed, damaged
+from .mutate import ODD_VALUES, changed, damaged, dumped
 
 NPZ = {"name": "d", "licence": "x", "subject": r"s(\d+)_", "tasks": [{"name": "t", "file": "t.npz"}]}
 FOLDER = {
@@ -37,12 +36,12 @@ def cases(rng: random.Random, folder: Path) -> Iterator[tuple[str, Callable[[], 
         base = rng.choice((NPZ, FOLDER, NIFTI))
         if rng.random() < 0.15:
             values = {**rng.choice((NPZ, FOLDER)), "subject": rng.choice(PATTERNS)}
-            yield f"subject {values['subject'][:40]!r}", lambda values=values: _load(folder, _dumped(values))
+            yield f"subject {values['subject'][:40]!r}", lambda values=values: _load(folder, dumped(values))
         elif rng.random() < 0.5:
             done, values = changed(rng, base, ODD)
-            yield f"{base.get('format', 'npz')}, {done}", lambda values=values: _load(folder, _dumped(values))
+            yield f"{base.get('format', 'npz')}, {done}", lambda values=values: _load(folder, dumped(values))
         elif rng.random() < 0.3:
-            done, data = damaged(rng, _dumped(base))
+            done, data = damaged(rng, dumped(base))
             yield f"text, {done}", lambda data=data: _load(folder, data)
         else:
             name = rng.choice(sorted(files))
@@ -75,13 +74,6 @@ def _write(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
-def _dumped(values: object) -> bytes:
-    try:
-        return yaml.dump(values, sort_keys=False).encode("utf-8", "surrogatepass")
-    except RecursionError:
-        return b"name: " + b"[" * 2000
-
-
 def _load(folder: Path, data: bytes) -> None:
     (folder / "set.yaml").write_bytes(data)
     for task in load_dataset(folder / "set.yaml", folder):
@@ -91,6 +83,6 @@ def _load(folder: Path, data: bytes) -> None:
 def _load_with(folder: Path, files: dict[str, bytes], name: str, data: bytes, values: dict) -> None:
     (folder / name).write_bytes(data)
     try:
-        _load(folder, _dumped(values))
+        _load(folder, dumped(values))
     finally:
         (folder / name).write_bytes(files[name])

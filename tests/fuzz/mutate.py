@@ -8,6 +8,8 @@ import math
 import random
 import re
 
+import yaml
+
 # What a field may be given by mistake or malice, of every type that JSON, YAML and Python callers know.
 ODD_VALUES = (None, True, False, 0, 1, -1, 2, 3, 7, 255, 256, 65536, 2**31 - 1, 2**31, 2**63, 10**30, 0.0, -0.0, 0.5,
               -1.5, 1e-320, 1e30, 1.7e308, math.nan, math.inf, -math.inf, "", "x", "0", "1e-3", "nan", "-inf", "1_000",
@@ -33,6 +35,14 @@ def changed(rng: random.Random, value: object, odd: tuple = ODD_VALUES) -> tuple
         place, value = _change(rng, value, odd)
         done.append(place)
     return ", ".join(done), value
+
+
+def dumped(values: object) -> bytes:
+    """As YAML; what nests too deep for that as a text that does too."""
+    try:
+        return yaml.dump(values, sort_keys=False).encode("utf-8", "surrogatepass")
+    except RecursionError:
+        return b"name: " + b"[" * 2000
 
 
 def _position(rng: random.Random, data: bytes) -> int:

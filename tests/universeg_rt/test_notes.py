@@ -7,16 +7,11 @@ import re
 import numpy as np
 import pytest
 
-from universeg_rt import Ensemble, InputError, Segmenter, SupportSet
+from universeg_rt import Ensemble, InputError, SupportSet
 from universeg_rt.imaging.preprocess import normalise
 from universeg_rt.notes import label_notes, mask_note, range_note
 
 from ..conftest import SMALL_GRID, discs
-
-
-@pytest.fixture(scope="module")
-def segmenter(small_bundle):
-    return Segmenter.open(small_bundle)
 
 
 @pytest.fixture(scope="module")

@@ -7,16 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from universeg_rt import Ensemble, InputError, Segmenter, SupportSet
+from universeg_rt import Ensemble, InputError, SupportSet
 from universeg_rt.imaging.preprocess import Placement
 from universeg_rt.runners.cpu import streaming as stages
 
 from ..conftest import SMALL_GRID, SMALL_SPEC, discs, random_weights
-
-
-@pytest.fixture(scope="module")
-def segmenter(small_bundle):
-    return Segmenter.open(small_bundle)
 
 
 @pytest.fixture(scope="module")

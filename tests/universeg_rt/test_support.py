@@ -12,7 +12,7 @@ from PIL import Image
 
 from universeg_rt import Ensemble, InputError, OutputError, SupportSet
 
-from ..conftest import discs
+from ..conftest import damage, discs
 
 
 def write_folder(folder, images, labels, suffix=".png"):
@@ -121,12 +121,7 @@ def test_damaged_files_give_an_input_error_or_the_same_set(tmp_path_factory, dat
     path = tmp_path_factory.mktemp("fuzz") / "s.npz"
     support = SupportSet.from_arrays(*discs(2, 30, 30))
     support.save(path)
-    content = bytearray(path.read_bytes())
-    if data.draw(st.booleans()):
-        content = content[: data.draw(st.integers(0, len(content) - 1))]
-    else:
-        content[data.draw(st.integers(0, len(content) - 1))] ^= data.draw(st.integers(1, 255))
-    path.write_bytes(bytes(content))
+    path.write_bytes(damage(data, path.read_bytes()))
     try:
         assert len(SupportSet.from_npz(path)) == 2
     except InputError:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from universeg_rt.errors import InputError
 from universeg_rt.runners.threads import check_threads
 from universeg_rt.storage.atomic import make_folder, write_file, writing
 from universeg_rt.storage.reading import reading
+from universeg_rt.training.tasks.datasets import add_data_root, load_datasets
 
 NEVER_RANKED = "reported"  # the group that the mean leaves out
 
@@ -49,7 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("config", type=Path, help="a run's YAML file, from which every variant begins")
     parser.add_argument("study", type=Path, help="YAML file of the variants (see studies/)")
     parser.add_argument("--output", type=Path, required=True, help="folder for the runs, ablation.csv and ablation.md")
-    parser.add_argument("--data-root", default=os.environ.get("UNIVERSEG_RT_DATA", ""))
+    add_data_root(parser)
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--threads", type=int, default=1)
     return run_command(run, parser, arguments)
@@ -79,7 +79,6 @@ def run(options: argparse.Namespace) -> int:
     from universeg_rt.training.run.train import Trainer
     from universeg_rt.training.run.validate import task_dice
     from universeg_rt.training.settings.values import override
-    from universeg_rt.training.tasks.datasets import load_dataset
 
     check_threads(options.threads)
     if not 1 <= options.seeds <= 1024:
@@ -90,9 +89,9 @@ def run(options: argparse.Namespace) -> int:
     base = override(config, study.base, f"{options.study}: base")
     configs = {str(name): override(base, changes or {}, f"{options.study}: {name}")
                for name, changes in study.variants.items()}  # all of them first: an error shows before the first run
-    tasks = [t.split(*base.data.splits) for p in base.data.datasets for t in load_dataset(p, options.data_root)
+    tasks = [t.split(*base.data.splits) for t in load_datasets(base.data.datasets, options.data_root)
              if t.name not in base.data.leave_out]
-    kinds = {kind: [t for p in files for t in load_dataset(options.study.parent / p, options.data_root)]
+    kinds = {kind: load_datasets([options.study.parent / p for p in files], options.data_root)
              for kind, files in study.held_out.items()}
     shared = {t.name for t in tasks} & {t.name for ts in kinds.values() for t in ts}
     if shared:

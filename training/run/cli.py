@@ -14,6 +14,7 @@ from universeg_rt.errors import InputError, TrainingError, shown
 from universeg_rt.runners.threads import check_threads
 from universeg_rt.storage.atomic import make_folder, write_file
 from universeg_rt.storage.reading import reason
+from universeg_rt.training.tasks.datasets import add_data_root, load_datasets
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -21,8 +22,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="universeg-train", description=__doc__)
     parser.add_argument("config", type=Path, help="YAML file of the run (see configs/)")
     parser.add_argument("--output", type=Path, required=True, help="folder of the run; a run that lies there goes on")
-    parser.add_argument("--data-root", default=os.environ.get("UNIVERSEG_RT_DATA", ""),
-                        help="folder of the data sets' files (or UNIVERSEG_RT_DATA)")
+    add_data_root(parser)
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (torchrun sets N)")
     parser.add_argument(
         "--weights", type=Path, help="weights to begin a new run from, a .safetensors file or a bundle; a run "
@@ -46,7 +46,6 @@ def train(options: argparse.Namespace) -> int:
     from universeg_rt.training.run.config import load_config
     from universeg_rt.training.run.train import Trainer
     from universeg_rt.training.settings.values import to_dict
-    from universeg_rt.training.tasks.datasets import load_dataset
 
     parallel, device = _check_options(options)
     if options.threads is not None:
@@ -54,11 +53,9 @@ def train(options: argparse.Namespace) -> int:
     config = load_config(options.config)
     make_folder(options.output)
     root = options.data_root or config.data.data_root
-    if not root and (config.data.datasets or config.validation.datasets):
-        raise InputError("the config names data sets; say where their files are with --data-root or UNIVERSEG_RT_DATA")
-    held_out = [t for path in config.validation.datasets for t in load_dataset(path, root)
+    held_out = [t for t in load_datasets(config.validation.datasets, root)
                 if not config.validation.tasks or t.name in config.validation.tasks]
-    tasks = [t.split(*config.data.splits) for path in config.data.datasets for t in load_dataset(path, root)
+    tasks = [t.split(*config.data.splits) for t in load_datasets(config.data.datasets, root)
              if t.name not in config.data.leave_out]
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, data_root=""))
     shared = {t.name for t in held_out} & {t.name for t in tasks}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -59,6 +61,19 @@ class DataSet:
                 raise InputError(f"data set {self.name}: task {entry.name} lacks {', '.join(missing)}")
         if wanted and not self.tasks:
             raise InputError(f"data set {self.name} lists no tasks")
+
+
+def add_data_root(parser: argparse.ArgumentParser) -> None:
+    """--data-root, for `load_datasets`."""
+    parser.add_argument("--data-root", default=os.environ.get("UNIVERSEG_RT_DATA", ""),
+                        help="folder of the data sets' files (or UNIVERSEG_RT_DATA)")
+
+
+def load_datasets(paths: Sequence[str | os.PathLike], root: str | os.PathLike) -> list[Task]:
+    """The tasks of several files, as `load_dataset`; InputError too where there are some and no root is given."""
+    if paths and not str(root):
+        raise InputError("say where the data sets' files are with --data-root or UNIVERSEG_RT_DATA")
+    return [task for path in paths for task in load_dataset(path, root)]
 
 
 def load_dataset(path: str | os.PathLike, root: str | os.PathLike) -> list[Task]:

@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from ..errors import UniverSegError
 from ..install import install_hint
@@ -87,6 +88,17 @@ def importing(module: str, program: str) -> Iterator[None]:
         if module != "__main__":
             raise
         raise SystemExit(report_missing(program, error)) from None
+
+
+def add_runner_options(parser: argparse.ArgumentParser) -> None:
+    """--bundle, --runner, --precision and --threads, for `Segmenter.open` to check."""
+    from ..precision import PRECISIONS
+    from ..runners import RUNNERS
+
+    parser.add_argument("--bundle", type=Path, help="bundle folder (the shipped one)")
+    parser.add_argument("--runner", default="auto", help=f"auto, {', '.join(RUNNERS)} (auto)")
+    parser.add_argument("--precision", default="auto", help=f"auto, {', '.join(PRECISIONS)} (auto)")
+    parser.add_argument("--threads", type=int, help="of a CPU runner")
 
 
 def child_arguments(program: str, parent: str, *names: str) -> list[str]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import json
 import sys
 from pathlib import Path
 
@@ -22,7 +21,7 @@ from ..imaging.metrics import dice
 from ..install import install_hint
 from ..named_types import Array
 from ..segmenter import Segmenter
-from ..storage.atomic import make_folder, write_file
+from ..storage.atomic import make_folder, write_json
 from ..support import SupportSet
 from .common import run_command
 
@@ -82,8 +81,7 @@ def _main(args: argparse.Namespace) -> int:
         print(f"{name:13} Dice {np.mean(scores):.3f} (lowest {min(scores):.3f}) over {len(scores)} slices, "
               f"{len(support)} examples; {np.median(seconds):.2f} s a slice (median)")
     write_png(args.output / "demo.png", np.concatenate(panels, axis=0))
-    with write_file(args.output / "report.json") as file:
-        file.write((json.dumps(report, indent=2) + "\n").encode())
+    write_json(args.output / "report.json", report)
     print(
         f"overlays (orange: predicted, cyan: true outline) and masks are in {args.output}; all at once: "
         f"{args.output / 'demo.png'}"

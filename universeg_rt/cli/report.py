@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError, OutputError
-from ..storage.atomic import write_file
+from ..storage.atomic import write_json
 from ..storage.reading import reading, reason
 
 REPORT = "report.json"
@@ -82,8 +82,7 @@ class Report:
         scores = [row["dice"] for row in rows if isinstance(row.get("dice"), (int, float))]
         mean = float(np.mean(scores)) if scores else None
         report = {**self._facts, **self._settings, "complete": complete, "mean_dice": mean, "images": rows}
-        with write_file(self.path) as file:
-            file.write((json.dumps(report, indent=2) + "\n").encode())
+        write_json(self.path, report)
         end = time.monotonic()
         self._due = end + max(PAUSE, SHARE * (end - start))
 

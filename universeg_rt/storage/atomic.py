@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import json
 import os
 import re
 import shutil
@@ -61,6 +62,12 @@ def write_file(path: AnyPath) -> Iterator[BinaryIO]:
         if isinstance(error, OSError) and not isinstance(error, OutputError):
             raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
         raise
+
+
+def write_json(path: str | os.PathLike, value: object) -> None:
+    """Write plain values as a JSON file for people too, as `write_file` does."""
+    with write_file(path) as file:
+        file.write((json.dumps(value, indent=2) + "\n").encode())
 
 
 @contextmanager

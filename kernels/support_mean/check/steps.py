@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 from universeg_rt.errors import UniverSegError
-from universeg_rt.storage.atomic import write_file
+from universeg_rt.storage.atomic import write_json
 
 # A step fills in its entry of the result file: `passed` and, where that is not True, `why`.
 Step = Callable[[dict], None]
@@ -23,8 +22,7 @@ class Report:
 
     def write(self) -> None:
         self.values["seconds"] = round(time.monotonic() - self.started, 2)
-        with write_file(self.path) as file:
-            file.write((json.dumps(self.values, indent=1) + "\n").encode())
+        write_json(self.path, self.values)
 
     def say(self, line: str) -> None:
         print(f"[{time.monotonic() - self.started:6.1f} s] {line}", flush=True)

@@ -78,13 +78,18 @@ def toy_bundle(bundle) -> Path:
     return bundle
 
 
+def _put_modules(folder: Path, monkeypatch, texts: Mapping[str, str]) -> None:
+    """Let child processes import modules of these texts, before others of their names."""
+    folder.mkdir()
+    for name, text in texts.items():
+        (folder / f"{name}.py").write_text(text)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join((str(folder), str(ROOT))))
+
+
 @pytest.fixture
 def fake(tmp_path, monkeypatch):
     """Call it with a version, and a fault where one is wanted: `tensorrt` is then the stand-in, in child processes."""
-    folder = tmp_path / "python"
-    folder.mkdir()
-    (folder / "tensorrt.py").write_text(CHILD)
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join((str(folder), str(ROOT))))
+    _put_modules(tmp_path / "python", monkeypatch, {"tensorrt": CHILD})
 
     def use(version: str, fault: str = "") -> None:
         monkeypatch.setenv("FAKE_TENSORRT", version)
@@ -118,11 +123,9 @@ def engine_files(folder: Path) -> set[str]:
 @pytest.fixture
 def hide_libraries(tmp_path, monkeypatch):
     """Child processes find neither library, whatever is installed."""
-    folder = tmp_path / "hidden"
-    folder.mkdir()
-    for name in ("tensorrt", "tensorrt_rtx"):
-        (folder / f"{name}.py").write_text(f"raise ModuleNotFoundError(\"No module named '{name}'\", name='{name}')\n")
-    monkeypatch.setenv("PYTHONPATH", str(folder))
+    _put_modules(tmp_path / "hidden", monkeypatch, {
+        name: f"raise ModuleNotFoundError(\"No module named '{name}'\", name='{name}')\n"
+        for name in ("tensorrt", "tensorrt_rtx")})
 
 
 def refused(folder, message: str, kind=EngineError, **options) -> str:

@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 
 import pytest
@@ -22,7 +21,7 @@ from universeg_rt.export.cli import main
 from universeg_rt.export.engine import store
 from universeg_rt.runners.gpu.tensorrt.choose import _needed, _plans
 
-from ...conftest import SMALL_SPEC, random_weights
+from ...conftest import SMALL_SPEC, in_threads, random_weights
 from .engines import PROFILE, build, bundle, engine_files, fake, hide_libraries, refused, replace_model, toy_bundle  # noqa: F401  fixtures
 
 
@@ -190,12 +189,6 @@ def test_many_threads_adding_different_engines_lose_none(bundle):
     entries = [
         dataclasses.replace(an_entry(model), profile=Profile(entries=(1, 1, i + 1), image=(32, 32))) for i in range(8)
     ]
-    threads = [
-        threading.Thread(target=store.add_engine, args=(bundle, entry, entry.key.encode(), b"")) for entry in entries
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    in_threads(lambda n: store.add_engine(bundle, entries[n], entries[n].key.encode(), b""), len(entries))
     found = Bundle.open(bundle).manifest.engines
     assert {e.key for e in found} == {e.key for e in entries} and len(engine_files(bundle)) == 8

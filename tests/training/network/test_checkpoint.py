@@ -18,7 +18,7 @@ from universeg_rt.errors import CheckpointError, OutputError, SpecError
 from universeg_rt.spec import NetworkSpec
 from universeg_rt.training.network.checkpoint import load_checkpoint, save_checkpoint, weights_sha256
 
-from ...conftest import SMALL_SPEC, random_weights
+from ...conftest import SMALL_SPEC, damage, random_weights
 
 pytestmark = pytest.mark.torch
 
@@ -159,12 +159,7 @@ def test_damaged_files_give_a_checkpoint_error_or_whole_weights(tmp_path_factory
         torch.save(tensors(random_weights(SMALL_SPEC)), path)
     else:
         save_checkpoint(path, SMALL_SPEC, random_weights(SMALL_SPEC))
-    content = bytearray(path.read_bytes())
-    if data.draw(st.booleans()):
-        content = content[: data.draw(st.integers(0, len(content) - 1))]
-    else:
-        content[data.draw(st.integers(0, min(3000, len(content) - 1)))] ^= data.draw(st.integers(1, 255))
-    path.write_bytes(bytes(content))
+    path.write_bytes(damage(data, path.read_bytes(), 3000))
     try:
         load_checkpoint(path, SMALL_SPEC)
     except CheckpointError:

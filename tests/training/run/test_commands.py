@@ -32,6 +32,16 @@ def wait_for(path, process, seconds=60):
     assert path.exists(), "the run wrote nothing"
 
 
+def with_workers(file):
+    """Let two processes draw the run's episodes."""
+    file.write_text(yaml.safe_dump({**yaml.safe_load(file.read_text()), "workers": 2}))
+
+
+def unpack(output):
+    """What train_for.sh left, beside its folder."""
+    subprocess.run(f"cat {output}/run.tar.part* | tar -x", shell=True, check=True, cwd=output.parent)
+
+
 def test_killed_at_any_moment_it_goes_on(kit, tmp_path):
     """The state is written at every step, so most kills fall into a write."""
     command, seen = kit.write_run(tmp_path), 0
@@ -66,7 +76,7 @@ def test_the_script_for_short_loans_goes_on_from_what_it_left(kit, tmp_path, tra
              "--stop-after", "5", "--threads", "1", "--no-progress"], env=environment, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         assert not (tmp_path / output / "run").exists() and 1 <= len(list((tmp_path / output).iterdir())) <= 8
-    subprocess.run("cat second/run.tar.part* | tar -x", shell=True, check=True, cwd=tmp_path)
+    unpack(tmp_path / "second")
     assert (tmp_path / STATE).is_file() and (tmp_path / LATEST).is_file()
     rows = list(csv.DictReader(open(tmp_path / "log.csv")))
     assert [int(r["samples"]) for r in rows] == list(range(1, 11))
@@ -75,8 +85,7 @@ def test_the_script_for_short_loans_goes_on_from_what_it_left(kit, tmp_path, tra
 def test_the_script_runs_on_a_bare_checkout_and_stops_at_its_time(kit, tmp_path, training_folder):
     """With nothing of the project on the path, and two processes that draw episodes, which no signal may end first."""
     kit.write_run(tmp_path)
-    config = yaml.safe_load((tmp_path / "run.yaml").read_text())
-    (tmp_path / "run.yaml").write_text(yaml.safe_dump({**config, "workers": 2}))
+    with_workers(tmp_path / "run.yaml")
     (tmp_path / "bare.py").write_text(  # runs a script as python does, without the finder of an editable installation
         "import os, runpy, sys\n"
         "sys.meta_path[:] = [f for f in sys.meta_path if 'editable' not in str(f).lower()]\n"
@@ -91,7 +100,7 @@ def test_the_script_runs_on_a_bare_checkout_and_stops_at_its_time(kit, tmp_path,
         "--threads", "1", "--no-progress"
     ], env={**os.environ, "PYTHON": str(python)}, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    subprocess.run("cat out/run.tar.part* | tar -x", shell=True, check=True, cwd=tmp_path)
+    unpack(tmp_path / "out")
     rows = list(csv.DictReader(open(tmp_path / "log.csv")))
     assert torch.load(tmp_path / STATE, weights_only=True)["samples"] == int(rows[-1]["samples"]) > 0
 
@@ -99,8 +108,7 @@ def test_the_script_runs_on_a_bare_checkout_and_stops_at_its_time(kit, tmp_path,
 def test_a_signal_to_the_whole_group_saves_too(kit, tmp_path):
     """As `timeout` sends it: to the run and to the processes that draw its episodes."""
     command = kit.write_run(tmp_path)
-    config = yaml.safe_load((tmp_path / "run.yaml").read_text())
-    (tmp_path / "run.yaml").write_text(yaml.safe_dump({**config, "workers": 2}))
+    with_workers(tmp_path / "run.yaml")
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
                                start_new_session=True)
     wait_for(tmp_path / "out" / STATE, process)
@@ -122,7 +130,7 @@ def test_a_run_that_fails_leaves_what_it_had(kit, tmp_path, training_folder):
     call[4], call[5] = tmp_path / "second", tmp_path / "first"
     done = subprocess.run([*call, "--device", "cuda:99"], env=environment, capture_output=True, text=True)
     assert done.returncode != 0
-    subprocess.run("cat second/run.tar.part* | tar -x", shell=True, check=True, cwd=tmp_path)
+    unpack(tmp_path / "second")
     assert torch.load(tmp_path / STATE, weights_only=True)["samples"] == 2
 
 

@@ -93,15 +93,6 @@ def test_a_flipped_byte_is_refused_wherever_it_is(small_bundle, tmp_path):
             Bundle.open(copy)
 
 
-def test_a_bundle_of_the_old_layout_is_refused_with_the_cure(small_bundle, tmp_path):
-    copy = shutil.copytree(small_bundle, tmp_path / "copy")
-    values = json.loads((copy / "manifest.json").read_text())
-    (copy / "manifest.json").write_text(sealed({**values, "schema_version": 2}))
-    with pytest.raises(BundleError,
-                       match="schema version 2, this installation reads 3; export or install the bundle again"):
-        Bundle.open(copy)
-
-
 def test_a_manifest_without_the_weights_is_refused(small_bundle, tmp_path):
     copy = shutil.copytree(small_bundle, tmp_path / "copy")
     values = json.loads((copy / "manifest.json").read_text())

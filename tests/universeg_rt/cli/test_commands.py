@@ -30,19 +30,19 @@ def run(command: str, *arguments: str, packages: tuple[str, ...] = ("torch",)) -
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
 
 
-@pytest.mark.parametrize("command, extra, arguments", [
-    ("export", "export",
+@pytest.mark.parametrize("command, extra, package, arguments", [
+    ("export", "export", "torch",
      ("--checkpoint", str(ROOT / "universeg_rt" / "bundles" / "universeg_rt_v1"), "--output", "nowhere")),
-    ("train", "train", ("none.yaml", "--output", "nowhere")),
+    ("train", "train", "torch", ("none.yaml", "--output", "nowhere")),
+    ("evaluate", "train", "yaml", ("none.yaml", "--data-root", ".")),
 ])
-def test_without_torch_a_command_is_one_line_with_the_cure(tmp_path, command, extra, arguments):
-    done = run(command, *arguments)
+def test_without_a_package_a_command_is_one_line_with_the_cure(command, extra, package, arguments):
+    done = run(command, *arguments, packages=(package,))
     assert done.returncode == 1
-    assert done.stderr == (f"universeg-{command}: the package torch is missing; "
-                           f"run pip install '.[{extra}]' in a clone of the project\n")
+    assert done.stderr == (f"universeg-{command}: the package {package} is missing; run pip install '.[{extra}]' in a "
+                           "clone of the project\n")
 
 
-@pytest.mark.slow
 def test_the_benchmark_of_our_own_sides_needs_neither_onnx_nor_torch():
     done = run("bench", "--sides", "ours-onnxruntime", "--support-sizes", "1", "--repeats", "1",
                packages=("torch", "onnx"))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import importlib.util
-import threading
 from dataclasses import replace
 
 import numpy as np
@@ -16,6 +15,7 @@ from universeg_rt.runners import libraries, open_runner
 from universeg_rt.runners.gpu import onnxruntime as onnxruntime_cuda
 from universeg_rt.runners.gpu.onnxruntime import OnnxRuntimeCuda
 
+from ....conftest import in_threads
 from ..conftest import queries, support
 
 ort = pytest.importorskip("onnxruntime")
@@ -140,11 +140,7 @@ def test_threads_share_it(plain_bundle, expected):
             if np.abs(runner.run(prepared[i], queries(2, seed=seed)) - wanted[i, seed]).max() > 1e-4:
                 wrong.append((n, turn))
 
-    threads = [threading.Thread(target=work, args=(n,)) for n in range(4)]
-    for t in threads:
-        t.start()
-    for t in threads:
-        t.join()
+    in_threads(work, 4)
     assert wrong == []
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import re
 import shutil
-import threading
 
 import numpy as np
 import pytest
@@ -16,7 +15,7 @@ from universeg_rt.bundle.engine import Profile
 from universeg_rt.errors import EngineError, InputError, RunnerError
 from universeg_rt.runners import open_runner
 
-from .....conftest import discs
+from .....conftest import discs, in_threads
 from .....fakes import tensorrt
 from .....fakes.device import StandIn
 from ...conftest import add_engines, queries, support
@@ -159,11 +158,7 @@ def test_threads_run_side_by_side_in_contexts_of_their_own(engine_bundle, opener
                 wrong.append(error)
                 raise
 
-    threads = [threading.Thread(target=work, args=(n,)) for n in range(5)]
-    for t in threads:
-        t.start()
-    for t in threads:
-        t.join()
+    in_threads(work, 5)
     assert wrong == []
     assert trt.contexts - before == 5 * 3  # three shapes a thread
 
