@@ -64,7 +64,7 @@ def write_file(path: AnyPath) -> Iterator[BinaryIO]:
         raise
 
 
-def write_json(path: str | os.PathLike, value: object) -> None:
+def write_json(path: str | os.PathLike[str], value: object) -> None:
     """Write plain values as a JSON file for people too, as `write_file` does."""
     with write_file(path) as file:
         file.write((json.dumps(value, indent=2) + "\n").encode())

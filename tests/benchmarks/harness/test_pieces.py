@@ -12,9 +12,9 @@ import pytest
 from universeg_rt import Bundle, RunnerError, Segmenter
 from universeg_rt.benchmarks.harness.case import Case
 from universeg_rt.imaging.preprocess import Placement
+from universeg_rt.predictor import _Placed
 from universeg_rt.runners import RUNNERS, open_runner
 from universeg_rt.runners.cpu.streaming import StagedRunner
-from universeg_rt.task import _Placed
 
 CASE = Case(16, 1, 1, 128, 2)
 CHUNK = 4
