@@ -19,6 +19,8 @@ from .common import given
 # What goes with a frozen task; the other options are what its file states.
 WITH_TASK = frozenset({
     "task", "input", "output", "runner", "threads", "probabilities", "overlays", "truth", "review_below", "resume"})
+# Of a support, where they are left out; beside --task one that is given is refused, whatever its value.
+LEFT_OUT = {"members": 1, "seed": 0, "aspect": "stretch", "precision": "auto"}
 # The SDK's words for a cure, and the command's.
 OPTIONS = {
     "replacement=True": "--replacement", "support_size": "--support-size",
@@ -47,6 +49,8 @@ def open_task(args: argparse.Namespace, support: SupportSet | None) -> Opened:
     of the options."""
     if support is None:
         return _frozen(FrozenTask.open(args.task, runner=args.runner, threads=args.threads))
+    said = {name: value for name, value in vars(args).items() if value is not None}
+    args = argparse.Namespace(**{**vars(args), **LEFT_OUT, **said})
     ensemble = Ensemble(args.members, args.support_size, args.replacement, args.seed)
     segmenter = Segmenter.open(args.bundle, runner=args.runner, precision=args.precision, threads=args.threads)
     try:

@@ -50,11 +50,11 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--output", type=Path, required=True,
                    help="folder for masks/, report.json and what the options below add")
     p.add_argument("--bundle", type=Path, help="folder of the bundle (the shipped one)")
-    p.add_argument("--members", type=int, default=1, help="support sets that are drawn and averaged, K (1)")
+    p.add_argument("--members", type=int, help="support sets that are drawn and averaged, K (1)")
     p.add_argument("--support-size", type=int, help="entries of each set, S (all); 16 is a good beginning")
     p.add_argument("--replacement", action="store_true", help="draw entries with replacement")
-    p.add_argument("--seed", type=int, default=0, help="seed of the drawing (0)")
-    p.add_argument("--aspect", choices=ASPECTS, default="stretch",
+    p.add_argument("--seed", type=int, help="seed of the drawing (0)")
+    p.add_argument("--aspect", choices=ASPECTS,
                    help="how images get to the network's grid (stretch)")
     spans = p.add_mutually_exclusive_group()
     spans.add_argument("--window", type=float, nargs=2, metavar=("LOW", "HIGH"),
@@ -62,7 +62,7 @@ def parser() -> argparse.ArgumentParser:
     spans.add_argument("--percentiles", type=float, nargs=2, metavar=("LOW", "HIGH"),
                        help="clip each image to these percentiles of its intensities first, for example 0.5 99.5")
     p.add_argument("--runner", choices=("auto", *RUNNERS), default="auto")
-    p.add_argument("--precision", choices=("auto", *PRECISIONS), default="auto", help="(auto: the runner's own choice)")
+    p.add_argument("--precision", choices=("auto", *PRECISIONS), help="(auto: the runner's own choice)")
     p.add_argument("--threads", type=int, help="threads of a CPU runner, 1 to 256 (one a core)")
     p.add_argument("--probabilities", action="store_true",
                    help="also write probabilities/NAME.npy and spread/NAME.npy, float32 (H,W)")

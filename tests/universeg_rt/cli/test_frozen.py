@@ -96,7 +96,8 @@ def test_a_support_and_a_task_exclude_each_other(case):
 
 @pytest.mark.parametrize("options", [
     ["--members", "2"], ["--support-size", "3"], ["--aspect", "pad"], ["--window", "0", "9"], ["--seed", "1"],
-    ["--percentiles", "1", "99"], ["--bundle", "folder"], ["--replacement"], ["--precision", "fp32"]])
+    ["--percentiles", "1", "99"], ["--bundle", "folder"], ["--replacement"], ["--precision", "fp32"],
+    ["--aspect", "stretch"], ["--members", "1"]])
 def test_what_the_file_states_is_no_option(case, options, capsys):
     folder, _, arguments = case
     assert main([*arguments, *options]) == 1
