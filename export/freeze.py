@@ -1,4 +1,5 @@
-"""The freezing part of `universeg-export`: its options, and the run. It needs the SDK alone, neither torch nor onnx."""
+"""The freezing part of `universeg-export`: its options, and the run. It needs the SDK alone, neither torch nor
+onnx, except for int8."""
 
 from __future__ import annotations
 
@@ -8,8 +9,8 @@ from pathlib import Path
 from universeg_rt.cli.common import given
 from universeg_rt.ensemble import Ensemble
 from universeg_rt.errors import InputError
-from universeg_rt.freezing import SUPPORT
-from universeg_rt.frozen.record import AUTO, KINDS
+from universeg_rt.freezing import SUPPORT, proxies_on_grid
+from universeg_rt.frozen.record import AUTO, EXACT, INT8, KINDS
 from universeg_rt.imaging.files import named_images, read_image
 from universeg_rt.segmenter import Segmenter
 from universeg_rt.support import SupportSet
@@ -17,14 +18,16 @@ from universeg_rt.support import SupportSet
 # Names in the parsed arguments: what is for freezing alone, and what it shares.
 OWN = frozenset({
     "freeze", "kind", "proxies", "max_loss", "members", "support_size", "seed", "float_constants"})
-SHARED = frozenset({"output", "bundle"})
+SHARED = frozenset({"output", "bundle", "precision"})
+PRECISIONS = (["fp32"], [INT8])
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     g = parser.add_argument_group(
         "freezing a task",
         "With --freeze a support becomes part of one plain ONNX file, which universeg-segment --task and any ONNX "
-        "runtime run. Needs neither torch nor onnx.")
+        "runtime run. Needs neither torch nor onnx, apart from --precision int8, which needs onnx and gives "
+        "a static file in int8, calibrated on the proxies.")
     g.add_argument("--freeze", type=Path, metavar="SUPPORT",
                    help="folder with images/ and labels/, or .npz with images and labels; --output is the file to "
                    "write, --bundle the network (the shipped one)")
@@ -57,6 +60,14 @@ def run(args: argparse.Namespace) -> None:
     """Freeze, write the file whole or not at all, print what it is; raises as `Task.freeze` and `FrozenTask.save`."""
     if args.output is None:
         raise InputError("give --output, the file to write, such as task.onnx")
+    if args.precision not in PRECISIONS:
+        raise InputError(f"--precision {' '.join(args.precision)}: a task is frozen in fp32 or int8, give one")
+    is_int8 = args.precision == [INT8]
+    if is_int8:
+        if args.kind == EXACT:
+            raise InputError("--precision int8 is for static files, and --kind is exact; take --kind static, or leave "
+                             "--precision out")
+        from .frozen import int8_task  # needs onnx; where it is missing, that is said before anything is computed
     support = SupportSet.load(args.freeze)
     ensemble = Ensemble(args.members, args.support_size, seed=args.seed)
     proxies = SUPPORT if args.proxies is None else [read_image(path) for path in named_images(args.proxies).values()]
@@ -64,6 +75,8 @@ def run(args: argparse.Namespace) -> None:
         task = segmenter.prepare(support, ensemble)
         frozen = task.freeze(
             proxies, kind=args.kind, max_loss=args.max_loss, seed=args.seed, half=not args.float_constants)
+        if is_int8:
+            frozen = int8_task(segmenter.bundle, frozen, *proxies_on_grid(task, proxies, args.seed))
     frozen.save(args.output)
     print(f"kind    {frozen.kind}\nreason  {frozen.reason}\nprice   {frozen.price}\n"
           f"file    {args.output}, {frozen.size / 1e6:.1f} MB ({frozen.size:,} bytes)\nsha256  {frozen.sha256}")

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 import universeg_rt
 from universeg_rt.bundle.bundle import Bundle
 from universeg_rt.bundle.onnx_bind import bind
+from universeg_rt.bundle.onnx_file import tensors
 from universeg_rt.errors import InputError
+from universeg_rt.frozen import seal
+from universeg_rt.frozen.record import INT8, KEY, PRECISION, STATIC, Record
+from universeg_rt.frozen.runners import stored_constant
+from universeg_rt.frozen.seal import sealed
+from universeg_rt.frozen_task import FrozenTask
+from universeg_rt.imaging.metrics import dice
+from universeg_rt.runners import Options
 
 from .emit import emit_static
 from .emit.quantise import Quantisation, static_convolutions
@@ -18,7 +27,43 @@ from .folds import fold, fold_static
 from .folds.folded import FoldedNetwork
 from .int8.calibration import SAMPLE, best_scale, instrumented, sample
 
-PRECISION = "int8"
+
+def int8_task(bundle: Bundle, frozen: FrozenTask, proxies: np.ndarray, labels: Sequence[np.ndarray] | None = None,
+              *, cpu_kernels: bool = True) -> FrozenTask:
+    """A static FrozenTask in int8, with what rounding costs in its price.
+
+    frozen: static, in floating point, of this bundle. proxies: (N,1,H,W) float32 in [0, 1] on the task's grid, which
+    calibrate the maps and are segmented by both. labels: theirs, (H,W) bool, where they are known. cpu_kernels: as
+    `quantise_frozen`. Raises InputError for an exact task, one that is int8 already, and as `quantise_frozen`.
+    """
+    if frozen.kind != STATIC or frozen.record.precision == INT8:
+        raise InputError(f"int8 is for static frozen tasks in floating point, not for {frozen.kind} ones in "
+                         f"{frozen.record.precision}, and this one is so because: {frozen.reason}; take kind='static', "
+                         "or leave int8 out")
+    held = tensors(frozen.model)
+    constants = {name: stored_constant(held, name)[None]
+                 for name in (constant_name(block) for block in bundle.manifest.spec.blocks())}
+    record = replace(frozen.record, precision=INT8)
+    trial = _int8(bundle, constants, proxies, record, cpu_kernels)
+    masks, expected = ([task.runner.run(query[None])[0, 0] >= 0 for query in proxies] for task in (trial, frozen))
+    price = replace(record.price, int8_images=len(proxies), int8_agreement=_mean_dice(masks, expected))
+    if labels is not None:
+        price = replace(price, int8_dice=_mean_dice(masks, labels), float_dice=_mean_dice(expected, labels))
+    # Only the record changes: the trial's model with the price in it.
+    model = trial.model[: -seal.LENGTH]
+    said = {KEY: replace(record, price=price).to_json()}
+    return FrozenTask.of_bytes(
+        sealed(bind(model, {}, said, outputs=None, query_size=frozen.grid)), "auto", Options(), frozen.notes)
+
+
+def _int8(bundle: Bundle, constants: Mapping[str, np.ndarray], proxies: np.ndarray, record: Record,
+          cpu_kernels: bool) -> FrozenTask:
+    model = quantise_frozen(bundle, constants, proxies, {KEY: record.to_json()}, cpu_kernels=cpu_kernels)
+    return FrozenTask.of_bytes(sealed(model), "auto", Options())
+
+
+def _mean_dice(masks: Sequence[np.ndarray], others: Sequence[np.ndarray]) -> float:
+    return float(np.mean([dice(mask, other) for mask, other in zip(masks, others, strict=True)]))
 
 
 def quantise_frozen(bundle: Bundle, constants: Mapping[str, np.ndarray], queries: np.ndarray,
@@ -37,7 +82,7 @@ def quantise_frozen(bundle: Bundle, constants: Mapping[str, np.ndarray], queries
     constants = _checked(network, constants, queries)
     plan = _calibrated(network, constants, queries)
     plan = plan.for_cpu_kernels() if cpu_kernels else plan
-    said = {**bundle.manifest.metadata, "universeg.precision": PRECISION}
+    said = {**bundle.manifest.metadata, PRECISION: INT8}
     model = emit_static(network, said, universeg_rt.__version__, quantisation=plan, constants=constants)
     return bind(model.SerializeToString(deterministic=True), {}, metadata or {}, outputs=None,
                 query_size=queries.shape[2:])

@@ -24,7 +24,7 @@ from .frozen.runners import open_frozen_runner
 from .frozen.seal import sealed
 from .frozen_task import FrozenTask
 from .imaging.metrics import dice
-from .named_types import Array, Bools, Floats
+from .named_types import Array, Bools, Floats, Integers
 from .predictor import THRESHOLD, Predictor, sigmoid
 from .runners import Options, Runner
 from .runners.shared import PreparedSupport, SharedEntries, written_out
@@ -113,7 +113,7 @@ class _LeftOut:
 def _leave_out(task: Freezable, drawn: Drawn, seed: int) -> list[_LeftOut]:
     """Run up to PROXIES entries, drawn by the seed, each with its group left out of every set."""
     entries, weights, shares = drawn.on_grid, task.draw.weights, task.draw.shares
-    chosen = np.random.default_rng(seed).permutation(len(entries))[:PROXIES]
+    chosen = _chosen(len(entries), seed)
     out = []
     for group, first in enumerate(range(0, len(chosen), GROUP)):
         members = chosen[first : first + GROUP]
@@ -133,6 +133,23 @@ def _leave_out(task: Freezable, drawn: Drawn, seed: int) -> list[_LeftOut]:
             mask = np.average(sigmoid(logits[:, 0]), axis=0, weights=part) >= THRESHOLD
             out.append(_LeftOut(image, label >= 0.5, group, mask, constants))
     return out
+
+
+def _chosen(entries: int, seed: int) -> Integers:
+    """Which entries serve as proxies, up to PROXIES of them."""
+    return np.random.default_rng(seed).permutation(entries)[:PROXIES]
+
+
+def proxies_on_grid(
+    task: Freezable, proxies: str | Sequence[Array] | Array, seed: int
+) -> tuple[Floats, list[Bools] | None]:
+    """The proxies that `Task.freeze` takes with the same arguments, (N,1,h,w) float32 in [0, 1], and their labels (h,w)
+    where these are entries of the support. InputError as there."""
+    if not isinstance(proxies, str) or proxies != SUPPORT:
+        return _on_grid(task, proxies), None
+    entries = Drawn.of(task.support, task.draw.used, task.grid, task.aspect, task.normalise).on_grid
+    pairs = [entries[i] for i in _chosen(len(entries), seed)]
+    return np.stack([image[None] for image, _ in pairs]), [label >= 0.5 for _, label in pairs]
 
 
 def _of_images(task: Freezable, images: Floats) -> Maps:

@@ -87,6 +87,11 @@ class FrozenTask(Predictor):
         return self.record.price
 
     @property
+    def model(self) -> bytes:
+        """The file's bytes."""
+        return self._model
+
+    @property
     def sha256(self) -> str:
         """Of the file's bytes."""
         return hashlib.sha256(self._model).hexdigest()

@@ -15,6 +15,7 @@ KEY = "universeg.frozen"
 FORMAT = 1
 STATIC, EXACT, AUTO = "static", "exact", "auto"
 KINDS = (STATIC, EXACT)
+PRECISION, INT8 = "universeg.precision", "int8"  # the metadata that state a model's precision; one of its values
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,11 @@ class Price:
 
     entries: how many were left out. exact_dice, static_dice: mean Dice of both kinds against the entries' labels.
     agreement: mean Dice between the two kinds' masks.
+
+    Of an int8 file also what rounding costs, measured on its proxies with the constants of the whole support, so that
+    a proxy from the support has its own label in them: compare these figures with one another, not with the others.
+    int8_images: how many proxies. int8_agreement: mean Dice between the masks of int8 and of float. int8_dice,
+    float_dice: mean Dice of both against the proxies' labels, where there are some.
     """
 
     entries: int = 0
@@ -31,6 +37,10 @@ class Price:
     static_dice: float | None = None
     agreement: float | None = None
     note: str = ""
+    int8_images: int = 0
+    int8_agreement: float | None = None
+    int8_dice: float | None = None
+    float_dice: float | None = None
 
     @property
     def loss(self) -> float | None:
@@ -40,11 +50,15 @@ class Price:
         return self.exact_dice - self.static_dice
 
     def __str__(self) -> str:
-        if self.loss is None:
-            return self.note
-        return (
+        said = self.note if self.loss is None else (
             f"on {self.entries} entries left out in turn: Dice {self.exact_dice:.3f} exact, "
             f"{self.static_dice:.3f} static, {self.agreement:.3f} between the two")
+        if self.int8_agreement is None:
+            return said
+        said += (f"; of int8 on {self.int8_images} proxies, none left out: Dice {self.int8_agreement:.3f} between int8 "
+                 "and float")
+        return said if self.int8_dice is None else (
+            f"{said}, against the labels {self.int8_dice:.3f} int8, {self.float_dice:.3f} float")
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..bundle.model_bytes import ModelBytes
 from ..bundle.onnx_bind import STORED
-from ..bundle.onnx_file import tensors
+from ..bundle.onnx_file import metadata, tensors
 from ..errors import InputError, RunnerError
 from ..named_types import Floats
 from ..runners.cpu.native import native_part, places
@@ -22,7 +22,7 @@ from ..runners.libraries import open_session
 from ..runners.options import Options
 from ..runners.threads import cores
 from ..spec import NetworkSpec
-from .record import STATIC
+from .record import INT8, PRECISION, STATIC
 
 log = logging.getLogger(__name__)
 
@@ -52,13 +52,17 @@ class Native(FrozenRunner):
     def __init__(self, model: bytes, kind: str, spec: NetworkSpec, options: Options) -> None:
         if kind != STATIC:
             raise RunnerError(f"the native runner runs static frozen files, not {kind} ones; use runner='onnxruntime'")
+        if metadata(model).get(PRECISION) == INT8:
+            raise RunnerError(
+                "the native runner computes static frozen files in float32, not in int8; use runner='onnxruntime' or "
+                "'openvino', or freeze without int8")
         native, held = native_part(), tensors(model)
         threads = options.threads or cores()
         try:
             self._network = native.StaticNetwork(
                 _arrays(held, spec), places(spec), spec.negative_slope, options.instruction_set, threads
             )
-            maps = [_constant(held, f"constant_{block.index}") for block in spec.blocks()]
+            maps = [stored_constant(held, f"constant_{block.index}") for block in spec.blocks()]
             self._constants = self._network.constants(maps)
         except (ValueError, KeyError) as error:
             raise RunnerError(f"the native runner cannot run this file ({error}); use runner='onnxruntime'") from None
@@ -156,8 +160,8 @@ def _arrays(held: Mapping[str, Floats], spec: NetworkSpec) -> dict[str, Floats]:
     return {name: np.ascontiguousarray(value, np.float32) for name, value in arrays.items()}
 
 
-def _constant(held: Mapping[str, Floats], name: str) -> Floats:
-    """(C,h,w), of whatever type it is stored in."""
+def stored_constant(held: Mapping[str, Floats], name: str) -> Floats:
+    """(C,h,w) float32 from the tensors of a static model in floating point, of whatever type it is stored in."""
     stored = held[name + STORED] if name + STORED in held else held[name]
     out: Floats = stored[0].astype(np.float32)
     return out

@@ -20,13 +20,15 @@ def sealed(model: bytes) -> bytes:
 
 def check(model: bytes) -> None:
     """ValueError where the file has no seal at its end, or was changed after it was sealed."""
-    length = len(_entry(b""))
-    if protobuf.field(1, KEY) not in model[-length:]:
+    if protobuf.field(1, KEY) not in model[-LENGTH:]:
         raise ValueError(f"it does not end with its seal, {KEY!r}: it is cut, or another tool wrote it")
-    if model[-length:] != _entry(model[:-length]):
+    if model[-LENGTH:] != _entry(model[:-LENGTH]):
         raise ValueError("it was changed after it was written")
 
 
 def _entry(model: bytes) -> bytes:
     pair = protobuf.field(1, KEY) + protobuf.field(2, hashlib.sha256(model).hexdigest())
     return protobuf.field(METADATA, pair)
+
+
+LENGTH = len(_entry(b""))  # of the seal, in bytes
