@@ -3,7 +3,8 @@
 A proxy is an image of the task that runs through the exact network as a query; each block's support term then is what a
 static network keeps (export/emit/static.py has the algebra). Entries of the support serve as proxies of one another.
 They are left out of the support in pairs, so that a pair's runs give the exact answers for both, and the constants by
-which the static answer for one is judged come from the other's run: its own label is in neither.
+which the static answer for one is judged come from the other's run, or from the given images': its own label is in
+neither.
 """
 
 from __future__ import annotations
@@ -18,13 +19,13 @@ import numpy as np
 from .bundle.bundle import Bundle
 from .bundle.onnx_bind import bind
 from .ensemble import Draw, Ensemble
-from .errors import InputError
+from .errors import InputError, RunnerError
 from .frozen.record import AUTO, EXACT, KEY, KINDS, STATIC, Price, Record
 from .frozen.runners import open_frozen_runner
 from .frozen.seal import sealed
 from .frozen_task import FrozenTask
 from .imaging.metrics import dice
-from .named_types import Array, Bools, Floats, Integers
+from .named_types import Array, Bools, Doubles, Floats, Integers
 from .predictor import THRESHOLD, Predictor, sigmoid
 from .runners import Options, Runner
 from .runners.shared import PreparedSupport, SharedEntries, written_out
@@ -87,8 +88,13 @@ def freeze(
         if kind == AUTO:
             return _exact(task, note, Price(note=note))
         raise InputError(f"{note}; give images as proxies, or take kind='exact'")
-    left_out = _leave_out(task, drawn, seed) if len(drawn.on_grid) >= FEWEST else []
-    constants = _mean([each.constants for each in left_out]) if images is None else _of_images(task, images)
+    try:
+        left_out = _leave_out(task, drawn, seed, images) if len(drawn.on_grid) >= FEWEST else []
+        constants = _mean([each.constants for each in left_out]) if images is None else _of_images(task, images)
+    except RunnerError as error:
+        if kind == AUTO:
+            return _exact(task, str(error), Price(note="not measured"))
+        raise
     price = _price(task, left_out, half)
     if kind == AUTO and (price.loss is None or price.loss > max_loss):
         why = price.note if price.loss is None else f"static would lose {price.loss:.3f} Dice, {max_loss:g} may be lost"
@@ -100,39 +106,53 @@ def freeze(
 
 @dataclass(frozen=True, eq=False)
 class _LeftOut:
-    """An entry left out: its image and label (h,w), its group, the exact network's mask, and the constants that its run
-    gave."""
+    """An entry left out: its image and label (h,w), the exact network's mask, the constants that its run gave, and
+    those by which its static answer is judged: the mate's, or the given images'; None where there are none."""
 
     image: Array
     label: Bools
-    group: int
     mask: Bools
     constants: Maps
+    judged_by: Maps | None
 
 
-def _leave_out(task: Freezable, drawn: Drawn, seed: int) -> list[_LeftOut]:
-    """Run up to PROXIES entries, drawn by the seed, each with its group left out of every set."""
-    entries, weights, shares = drawn.on_grid, task.draw.weights, task.draw.shares
+def _leave_out(task: Freezable, drawn: Drawn, seed: int, images: Floats | None) -> list[_LeftOut]:
+    """Run up to PROXIES entries, drawn by the seed, in pairs that are left out of every set; with them what equals one
+    of the pair, so that no copy of an entry is in its own support. images (N,1,h,w): proxies, each with one pair."""
+    entries, weights, shares, runner = drawn.on_grid, task.draw.weights, task.draw.shares, task.segmenter.runner
     chosen = _chosen(len(entries), seed)
-    out = []
-    for group, first in enumerate(range(0, len(chosen), GROUP)):
+    out: list[_LeftOut] = []
+    for first in range(0, len(chosen), GROUP):
         members = chosen[first : first + GROUP]
-        kept = weights.copy()
-        kept[:, members] = 0
-        whole = kept.sum(axis=1) > 0
-        if not whole.any():  # an ensemble of sets of one entry: all sets of the entries that stay
-            kept, whole, part = np.delete(np.eye(len(entries), dtype=np.float32), members, 0), slice(None), None
-        else:
-            part = shares[whole] / shares[whole].sum()
-        kept = kept[whole] / kept[whole].sum(axis=1, keepdims=True)
-        part = np.full(len(kept), 1 / len(kept)) if part is None else part
-        prepared = task.segmenter.runner.prepare(entries, kept)
-        for entry in members:
-            image, label = entries[entry]
-            logits, constants = task.segmenter.runner.mean_constants(prepared, image[None], part)
+        gone = [i for i, entry in enumerate(entries) if any(np.array_equal(entry[0], entries[m][0]) for m in members)]
+        if len(gone) == len(entries):
+            continue
+        kept, part = _without(gone, weights, shares)
+        prepared = runner.prepare(entries, kept)
+        runs = [runner.mean_constants(prepared, entries[m, :1], part) for m in members]
+        given: list[Maps] = []
+        if images is not None:
+            some = images[first // GROUP :: -(-len(chosen) // GROUP)]
+            given = [runner.mean_constants(prepared, image, part)[1] for image in (some if len(some) else images[:1])]
+        for i, (member, (logits, constants)) in enumerate(zip(members, runs)):
+            image, label = entries[member]
+            mates = [each for j, (_, each) in enumerate(runs) if j != i
+                     and not np.array_equal(image, entries[members[j], 0])]
+            by = given if images is not None else mates
             mask = np.average(sigmoid(logits[:, 0]), axis=0, weights=part) >= THRESHOLD
-            out.append(_LeftOut(image, label >= 0.5, group, mask, constants))
+            out.append(_LeftOut(image, label >= 0.5, mask, constants, _mean(by) if by else None))
     return out
+
+
+def _without(gone: Sequence[int], weights: Floats, shares: Doubles) -> tuple[Floats, Doubles]:
+    """The sets (K,N) and their shares without these entries; where nothing is left of any, sets of one entry each."""
+    kept = weights.copy()
+    kept[:, gone] = 0
+    whole = kept.sum(axis=1) > 0
+    if not whole.any():
+        kept = np.delete(np.eye(weights.shape[1], dtype=np.float32), gone, 0)
+        return kept, np.full(len(kept), 1 / len(kept))
+    return kept[whole] / kept[whole].sum(axis=1, keepdims=True), shares[whole] / shares[whole].sum()
 
 
 def _chosen(entries: int, seed: int) -> Integers:
@@ -159,13 +179,12 @@ def _of_images(task: Freezable, images: Floats) -> Maps:
 
 
 def _price(task: Freezable, left_out: Sequence[_LeftOut], half: bool) -> Price:
-    """Both kinds on the entries left out; a static answer by the constants of the others in the entry's group."""
+    """Both kinds on the entries left out."""
     exact, static, agreement = [], [], []
-    for i, each in enumerate(left_out):
-        mates = [other.constants for j, other in enumerate(left_out) if other.group == each.group and j != i]
-        if not mates or not (each.label.any() or each.mask.any()):
+    for each in left_out:
+        if each.judged_by is None or not (each.label.any() or each.mask.any()):
             continue
-        model = _with_constants(task, _mean(mates), half)
+        model = _with_constants(task, each.judged_by, half)
         runner = open_frozen_runner(model, STATIC, task.segmenter.bundle.manifest.spec, "auto", task.segmenter.options)
         mask = runner.run(each.image[None, None])[0, 0] >= 0
         exact.append(dice(each.mask, each.label))
@@ -207,7 +226,7 @@ def _static(task: Freezable, constants: Maps, reason: str, price: Price, proxies
 
 
 def _exact(task: Freezable, reason: str, price: Price) -> FrozenTask:
-    """The whole network with the support inside; labels in bytes, images in half where that loses nothing."""
+    """The whole network with the support inside; labels in bytes, which loses nothing."""
     bundle, draw = task.segmenter.bundle, task.draw
     precision = task.segmenter.runner.precision
     if bundle.manifest.models[precision].whole is None:
@@ -219,7 +238,7 @@ def _exact(task: Freezable, reason: str, price: Price) -> FrozenTask:
     record = _record(task, EXACT, reason, price, "none", precision)
     model = sealed(bind(
         bundle.load(precision, "whole").whole(),
-        {"support_images": support[:, :, :1], "support_labels": support[:, :, 1:], "weights": weights},
+        {"support_images": support[:, :, :1], "support_labels": support[:, :, 1:].astype(np.uint8), "weights": weights},
         {KEY: record.to_json()},
         outputs=("probability",),
         query_size=task.grid,

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Mapping
 
 from .bundle.manifest import LARGEST_FILE
+from .bundle.onnx_bind import query_size
 from .bundle.onnx_file import metadata
 from .errors import BundleError, RunnerError, SpecError
 from .frozen import seal
@@ -30,7 +31,10 @@ class FrozenTask(Predictor):
     (B,1,h,w) float32 in [0, 1], and one output, `probability` (B,1,h,w); any ONNX runtime runs it.
 
     A static network gives one answer, the ensemble's members are in its constants: `spread` is zero, and logits, where
-    they are asked for, are one map; of a runner that gives probabilities they are computed from these, within ±16.6.
+    they are asked for, are one map, computed from the probability where a runner gives that alone; those that float32
+    rounds to 1 count as 16.6. The file of an exact task gives one answer too, the mean over the members; the FrozenTask
+    that `freeze` returned still runs on its Task, with all members, and closes with it. What is said of the support and
+    of queries that are in it (`notes`) does not go into the file.
     """
 
     def __init__(
@@ -49,6 +53,8 @@ class FrozenTask(Predictor):
         self._model = model
         self._runner = runner
         self._task = task
+        self._said = Ran("", record.precision) if runner is None else Ran(runner.name, record.precision, runner.notes)
+        self._asked: tuple[str, Options] = ("auto", Options())
 
     @classmethod
     def open(
@@ -72,7 +78,9 @@ class FrozenTask(Predictor):
     ) -> FrozenTask:
         """A task from a file's bytes; raises as `open`."""
         record, spec = _read(model, name)
-        return cls(model, record, spec, open_frozen_runner(model, record.kind, spec, runner, options), notes)
+        opened = cls(model, record, spec, open_frozen_runner(model, record.kind, spec, runner, options), notes)
+        opened._asked = (runner, options)
+        return opened
 
     @property
     def kind(self) -> str:
@@ -126,18 +134,16 @@ class FrozenTask(Predictor):
         )
 
     def __reduce__(self) -> tuple[object, ...]:
-        return FrozenTask.of_bytes, (self._model, "auto", Options(), self.notes)
+        if self._runner is None and self._task is None:
+            raise RunnerError("a closed FrozenTask cannot be pickled; open its file again")
+        return FrozenTask.of_bytes, (self._model, *self._asked, self.notes)
 
     def _run(self, queries: Floats) -> Floats:
-        if self._task is not None:
-            return self._task._run(queries)
-        return self.runner.run(queries)[:, None]
+        task = self._task
+        return self.runner.run(queries)[:, None] if task is None else task._run(queries)
 
     def _ran(self) -> Ran:
-        if self._task is not None:
-            return self._task._ran()
-        runner = self._runner
-        return Ran("" if runner is None else runner.name, self.record.precision, () if runner is None else runner.notes)
+        return self._said if self._task is None else self._task._ran()
 
 
 def _read(model: bytes, name: str) -> tuple[Record, NetworkSpec]:
@@ -145,8 +151,11 @@ def _read(model: bytes, name: str) -> tuple[Record, NetworkSpec]:
         said: Mapping[str, str] = metadata(model)
         read = Record.from_metadata(said), NetworkSpec.from_json(said.get(SPEC, ""))
         seal.check(model)
+        if query_size(model) != read[0].grid:
+            raise ValueError(f"its record states images of {read[0].grid}, its network takes {query_size(model)}")
         return read
     except (ValueError, TypeError, SpecError) as error:
         raise BundleError(
-            f"{name} is no frozen task that this version reads ({error}); freeze the task again"
+            f"{name} is no frozen task that this version reads ({error}); give a file that FrozenTask.save or "
+            "universeg-export --freeze wrote"
         ) from None

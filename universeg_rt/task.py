@@ -70,7 +70,7 @@ class Task(Freezable):
         seed: int = 0,
         half: bool = True,
     ) -> FrozenTask:
-        """Turn the support into constants: a task that needs no support and no bundle any more, with the same
+        """Turn the support into constants: a task whose file needs no support and no bundle any more, with the same
         `predict`.
 
         kind: `exact` keeps the network and its cost, the support becomes part of it; the answers are this Task's.

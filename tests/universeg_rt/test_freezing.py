@@ -1,13 +1,19 @@
 """Freezing a task: the same answers where they must be the same, a price that no label leaks into, and bad input."""
 
+import json
 import os
 import pickle
 
 import numpy as np
 import pytest
 
-from universeg_rt import Ensemble, InputError, RunnerError, Segmenter, SupportSet, freezing
+from universeg_rt import BundleError, Ensemble, InputError, RunnerError, Segmenter, SupportSet, freezing
+from universeg_rt.bundle.onnx_bind import bind
+from universeg_rt.bundle.onnx_file import tensors
 from universeg_rt.ensemble import Draw
+from universeg_rt.frozen import seal
+from universeg_rt.frozen.record import KEY
+from universeg_rt.frozen.runners import open_frozen_runner
 from universeg_rt.frozen_task import FrozenTask
 from universeg_rt.imaging.metrics import dice
 
@@ -110,13 +116,69 @@ def test_no_label_of_an_entry_is_in_its_own_answers(segmenter, monkeypatch):
     assert not all(np.array_equal(a, b) for a, b in zip(before, after)), "the others' supports did change"
 
 
+def test_what_stands_in_the_file_is_the_mean_over_the_proxies_and_the_price_is_by_the_mate(segmenter, support):
+    task = segmenter.prepare(support)
+    entries = support.on_grid(segmenter.grid, "stretch")
+    order, runner = np.random.default_rng(0).permutation(COUNT), segmenter.runner
+    spec, single, losses = segmenter.bundle.manifest.spec, {}, []
+    for pair in order.reshape(-1, 2):
+        rest = np.setdiff1d(np.arange(COUNT), pair)
+        prepared = runner.prepare(entries[None, rest], np.full((1, len(rest)), 1 / len(rest), np.float32))
+        for member in pair:
+            single[member] = runner.mean_constants(prepared, entries[member, :1], np.ones(1))
+        for member, mate in (pair, pair[::-1]):
+            model = freezing._with_constants(task, single[mate][1], True)
+            static = open_frozen_runner(model, "static", spec, "native", segmenter.options)
+            masks = [logits[0, 0] >= 0 for logits in (single[member][0], static.run(entries[member, None, :1]))]
+            losses.append([dice(mask, entries[member, 1] > 0) for mask in masks])
+    frozen = task.freeze(kind="static", half=False)
+    assert [frozen.price.exact_dice, frozen.price.static_dice] == pytest.approx(np.mean(losses, 0), abs=1e-3)
+    held = tensors(frozen.model)
+    for block in spec.blocks():
+        wanted = np.mean([constants[block.index] for _, constants in single.values()], axis=0)
+        np.testing.assert_allclose(held[f"constant_{block.index}"][0], wanted, atol=1e-5)
+
+
+def test_copies_of_an_entry_are_left_out_with_it(segmenter):
+    images, labels = discs(4)
+    once = segmenter.prepare(SupportSet.from_arrays(images, labels))
+    twice = segmenter.prepare(SupportSet.from_arrays([*images, *images], [*labels, *labels]))
+    exact = [task.freeze(kind="static").price.exact_dice for task in (once, twice)]
+    assert exact[1] < 0.98 and exact[1] == pytest.approx(exact[0], abs=0.1)
+
+
+def test_the_price_is_that_of_the_proxies_given(segmenter, support, images):
+    task = segmenter.prepare(support)
+    noise = list(np.random.default_rng(0).random((4, 40, 36)))
+    prices = [task.freeze(proxies, kind="static").price for proxies in ("support", images, noise)]
+    assert len({price.static_dice for price in prices}) == 3 and len({price.exact_dice for price in prices}) == 1
+
+
+def test_auto_takes_exact_on_a_runner_without_constant_maps(small_bundle, support):
+    frozen = Segmenter.open(small_bundle, runner="onnxruntime").prepare(support).freeze()
+    assert frozen.kind == "exact" and "constant maps" in frozen.reason
+
+
+@pytest.mark.parametrize("field, value, message", [
+    ("grid", [64, 64], "images of"), ("price", {"exact_dice": "x"}, "Dice that is none"), ("members", [1], "counts"),
+    ("bundle", 5, "texts"), ("price", {"exact_dice": 0.5}, "part of its figures"), ("kind", "fast", "kind"),
+])
+def test_a_file_whose_record_is_wrong_is_refused(segmenter, support, tmp_path, field, value, message):
+    frozen = segmenter.prepare(support).freeze(kind="exact")
+    values = json.loads(frozen.record.to_json()) | {field: value}
+    model = bind(frozen.model[: -seal.LENGTH], {}, {KEY: json.dumps(values)}, outputs=None, query_size=segmenter.grid)
+    (tmp_path / "task.onnx").write_bytes(seal.sealed(model))
+    with pytest.raises(BundleError, match=message):
+        FrozenTask.open(tmp_path / "task.onnx")
+
+
 def test_auto_takes_static_where_it_costs_no_more_than_may_be_lost(segmenter, support):
     task = segmenter.prepare(support)
     loss = task.freeze(kind="static").price.loss
     assert task.freeze(max_loss=1).kind == "static"
     refused = task.freeze(max_loss=max(0.0, loss - 1e-6))
-    if loss > 1e-6:
-        assert refused.kind == "exact" and f"{loss:.3f}" in refused.reason and refused.price.loss == loss
+    assert loss > 1e-6, "random weights lose something"
+    assert refused.kind == "exact" and f"{loss:.3f}" in refused.reason and refused.price.loss == loss
 
 
 @pytest.mark.parametrize("entries", [1, 2])
@@ -168,6 +230,8 @@ def test_a_closed_task_and_a_closed_frozen_task(segmenter, support, images):
         pass
     with pytest.raises(RunnerError, match="closed"):
         frozen.predict(images[0])
+    with pytest.raises(RunnerError, match="closed"):
+        pickle.dumps(frozen)
 
 
 def test_a_runner_without_constant_maps_says_what_to_do(small_bundle, support, images):

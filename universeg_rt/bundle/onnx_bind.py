@@ -66,6 +66,14 @@ def bind(model: bytes, constants: Mapping[str, np.ndarray], metadata: Mapping[st
     return b"".join([*kept, *(protobuf.field(METADATA, entry) for entry in entries)])
 
 
+def query_size(model: bytes) -> tuple[int | str, int | str]:
+    """Height and width of a model's input `query`, as it declares them; ValueError where it is no such model."""
+    for value in _values(model, *graph(model), INPUT):
+        if value.name == QUERY and len(value.dims) == 4:
+            return value.dims[2], value.dims[3]
+    raise ValueError(f"the model has no input {QUERY!r} of images")
+
+
 def _bound_graph(data: bytes, start: int, end: int, constants: dict[str, np.ndarray], outputs: Sequence[str] | None,
                  size: tuple[int, int]) -> bytes:
     inputs = {value.name: value for value in _values(data, start, end, INPUT)}

@@ -106,9 +106,14 @@ class Record:
         names = {field.name for field in fields(cls)}
         if set(values) != names:
             raise ValueError(f"its record lacks or has too much: {', '.join(sorted(set(values) ^ names))}")
-        values["price"] = Price(**_mapping(values["price"]))
+        values["price"] = _price(_mapping(values["price"]))
         values["normalise"] = _normalisation(values["normalise"])
         values["licence"] = _mapping(values["licence"])
+        texts, counts = ("reason", "support_sha256", "proxies", "bundle", "precision"), ("support_entries", "members")
+        if not all(isinstance(values[name], str) for name in texts):
+            raise ValueError("one of its texts is none")
+        if not all(type(values[name]) is int and values[name] > 0 for name in counts):
+            raise ValueError("one of its counts is none")
         grid = values["grid"]
         sides = grid if isinstance(grid, list) else []
         if len(sides) != 2 or not all(isinstance(side, int) and 8 <= side <= 2**14 for side in sides):
@@ -119,6 +124,19 @@ class Record:
         if not isinstance(values["foreground"], float) or not 0 <= values["foreground"] <= 1:
             raise ValueError("its share of foreground is no share")
         return cls(**values)
+
+
+def _price(values: dict[str, Any]) -> Price:
+    scores = [value for name, value in values.items() if name not in ("entries", "int8_images", "note")]
+    if not all(value is None or isinstance(value, float) and 0 <= value <= 1 for value in scores):
+        raise ValueError("its price holds a Dice that is none")
+    price = Price(**values)
+    known = (price.exact_dice, price.static_dice, price.agreement)
+    if any(value is None for value in known) and any(value is not None for value in known):
+        raise ValueError("its price holds a part of its figures")
+    if not isinstance(price.note, str) or type(price.entries) is not int or type(price.int8_images) is not int:
+        raise ValueError("its price holds a value of a wrong kind")
+    return price
 
 
 def _normalisation(value: object) -> Normalisation:

@@ -56,15 +56,16 @@ class Native(FrozenRunner):
             raise RunnerError(
                 "the native runner computes static frozen files in float32, not in int8; use runner='onnxruntime' or "
                 "'openvino', or freeze without int8")
-        native, held = native_part(), tensors(model)
+        native = native_part()
         threads = options.threads or cores()
         try:
+            held = tensors(model)
             self._network = native.StaticNetwork(
                 _arrays(held, spec), places(spec), spec.negative_slope, options.instruction_set, threads
             )
             maps = [stored_constant(held, f"constant_{block.index}") for block in spec.blocks()]
             self._constants = self._network.constants(maps)
-        except (ValueError, KeyError) as error:
+        except (ValueError, KeyError, IndexError, AttributeError) as error:
             raise RunnerError(f"the native runner cannot run this file ({error}); use runner='onnxruntime'") from None
         self.device = f"CPU, {self._network.instructions}"
         self.threads = self._network.threads
@@ -164,6 +165,8 @@ def stored_constant(held: Mapping[str, Floats], name: str) -> Floats:
     """(C,h,w) float32 from the tensors of a static model in floating point, of whatever type it is stored in."""
     stored = held[name + STORED] if name + STORED in held else held[name]
     out: Floats = stored[0].astype(np.float32)
+    if not np.isfinite(out).all():
+        raise ValueError(f"{name} holds NaN or infinity")
     return out
 
 

@@ -12,6 +12,7 @@ namespace {
 struct Constants {
   StaticNetwork::Constants maps;
   int height, width;
+  const StaticNetwork* network;  // whose layout they have
 };
 
 // arrays: for each block but the first `i.query.weight` (out,in,3,3) and `i.target.weight` (out,out,3,3); `first` (9,2,5,5,out), the
@@ -66,10 +67,11 @@ std::unique_ptr<Constants> constants(const StaticNetwork& network, const std::ve
                             std::to_string(width));
     data.push_back(maps[i].data());
   }
-  return std::make_unique<Constants>(Constants{network.constants(data, height, width), height, width});
+  return std::make_unique<Constants>(Constants{network.constants(data, height, width), height, width, &network});
 }
 
 py::array_t<float> run(StaticNetwork& network, const Constants& constants, const Array& queries) {
+  if (constants.network != &network) throw py::value_error("the constants are another network's");
   if (queries.ndim() != 3 || queries.shape(1) != constants.height || queries.shape(2) != constants.width)
     throw py::value_error("queries are (N,H,W) of the constants' size");
   py::array_t<float> out(std::vector<py::ssize_t>{queries.shape(0), queries.shape(1), queries.shape(2)});
