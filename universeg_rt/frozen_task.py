@@ -9,7 +9,7 @@ from .bundle.manifest import LARGEST_FILE
 from .bundle.onnx_file import metadata
 from .errors import BundleError, RunnerError, SpecError
 from .frozen import seal
-from .frozen.record import Price, Record
+from .frozen.record import IMAGE, Price, Record
 from .frozen.runners import FrozenRunner, open_frozen_runner
 from .named_types import AnyPath, Floats
 from .predictor import Predictor, Ran
@@ -145,8 +145,12 @@ def _read(model: bytes, name: str) -> tuple[Record, NetworkSpec]:
         said: Mapping[str, str] = metadata(model)
         read = Record.from_metadata(said), NetworkSpec.from_json(said.get(SPEC, ""))
         seal.check(model)
-        return read
     except (ValueError, TypeError, SpecError) as error:
         raise BundleError(
             f"{name} is no frozen task that this version reads ({error}); freeze the task again"
         ) from None
+    if IMAGE in said:
+        raise BundleError(
+            f"{name} prepares the image itself, for programs without universeg_rt; run it in an ONNX runtime, or freeze "
+            "the task without --include-preprocessing")
+    return read
