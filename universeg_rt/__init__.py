@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .errors import OutputError as OutputError
     from .errors import RunnerError as RunnerError
     from .errors import UniverSegError as UniverSegError
+    from .frozen_task import FrozenTask as FrozenTask
     from .imaging.normalisation import Percentiles as Percentiles
     from .imaging.normalisation import Window as Window
     from .prediction import Prediction as Prediction
@@ -40,7 +41,8 @@ __version__ = "0.1.0"
 logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 _HOME = {
-    "Bundle": "bundle.bundle", "Ensemble": "ensemble", "SupportSet": "support", "Task": "task",
+    "Bundle": "bundle.bundle", "Ensemble": "ensemble", "FrozenTask": "frozen_task", "SupportSet": "support",
+    "Task": "task",
     **dict.fromkeys(("BundleError", "InputError", "OutputError", "RunnerError", "UniverSegError"), "errors"),
     **dict.fromkeys(("Estimate", "Segmenter"), "segmenter"),
     **dict.fromkeys(("Percentiles", "Window"), "imaging.normalisation"),

@@ -34,7 +34,8 @@ def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(prog="python -m universeg_rt.benchmarks.cpu.frozen", description=__doc__,
                                 formatter_class=argparse.RawDescriptionHelpFormatter)
     for name, default, what in (("support-size", 64, "entries"), ("batch", 16, "queries of the batched sides"),
-                                ("threads", 2, "of every side"), ("repeats", 7, "timed turns, after one that warms up")):
+                                ("threads", 2, "of every side"),
+                                ("repeats", 7, "timed turns, after one that warms up")):
         p.add_argument(f"--{name}", type=int, default=default, help=f"{what} ({default})")
     p.add_argument("--bundle", type=Path, help="bundle folder (the shipped one)")
     p.add_argument("--json", type=Path, metavar="FILE", help="write the figures here too")
@@ -74,8 +75,9 @@ def _main(args: argparse.Namespace) -> int:
         print(line)
     print(", ".join(f"{name} {size / 1e6:.1f} MB" for name, size in sizes.items()))
     if args.json:
-        case = {key: str(value) if isinstance(value, Path) else value for key, value in vars(args).items() if key != "json"}
-        write_json(args.json, {"environment": environment(args.threads), "case": case, "seconds": seconds, "bytes": sizes})
+        case = {key: value for key, value in vars(args).items() if key not in ("json", "bundle")}
+        found = {"environment": environment(args.threads), "case": case, "seconds": seconds, "bytes": sizes}
+        write_json(args.json, found)
     return 0
 
 

@@ -65,6 +65,7 @@ int main(int arguments, char** values) {
     }
   }
   bad += check_shapes({networks.begin() + 1, networks.end()}, seed);
+  bad += check_static(networks, seed);
   bad += check_training();
   for (const std::string& name : available_kernels()) std::printf("%s ", name.c_str());
   std::printf(bad ? "failed\n" : "OK\n");

@@ -42,4 +42,5 @@ std::vector<Block> make_blocks(Weights& weights, const Places& places, bool byte
 
 // Each returns how many checks failed and prints which.
 int check_shapes(const std::vector<universeg::Places>& networks, unsigned seed);  // selftest_shapes.cpp
+int check_static(const std::vector<universeg::Places>& networks, unsigned seed);  // selftest_static.cpp
 int check_training();                                                             // selftest_training.cpp

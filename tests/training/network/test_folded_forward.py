@@ -154,7 +154,7 @@ def test_with_the_terms_of_the_query_itself_the_static_network_is_the_exact_one(
 
 def test_support_terms_are_refused_where_there_are_none():
     query, images, labels, weights = inputs(1, 1, 2, 16)
-    with pytest.raises(InputError, match="no support terms"):
+    with pytest.raises(InputError, match="support terms need no activation"):
         pair(SPECS["shallow"])[1].support_terms(query[:, 0], images, labels, weights)
     with pytest.raises(InputError, match="support images and labels have shapes"):
         pair(SPECS["v1"])[1].support_terms(query[:, 0], images[:, :, 0], labels, weights)
