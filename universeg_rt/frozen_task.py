@@ -151,6 +151,6 @@ def _read(model: bytes, name: str) -> tuple[Record, NetworkSpec]:
         ) from None
     if IMAGE in said:
         raise BundleError(
-            f"{name} prepares the image itself, for programs without universeg_rt; run it in an ONNX runtime, or freeze "
-            "the task without --include-preprocessing")
+            f"{name} prepares the image itself, for programs without universeg_rt; run it in an ONNX runtime, or "
+            "freeze the task without --include-preprocessing")
     return read

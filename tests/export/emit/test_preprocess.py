@@ -71,14 +71,14 @@ def test_it_answers_as_predict_does_at_any_size(segmenter, support, kind, image_
 
 
 def test_a_window_is_a_constant_in_it(segmenter, support):
-    image = (discs(1, 90, 140, seed=5)[0][0].astype(np.float32) * 3).astype(np.float32)
+    image = 3 * discs(1, 90, 140, seed=5)[0][0].astype(np.float32)
     low, high = (float(np.quantile(image, share)) for share in (0.2, 0.8))
     wide = segmenter.prepare(support, normalise=Window(-1000, 1000)).freeze(kind="static")
     frozen = FrozenTask.of_bytes(wide.model, "onnxruntime", segmenter.options)
     narrow = segmenter.prepare(
         SupportSet.from_arrays([image] * 3, [image > high] * 3), normalise=Window(low, high)).freeze(kind="static")
     for task in (frozen, narrow):
-        mask, probability = ran(with_preprocessing(task), image)
+        _, probability = ran(with_preprocessing(task), image)
         assert np.abs(probability - task.predict(image).probability).max() < 1e-4
     plain = FrozenTask(narrow.model, narrow.record, narrow.spec, narrow.runner)
     plain.normalise = "minmax"
