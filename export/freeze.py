@@ -1,23 +1,26 @@
 """The freezing part of `universeg-export`: its options, and the run. It needs the SDK alone, neither torch nor
-onnx, except for int8."""
+onnx, except for int8 and pre-processing."""
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 from pathlib import Path
 
 from universeg_rt.cli.common import given
 from universeg_rt.ensemble import Ensemble
 from universeg_rt.errors import InputError
 from universeg_rt.freezing import SUPPORT, proxies_on_grid
-from universeg_rt.frozen.record import AUTO, EXACT, INT8, KINDS
+from universeg_rt.frozen.record import AUTO, EXACT, IMAGE_TYPES, INT8, KINDS
 from universeg_rt.imaging.files import named_images, read_image
 from universeg_rt.segmenter import Segmenter
+from universeg_rt.storage.atomic import write_file
 from universeg_rt.support import SupportSet
 
 # Names in the parsed arguments: what is for freezing alone, and what it shares.
 OWN = frozenset({
-    "freeze", "kind", "proxies", "max_loss", "members", "support_size", "seed", "float_constants"})
+    "freeze", "kind", "proxies", "max_loss", "members", "support_size", "seed", "float_constants",
+    "include_preprocessing", "image_type"})
 SHARED = frozenset({"output", "bundle", "precision"})
 PRECISIONS = (["fp32"], [INT8])
 
@@ -46,6 +49,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                    help="hold the constant maps of a static file in float32 (half precision, at half the size)")
 
 
+    g.add_argument("--include-preprocessing", action="store_true",
+                   help="the file takes one image (H,W) of any size and gives mask and probability at that size; for "
+                   "other programs, universeg-segment does not read it; needs onnx")
+    g.add_argument("--image-type", choices=IMAGE_TYPES, default=IMAGE_TYPES[0],
+                   help=f"with --include-preprocessing: of that image ({IMAGE_TYPES[0]})")
+
+
 def check(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     """InputError where options of freezing stand without --freeze, or others beside it."""
     said = given(args, parser)
@@ -68,6 +78,10 @@ def run(args: argparse.Namespace) -> None:
             raise InputError("--precision int8 is for static files, and --kind is exact; take --kind static, or leave "
                              "--precision out")
         from .frozen import int8_task  # needs onnx; where it is missing, that is said before anything is computed
+    if args.include_preprocessing:
+        from .emit.preprocess import with_preprocessing  # as above
+    elif args.image_type != IMAGE_TYPES[0]:
+        raise InputError(f"--image-type {args.image_type}: only for --include-preprocessing; add it, or leave this out")
     support = SupportSet.load(args.freeze)
     ensemble = Ensemble(args.members, args.support_size, seed=args.seed)
     proxies = SUPPORT if args.proxies is None else [read_image(path) for path in named_images(args.proxies).values()]
@@ -77,9 +91,12 @@ def run(args: argparse.Namespace) -> None:
             proxies, kind=args.kind, max_loss=args.max_loss, seed=args.seed, half=not args.float_constants)
         if is_int8:
             frozen = int8_task(segmenter.bundle, frozen, *proxies_on_grid(task, proxies, args.seed))
-    frozen.save(args.output)
+    model = with_preprocessing(frozen, args.image_type) if args.include_preprocessing else frozen.model
+    with write_file(args.output) as file:
+        file.write(model)
     print(f"kind    {frozen.kind}\nreason  {frozen.reason}\nprice   {frozen.price}\n"
-          f"file    {args.output}, {frozen.size / 1e6:.1f} MB ({frozen.size:,} bytes)\nsha256  {frozen.sha256}")
+          f"file    {args.output}, {len(model) / 1e6:.1f} MB ({len(model):,} bytes)\n"
+          f"sha256  {hashlib.sha256(model).hexdigest()}")
 
 
 def _options(names: set[str]) -> str:

@@ -10,7 +10,7 @@ from .bundle.onnx_bind import query_size
 from .bundle.onnx_file import metadata
 from .errors import BundleError, RunnerError, SpecError
 from .frozen import seal
-from .frozen.record import Price, Record
+from .frozen.record import IMAGE, Price, Record
 from .frozen.runners import FrozenRunner, open_frozen_runner
 from .named_types import AnyPath, Floats
 from .predictor import Predictor, Ran
@@ -151,11 +151,15 @@ def _read(model: bytes, name: str) -> tuple[Record, NetworkSpec]:
         said: Mapping[str, str] = metadata(model)
         read = Record.from_metadata(said), NetworkSpec.from_json(said.get(SPEC, ""))
         seal.check(model)
-        if query_size(model) != read[0].grid:
+        if IMAGE not in said and query_size(model) != read[0].grid:
             raise ValueError(f"its record states images of {read[0].grid}, its network takes {query_size(model)}")
-        return read
     except (ValueError, TypeError, SpecError) as error:
         raise BundleError(
             f"{name} is no frozen task that this version reads ({error}); give a file that FrozenTask.save or "
             "universeg-export --freeze wrote"
         ) from None
+    if IMAGE in said:
+        raise BundleError(
+            f"{name} prepares the image itself, for programs without universeg_rt; run it in an ONNX runtime, or "
+            "freeze the task without --include-preprocessing")
+    return read

@@ -16,6 +16,8 @@ FORMAT = 1
 STATIC, EXACT, AUTO = "static", "exact", "auto"
 KINDS = (STATIC, EXACT)
 PRECISION, INT8 = "universeg.precision", "int8"  # the metadata that state a model's precision; one of its values
+IMAGE = "universeg.image"  # the metadata that state the type of the image of a file that prepares it itself
+IMAGE_TYPES = ("float32", "uint8")
 
 
 @dataclass(frozen=True)
