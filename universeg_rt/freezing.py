@@ -180,11 +180,12 @@ def _of_images(task: Freezable, images: Floats) -> Maps:
 
 def _price(task: Freezable, left_out: Sequence[_LeftOut], half: bool) -> Price:
     """Both kinds on the entries left out."""
+    template = _template(task)
     exact, static, agreement = [], [], []
     for each in left_out:
         if each.judged_by is None or not (each.label.any() or each.mask.any()):
             continue
-        model = _with_constants(task, each.judged_by, half)
+        model = _with_constants(task, each.judged_by, half, template=template)
         runner = open_frozen_runner(model, STATIC, task.segmenter.bundle.manifest.spec, "auto", task.segmenter.options)
         mask = runner.run(each.image[None, None])[0, 0] >= 0
         exact.append(dice(each.mask, each.label))
@@ -246,13 +247,19 @@ def _exact(task: Freezable, reason: str, price: Price) -> FrozenTask:
     return FrozenTask(model, record, bundle.manifest.spec, None, task.notes, task)
 
 
-def _with_constants(task: Freezable, constants: Maps, half: bool, record: Record | None = None) -> bytes:
-    """The static model with these constant maps inside."""
+def _template(task: Freezable) -> bytes:
+    return task.segmenter.bundle.load("fp32", "static").whole()
+
+
+def _with_constants(
+    task: Freezable, constants: Maps, half: bool, record: Record | None = None, template: bytes | None = None
+) -> bytes:
+    """The static model with these constant maps inside. template: the bundle's, where it was read before."""
     kind = np.float16 if half else np.float32
     if half and max(float(np.abs(each).max()) for each in constants) > np.finfo(np.float16).max:
         raise InputError("the constant maps of this task are too large for half precision; freeze with half=False")
     return bind(
-        task.segmenter.bundle.load("fp32", "static").whole(),
+        _template(task) if template is None else template,
         {f"constant_{i}": each[None].astype(kind) for i, each in enumerate(constants)},
         {} if record is None else {KEY: record.to_json()},
         outputs=("probability",),

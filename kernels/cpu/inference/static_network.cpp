@@ -12,7 +12,7 @@ namespace universeg {
 
 namespace {
 
-constexpr int TOGETHER = 4;  // queries; measured, see benchmarks/NOTES.md
+constexpr int TOGETHER = 4;  // queries: some share the weights, more would leave the cache
 
 struct StaticLayer {
   Packed query, target;

@@ -124,7 +124,7 @@ def test_a_bad_file_is_one_line_and_nothing_is_written(case, files, change, mess
     (folder / "bad.onnx").write_bytes(change((files[0] / "static.onnx").read_bytes()))
     assert main(["--task", str(folder / "bad.onnx"), *arguments[2:]]) == 1
     err = capsys.readouterr().err.strip()
-    assert message in err and "bad.onnx" in err and "\n" not in err and err.endswith("freeze the task again")
+    assert message in err and "bad.onnx" in err and "\n" not in err and err.endswith("universeg-export --freeze wrote")
     assert not (folder / "out").exists()
 
 
