@@ -280,8 +280,7 @@ class Reference:
 
 
 def _convolve_as_gpus_do(network) -> None:
-    """Let a half-precision network's convolutions sum in float32 and round once;
-    on a CPU also a hundred times faster."""
+    """Let a half-precision network's convolutions sum in float32 and round once; on a CPU a hundred times faster, too."""
     import torch
 
     def wide(conv):
