@@ -280,7 +280,7 @@ class Reference:
 
 
 def _convolve_as_gpus_do(network) -> None:
-    """Let a half-precision network's convolutions sum in float32 and round once; on a CPU a hundred times faster, too."""
+    """Let a half-precision network's convolutions sum in float32 and round once; on a CPU that is also faster."""
     import torch
 
     def wide(conv):
