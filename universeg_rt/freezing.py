@@ -19,7 +19,7 @@ import numpy as np
 from .bundle.bundle import Bundle
 from .bundle.onnx_bind import bind
 from .ensemble import Draw, Ensemble
-from .errors import InputError, RunnerError
+from .errors import BundleError, InputError, RunnerError
 from .frozen.record import AUTO, EXACT, KEY, KINDS, STATIC, Price, Record
 from .frozen.runners import open_frozen_runner
 from .frozen.seal import sealed
@@ -31,7 +31,7 @@ from .runners import Options, Runner
 from .runners.shared import PreparedSupport, SharedEntries, written_out
 from .support import Drawn, SupportSet
 
-PROXIES = 8  # more do not help: measured, see benchmarks/NOTES.md
+PROXIES = 8  # four are worse: measured, see benchmarks/NOTES.md
 GROUP = 2  # entries left out together: each needs a mate, and more leave less of the support; measured too
 FEWEST = 3  # entries of a support of which some can be left out
 SUPPORT = "support"
@@ -80,22 +80,23 @@ def freeze(
     if kind == EXACT or refused:
         return _exact(task, "asked for" if kind == EXACT else refused, Price(note="not measured"))
     drawn = Drawn.of(task.support, task.draw.used, task.grid, task.aspect, task.normalise)
-    if len(drawn.on_grid) < FEWEST and (kind == AUTO or images is None):
+    differing = len({image.tobytes() for image in drawn.on_grid[:, 0]})
+    if differing < FEWEST and (kind == AUTO or images is None):
         note = (
-            f"the price of a static task cannot be measured on {len(drawn.on_grid)} support "
-            f"entr{'y' if len(drawn.on_grid) == 1 else 'ies'}: leaving some out needs {FEWEST}"
+            f"the price of a static task cannot be measured on {differing} different support "
+            f"image{'s' * (differing != 1)}: leaving some out needs {FEWEST}"
         )
         if kind == AUTO:
             return _exact(task, note, Price(note=note))
         raise InputError(f"{note}; give images as proxies, or take kind='exact'")
     try:
-        left_out = _leave_out(task, drawn, seed, images) if len(drawn.on_grid) >= FEWEST else []
+        left_out = _leave_out(task, drawn, seed, images) if differing >= FEWEST else []
         constants = _mean([each.constants for each in left_out]) if images is None else _of_images(task, images)
-    except RunnerError as error:
+        price = _price(task, left_out, half)
+    except (RunnerError, BundleError) as error:  # a runner without constant maps, a bundle without the template
         if kind == AUTO:
             return _exact(task, str(error), Price(note="not measured"))
         raise
-    price = _price(task, left_out, half)
     if kind == AUTO and (price.loss is None or price.loss > max_loss):
         why = price.note if price.loss is None else f"static would lose {price.loss:.3f} Dice, {max_loss:g} may be lost"
         return _exact(task, why, price)

@@ -147,6 +147,14 @@ def test_copies_of_an_entry_are_left_out_with_it(segmenter):
     assert exact[1] < 0.98 and exact[1] == pytest.approx(exact[0], abs=0.1)
 
 
+def test_entries_that_are_all_the_same_cannot_be_left_out(segmenter):
+    images, labels = discs(1)
+    task = segmenter.prepare(SupportSet.from_arrays([images[0]] * 5, [labels[0]] * 5))
+    assert task.freeze().kind == "exact"
+    with pytest.raises(InputError, match="1 different support image:"):
+        task.freeze(kind="static")
+
+
 def test_the_price_is_that_of_the_proxies_given(segmenter, support, images):
     task = segmenter.prepare(support)
     noise = list(np.random.default_rng(0).random((4, 40, 36)))

@@ -76,7 +76,8 @@ def test_a_window_is_a_constant_in_it(segmenter, support):
     wide = segmenter.prepare(support, normalise=Window(-1000, 1000)).freeze(kind="static")
     frozen = FrozenTask.of_bytes(wide.model, "onnxruntime", segmenter.options)
     narrow = segmenter.prepare(
-        SupportSet.from_arrays([image] * 3, [image > high] * 3), normalise=Window(low, high)).freeze(kind="static")
+        SupportSet.from_arrays([image] * 3, [image > high] * 3), normalise=Window(low, high)
+    ).freeze([image], kind="static")
     for task in (frozen, narrow):
         _, probability = ran(with_preprocessing(task), image)
         assert np.abs(probability - task.predict(image).probability).max() < 1e-4
