@@ -7,7 +7,7 @@ import argparse
 import hashlib
 from pathlib import Path
 
-from universeg_rt.cli.common import given
+from universeg_rt.cli.common import as_options, given
 from universeg_rt.ensemble import Ensemble
 from universeg_rt.errors import InputError
 from universeg_rt.freezing import SUPPORT, proxies_on_grid
@@ -47,8 +47,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                    help="what is drawn, sets and entries to leave out, is drawn from this (0)")
     g.add_argument("--float-constants", action="store_true",
                    help="hold the constant maps of a static file in float32 (half precision, at half the size)")
-
-
     g.add_argument("--include-preprocessing", action="store_true",
                    help="the file takes one image (H,W) of any size and gives mask and probability at that size; for "
                    "other programs, universeg-segment does not read it; needs onnx")
@@ -61,9 +59,9 @@ def check(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     said = given(args, parser)
     if args.freeze is None:
         if own := said & OWN:
-            raise InputError(f"{_options(own)}: only for freezing a task; give --freeze SUPPORT too, or leave it out")
+            raise InputError(f"{as_options(own)}: only for freezing a task; give --freeze SUPPORT too, or leave it out")
     elif others := said - OWN - SHARED:
-        raise InputError(f"{_options(others)}: not for freezing a task; leave it out, or leave --freeze out")
+        raise InputError(f"{as_options(others)}: not for freezing a task; leave it out, or leave --freeze out")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -97,7 +95,3 @@ def run(args: argparse.Namespace) -> None:
     print(f"kind    {frozen.kind}\nreason  {frozen.reason}\nprice   {frozen.price}\n"
           f"file    {args.output}, {len(model) / 1e6:.1f} MB ({len(model):,} bytes)\n"
           f"sha256  {hashlib.sha256(model).hexdigest()}")
-
-
-def _options(names: set[str]) -> str:
-    return ", ".join(sorted("--" + name.replace("_", "-") for name in names))

@@ -13,7 +13,7 @@ from universeg_rt.bundle.onnx_bind import bind
 from universeg_rt.bundle.onnx_file import tensors
 from universeg_rt.errors import InputError
 from universeg_rt.frozen import seal
-from universeg_rt.frozen.record import INT8, KEY, PRECISION, STATIC, Record
+from universeg_rt.frozen.record import INT8, KEY, PRECISION, STATIC, Record, constant_name
 from universeg_rt.frozen.runners import stored_constant
 from universeg_rt.frozen.seal import sealed
 from universeg_rt.frozen_task import FrozenTask
@@ -22,7 +22,6 @@ from universeg_rt.runners import Options
 
 from .emit import emit_static
 from .emit.quantise import Quantisation, static_convolutions
-from .emit.static import constant_name
 from .folds import fold, fold_static
 from .folds.folded import FoldedNetwork
 from .int8.calibration import SAMPLE, best_scale, instrumented, sample

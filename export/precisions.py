@@ -16,6 +16,7 @@ from universeg_rt.bundle.manifest import Models
 from universeg_rt.bundle.model_bytes import ModelBytes
 from universeg_rt.bundle.weights import WEIGHTS
 from universeg_rt.errors import RunnerError
+from universeg_rt.frozen.record import constant_name
 from universeg_rt.precision import PRECISIONS
 from universeg_rt.runners import libraries
 from universeg_rt.runners.base import Runner
@@ -25,7 +26,7 @@ from universeg_rt.runners.cpu.onnxruntime import StreamedOnnxRuntime
 from .emit import emit_predict, emit_prepare, emit_stages, emit_static, emit_whole
 from .emit.native import emit_native, native_arrays
 from .emit.quantise import Quantisation
-from .emit.static import LOGITS, constant_name
+from .emit.static import LOGITS
 from .emit.store import WeightStore
 from .folds import fold_static
 from .folds.constant_through_target import constant

@@ -66,3 +66,8 @@ _REPR.maxstring = _REPR.maxother = _REPR.maxlong = 80
 def shown(value: object) -> str:
     """A value in a message: its repr in some hundred characters, however long or deeply nested it is."""
     return _REPR.repr(value)
+
+
+def first_line(error: BaseException) -> str:
+    """What an engine's own error says, without what it says beyond the first line; its type where it says nothing."""
+    return (str(error).splitlines() or [type(error).__name__])[0]

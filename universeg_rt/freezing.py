@@ -20,7 +20,7 @@ from .bundle.bundle import Bundle
 from .bundle.onnx_bind import bind
 from .ensemble import Draw, Ensemble
 from .errors import BundleError, InputError, RunnerError
-from .frozen.record import AUTO, EXACT, KEY, KINDS, STATIC, Price, Record
+from .frozen.record import AUTO, EXACT, KEY, KINDS, STATIC, Price, Record, constant_name
 from .frozen.runners import open_frozen_runner
 from .frozen.seal import sealed
 from .frozen_task import FrozenTask
@@ -231,8 +231,6 @@ def _exact(task: Freezable, reason: str, price: Price) -> FrozenTask:
     """The whole network with the support inside; labels in bytes, which loses nothing."""
     bundle, draw = task.segmenter.bundle, task.draw
     precision = task.segmenter.runner.precision
-    if bundle.manifest.models[precision].whole is None:
-        precision = "fp32"
     drawn = Drawn.of(task.support, draw.used, task.grid, task.aspect, task.normalise)
     support, weights = written_out(drawn.on_grid, draw.weights)
     # Members that drew the same set count as often as they did.
@@ -256,12 +254,12 @@ def _with_constants(
     task: Freezable, constants: Maps, half: bool, record: Record | None = None, template: bytes | None = None
 ) -> bytes:
     """The static model with these constant maps inside. template: the bundle's, where it was read before."""
-    kind = np.float16 if half else np.float32
+    kind, blocks = np.float16 if half else np.float32, task.segmenter.bundle.manifest.spec.blocks()
     if half and max(float(np.abs(each).max()) for each in constants) > np.finfo(np.float16).max:
         raise InputError("the constant maps of this task are too large for half precision; freeze with half=False")
     return bind(
         _template(task) if template is None else template,
-        {f"constant_{i}": each[None].astype(kind) for i, each in enumerate(constants)},
+        {constant_name(block): each[None].astype(kind) for block, each in zip(blocks, constants, strict=True)},
         {} if record is None else {KEY: record.to_json()},
         outputs=("probability",),
         query_size=task.grid,

@@ -26,7 +26,8 @@ from collections.abc import Mapping
 import numpy as np
 import onnx
 
-from universeg_rt.spec import HALVED, BlockSpec, Flow
+from universeg_rt.frozen.record import constant_name
+from universeg_rt.spec import HALVED, Flow
 
 from ..folds.folded import FoldedBlock, FoldedNetwork
 from . import layers
@@ -60,11 +61,6 @@ def emit_static(network: FoldedNetwork, metadata: dict[str, str], version: str, 
     logits = g.node("Identity", [g.widen(logits, "head/wide")], LOGITS)
     g.output(g.node("Sigmoid", [logits], "head/sigmoid"), "probability", ["B", 1, "H", "W"], wide=True)
     return g.model("universeg_static", {**metadata, "universeg.kind": "static"}, version)
-
-
-def constant_name(block: BlockSpec) -> str:
-    """Of the input that holds the block's constant map."""
-    return f"constant_{block.index}"
 
 
 def _before_activation(g: GraphBuilder, block: FoldedBlock, u: str,

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -37,6 +37,11 @@ def run_command(body: Callable[[argparse.Namespace], int], parser: argparse.Argu
 def given(args: argparse.Namespace, parser: argparse.ArgumentParser) -> set[str]:
     """Names in `args` of the options that are not as they are where they are left out."""
     return {name for name, value in vars(args).items() if value != parser.get_default(name)}
+
+
+def as_options(names: Iterable[str]) -> str:
+    """Names in the parsed arguments as they are given on the command line, in order."""
+    return ", ".join(sorted("--" + name.replace("_", "-") for name in names))
 
 
 def guarded(program: str, body: Callable[[], int]) -> int:

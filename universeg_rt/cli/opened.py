@@ -14,7 +14,7 @@ from ..predictor import Predictor
 from ..segmenter import Segmenter
 from ..support import SupportSet
 from ..task import Task
-from .common import given
+from .common import as_options, given
 
 # What goes with a frozen task; the other options are what its file states.
 WITH_TASK = frozenset({
@@ -39,9 +39,9 @@ class Opened:
 
 def check(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     """InputError where an option beside --task is one that the file itself states."""
-    if args.task is not None and (others := sorted(given(args, parser) - WITH_TASK)):
-        names = ", ".join("--" + name.replace("_", "-") for name in others)
-        raise InputError(f"{names}: a frozen task states this itself; leave it out, or freeze again with it")
+    if args.task is not None and (others := given(args, parser) - WITH_TASK):
+        raise InputError(
+            f"{as_options(others)}: a frozen task states this itself; leave it out, or freeze again with it")
 
 
 def open_task(args: argparse.Namespace, support: SupportSet | None) -> Opened:

@@ -10,6 +10,7 @@ from typing import Any
 from ..errors import InputError
 from ..imaging.normalisation import MINMAX, Normalisation, Percentiles, Window
 from ..imaging.preprocess import ASPECTS
+from ..spec import BlockSpec
 
 KEY = "universeg.frozen"
 FORMAT = 1
@@ -18,6 +19,11 @@ KINDS = (STATIC, EXACT)
 PRECISION, INT8 = "universeg.precision", "int8"  # the metadata that state a model's precision; one of its values
 IMAGE = "universeg.image"  # the metadata that state the type of the image of a file that prepares it itself
 IMAGE_TYPES = ("float32", "uint8")
+
+
+def constant_name(block: BlockSpec) -> str:
+    """Of the static model's input, or initialiser, that holds the block's constant map."""
+    return f"constant_{block.index}"
 
 
 @dataclass(frozen=True)

@@ -12,17 +12,18 @@ import numpy as np
 from ..bundle.model_bytes import ModelBytes
 from ..bundle.onnx_bind import STORED
 from ..bundle.onnx_file import metadata, tensors
-from ..errors import InputError, RunnerError
+from ..errors import InputError, RunnerError, first_line
 from ..named_types import Floats
 from ..runners.cpu.native import native_part, places
 from ..runners.cpu.native_weights import FIRST_BLOCK, first_block
 from ..runners.cpu.onnxruntime import module as onnxruntime_module
-from ..runners.cpu.openvino import started
+from ..runners.cpu.onnxruntime import quiet_options
+from ..runners.cpu.openvino import settings, started
 from ..runners.libraries import open_session
 from ..runners.options import Options
 from ..runners.threads import cores
 from ..spec import NetworkSpec
-from .record import INT8, PRECISION, STATIC
+from .record import INT8, PRECISION, STATIC, constant_name
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +31,8 @@ log = logging.getLogger(__name__)
 class FrozenRunner(ABC):
     """One frozen model on one device. Safe to call from several threads at once.
 
-    name, precision: for people. threads: of a CPU. reason: why this runner was chosen. notes: as `Runner.notes`.
+    name: as `FrozenTask.open(runner=...)`. threads: of a CPU. reason: why this runner was chosen. notes: as
+    `Runner.notes`.
     """
 
     name = ""
@@ -63,7 +65,7 @@ class Native(FrozenRunner):
             self._network = native.StaticNetwork(
                 _arrays(held, spec), places(spec), spec.negative_slope, options.instruction_set, threads
             )
-            maps = [stored_constant(held, f"constant_{block.index}") for block in spec.blocks()]
+            maps = [stored_constant(held, constant_name(block)) for block in spec.blocks()]
             self._constants = self._network.constants(maps)
         except (ValueError, KeyError, IndexError, AttributeError) as error:
             raise RunnerError(f"the native runner cannot run this file ({error}); use runner='onnxruntime'") from None
@@ -85,19 +87,18 @@ class OnnxRuntime(FrozenRunner):
         ort = onnxruntime_module()
         self.threads = options.threads or cores()
         self.device = "CPU"
-        settings = ort.SessionOptions()
-        settings.intra_op_num_threads = self.threads
-        settings.log_severity_level = 3
+        session_options = quiet_options(ort, self.threads)
         try:
-            self._session = open_session(ort, ModelBytes("the frozen file", model), settings, ["CPUExecutionProvider"])
+            held = ModelBytes("the frozen file", model)
+            self._session = open_session(ort, held, session_options, ["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime raises many types of its own
-            raise RunnerError(f"ONNX Runtime cannot load this file: {_first_line(error)}") from None
+            raise RunnerError(f"ONNX Runtime cannot load this file: {first_line(error)}") from None
 
     def run(self, queries: Floats) -> Floats:
         try:
             return _logits(self._session.run(None, {"query": queries})[0])
         except Exception as error:  # as above
-            raise RunnerError(f"ONNX Runtime failed: {_first_line(error)}") from None
+            raise RunnerError(f"ONNX Runtime failed: {first_line(error)}") from None
 
 
 class OpenVino(FrozenRunner):
@@ -109,17 +110,16 @@ class OpenVino(FrozenRunner):
         openvino, core, _ = started()
         self.threads = options.threads or cores()
         self.device = "CPU"
-        config = {"INFERENCE_NUM_THREADS": self.threads, "NUM_STREAMS": 1, "INFERENCE_PRECISION_HINT": "f32"}
         try:
-            self._compiled: Any = core.compile_model(core.read_model(model), "CPU", config)
+            self._compiled: Any = core.compile_model(core.read_model(model), "CPU", settings(self.threads))
         except Exception as error:  # OpenVINO raises many types of its own
-            raise RunnerError(f"OpenVINO cannot load this file: {_first_line(error)}") from None
+            raise RunnerError(f"OpenVINO cannot load this file: {first_line(error)}") from None
 
     def run(self, queries: Floats) -> Floats:
         try:
             return _logits(self._compiled.create_infer_request().infer({"query": queries})[0])
         except Exception as error:  # as above
-            raise RunnerError(f"OpenVINO failed: {_first_line(error)}") from None
+            raise RunnerError(f"OpenVINO failed: {first_line(error)}") from None
 
 
 RUNNERS: Mapping[str, type[FrozenRunner]] = {each.name: each for each in (Native, OnnxRuntime, OpenVino)}
@@ -175,7 +175,3 @@ def _logits(probability: Floats) -> Floats:
     nearest = np.clip(probability.astype(np.float64), np.finfo(np.float32).tiny, 1 - 2.0**-24)
     out: Floats = (np.log(nearest) - np.log1p(-nearest)).astype(np.float32)
     return out
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -11,9 +11,9 @@ from torch.nn.functional import conv2d
 from universeg_rt.errors import InputError
 from universeg_rt.export.emit import emit_static, layers
 from universeg_rt.export.emit.graph import GraphBuilder
-from universeg_rt.export.emit.static import constant_name
 from universeg_rt.export.folds import STATIC_FOLDS, biases_in_constant, constant_through_target, fold, fold_static
 from universeg_rt.export.folds.folded import FoldedNetwork
+from universeg_rt.frozen.record import constant_name
 from universeg_rt.spec import NetworkSpec
 from universeg_rt.training.network.folded_forward import FoldedUniverSeg
 

@@ -32,9 +32,7 @@ class StreamedOnnxRuntime(StagedRunner):
 
     def _session(self, model: ModelBytes) -> StageSession:
         ort = self._ort
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = self.threads
-        options.log_severity_level = 3
+        options = quiet_options(ort, self.threads)
         # The sessions take turns: a waiting one must neither spin nor keep memory that the next one needs.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         if _share_memory(ort):
@@ -47,6 +45,14 @@ class StreamedOnnxRuntime(StagedRunner):
     def _array(self, value: Vendor) -> Floats:
         array: Floats = value.numpy()
         return array
+
+
+def quiet_options(ort: ModuleType, threads: int | None) -> Vendor:
+    """Options of a session on so many threads that reports errors alone."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    return options
 
 
 def module() -> ModuleType:

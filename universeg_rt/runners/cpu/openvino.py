@@ -67,6 +67,11 @@ def started() -> tuple[ModuleType, Vendor, list[str]]:
         raise RunnerError(f"OpenVINO cannot start here: {said}; reinstall openvino") from None
 
 
+def settings(threads: int | None) -> dict[str, object]:
+    """Of every model that is compiled: one stream, in float32 however the processor likes to compute."""
+    return {"INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1, "INFERENCE_PRECISION_HINT": "f32"}
+
+
 class StreamedOpenVino(StagedRunner):
     """OpenVINO, one compiled model a stage, in float32 however the processor likes to compute."""
 
@@ -99,7 +104,7 @@ class StreamedOpenVino(StagedRunner):
         openvino, self._core, device = started()
         self._ov = openvino
         version = openvino.__version__.split("-")[0]
-        self._config = {"INFERENCE_NUM_THREADS": self.threads, "NUM_STREAMS": 1, "INFERENCE_PRECISION_HINT": "f32"}
+        self._config = settings(self.threads)
         if self._cache_root is not None:
             key = hashlib.sha256(repr(
                 (openvino.__version__, CONVERSION, self.threads, device)).encode()).hexdigest()[:16]

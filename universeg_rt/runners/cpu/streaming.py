@@ -17,7 +17,7 @@ import numpy as np
 
 from ...bundle.bundle import Bundle
 from ...bundle.model_bytes import ModelBytes
-from ...errors import BundleError, RunnerError
+from ...errors import BundleError, RunnerError, first_line
 from ...named_types import Floats, Vendor
 from ..base import Runner
 from ..options import Options
@@ -189,7 +189,7 @@ class StagedRunner(Runner):
         try:
             return stage.session.run(feed)
         except Exception as error:  # engines raise many types of their own
-            raise RunnerError(f"{self.engine} failed in stage {stage.name}: {_first_line(error)}") from None
+            raise RunnerError(f"{self.engine} failed in stage {stage.name}: {first_line(error)}") from None
 
     # Loading --------------------------------------------------------------------------------------------------------
 
@@ -201,7 +201,7 @@ class StagedRunner(Runner):
             except (RunnerError, BundleError):
                 raise
             except Exception as error:  # engines raise many types of their own
-                raise RunnerError(f"{self.engine} cannot load {model.name}: {_first_line(error)}") from None
+                raise RunnerError(f"{self.engine} cannot load {model.name}: {first_line(error)}") from None
         # What is not per entry has 1 in front; engines do not all say what a free dimension is called.
         per_entry = {name for _, session in sessions for name, shape in session.inputs.items() if shape[:1] == (None,)}
         depends = {SUPPORT: {SUPPORT}, "weights": {SUPPORT}, QUERY: {QUERY}}
@@ -213,7 +213,3 @@ class StagedRunner(Runner):
             later = {i for _, other in sessions[position + 1 :] for i in other.inputs}
             stages.append(_Stage(name, session, mine, needs, last_use=frozenset(set(session.inputs) - later)))
         return stages
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -15,7 +15,7 @@ import numpy as np
 
 from ...bundle.bundle import Bundle
 from ...bundle.model_bytes import ModelBytes
-from ...errors import RunnerError
+from ...errors import RunnerError, first_line
 from ...named_types import Floats, Vendor
 from ...precision import GPU_AUTO, PRECISIONS
 from ..base import Runner
@@ -184,7 +184,7 @@ class OnnxRuntimeCuda(Runner):
             raise self._failed(error) from None
 
     def _failed(self, error: Exception) -> RunnerError:
-        text = str(error).splitlines()[0] if str(error) else type(error).__name__
+        text = first_line(error)
         if any(word in text.lower() for word in ("out of memory", "failed to allocate memory", "cudamalloc")):
             return RunnerError(
                 f"no GPU memory left ({text}); use fewer support entries or members, precision fp16, or close "
@@ -230,7 +230,7 @@ class OnnxRuntimeCuda(Runner):
             session = open_session(ort, model, options, providers)
         except Exception as error:
             raise RunnerError(
-                f"ONNX Runtime cannot load {model.name} with {self._provider}: {str(error).splitlines()[0]}") from None
+                f"ONNX Runtime cannot load {model.name} with {self._provider}: {first_line(error)}") from None
         if session.get_providers()[0] != self._provider:  # it falls back to the CPU with a warning only
             raise RunnerError(
                 f"ONNX Runtime did not start {self._provider}: it wants the NVIDIA driver, CUDA and cuDNN of the "
