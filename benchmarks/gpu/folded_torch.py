@@ -22,8 +22,7 @@ from universeg_rt.spec import DOUBLED, HALVED, Flow, NetworkSpec
 @dataclass(frozen=True)
 class Prepared:
     """term (1,K,S,C,H,W), mean_term (1,K,C,H,W), weights (K,S) float32, and whether they are all equal (known
-    beforehand, since a
-    CUDA graph asks no values)."""
+    beforehand, since a CUDA graph asks no values)."""
 
     term: Tensor
     mean_term: Tensor

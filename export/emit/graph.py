@@ -21,9 +21,9 @@ class GraphBuilder:
 
     A node is named after its (first) output, `block/what`, so profiles and error messages can be read. `dtype` is the
     type of weights and maps; `wide` that of what is summed up over the support and of what callers give and get:
-    float32
-    where maps are float16, otherwise the same. `wide_means`: the support-mean operations' means have the type `wide`,
-    which is for shares of a mean that are added up outside. `quantisation`: names the convolutions that are int8.
+    float32 where maps are float16, otherwise the same. `wide_means`: the support-mean operations' means have the type
+    `wide`, which is for shares of a mean that are added up outside. `quantisation`: names the convolutions that are
+    int8.
     """
 
     def __init__(self, dtype: type = np.float32, wide_means: bool = False,

@@ -3,11 +3,9 @@ bundle's weights it makes each one, as JSON.
 
 Block i, in the order in which they run: `i.cross`, `i.support` (but for the last block) and `i.target`, each `.weight`
 (out,in,3,3) and `.bias` (out,); `first` (9,2,5,5,out), the first block's composed kernels for the nine positions of a
-pixel,
-(top, middle, bottom) x (left, middle, right), where taps that fall outside the image are zero; `head.weight` (in,),
-`head.bias`
-(1,). All float32. An array of several tensors is their concatenation along the input channels, `first` is made of its
-nine kernels. universeg_rt/runners/cpu/native_weights.py reads all this.
+pixel, (top, middle, bottom) x (left, middle, right), where taps that fall outside the image are zero; `head.weight`
+(in,), `head.bias` (1,). All float32. An array of several tensors is their concatenation along the input channels,
+`first` is made of its nine kernels. universeg_rt/runners/cpu/native_weights.py reads all this.
 
 In int8 the runner holds maps of the support entries in 8 bits and computes in float32. `int8` (blocks - 1, 2) says
 which: a block's entries, and the result of their cross convolution. A held map x is s * round(x / s) with a scale s for
@@ -17,8 +15,7 @@ each channel, and the scales are in the weights around it, so that the runner ha
     W x = (W s) (x / s)                                      columns of what reads it, or the mean of it
 
 The weights of the inner blocks are int8 then, with a float32 `.scale` (out, parts) beside: a scale for each output and
-each of
-`parts` equal parts of the inputs (the query's and the support's in `cross`).
+each of `parts` equal parts of the inputs (the query's and the support's in `cross`).
 """
 
 from __future__ import annotations

@@ -36,9 +36,8 @@ class Quantisation:
     something else than a quantised convolution. cpu_kernels: whether such outputs are rounded to int8 too, biases to
     int32, and maps held as uint8 with zero point 128, which are the same numbers; ONNX Runtime's CPU kernels fuse a
     convolution only then, while TensorRT takes neither that zero point nor such biases. OpenVINO 2026.4 needs it too:
-    behind a
-    Concat it gets signed maps wrong. channels: for the native runner, a scale (C,) for each channel of the maps that
-    `entry_convolutions` read; a map without stays in float there.
+    behind a Concat it gets signed maps wrong. channels: for the native runner, a scale (C,) for each channel of the
+    maps that `entry_convolutions` read; a map without stays in float there.
     """
 
     inputs: Mapping[str, float]

@@ -27,10 +27,10 @@ class EngineOptions:
 
     builder: of BUILDERS. precisions: of `precision.PRECISIONS`. models: of MODELS; empty: what a runner reads
     (`Models.on_device`). plugin: a plugin library for the support-mean operation; None: native operators. timing_cache:
-    a file to start from
-    and to leave the timings in. workspace: bytes; None: all there is. tf32: whether float32 products may be rounded to
-    TF32. level: how long the builder searches, 0 to 5. hardware: "none" this GPU, "same" its compute capability,
-    "ampere+". capabilities: for tensorrt-rtx, as ("8.6", "8.9"). rebuild: build anew what the bundle already has.
+    a file to start from and to leave the timings in. workspace: bytes; None: all there is. tf32: whether float32
+    products may be rounded to TF32. level: how long the builder searches, 0 to 5. hardware: "none" this GPU, "same" its
+    compute capability, "ampere+". capabilities: for tensorrt-rtx, as ("8.6", "8.9"). rebuild: build anew what the
+    bundle already has.
     """
 
     builder: str
@@ -176,8 +176,7 @@ def _fingerprint(options: EngineOptions, hello: Hello, precision: str, onnx_sha2
 def _check_memory(built: Built, hello: Hello, say: Callable[[str], None]) -> None:
     if hello.gpu_bytes and built.memory_bytes > hello.gpu_bytes:
         say(f"warning: at its largest shapes this engine needs {built.memory_bytes / 1e9:.1f} GB of GPU memory, and "
-            f"{hello.gpu} "
-            f"has {hello.gpu_bytes / 1e9:.1f} GB; build for fewer entries, sets or queries")
+            f"{hello.gpu} has {hello.gpu_bytes / 1e9:.1f} GB; build for fewer entries, sets or queries")
 
 
 def _keep_timings(given: timing.TimingFile, built: Built, fingerprint: Fingerprint, say: Callable[[str], None]) -> None:

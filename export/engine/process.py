@@ -20,11 +20,10 @@ from .protocol import read_message, write_message
 MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 CURES = {
     "tensorrt": "pip install tensorrt-cu13 (CUDA 13; CUDA 12: tensorrt-cu12; Jetson: JetPack brings it) on a machine "
-                "with an "
-    "NVIDIA GPU and its driver",
+                "with an NVIDIA GPU and its driver",
     "tensorrt-rtx": "install the wheel tensorrt_rtx out of NVIDIA's TensorRT-RTX package, with its lib folder on the "
-                    "library "
-    "path; the wheel onnxruntime-ep-nv-tensorrt-rtx-cu13 holds the libraries without a Python interface",
+                    "library path; the wheel onnxruntime-ep-nv-tensorrt-rtx-cu13 holds the libraries without a "
+                    "Python interface",
 }
 _MODULE = "universeg_rt.export.engine.worker"
 _TICK = 0.2  # seconds between signs of life while the library says nothing

@@ -23,8 +23,7 @@ def add_engine(bundle: Path, entry: EngineEntry, plan: bytes, timing_cache: byte
                replaces: bool = False) -> tuple[EngineEntry, bool]:
     """Put a plan and its timing cache into a bundle; `entry` names no files yet. Returns the entry that now stands
     there, and whether it is this one: where another process was first with the same engine, its own stays, unless this
-    one
-    `replaces` it.
+    one `replaces` it.
 
     A reader sees the bundle as it was or as it will be. Raises EngineError where the bundle's model is no longer the
     one that the engine was built from, OutputError where nothing can be written; the bundle is then as it was.

@@ -50,7 +50,6 @@ def check_held_out(
             raise ParityError(
                 f"int8 {name} on {len(data.episodes)} held-out tasks loses {out[name]['mean_dice_loss']:.4f} Dice "
                 f"(accepted {tolerance.mean_dice_loss:g}) and flips a share of {out[name]['flipped']:.4f} pixels "
-                "(accepted "
-                f"{tolerance.flipped:g})")
+                f"(accepted {tolerance.flipped:g})")
     return {"tasks": len(data.episodes), "source": data.source, "seed": data.seed, "data_sha256": data.sha256,
             "tolerance": asdict(tolerance), "models": out}

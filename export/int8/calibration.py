@@ -1,9 +1,8 @@
 """Calibration of the int8 models: episodes like those that the network will see, and from them the scale of every map.
 
 The episodes are tasks of the training's generator, drawn from a seed, or made of a support set that the user gives:
-each
-entry in turn is the query and others are its support. The scale of a map is the one with which rounding a sample of its
-values costs the smallest mean squared error: a few far values are cut off where that lets the others be finer.
+each entry in turn is the query and others are its support. The scale of a map is the one with which rounding a sample
+of its values costs the smallest mean squared error: a few far values are cut off where that lets the others be finer.
 """
 
 from __future__ import annotations

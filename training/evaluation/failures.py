@@ -104,8 +104,7 @@ def scaled(image: np.ndarray) -> np.ndarray:
 
 def common_table(cases: list[Case]) -> str:
     """Markdown: for each task the median facts of the worst third | of the rest; below, each fact's rank correlation
-    with
-    Dice over tasks (of their means) and within tasks (mean over tasks with 5 images or more)."""
+    with Dice over tasks (of their means) and within tasks (mean over tasks with 5 images or more)."""
     tasks = list(dict.fromkeys(c.task for c in cases))
     lines = [
         "| task | images | Dice, worst third / rest | " + " | ".join(FACTS) + " |",

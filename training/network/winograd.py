@@ -57,8 +57,7 @@ def _say_slower(channels: tuple[int, int] | None) -> None:
     else:
         text = (
             f"3x3 convolutions of {channels[0]} to {channels[1]} channels run by torch's own kernels, slower than the "
-            "native ones: "
-            f"those take multiples of {_block()} channels on this processor")
+            f"native ones: those take multiples of {_block()} channels on this processor")
     logging.getLogger("universeg_rt.training").warning(text)
 
 

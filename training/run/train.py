@@ -195,9 +195,9 @@ class Trainer:
         self.dead_steps = self.dead_steps + 1 if norm < DEAD_NORM else 0
         if self.dead_steps == DEAD_STEPS:
             raise TrainingError(
-                f"the gradient has been under {DEAD_NORM:g} for {DEAD_STEPS} steps up to step {self.step}: the network "
-                "has "
-                f"collapsed; {self.output / STATE} holds the last state before: lower the learning rate and run again")
+                f"the gradient has been under {DEAD_NORM:g} for {DEAD_STEPS} steps up to step {self.step}: the "
+                f"network has collapsed; {self.output / STATE} holds the last state before: lower the learning rate "
+                "and run again")
 
     def not_finite(self, what: str, value: float, seeds: list[int]) -> None:
         raise TrainingError(

@@ -184,8 +184,7 @@ def _volume(path: Path, dataset: str) -> tuple[np.ndarray, np.ndarray]:
         if not np.prod(image.shape, dtype=float) <= min(MAX_VOXELS, room):
             raise InputError(
                 f"data set {dataset}: {path} says its shape is {image.shape}; accepted: at most {MAX_VOXELS} voxels, "
-                "and as "
-                "many as the file may hold")
+                "and as many as the file may hold")
         image = nibabel.as_closest_canonical(image)
         values, spacing = np.asarray(image.dataobj, np.float32), np.array(image.header.get_zooms()[:3], float)
         if not np.isfinite(values).all():

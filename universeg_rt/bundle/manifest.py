@@ -74,8 +74,7 @@ class InputContract:
 
 def network_metadata(spec: NetworkSpec, weights_sha256: str, given: InputContract, version: str) -> dict[str, str]:
     """What every model of a bundle says of its network, in its own metadata; the exporter adds `universeg.precision`
-    (of
-    `precision.PRECISIONS`) and `universeg.kind` (as `Models.kinds`)."""
+    (of `precision.PRECISIONS`) and `universeg.kind` (as `Models.kinds`)."""
     return {"universeg.spec": spec.to_json(), "universeg.weights_sha256": weights_sha256, "universeg.version": version,
             "universeg.input": json.dumps(asdict(given), sort_keys=True)}
 

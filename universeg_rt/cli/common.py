@@ -49,8 +49,7 @@ def guarded(program: str, body: Callable[[], int]) -> int:
     Ctrl-C 130.
 
     SIGTERM ends a command as Ctrl-C does, so that what was half written is removed. A reader that closes our output
-    early
-    (`| head`) ends it quietly with 141.
+    early (`| head`) ends it quietly with 141.
     """
     try:
         with _terminated_like_interrupted():

@@ -111,9 +111,8 @@ class Device(ABC):
         """The error to raise where `size` bytes for `what` are not to be had."""
         free, total = self.memory()
         return RunnerError(
-            f"no GPU memory left: {what} needs {_megabytes(size)}, {_megabytes(free)} of {_megabytes(total)} are "
-            f"free on {self.gpu.name}; use fewer support entries or members, precision fp16, or close what else runs "
-            "on "
+            f"no GPU memory left: {what} needs {_megabytes(size)}, {_megabytes(free)} of {_megabytes(total)} are free "
+            f"on {self.gpu.name}; use fewer support entries or members, precision fp16, or close what else runs on "
             "this GPU", short="no GPU memory left")
 
     def upload(self, buffer: Buffer, array: Array, stream: Stream) -> None:
