@@ -68,6 +68,7 @@ class Prediction:
 
     def _repr_png_(self) -> bytes:
         """A notebook's picture: the probability in grey, the mask tinted orange with its outline."""
-        from .imaging.files import png_bytes, tinted
+        from .imaging.files import png_bytes
+        from .imaging.overlays import tinted
 
         return png_bytes(tinted(self.probability, self.mask))

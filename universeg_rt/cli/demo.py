@@ -16,8 +16,9 @@ import numpy as np
 
 from ..ensemble import Ensemble
 from ..errors import InputError
-from ..imaging.files import overlay, write_mask, write_overlay, write_png
+from ..imaging.files import write_mask, write_png
 from ..imaging.metrics import dice
+from ..imaging.overlays import overlay, write_overlay
 from ..install import install_hint
 from ..named_types import Array
 from ..segmenter import Segmenter

@@ -14,11 +14,7 @@ from ..predictor import Predictor
 from ..segmenter import Segmenter
 from ..support import SupportSet
 from ..task import Task
-from .common import as_options, given
 
-# What goes with a frozen task; the other options are what its file states.
-WITH_TASK = frozenset({
-    "task", "input", "output", "runner", "threads", "probabilities", "overlays", "truth", "review_below", "resume"})
 # Of a support, where they are left out; beside --task one that is given is refused, whatever its value.
 LEFT_OUT = {"members": 1, "seed": 0, "aspect": "stretch", "precision": "auto"}
 # The SDK's words for a cure, and the command's.
@@ -35,13 +31,6 @@ class Opened:
     task: Predictor
     settings: dict[str, Any]
     reason: str
-
-
-def check(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
-    """InputError where an option beside --task is one that the file itself states."""
-    if args.task is not None and (others := given(args, parser) - WITH_TASK):
-        raise InputError(
-            f"{as_options(others)}: a frozen task states this itself; leave it out, or freeze again with it")
 
 
 def open_task(args: argparse.Namespace, support: SupportSet | None) -> Opened:

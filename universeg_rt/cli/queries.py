@@ -12,8 +12,7 @@ from ..errors import InputError
 from ..imaging.files import SUFFIXES, add_named, image_files
 from ..storage.reading import is_folder
 from .report import REPORT, is_report
-
-FOLDERS = {"mask": "masks", "probability": "probabilities", "spread": "spread", "overlay": "overlays"}
+from .results import FOLDERS
 
 
 @dataclass(frozen=True)

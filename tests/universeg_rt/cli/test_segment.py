@@ -14,6 +14,7 @@ from universeg_rt import Segmenter, SupportSet
 from universeg_rt.cli.segment import main
 from universeg_rt.imaging.files import read_image
 from universeg_rt.imaging.metrics import dice
+from universeg_rt.imaging.overlays import zoom_of
 
 from ...conftest import discs
 from ..test_support import write_folder
@@ -47,7 +48,8 @@ def test_masks_are_those_of_the_sdk(case, small_bundle, capsys):
         assert set(np.unique(mask)) <= {0, 255} and np.array_equal(mask > 0, prediction.mask)
         assert np.array_equal(np.load(folder / "out" / row["probability"]), prediction.probability)
         assert np.load(folder / "out" / row["spread"]).shape == images[i].shape
-        assert Image.open(folder / "out" / row["overlay"]).size == images[i].shape[::-1]
+        width, height = Image.open(folder / "out" / row["overlay"]).size
+        assert width == images[i].shape[1] * zoom_of(images[i].shape) and height > images[i].shape[0]
         assert row["dice"] == dice(prediction.mask, labels[i])
         assert row["seconds"]["network"] > 0
     assert report["mean_dice"] == np.mean([row["dice"] for row in report["images"]])
