@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..errors import InputError, shown
+from ..errors import BlankError, InputError, shown
 from ..named_types import Array, Bools, Bytes, Doubles, Floats, Integers
 from ..storage.reading import reason
 
@@ -21,11 +21,11 @@ NARROW = 2.0**-24  # a range below this share of the greatest value loses digits
 SOFT, SOFT_TOP = 8, 200  # more values than this, up to this or more of 255, are a mask with soft edges, not classes
 
 
-def check_image(image: Array, name: str = "image") -> Array:
+def check_image(image: Array, name: str = "image", *, blank: bool = False) -> Array:
     """Return an image as an array (H,W) of real, finite numbers that are not all equal, or raise InputError.
 
-    Colour (H,W,3) or (H,W,4) uint8 becomes its luminance, as a picture read by `files.read_image`; transparency is not
-    used.
+    blank: whether they may be all equal; where they may not, that is a BlankError. Colour (H,W,3) or (H,W,4) uint8
+    becomes its luminance, as a picture read by `files.read_image`; transparency is not used.
     """
     array = _as_array(image, name)
     if is_colour(array):
@@ -40,9 +40,15 @@ def check_image(image: Array, name: str = "image") -> Array:
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         bad = int((~np.isfinite(array)).sum())
         raise InputError(f"{name} holds {bad} NaN or infinite values; replace them, for example by numpy.nan_to_num")
-    if array.min() == array.max():
-        raise InputError(f"{name} is constant ({array.flat[0]}), there is nothing to see in it; leave it out")
+    if not blank:
+        check_not_blank(array, name)
     return array
+
+
+def check_not_blank(image: Array, name: str) -> None:
+    """BlankError where all numbers of an image are equal."""
+    if image.min() == image.max():
+        raise BlankError(f"{name} is constant ({image.flat[0]})", ", there is nothing to see in it; leave it out")
 
 
 def is_colour(array: Array) -> bool:
@@ -196,12 +202,11 @@ class Placement:
         return self.normalised_to_grid(normalise(image), grid)
 
     def normalised_to_grid(self, image: Floats, grid: tuple[int, int], name: str = "image") -> Floats:
-        """As `image_to_grid`, of an image (H,W) that `normalise` made; InputError where the grid loses its detail."""
+        """As `image_to_grid`, of an image (H,W) that `normalise` made; BlankError where the grid loses its detail."""
         small = resize(image, (self.grid_height, self.grid_width))
         if small.max() - small.min() < SEEN:
-            raise InputError(
-                f"{name} is constant on the network's grid of {grid[0]}x{grid[1]}: its detail is finer than that; cut "
-                "out a part of it")
+            raise BlankError(f"{name} is constant on the network's grid of {grid[0]}x{grid[1]}",
+                             ": its detail is finer than that; cut out a part of it")
         # Of the grid's own size it is in [0, 1] already: another normalisation would give the same numbers.
         return self._pad(small if small.shape == image.shape else normalise(small), grid)
 
