@@ -17,10 +17,11 @@ from .results import FOLDERS
 
 @dataclass(frozen=True)
 class Query:
-    """A file to segment. truth_name: the name that its true mask has."""
+    """An image or a volume to segment. truth_name: the name that its true mask has."""
 
     path: Path
     truth_name: str
+    volume: bool = False
 
 
 @dataclass
@@ -40,12 +41,18 @@ def find_queries(inputs: list[Path], output: Path) -> Queries:
     """
     given: list[tuple[str, Path]] = []
     own, others = _Own(output), Counter[str]()
+    volumes: set[Path] = set()
     for path in inputs:
         if not os.path.exists(path):
             raise InputError(f"--input {path} does not exist")
         if is_folder(path):
-            files = image_files(path, own, lambda file: others.update([file.suffix.lower() or "no ending"]))
+            found = _volumes(path, own)
+            volumes.update(found.values())
+            held = _Held(found.values())
+            files = [file for file in image_files(path, own, lambda file, held=held: others.update(
+                [] if file in held else [file.suffix.lower() or "no ending"])) if file not in held]
             given += [(file.relative_to(path).with_suffix("").as_posix(), file) for file in files]
+            given += list(found.items())
         else:
             given.append((path.stem, path))
     notes = own.notes() + _notes_on_others(others)
