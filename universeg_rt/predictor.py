@@ -64,14 +64,39 @@ class Predictor(ABC):
     ) -> list[Prediction]:
         """Segment images (N,H,W), or a sequence of images as `predict` takes them, of any sizes; all are checked
         before any is run."""
-        if isinstance(threshold, bool) or not isinstance(threshold, (int, float, np.floating)) or not 0 < threshold < 1:
-            raise InputError(f"threshold is {threshold!r}; give a number between 0 and 1")
-        return self._predict_placed(self._place_all(images), float(threshold), logits)
+        check_threshold(threshold)
+        return self.predict_placed(self.place(images), threshold=threshold, logits=logits)
+
+    def place(self, images: Sequence[Array] | Array) -> Placed:
+        """Images, as `predict_batch` takes them, on the grid, all checked before any is placed; for `predict_placed`
+        of this Predictor, or of one of the same grid, aspect, normalisation and support images."""
+        if isinstance(images, np.ndarray):
+            if is_colour(images):
+                raise InputError(
+                    f"images have shape {images.shape} and type uint8, as one colour image; give image[None], or a list"
+                )
+            if images.ndim != 3 and not (images.ndim == 4 and len(images) and is_colour(images[0])):
+                raise InputError(f"images have shape {images.shape}; expected (N,H,W), or a sequence of (H,W)")
+        count = count_of(images, "images")
+        names = [f"image {i}" if count > 1 else "image" for i in range(count)]
+        checked = [check_image(image, name, blank=True) for image, name in zip(images, names)]
+        on_grid = np.empty((count, 1, *self.grid), np.float32)
+        return Placed(on_grid, [self._place(*each) for each in zip(checked, names, on_grid[:, 0])])
+
+    def predict_placed(self, placed: Placed, *, threshold: float = THRESHOLD, logits: bool = False) -> list[Prediction]:
+        """As `predict_batch`, of images that `place` placed."""
+        threshold = check_threshold(threshold)
+        if not placed.queries:
+            return []
+        start = time.perf_counter()
+        found = self._logits(placed)
+        network = (time.perf_counter() - start) / max(1, sum(query.blank is None for query in placed.queries))
+        return [self._finish(*each, network, threshold, logits) for each in zip(found, placed.queries)]
 
     def on_grid(self, images: Sequence[Array] | Array) -> Floats:
         """(N,1,h,w) float32 in [0, 1]: images, as `predict_batch` takes them, as the network reads them. BlankError for
         an image of one value."""
-        placed = self._place_all(images)
+        placed = self.place(images)
         for query in placed.queries:
             if query.blank is not None:
                 raise query.blank
@@ -79,7 +104,7 @@ class Predictor(ABC):
 
     def member_probabilities(self, image: Array) -> Floats:
         """Probabilities (K,H,W) float32 of each member of the ensemble, for studying it; raises as `predict` does."""
-        placed = self._place_all([image])
+        placed = self.place([image])
         logits = self._logits(placed)[0]
         return np.stack([placed.queries[0].placement.back(member) for member in sigmoid(logits[:, 0])])
 
@@ -112,21 +137,6 @@ class Predictor(ABC):
     @abstractmethod
     def _ran(self) -> Ran: ...
 
-    def _place_all(self, images: Sequence[Array] | Array) -> Placed:
-        """All images on the grid, all checked before any is placed."""
-        if isinstance(images, np.ndarray):
-            if is_colour(images):
-                raise InputError(
-                    f"images have shape {images.shape} and type uint8, as one colour image; give image[None], or a list"
-                )
-            if images.ndim != 3 and not (images.ndim == 4 and len(images) and is_colour(images[0])):
-                raise InputError(f"images have shape {images.shape}; expected (N,H,W), or a sequence of (H,W)")
-        count = count_of(images, "images")
-        names = [f"image {i}" if count > 1 else "image" for i in range(count)]
-        checked = [check_image(image, name, blank=True) for image, name in zip(images, names)]
-        on_grid = np.empty((count, 1, *self.grid), np.float32)
-        return Placed(on_grid, [self._place(*each) for each in zip(checked, names, on_grid[:, 0])])
-
     def _place(self, image: Array, name: str, out: Floats) -> _Query:
         """Write a checked image to `out`, on the grid."""
         start = time.perf_counter()
@@ -154,14 +164,6 @@ class Predictor(ABC):
         if seen:
             logits[seen] = self._run(placed.on_grid[seen])
         return logits
-
-    def _predict_placed(self, placed: Placed, threshold: float, keep_logits: bool) -> list[Prediction]:
-        if not placed.queries:
-            return []
-        start = time.perf_counter()
-        logits = self._logits(placed)
-        network = (time.perf_counter() - start) / max(1, sum(query.blank is None for query in placed.queries))
-        return [self._finish(*each, network, threshold, keep_logits) for each in zip(logits, placed.queries)]
 
     def _finish(
         self, logits: Floats, placed: _Query, network: float, threshold: float, keep_logits: bool
@@ -209,6 +211,13 @@ class Placed:
 
     on_grid: Floats
     queries: list[_Query]
+
+
+def check_threshold(threshold: object) -> float:
+    """InputError unless it is a number between 0 and 1."""
+    if isinstance(threshold, bool) or not isinstance(threshold, (int, float, np.floating)) or not 0 < threshold < 1:
+        raise InputError(f"threshold is {threshold!r}; give a number between 0 and 1")
+    return float(threshold)
 
 
 def sigmoid(logits: Floats) -> Doubles:

@@ -113,7 +113,7 @@ class Task(Freezable):
 
     @property
     def _members(self) -> int:
-        return len(self.draw.places)
+        return self.ensemble.members
 
     def _run(self, queries: Floats) -> Floats:
         """Logits (B,K,1,h,w), a set for each member as drawn."""

@@ -55,11 +55,12 @@ def test_blank_queries_in_a_batch_change_nothing_for_the_others(segmenter, suppo
 
 
 def test_an_image_without_values_in_the_window_is_blank(segmenter, support, seen):
-    task = segmenter.prepare(support, normalise=Window(0.2, 0.8))
-    found = task.predict(np.where(GOOD > 0.5, 1.0, 0.9))
-    assert not found.mask.any() and "constant within window 0.2 to 0.8" in found.notes[0] and not seen
+    task = segmenter.prepare(support, normalise=Window(20, 200))
+    found = task.predict(GOOD * 9 + 300)
+    assert not found.mask.any() and "constant within window 20 to 200 (its values lie from 300" in found.notes[0]
+    assert not seen
     # A constant image is so named even where the window has its value.
-    assert task.predict(np.full((9, 9), 0.5)).notes[0].startswith("image is constant (0.5)")
+    assert task.predict(np.full((9, 9), 50)).notes[0].startswith("image is constant (50)")
 
 
 def test_frozen_tasks_have_the_blank_rule_too(segmenter, support):

@@ -102,7 +102,7 @@ def test_bad_queries_are_refused(segmenter, support, image, message):
 
 def test_a_bad_image_in_a_batch_is_named_before_anything_runs(segmenter, support):
     good = discs(1)[0][0]
-    with pytest.raises(InputError, match="image 1 holds 2304 NaN"):
+    with pytest.raises(InputError, match="image 1 holds .* NaN"):
         segmenter.prepare(support).predict_batch([good, good * np.nan])
     with pytest.raises(InputError, match=r"expected \(N,H,W\)"):
         segmenter.prepare(support).predict_batch(good)

@@ -18,6 +18,7 @@ MAX_PIXELS = 2**27  # of an image: what is made of it on the way takes up to 2 G
 SEEN = 1e-6  # contrast on the grid, of 1 in the image, below which only rounding is left
 EXACT = 2**53  # integers up to here are exact in float64
 NARROW = 2.0**-24  # a range below this share of the greatest value loses digits where the values are scaled first
+MOST_VALUE = 65_535  # of a label map
 SOFT, SOFT_TOP = 8, 200  # more values than this, up to this or more of 255, are a mask with soft edges, not classes
 
 
@@ -86,14 +87,7 @@ def check_label(label: Array, shape: tuple[int, int], name: str = "label") -> Bo
 
     Raises InputError where it is not binary or has another size than its image.
     """
-    array = _as_array(label, name)
-    if array.shape != tuple(shape):
-        turned = array.shape == tuple(shape)[::-1]
-        hint = ("; one of the two is turned on its side: a picture is turned as its own EXIF orientation says, "
-                "save both upright") if turned else ""
-        raise InputError(f"{name} has shape {array.shape}, its image {tuple(shape)}; they must be the same{hint}")
-    if array.dtype.kind not in "biuf":
-        raise InputError(f"{name} has type {array.dtype}; expected bool or the numbers 0 and 1")
+    array = _as_label(label, shape, name)
     if array.dtype.kind == "b":
         return np.array(array)
     values = np.unique(array)
@@ -102,6 +96,34 @@ def check_label(label: Array, shape: tuple[int, int], name: str = "label") -> Bo
         return marked
     some = ", ".join(str(v) for v in values[:6]) + (", ..." if len(values) > 6 else "")
     raise InputError(f"{name} is not binary: it holds {some}; give 0 and 1, {_label_cure(values)}")
+
+
+def _as_label(label: Array, shape: tuple[int, int], name: str) -> Array:
+    """A label as an array of real numbers of its image's shape, or InputError."""
+    array = _as_array(label, name)
+    if array.shape != tuple(shape):
+        turned = array.shape == tuple(shape)[::-1]
+        hint = ("; one of the two is turned on its side: a picture is turned as its own EXIF orientation says, "
+                "save both upright") if turned else ""
+        raise InputError(f"{name} has shape {array.shape}, its image {tuple(shape)}; they must be the same{hint}")
+    if array.dtype.kind not in "biuf":
+        raise InputError(f"{name} has type {array.dtype}; expected bool or the numbers 0 and 1")
+    return array
+
+
+def check_label_map(label: Array, shape: tuple[int, int], name: str = "label") -> Array:
+    """Return a label of several values as uint16 (H,W), 0 for the background. May be empty.
+
+    Raises InputError where it holds anything but integers from 0 to 65535, or has another size than its image.
+    """
+    array = _as_label(label, shape, name)
+    if array.dtype.kind == "b":
+        return array.astype(np.uint16)
+    values = np.unique(array)
+    odd = values[~((values >= 0) & (values <= MOST_VALUE) & (values % 1 == 0))]
+    if len(odd):
+        raise InputError(f"{name} holds {odd[0]}; give integers from 0 to {MOST_VALUE}, 0 for the background")
+    return array.astype(np.uint16)
 
 
 def _label_cure(values: Array) -> str:
