@@ -16,7 +16,7 @@ from .imaging.normalisation import Normalisation
 from .imaging.preprocess import check_label_map
 from .named_types import AnyPath, Array, Bools
 from .prediction import Prediction, Timing
-from .predictor import THRESHOLD, check_threshold
+from .predictor import Predictor, check_threshold
 from .storage.arrays import read_npz
 from .storage.reading import is_folder, path_of
 from .support import SupportSet, add_to_hash, checked_entries, read_pairs, texts_of
@@ -179,24 +179,20 @@ class Prepares(Protocol):
     ) -> LabelledTask: ...
 
 
-class LabelledTask:
-    """A task for each label of a support, ready for queries; made by `Segmenter.prepare_labels`. Closes, pickles and
-    shares threads as a Task does.
+class LabelledPredictor:
+    """A Predictor for each label, of one grid, aspect, normalisation and support images: tasks, frozen ones, refined
+    ones. tasks: by the label's name. values: of the labels by name, as the label map has them. overlap: as
+    `Segmenter.prepare_labels`. Closes and shares threads as they do."""
 
-    tasks: by the label's name. overlap: as `Segmenter.prepare_labels`.
-    """
-
-    def __init__(self, segmenter: Prepares, support: LabelledSupport, tasks: dict[str, Task], overlap: Overlap) -> None:
-        self.segmenter = segmenter
-        self.support = support
-        self.tasks = tasks
+    def __init__(self, tasks: Mapping[str, Predictor], values: Mapping[str, int], overlap: Overlap = ARGMAX) -> None:
+        """InputError for an unknown rule, or where tasks do not read images alike."""
+        check_overlap(overlap)
+        self.tasks = dict(tasks)
+        self.values = dict(values)
         self.overlap: Overlap = overlap
-        self._first = next(iter(tasks.values()))
-
-    @property
-    def values(self) -> dict[str, int]:
-        """Of the labels by name."""
-        return {name: self.support.value_of(name) for name in self.tasks}
+        self._first = next(iter(self.tasks.values()))
+        if len({(task.grid, task.aspect, str(task.normalise)) for task in self.tasks.values()}) > 1:
+            raise InputError("the tasks differ in grid, aspect or normalisation; prepare them alike")
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -206,21 +202,29 @@ class LabelledTask:
         return (*shared, *own)
 
     def predict(
-        self, image: Array, *, threshold: float | Mapping[str, float] = THRESHOLD, logits: bool = False
+        self, image: Array, *, threshold: float | Mapping[str, float] | None = None, logits: bool = False
     ) -> LabelledPrediction:
-        """Segment one image, as `Task.predict` takes it. threshold: of all labels, or by name of some."""
+        """Segment one image, as `Task.predict` takes it. threshold: of all labels, or by name of some; else each
+        task's own."""
         return self.predict_batch([image], threshold=threshold, logits=logits)[0]
 
     def predict_batch(
-        self, images: Sequence[Array] | Array, *, threshold: float | Mapping[str, float] = THRESHOLD,
+        self, images: Sequence[Array] | Array, *, threshold: float | Mapping[str, float] | None = None,
         logits: bool = False,
     ) -> list[LabelledPrediction]:
         """Segment images, as `Task.predict_batch` takes them; each is checked, normalised and placed once."""
         thresholds = self._thresholds(threshold)
         placed = self._first.place(images)
-        found = {name: task.predict_placed(placed, threshold=thresholds[name], logits=logits)
-                 for name, task in self.tasks.items()}
-        return [self._merged(dict(zip(found, each))) for each in zip(*found.values())]
+        found = {
+            name: task.predict_placed(placed, threshold=thresholds[name], logits=logits) if name in thresholds
+            else task.predict_placed(placed, logits=logits)
+            for name, task in self.tasks.items()
+        }
+        return self.merged(found)
+
+    def merged(self, found: Mapping[str, Sequence[Prediction]]) -> list[LabelledPrediction]:
+        """Predictions of the same images by each label's task as one an image, by the rule of overlap."""
+        return [self._merged(dict(zip(found, each))) for each in zip(*found.values(), strict=True)]
 
     def warm_up(self) -> None:
         """As `Task.warm_up`, of every label."""
@@ -239,21 +243,17 @@ class LabelledTask:
         self.close()
 
     def __repr__(self) -> str:
-        return f"LabelledTask({', '.join(self.tasks)}, {self.overlap}, {self._first!r})"
+        return f"{type(self).__name__}({', '.join(self.tasks)}, {self.overlap}, {self._first!r})"
 
-    def __reduce__(self) -> tuple[object, ...]:
-        _ = self._first.prepared  # RunnerError where it is closed
-        task = self._first
-        return _prepared_again, (self.segmenter, self.support, list(self.values.values()), task.ensemble, task.aspect,
-                                 task.normalise, self.overlap)
-
-    def _thresholds(self, threshold: float | Mapping[str, float]) -> dict[str, float]:
+    def _thresholds(self, threshold: float | Mapping[str, float] | None) -> dict[str, float]:
+        if threshold is None:
+            return {}
         if not isinstance(threshold, Mapping):
             return dict.fromkeys(self.tasks, check_threshold(threshold))
         for name in threshold:
             if name not in self.tasks:
                 raise InputError(f"threshold names the label {shown(name)}; the task has {', '.join(self.tasks)}")
-        return {name: check_threshold(threshold.get(name, THRESHOLD)) for name in self.tasks}
+        return {name: check_threshold(value) for name, value in threshold.items()}
 
     def _merged(self, predictions: dict[str, Prediction]) -> LabelledPrediction:
         """Predictions of one image as one, by the rule of overlap."""
@@ -263,6 +263,23 @@ class LabelledTask:
             predictions = {name: _without_others(prediction, labels == values[name])
                            for name, prediction in predictions.items()}
         return LabelledPrediction(labels, predictions, values)
+
+
+class LabelledTask(LabelledPredictor):
+    """A task for each label of a support, ready for queries; made by `Segmenter.prepare_labels`. It also pickles as a
+    Task does."""
+
+    def __init__(self, segmenter: Prepares, support: LabelledSupport, tasks: dict[str, Task], overlap: Overlap) -> None:
+        super().__init__(tasks, {name: support.value_of(name) for name in tasks}, overlap)
+        self.segmenter = segmenter
+        self.support = support
+        self._task = next(iter(tasks.values()))
+
+    def __reduce__(self) -> tuple[object, ...]:
+        _ = self._task.prepared  # RunnerError where it is closed
+        task = self._task
+        return _prepared_again, (self.segmenter, self.support, list(self.values.values()), task.ensemble, task.aspect,
+                                 task.normalise, self.overlap)
 
 
 def label_map(predictions: Mapping[str, Prediction], values: Mapping[str, int]) -> Array:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import InputError
 from ..imaging.files import SUFFIXES, add_named, image_files
 from ..storage.reading import is_folder
+from ..volumes.reading import ACCEPTED as VOLUMES
+from ..volumes.reading import is_volume, stem_of, volumes_below
 from .report import REPORT, is_report
 from .results import FOLDERS
 
@@ -41,24 +43,26 @@ def find_queries(inputs: list[Path], output: Path) -> Queries:
     """
     given: list[tuple[str, Path]] = []
     own, others = _Own(output), Counter[str]()
-    volumes: set[Path] = set()
+    volumes: set[str] = set()
     for path in inputs:
         if not os.path.exists(path):
             raise InputError(f"--input {path} does not exist")
         if is_folder(path):
-            found = _volumes(path, own)
-            volumes.update(found.values())
-            held = _Held(found.values())
-            files = [file for file in image_files(path, own, lambda file, held=held: others.update(
-                [] if file in held else [file.suffix.lower() or "no ending"])) if file not in held]
-            given += [(file.relative_to(path).with_suffix("").as_posix(), file) for file in files]
-            given += list(found.items())
+            found = volumes_below(path, own)
+            volumes.update(map(os.path.realpath, found.values()))
+            held = _held(found.values())
+            files = image_files(path, own, lambda file, held=held: others.update(
+                [] if held(file) else [file.suffix.lower() or "no ending"]))
+            given += [(file.relative_to(path).with_suffix("").as_posix(), file) for file in files if not held(file)]
+            given += found.items()
         else:
-            given.append((path.stem, path))
+            if is_volume(path):
+                volumes.add(os.path.realpath(path))
+            given.append((stem_of(path), path))
     notes = own.notes() + _notes_on_others(others)
     if not given:
         said = f" ({'; '.join(notes)})" if notes else ""
-        raise InputError(f"--input holds no images; accepted: {', '.join(SUFFIXES)}{said}")
+        raise InputError(f"--input holds no images and no volumes; accepted: {', '.join(SUFFIXES)}, {VOLUMES}{said}")
     # Each file once. Not by Path.resolve(), which raises where a link leads to itself.
     given = list({os.path.realpath(path): (name, path) for name, path in given}.values())
     names = [name for name, _ in given]
@@ -67,9 +71,9 @@ def find_queries(inputs: list[Path], output: Path) -> Queries:
     counts, files_by_name = Counter(names), {}
     taken: dict[str, Path] = {}
     for name, (_, path) in zip(names, given):
-        result = name if counts[name] == 1 else f"{name}{path.suffix}"
+        result = name if counts[name] == 1 else name + path.name.removeprefix(stem_of(Path(path.name)))
         add_named(taken, result, path)
-        files_by_name[result] = Query(path, name)
+        files_by_name[result] = Query(path, name, os.path.realpath(path) in volumes)
     if twice := sum(count for count in counts.values() if count > 1):
         notes.append(f"{twice} images have the name of another but for the ending; their results are named with it")
     return Queries(files_by_name, notes)
@@ -114,7 +118,13 @@ def _notes_on_others(others: Counter[str]) -> list[str]:
     kinds = ", ".join(f"{number} of {suffix}" for suffix, number in others.most_common(5))
     kinds += ", ..." if len(others) > 5 else ""
     files = f"{count} file{'s' * (count > 1)}"
-    return [f"{files} in --input of other kinds ignored ({kinds}); read are {', '.join(SUFFIXES)}"]
+    return [f"{files} in --input of other kinds ignored ({kinds}); read are {', '.join(SUFFIXES)}, and volumes"]
+
+
+def _held(volumes: Iterable[Path]) -> Callable[[Path], bool]:
+    """Says of a file whether it is one of these volumes, or a slice of one that is a folder."""
+    known = set(volumes)
+    return lambda file: file in known or file.parent in known and file.suffix.lower() not in SUFFIXES
 
 
 def _differ_by_ending(given: list[tuple[str, Path]]) -> bool:
@@ -130,4 +140,4 @@ def _from_common(path: Path, paths: list[Path]) -> str:
         raise InputError(
             "inputs of several drives have the same name; segment each drive's in a run of its own"
         ) from None
-    return path.absolute().relative_to(common).with_suffix("").as_posix()
+    return stem_of(path.absolute().relative_to(common))
