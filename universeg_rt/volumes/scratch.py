@@ -1,0 +1,48 @@
+"""Arrays in unlinked temporary files: volumes that need not fit the memory, and leave nothing behind."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import IO, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import OutputError
+from ..named_types import Array
+
+PIECE = 2**20  # bytes that are copied at a time
+
+
+@contextmanager
+def scratch_file() -> Iterator[IO[bytes]]:
+    """A temporary file without a name; an array that is mapped from it outlives the block."""
+    try:
+        with tempfile.TemporaryFile(prefix="universeg.") as file:
+            yield file
+    except OSError as error:
+        raise OutputError(f"cannot unpack into {tempfile.gettempdir()}: {error.strerror or error}; set TMPDIR to a "
+                          "folder with more room") from None
+
+
+def scratch_array(shape: tuple[int, ...], dtype: npt.DTypeLike, order: Literal["C", "F"] = "C") -> Array:
+    """Zeros of this shape in a temporary file; OutputError where there is no room for them."""
+    size = int(np.prod(shape, dtype=object)) * np.dtype(dtype).itemsize
+    with scratch_file() as file:
+        # Room is taken now: a mapped file that finds none when it is written to ends the process.
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, size)
+        else:
+            file.truncate(size)
+        return np.memmap(file, dtype, "r+", 0, shape, order)
+
+
+def mapped_by_slices(values: Array, axis: int, dtype: npt.DTypeLike, convert: Callable[[Array], Array]) -> Array:
+    """`convert` of every slice along an axis, in a temporary file of the same layout."""
+    out = scratch_array(values.shape, dtype, "F" if values.flags.f_contiguous else "C")
+    for source, target in zip(np.moveaxis(values, axis, 0), np.moveaxis(out, axis, 0)):
+        target[...] = convert(source)
+    return out
