@@ -121,6 +121,10 @@ class Task(Freezable):
             raise RunnerError("a closed Task cannot be pickled; prepare it again")
         return _prepared_again, (self.segmenter, self.support, self.ensemble, self.aspect, self.normalise)
 
+    @property
+    def _members(self) -> int:
+        return self.ensemble.members
+
     def _run(self, queries: Floats) -> Floats:
         """Logits (B,K,1,h,w), a set for each member as drawn."""
         return self.sets.run(self.segmenter, queries)

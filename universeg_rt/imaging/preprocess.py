@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..errors import InputError, shown
+from ..errors import BlankError, InputError, shown
 from ..named_types import Array, Bools, Bytes, Doubles, Floats, Integers
 from ..storage.reading import reason
 
@@ -18,14 +18,15 @@ MAX_PIXELS = 2**27  # of an image: what is made of it on the way takes up to 2 G
 SEEN = 1e-6  # contrast on the grid, of 1 in the image, below which only rounding is left
 EXACT = 2**53  # integers up to here are exact in float64
 NARROW = 2.0**-24  # a range below this share of the greatest value loses digits where the values are scaled first
+MOST_VALUE = 65_535  # of a label map
 SOFT, SOFT_TOP = 8, 200  # more values than this, up to this or more of 255, are a mask with soft edges, not classes
 
 
-def check_image(image: Array, name: str = "image") -> Array:
+def check_image(image: Array, name: str = "image", *, blank: bool = False) -> Array:
     """Return an image as an array (H,W) of real, finite numbers that are not all equal, or raise InputError.
 
-    Colour (H,W,3) or (H,W,4) uint8 becomes its luminance, as a picture read by `files.read_image`; transparency is not
-    used.
+    blank: whether they may be all equal; where they may not, that is a BlankError. Colour (H,W,3) or (H,W,4) uint8
+    becomes its luminance, as a picture read by `files.read_image`; transparency is not used.
     """
     array = _as_array(image, name)
     if is_colour(array):
@@ -40,9 +41,15 @@ def check_image(image: Array, name: str = "image") -> Array:
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         bad = int((~np.isfinite(array)).sum())
         raise InputError(f"{name} holds {bad} NaN or infinite values; replace them, for example by numpy.nan_to_num")
-    if array.min() == array.max():
-        raise InputError(f"{name} is constant ({array.flat[0]}), there is nothing to see in it; leave it out")
+    if not blank:
+        check_not_blank(array, name)
     return array
+
+
+def check_not_blank(image: Array, name: str) -> None:
+    """BlankError where all numbers of an image are equal."""
+    if image.min() == image.max():
+        raise BlankError(f"{name} is constant ({image.flat[0]})", ", there is nothing to see in it; leave it out")
 
 
 def is_colour(array: Array) -> bool:
@@ -80,14 +87,7 @@ def check_label(label: Array, shape: tuple[int, int], name: str = "label") -> Bo
 
     Raises InputError where it is not binary or has another size than its image.
     """
-    array = _as_array(label, name)
-    if array.shape != tuple(shape):
-        turned = array.shape == tuple(shape)[::-1]
-        hint = ("; one of the two is turned on its side: a picture is turned as its own EXIF orientation says, "
-                "save both upright") if turned else ""
-        raise InputError(f"{name} has shape {array.shape}, its image {tuple(shape)}; they must be the same{hint}")
-    if array.dtype.kind not in "biuf":
-        raise InputError(f"{name} has type {array.dtype}; expected bool or the numbers 0 and 1")
+    array = _as_label(label, shape, name)
     if array.dtype.kind == "b":
         return np.array(array)
     values = np.unique(array)
@@ -96,6 +96,34 @@ def check_label(label: Array, shape: tuple[int, int], name: str = "label") -> Bo
         return marked
     some = ", ".join(str(v) for v in values[:6]) + (", ..." if len(values) > 6 else "")
     raise InputError(f"{name} is not binary: it holds {some}; give 0 and 1, {_label_cure(values)}")
+
+
+def _as_label(label: Array, shape: tuple[int, int], name: str) -> Array:
+    """A label as an array of real numbers of its image's shape, or InputError."""
+    array = _as_array(label, name)
+    if array.shape != tuple(shape):
+        turned = array.shape == tuple(shape)[::-1]
+        hint = ("; one of the two is turned on its side: a picture is turned as its own EXIF orientation says, "
+                "save both upright") if turned else ""
+        raise InputError(f"{name} has shape {array.shape}, its image {tuple(shape)}; they must be the same{hint}")
+    if array.dtype.kind not in "biuf":
+        raise InputError(f"{name} has type {array.dtype}; expected bool or the numbers 0 and 1")
+    return array
+
+
+def check_label_map(label: Array, shape: tuple[int, int], name: str = "label") -> Array:
+    """Return a label of several values as uint16 (H,W), 0 for the background. May be empty.
+
+    Raises InputError where it holds anything but integers from 0 to 65535, or has another size than its image.
+    """
+    array = _as_label(label, shape, name)
+    if array.dtype.kind == "b":
+        return array.astype(np.uint16)
+    values = np.unique(array)
+    odd = values[~((values >= 0) & (values <= MOST_VALUE) & (values % 1 == 0))]
+    if len(odd):
+        raise InputError(f"{name} holds {odd[0]}; give integers from 0 to {MOST_VALUE}, 0 for the background")
+    return array.astype(np.uint16)
 
 
 def _label_cure(values: Array) -> str:
@@ -196,12 +224,11 @@ class Placement:
         return self.normalised_to_grid(normalise(image), grid)
 
     def normalised_to_grid(self, image: Floats, grid: tuple[int, int], name: str = "image") -> Floats:
-        """As `image_to_grid`, of an image (H,W) that `normalise` made; InputError where the grid loses its detail."""
+        """As `image_to_grid`, of an image (H,W) that `normalise` made; BlankError where the grid loses its detail."""
         small = resize(image, (self.grid_height, self.grid_width))
         if small.max() - small.min() < SEEN:
-            raise InputError(
-                f"{name} is constant on the network's grid of {grid[0]}x{grid[1]}: its detail is finer than that; cut "
-                "out a part of it")
+            raise BlankError(f"{name} is constant on the network's grid of {grid[0]}x{grid[1]}",
+                             ": its detail is finer than that; cut out a part of it")
         # Of the grid's own size it is in [0, 1] already: another normalisation would give the same numbers.
         return self._pad(small if small.shape == image.shape else normalise(small), grid)
 

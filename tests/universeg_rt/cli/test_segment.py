@@ -60,14 +60,17 @@ def test_masks_are_those_of_the_sdk(case, small_bundle, capsys):
     assert not [p for p in (folder / "out").rglob("*") if p.name.startswith(".")]
 
 
-def test_one_broken_query_does_not_stop_the_others(case, capsys):
+def test_one_broken_or_blank_query_does_not_stop_the_others(case, capsys):
     folder, _, _, arguments = case
     (folder / "queries" / "images" / "case1.png").write_bytes(b"\x89PNG broken")
     Image.fromarray(np.full((20, 20), 9, np.uint8)).save(folder / "queries" / "images" / "flat.png")
     assert main(arguments) == 1
-    assert sorted(p.name for p in (folder / "out" / "masks").iterdir()) == ["case0.png", "case2.png"]
+    assert sorted(p.name for p in (folder / "out" / "masks").iterdir()) == [
+        "case0.png", "case2.png", "flat.png"
+    ]
     rows = {r["input"].rsplit("/", 1)[1]: r for r in json.loads((folder / "out" / "report.json").read_text())["images"]}
-    assert "cannot be read" in rows["case1.png"]["error"] and "constant" in rows["flat.png"]["error"]
+    assert "cannot be read" in rows["case1.png"]["error"]
+    assert rows["flat.png"]["foreground_pixels"] == 0 and "constant" in rows["flat.png"]["notes"][0]
     err = capsys.readouterr().err
     assert "skipped" in err and "case1.png" in err and "Traceback" not in err
 
