@@ -54,7 +54,10 @@ class Freezable(Predictor):
     segmenter: Opened
     support: SupportSet
     ensemble: Ensemble
-    draw: Draw
+
+    @property
+    @abstractmethod
+    def draw(self) -> Draw: ...
 
     @property
     @abstractmethod
@@ -71,7 +74,7 @@ def freeze(
         raise InputError(f"max_loss is {max_loss!r}; give a Dice from 0 to 1, such as 0.01 for a point")
     if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
         raise InputError(f"seed is {seed!r}; give an integer from 0")
-    _ = task.prepared  # RunnerError where it is closed
+    _ = task.prepared  # RunnerError where it is closed, InputError where each query has sets of its own
     images = None if isinstance(proxies, str) and proxies == SUPPORT else _on_grid(task, proxies)
     refused = _refusal(task)
     if kind == STATIC and refused:

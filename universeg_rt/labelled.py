@@ -276,7 +276,7 @@ class LabelledTask(LabelledPredictor):
         self._task = next(iter(tasks.values()))
 
     def __reduce__(self) -> tuple[object, ...]:
-        _ = self._task.prepared  # RunnerError where it is closed
+        _ = self._task.sets  # RunnerError where it is closed
         task = self._task
         return _prepared_again, (self.segmenter, self.support, list(self.values.values()), task.ensemble, task.aspect,
                                  task.normalise, self.overlap)

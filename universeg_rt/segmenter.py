@@ -12,7 +12,7 @@ from threading import Lock
 import numpy as np
 
 from .bundle.bundle import SHIPPED, Bundle
-from .ensemble import Draw, Ensemble
+from .ensemble import NEAREST, Draw, Ensemble
 from .errors import BundleError, InputError, RunnerError
 from .imaging.normalisation import MINMAX, Normalisation, check_normalisation
 from .labelled import ARGMAX, LabelledSupport, LabelledTask, Overlap, check_overlap
@@ -20,6 +20,7 @@ from .named_types import Floats
 from .runners import Options, Runner, open_runner
 from .runners.closed import Closed
 from .runners.shared import PreparedSupport, SharedEntries, sets_in_group
+from .sets import FixedSets, NearestSets
 from .support import Drawn, PlacedImage, SupportSet
 from .task import Task
 
@@ -166,6 +167,10 @@ class Segmenter:
             )
         normalise = check_normalisation(normalise)
         ensemble = Ensemble() if ensemble is None else ensemble
+        if ensemble.policy == NEAREST:
+            drawn = Drawn.of(support, np.arange(len(support)), self.grid, aspect, normalise, placed)
+            sets = NearestSets(drawn.on_grid, ensemble)
+            return Task(self, support, ensemble, aspect, normalise, sets, drawn, tuple(drawn.notes()))
         draw = Draw.of(len(support), ensemble)
         drawn = Drawn.of(support, draw.used, self.grid, aspect, normalise, placed)
         notes = drawn.notes()
@@ -174,8 +179,8 @@ class Segmenter:
                 f"all {ensemble.members} members are the same set of {len(draw.used)} entries, computed once; for "
                 "members that differ give a support_size below the number of entries, or replacement=True"
             )
-        prepared = self.runner.prepare(drawn.on_grid, draw.weights)
-        return Task(self, support, ensemble, aspect, normalise, prepared, draw, drawn, tuple(notes))
+        fixed = FixedSets(draw, self.runner.prepare(drawn.on_grid, draw.weights))
+        return Task(self, support, ensemble, aspect, normalise, fixed, drawn, tuple(notes))
 
     def run(self, prepared: PreparedSupport | SharedEntries, queries: Floats) -> Floats:
         """As `Runner.run`; what the runner notes of itself meanwhile goes to the log."""

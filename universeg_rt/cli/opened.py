@@ -6,7 +6,7 @@ import argparse
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ..ensemble import Ensemble
+from ..ensemble import RANDOM, Ensemble
 from ..errors import InputError
 from ..frozen_task import FrozenTask
 from ..imaging.normalisation import MINMAX, Normalisation, Percentiles, Window
@@ -16,7 +16,7 @@ from ..support import SupportSet
 from ..task import Task
 
 # Of a support, where they are left out; beside --task one that is given is refused, whatever its value.
-LEFT_OUT = {"members": 1, "seed": 0, "aspect": "stretch", "precision": "auto"}
+LEFT_OUT = {"members": 1, "seed": 0, "policy": RANDOM, "aspect": "stretch", "precision": "auto"}
 # The SDK's words for a cure, and the command's.
 OPTIONS = {
     "replacement=True": "--replacement", "support_size": "--support-size",
@@ -40,7 +40,7 @@ def open_task(args: argparse.Namespace, support: SupportSet | None) -> Opened:
         return _frozen(FrozenTask.open(args.task, runner=args.runner, threads=args.threads))
     said = {name: value for name, value in vars(args).items() if value is not None}
     args = argparse.Namespace(**{**vars(args), **LEFT_OUT, **said})
-    ensemble = Ensemble(args.members, args.support_size, args.replacement, args.seed)
+    ensemble = Ensemble(args.members, args.support_size, args.replacement, args.seed, args.policy)
     segmenter = Segmenter.open(args.bundle, runner=args.runner, precision=args.precision, threads=args.threads)
     try:
         return _prepared(segmenter.prepare(support, ensemble, aspect=args.aspect, normalise=_normalisation(args)))
@@ -71,7 +71,7 @@ def _prepared(task: Task) -> Opened:
         "support": {"entries": len(task.support), "sha256": task.support.sha256},
         "ensemble": {
             "members": ensemble.members, "support_size": ensemble.support_size or len(task.support),
-            "replacement": ensemble.replacement, "seed": ensemble.seed
+            "replacement": ensemble.replacement, "seed": ensemble.seed, "policy": ensemble.policy
         },
         "task": None,
         **_images(task),

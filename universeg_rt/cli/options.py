@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from ..ensemble import POLICIES
 from ..errors import InputError
 from ..imaging.preprocess import ASPECTS
 from ..precision import PRECISIONS
@@ -40,6 +41,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--support-size", type=int, help="entries of each set, S (all); 16 is a good beginning")
     p.add_argument("--replacement", action="store_true", help="draw entries with replacement")
     p.add_argument("--seed", type=int, help="seed of the drawing (0)")
+    p.add_argument("--policy", choices=POLICIES, help="which entries a set holds: drawn at random once, the nearest to "
+                   "each image, or all (random)")
     p.add_argument("--aspect", choices=ASPECTS,
                    help="how images get to the network's grid (stretch)")
     spans = p.add_mutually_exclusive_group()
