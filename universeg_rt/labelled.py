@@ -182,22 +182,27 @@ class Prepares(Protocol):
 class LabelledPredictor:
     """A Predictor for each label, of one grid, aspect, normalisation and support images: tasks, frozen ones, refined
     ones. tasks: by the label's name. values: of the labels by name, as the label map has them. overlap: as
-    `Segmenter.prepare_labels`. Closes and shares threads as they do."""
+    `Segmenter.prepare_labels`. reader: whose way to the grid images take, for one that knows the support of frozen
+    tasks; None for the first task. Closes and shares threads as they do."""
 
-    def __init__(self, tasks: Mapping[str, Predictor], values: Mapping[str, int], overlap: Overlap = ARGMAX) -> None:
+    def __init__(
+        self, tasks: Mapping[str, Predictor], values: Mapping[str, int], overlap: Overlap = ARGMAX,
+        reader: Predictor | None = None,
+    ) -> None:
         """InputError for an unknown rule, or where tasks do not read images alike."""
         check_overlap(overlap)
         self.tasks = dict(tasks)
         self.values = dict(values)
         self.overlap: Overlap = overlap
-        self._first = next(iter(self.tasks.values()))
-        if len({(task.grid, task.aspect, str(task.normalise)) for task in self.tasks.values()}) > 1:
+        self._first = next(iter(self.tasks.values())) if reader is None else reader
+        if len({(task.grid, task.aspect, str(task.normalise)) for task in (self._first, *self.tasks.values())}) > 1:
             raise InputError("the tasks differ in grid, aspect or normalisation; prepare them alike")
 
     @property
     def notes(self) -> tuple[str, ...]:
         """What is allowed but rarely meant: what all labels share as it is, of one label with its name."""
-        shared = [note for note in self._first.notes if all(note in task.notes for task in self.tasks.values())]
+        first = next(iter(self.tasks.values()))
+        shared = [note for note in first.notes if all(note in task.notes for task in self.tasks.values())]
         own = [f"{name}: {note}" for name, task in self.tasks.items() for note in task.notes if note not in shared]
         return (*shared, *own)
 

@@ -14,7 +14,7 @@ from .errors import BlankError, InputError
 from .imaging.normalisation import Normalisation, normalised
 from .imaging.preprocess import Placement, check_image, count_of, is_colour
 from .named_types import Array, Doubles, Floats
-from .notes import fingerprint, mask_note, range_note
+from .notes import fingerprint, mask_note, range_note, support_note
 from .prediction import BLANK, Prediction, Timing
 
 THRESHOLD = 0.5
@@ -150,9 +150,7 @@ class Predictor(ABC):
             return _Query(placement, (note,), time.perf_counter() - start, error)
         notes = [range_note(wide, name)]
         if (entry := self._entries.get(fingerprint(out))) is not None:
-            notes.append(
-                f"{name} is in the support, as entry {entry}; a score on it says nothing of images that are not"
-            )
+            notes.append(support_note(name, entry))
         return _Query(placement, tuple(note for note in notes if note), time.perf_counter() - start)
 
     def _logits(self, placed: Placed) -> Floats:

@@ -51,8 +51,7 @@ def find_queries(inputs: list[Path], output: Path) -> Queries:
             found = volumes_below(path, own)
             volumes.update(map(os.path.realpath, found.values()))
             held = _held(found.values())
-            files = image_files(path, own, lambda file, held=held: others.update(
-                [] if held(file) else [file.suffix.lower() or "no ending"]))
+            files = image_files(path, own, _Others(others, held).add)
             given += [(file.relative_to(path).with_suffix("").as_posix(), file) for file in files if not held(file)]
             given += found.items()
         else:
@@ -119,6 +118,18 @@ def _notes_on_others(others: Counter[str]) -> list[str]:
     kinds += ", ..." if len(others) > 5 else ""
     files = f"{count} file{'s' * (count > 1)}"
     return [f"{files} in --input of other kinds ignored ({kinds}); read are {', '.join(SUFFIXES)}, and volumes"]
+
+
+@dataclass
+class _Others:
+    """Counts files of other kinds by their ending, but for those that are held by a volume."""
+
+    counts: Counter[str]
+    held: Callable[[Path], bool]
+
+    def add(self, file: Path) -> None:
+        if not self.held(file):
+            self.counts.update([file.suffix.lower() or "no ending"])
 
 
 def _held(volumes: Iterable[Path]) -> Callable[[Path], bool]:

@@ -1,30 +1,35 @@
-"""`universeg-segment`: a support set and query images in; masks, and on request probabilities and overlays, out."""
+"""`universeg-segment`: a support set and query images or volumes in; masks, and on request probabilities, overlays and
+a report to read, out."""
 
 from __future__ import annotations
 
 import argparse
 import platform
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..errors import UniverSegError
-from ..imaging.files import named_images
-from ..predictor import Predictor
+from ..errors import InputError, UniverSegError
+from ..imaging.files import SUFFIXES, add_named, image_files
 from ..runners.libraries import runtime_versions
 from ..storage.atomic import make_folder
-from ..storage.reading import reason, sha256_of
-from ..support import SupportSet
+from ..storage.reading import is_folder, reason, sha256_of, sha256_of_files
+from ..volumes.reading import ACCEPTED, stem_of, volumes_below
 from .common import run_command
 from .html import needs_html, write_html
 from .images import segment_image
 from .opened import Opened, open_task
 from .options import check, parser
+from .partial import discard
+from .progress import Progress
 from .queries import Query, find_queries
 from .report import Report
 from .results import is_whole, outputs, reviewed, stands
 from .summary import print_all
+from .supports import load_support
+from .volumes import Job, segment_volume
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -32,56 +37,83 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _main(args: argparse.Namespace) -> int:
-    from tqdm import tqdm  # type: ignore[import-untyped]  # it comes without types
-
     # Everything is read and checked before anything is written.
     check(args, parser())
     if args.html:
         needs_html()
-    support = None if args.support is None else SupportSet.load(args.support)
+    support = None if args.support is None else load_support(args)
     queries = find_queries(args.input, args.output)
-    truths = named_images(args.truth) if args.truth else {}
+    truths = _truths(args.truth) if args.truth else {}
     opened = open_task(args, support)
     facts = {**_facts(opened), "input_notes": queries.notes}
     if args.truth:
         facts["with_truth"] = sum(query.truth_name in truths for query in queries.files.values())
-    report = Report(args.output, {**opened.settings, "outputs": outputs(args)}, facts, list(queries.files))
+    settings = {**opened.settings, "outputs": outputs(args)}
+    report = Report(args.output, settings, facts, list(queries.files))
     earlier = report.earlier_rows() if args.resume else {}
     earlier = {name: row for name, row in earlier.items() if "error" in row or is_whole(row, "dice" in row)}
     for folder in outputs(args):
         make_folder(args.output / folder)
+    if not args.resume:
+        discard(args.output)
     report.start(earlier)
 
     complete = False
     try:
-        for name, query in tqdm(queries.files.items(), desc="segmenting", unit="image"):
-            row = _row(opened.task, name, query, truths.get(query.truth_name), earlier.get(name), args)
-            report.add(name, reviewed(row, args.review_below))
+        with Progress(len(queries.files)) as progress:
+            for name, query in queries.files.items():
+                truth = truths.get(query.truth_name)
+                row = _row(opened, name, query, truth, earlier.get(name), args, settings, progress)
+                report.add(name, reviewed(row, args.review_below))
+                progress.next()
         complete = True
     finally:  # an interruption too leaves a report of what is there
         content = report.write(complete)
         if args.html:
             write_html(args.output, content)
     rows = list(report.rows.values())
-    print_all(args, opened.task, queries, rows, facts)
+    print_all(args, opened, queries, rows, facts)
     return 1 if any("error" in row for row in rows) else 0
 
 
-def _row(task: Predictor, name: str, query: Query, truth: Any, earlier: dict[str, Any] | None,
-         args: argparse.Namespace) -> dict[str, Any]:
+def _row(opened: Opened, name: str, query: Query, truth: Path | None, earlier: dict[str, Any] | None,
+         args: argparse.Namespace, settings: dict[str, Any], progress: Progress) -> dict[str, Any]:
     """Segment one file, unless its row of an earlier run still holds; what the report says of it, an error included."""
     path = query.path
     try:
-        hashes = {"sha256": sha256_of(path)}
+        hashes = {"sha256": _hash(path)}
         if truth is not None:
-            hashes["truth_sha256"] = sha256_of(truth)
+            hashes["truth_sha256"] = _hash(truth)
         if earlier is not None and stands(earlier, hashes, args):
             return earlier
-        return {"input": str(path), **hashes, **segment_image(task, name, path, truth, args)}
+        if query.volume:
+            job = Job(name, path, truth, hashes)
+            found = segment_volume(opened, job, args, progress.slices(name), settings)
+        else:
+            found = segment_image(opened, name, path, truth, args)
+        return {"input": str(path), **hashes, **found}
     except UniverSegError as error:
         return {"input": str(path), "error": str(error)}
     except Exception as error:  # whatever it is, the other images are still to be segmented
         return {"input": str(path), "error": f"{path} cannot be segmented ({type(error).__name__}: {reason(error)})"}
+
+
+def _hash(path: Path) -> str:
+    return sha256_of_files(path) if is_folder(path) else sha256_of(path)
+
+
+def _truths(folder: Path) -> dict[str, Path]:
+    """All true masks below a folder by their path in it without the ending; InputError where there are none."""
+    if not is_folder(folder):
+        raise InputError(f"{folder} is not a folder")
+    found = volumes_below(folder)
+    held = set(found.values())
+    for file in image_files(folder):
+        if file not in held:
+            add_named(found, stem_of(file.relative_to(folder)), file)
+    if not found:
+        raise InputError(f"{folder} holds no masks; accepted: {', '.join(SUFFIXES)}, {ACCEPTED}")
+    return found
 
 
 def _facts(opened: Opened) -> dict[str, Any]:

@@ -8,24 +8,22 @@ from typing import Any
 
 import numpy as np
 
-from ..frozen_task import FrozenTask
-from ..predictor import Predictor
 from .common import say
-from .opened import in_options
+from .opened import Opened, in_options
 from .queries import Queries, stale_files
 from .report import REPORT
 
 PROGRAM = "universeg-segment"
 
 
-def print_all(args: argparse.Namespace, task: Predictor, queries: Queries, rows: list[dict[str, Any]],
+def print_all(args: argparse.Namespace, opened: Opened, queries: Queries, rows: list[dict[str, Any]],
               facts: dict[str, Any]) -> None:
     """The summary on stdout; notes, and what was skipped, on stderr."""
     _print_summary(rows, args.output, args.review_below)
-    if isinstance(task, FrozenTask):
-        print(f"a frozen task, {task.kind}: {task.reason}; {task.price}")
+    for name, task in opened.frozen.items():
+        print(f"{name}{': ' * bool(name)}a frozen task, {task.kind}: {task.reason}; {task.price}")
     _print_notes(args, queries, rows, facts)
-    for note in task.notes:
+    for note in opened.task.notes:
         say(f"{PROGRAM}: note on the support: {in_options(note)}")
     for row in rows:
         if "error" in row:

@@ -24,7 +24,7 @@ from ..storage.atomic import write_file
 from ..volumes.scratch import scratch_array
 from ..volumes.slicing import Slices
 from ..volumes.volume import LabelVolume, Volume
-from ..volumes.writing import ENDING, map_ending, write_labels, write_map
+from ..volumes.writing import labels_ending, map_ending, write_labels, write_map
 from .opened import Opened
 from .partial import Partial
 from .results import hashed, outputs, target
@@ -134,13 +134,16 @@ def _mask(finished: Finished, stacks: dict[str, Array], value: int, i: int) -> B
 
 
 def _true(finished: Finished, value: int, i: int) -> Bools | None:
-    """The true mask of a label in a slice; of a single label any two-valued truth is its own."""
+    """The true mask of a label in a slice: by its name where the truth has names, as Segmentations do, else by its
+    value; of a single label any two-valued truth is its own."""
     truth = finished.truth
     if truth is None:
         return None
     found = finished.slices.take(truth.values, i)
-    mask: Bools = found != 0 if len(finished.values) == 1 and len(truth.names) == 1 else found == value
-    return mask
+    if len(finished.values) == 1 and len(truth.names) == 1:
+        return np.asarray(found != 0)
+    name = next(name for name, each in finished.values.items() if each == value)
+    return np.asarray(found == next((each for each, own in truth.names.items() if own == name), value))
 
 
 def _figures(finished: Finished, stacks: dict[str, Array]) -> tuple[dict[str, dict[str, Any]], list[list[Any]]]:
@@ -209,7 +212,7 @@ def _write(finished: Finished, stacks: dict[str, Array], probabilities: dict[str
     row: dict[str, Any] = {"mask": []}
     for key, stack in stacks.items():
         own = names if key == MAP else {1: names[int(key.removeprefix(MAP))]}
-        file = target(out, "masks", finished.name + ("" if key == MAP else f".{key}"), ENDING[volume.kind])
+        file = target(out, "masks", finished.name + ("" if key == MAP else f".{key}"), labels_ending(volume))
         write_labels(out / file, back(stack), own, volume)
         row["mask"].append(file)
     for kind, folder in (("probability", "probabilities"), ("spread", "spread")) if args.probabilities else ():

@@ -13,12 +13,10 @@ from typing import Any
 import numpy as np
 
 from ..labelled import ARGMAX, LabelledPrediction
-from ..named_types import Array
+from ..notes import IN_SUPPORT
 from ..prediction import BLANK
-from ..storage.reading import sha256_of
 from ..volumes.reading import read_labels, read_volume
 from ..volumes.slicing import Slices
-from ..volumes.volume import LabelVolume, Volume
 from .opened import Opened
 from .partial import FOLDER as PARTIAL
 from .partial import Partial
@@ -40,21 +38,22 @@ class Job:
     hashes: dict[str, str]
 
 
-def segment_volume(opened: Opened, job: Job, args: argparse.Namespace, tick: Callable[[int], object],
+def segment_volume(opened: Opened, job: Job, args: argparse.Namespace, tick: Callable[[int, int], object],
                    settings: dict[str, Any]) -> dict[str, Any]:
-    """Segment a volume and write its results; its files, figures and notes. tick: is called with the slices that are
-    done, of how many stands in the first call. settings: all that the maps depend on."""
+    """Segment a volume and write its results; its files, figures and notes. tick: is called with how many
+    more slices are done, and of how many. settings: all that the maps depend on."""
     start = time.perf_counter()
-    volume = read_volume(job.path, time=args.time)
+    volume = read_volume(job.path, time=args.time, series=args.series)
     slices = Slices.of(volume.geometry, volume.acquired, args.axis or "acquired")
     truth = None if job.truth is None else read_labels(job.truth, volume)
     read = time.perf_counter() - start
-    partial = Partial(args.output / PARTIAL / job.name, {"settings": settings, **job.hashes}, _kinds(opened, args, slices))
+    made_of = {"settings": settings, "sha256": job.hashes["sha256"]}
+    partial = Partial(args.output / PARTIAL / job.name, made_of, _kinds(opened, args, slices))
     notes = [*volume.notes, *slices.notes, *(truth.notes if truth else ())]
     if partial.done:
         notes.append(f"an earlier run was interrupted after {partial.done} of {len(slices)} slices; they were not made "
                      "again")
-    tick(partial.done)
+    tick(partial.done, len(slices))
     size = min(MOST, max(FEWEST, BLOCK * (opened.threads or 1)))
     for first in range(partial.done, len(slices), size):
         block = range(first, min(first + size, len(slices)))
@@ -65,7 +64,8 @@ def segment_volume(opened: Opened, job: Job, args: argparse.Namespace, tick: Cal
         for i, prediction in zip(block, found):
             _keep(partial, i, prediction, opened.task.overlap)
         partial.advance([_facts(prediction, opened.task.notes) for prediction in found])
-        tick(len(block))
+        tick(len(block), len(slices))
+    notes += slice_notes(partial.facts)
     row = write_results(Finished(opened, volume, slices, partial, truth, job.name, read, notes), args)
     partial.remove()
     return row
@@ -100,11 +100,11 @@ def _facts(prediction: LabelledPrediction, task_notes: tuple[str, ...]) -> dict[
     """What is kept of a slice: sums, of which the volume's figures are made, its notes and seconds."""
     first = next(iter(prediction.predictions.values()))
     notes = [note for name, each in prediction.predictions.items() for note in each.notes
-             if note not in task_notes and not each.emptied and not note.startswith(EMPTY)]
+             if note not in task_notes and not each.emptied and not note.startswith(EMPTY) and IN_SUPPORT not in note]
     timing = prediction.timing
     return {
         "blank": first.emptied == BLANK,
-        "entry": first.entry,
+        "entry": any(IN_SUPPORT in note for note in first.notes),
         "notes": list(dict.fromkeys(notes)),
         "seconds": [timing.preprocess, timing.network, timing.postprocess],
         "labels": {

@@ -126,12 +126,28 @@ def check_label_map(label: Array, shape: tuple[int, int], name: str = "label") -
     return array.astype(np.uint16)
 
 
+def values_of_classes(label: Array, name: str) -> Array:
+    """The values of a label of several classes, sorted; InputError where there are so many that they look like the
+    smoothed edges of a mask."""
+    values = np.unique(label)
+    if len(values) > SOFT and (cure := _soft_cure(values)):
+        raise InputError(f"{name} holds {len(values)} values; give whole numbers of labels, or a mask, {cure}")
+    return values
+
+
+def _soft_cure(values: Array) -> str:
+    """What to do with values, sorted, that look like smoothed edges; empty where they do not."""
+    if len(values) <= SOFT or values[0] < 0:
+        return ""
+    half = 127 if SOFT_TOP <= values[-1] <= 255 else 0.5 if values.dtype.kind == "f" and values[-1] <= 1 else None
+    return "" if half is None else (
+        f"for example label > {half}: its edges look smoothed, by JPEG, resizing or as probabilities")
+
+
 def _label_cure(values: Array) -> str:
     """What to do with a label that holds these values, sorted."""
-    if len(values) > SOFT and values[0] >= 0:
-        half = 127 if SOFT_TOP <= values[-1] <= 255 else 0.5 if values.dtype.kind == "f" and values[-1] <= 1 else None
-        if half is not None:
-            return f"for example label > {half}: its edges look smoothed, by JPEG, resizing or as probabilities"
+    if soft := _soft_cure(values):
+        return soft
     marks = values[(values != 0) & np.isfinite(values)]
     if not len(marks):
         return "0 for background and 1 for what is marked"

@@ -1,4 +1,4 @@
-"""Overlays show thin predictions under the truth's outline, keep colours apart, are enlarged, and say what they mean."""
+"""Overlays show thin predictions under the truth's outline, keep colours apart, are enlarged, and have a legend."""
 
 from __future__ import annotations
 
