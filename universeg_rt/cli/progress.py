@@ -25,7 +25,7 @@ class Progress:
         """What a volume of this name calls with how many more slices are done, and of how many."""
         def tick(more: int, count: int) -> None:
             if self._slices is None:
-                self._slices = self._tqdm(total=count, desc=name, unit="slice", leave=False)
+                self._slices = self._tqdm(total=count, desc=name[-30:], unit="slice", leave=False)
             self._slices.update(more)
 
         return tick

@@ -57,7 +57,7 @@ def find_queries(inputs: list[Path], output: Path) -> Queries:
         else:
             if is_volume(path):
                 volumes.add(os.path.realpath(path))
-            given.append((stem_of(path), path))
+            given.append((stem_of(Path(path.name)), path))
     notes = own.notes() + _notes_on_others(others)
     if not given:
         said = f" ({'; '.join(notes)})" if notes else ""
