@@ -1,33 +1,24 @@
-"""Several labels at once: a support whose label maps hold several values, and the task that predicts all of them."""
+"""Supports with several labels: whose label maps hold several values, and the task that predicts all of them."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal, Protocol, Self, get_args
 
 import numpy as np
 
-from .ensemble import Ensemble
 from .errors import InputError, shown
-from .imaging.normalisation import Normalisation
 from .imaging.preprocess import check_label_map
-from .named_types import AnyPath, Array, Bools
-from .prediction import Prediction, Timing
-from .predictor import Predictor, check_threshold
+from .labelled_predictor import LabelledPredictor, Overlap
+from .named_types import AnyPath, Array
+from .predictor import Predictor
+from .refining import RefinedTask
 from .storage.arrays import read_npz
 from .storage.reading import is_folder, path_of
 from .support import SupportSet, add_to_hash, checked_entries, read_pairs, texts_of
 from .task import Task
-
-if TYPE_CHECKING:
-    from .named_types import Floats
-
-Overlap = Literal["argmax", "independent"]
-ARGMAX: Overlap = "argmax"
-OTHER_LABEL = "the mask is empty: wherever this label reaches its threshold, another is more probable"
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,181 +131,30 @@ def _restored(
     return LabelledSupport(images, labels, names, label_names)
 
 
-@dataclass(frozen=True, eq=False)
-class LabelledPrediction:
-    """Several labels of one image. labels: (H,W) uint8, or uint16 where a value needs it, 0 for the background: each
-    pixel's label of the highest probability among those whose mask it is in. predictions: by the label's name; with the
-    overlap `argmax` each mask is where `labels` has its value, with `independent` masks may overlap. values: by name.
+class LabelledTask(LabelledPredictor):
+    """A task for each label of a support, ready for queries; made by `Segmenter.prepare_labels`. Closes, pickles and
+    shares threads as a Task does.
+
+    tasks: by the label's name. overlap: as `Segmenter.prepare_labels`. refined: by name what answers in place of the
+    tasks, where `refine` made this.
     """
 
-    labels: Array
-    predictions: dict[str, Prediction]
-    values: dict[str, int]
-
-    @property
-    def masks(self) -> dict[str, Bools]:
-        """(H,W) bool by name."""
-        return {name: prediction.mask for name, prediction in self.predictions.items()}
-
-    @property
-    def timing(self) -> Timing:
-        """Of all labels: the image was placed once, the network ran once a label."""
-        all_of_them = [prediction.timing for prediction in self.predictions.values()]
-        return replace(all_of_them[0], network=sum(timing.network for timing in all_of_them),
-                       postprocess=sum(timing.postprocess for timing in all_of_them))
-
-    def __repr__(self) -> str:
-        height, width = self.labels.shape
-        shares = ", ".join(f"{name} {mask.mean():.1%}" for name, mask in self.masks.items())
-        return f"LabelledPrediction({height}x{width}, {shares}, {self.timing.total:.3f} s)"
-
-
-class Prepares(Protocol):
-    """What a LabelledTask asks of the Segmenter that prepared it."""
-
-    def prepare_labels(
-        self, support: LabelledSupport, ensemble: Ensemble | None = None, *,
-        labels: Sequence[str | int] | None = None, aspect: str = "stretch", normalise: Normalisation = "minmax",
-        overlap: Overlap = ARGMAX,
-    ) -> LabelledTask: ...
-
-
-class LabelledPredictor:
-    """A Predictor for each label, of one grid, aspect, normalisation and support images: tasks, frozen ones, refined
-    ones. tasks: by the label's name. values: of the labels by name, as the label map has them. overlap: as
-    `Segmenter.prepare_labels`. reader: whose way to the grid images take, for one that knows the support of frozen
-    tasks; None for the first task. Closes and shares threads as they do."""
-
     def __init__(
-        self, tasks: Mapping[str, Predictor], values: Mapping[str, int], overlap: Overlap = ARGMAX,
-        reader: Predictor | None = None,
+        self, support: LabelledSupport, tasks: dict[str, Task], overlap: Overlap,
+        refined: dict[str, RefinedTask] | None = None,
     ) -> None:
-        """InputError for an unknown rule, or where tasks do not read images alike."""
-        check_overlap(overlap)
-        self.tasks = dict(tasks)
-        self.values = dict(values)
-        self.overlap: Overlap = overlap
-        self._first = next(iter(self.tasks.values())) if reader is None else reader
-        if len({(task.grid, task.aspect, str(task.normalise)) for task in (self._first, *self.tasks.values())}) > 1:
-            raise InputError("the tasks differ in grid, aspect or normalisation; prepare them alike")
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """What is allowed but rarely meant: what all labels share as it is, of one label with its name."""
-        first = next(iter(self.tasks.values()))
-        shared = [note for note in first.notes if all(note in task.notes for task in self.tasks.values())]
-        own = [f"{name}: {note}" for name, task in self.tasks.items() for note in task.notes if note not in shared]
-        return (*shared, *own)
-
-    def predict(
-        self, image: Array, *, threshold: float | Mapping[str, float] | None = None, logits: bool = False
-    ) -> LabelledPrediction:
-        """Segment one image, as `Task.predict` takes it. threshold: of all labels, or by name of some; else each
-        task's own."""
-        return self.predict_batch([image], threshold=threshold, logits=logits)[0]
-
-    def predict_batch(
-        self, images: Sequence[Array] | Array, *, threshold: float | Mapping[str, float] | None = None,
-        logits: bool = False,
-    ) -> list[LabelledPrediction]:
-        """Segment images, as `Task.predict_batch` takes them; each is checked, normalised and placed once."""
-        thresholds = self._thresholds(threshold)
-        placed = self._first.place(images)
-        found = {
-            name: task.predict_placed(placed, threshold=thresholds[name], logits=logits) if name in thresholds
-            else task.predict_placed(placed, logits=logits)
-            for name, task in self.tasks.items()
-        }
-        return self.merged(found)
-
-    def merged(self, found: Mapping[str, Sequence[Prediction]]) -> list[LabelledPrediction]:
-        """Predictions of the same images by each label's task as one an image, by the rule of overlap."""
-        return [self._merged(dict(zip(found, each))) for each in zip(*found.values(), strict=True)]
-
-    def warm_up(self) -> None:
-        """As `Task.warm_up`, of every label."""
-        for task in self.tasks.values():
-            task.warm_up()
-
-    def close(self) -> None:
-        """Give back what was prepared for every label; the Segmenter stays open."""
-        for task in self.tasks.values():
-            task.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({', '.join(self.tasks)}, {self.overlap}, {self._first!r})"
-
-    def _thresholds(self, threshold: float | Mapping[str, float] | None) -> dict[str, float]:
-        if threshold is None:
-            return {}
-        if not isinstance(threshold, Mapping):
-            return dict.fromkeys(self.tasks, check_threshold(threshold))
-        for name in threshold:
-            if name not in self.tasks:
-                raise InputError(f"threshold names the label {shown(name)}; the task has {', '.join(self.tasks)}")
-        return {name: check_threshold(value) for name, value in threshold.items()}
-
-    def _merged(self, predictions: dict[str, Prediction]) -> LabelledPrediction:
-        """Predictions of one image as one, by the rule of overlap."""
-        values = self.values
-        labels = label_map(predictions, values)
-        if self.overlap == ARGMAX:
-            predictions = {name: _without_others(prediction, labels == values[name])
-                           for name, prediction in predictions.items()}
-        return LabelledPrediction(labels, predictions, values)
-
-
-class LabelledTask(LabelledPredictor):
-    """A task for each label of a support, ready for queries; made by `Segmenter.prepare_labels`. It also pickles as a
-    Task does."""
-
-    def __init__(self, segmenter: Prepares, support: LabelledSupport, tasks: dict[str, Task], overlap: Overlap) -> None:
-        super().__init__(tasks, {name: support.value_of(name) for name in tasks}, overlap)
-        self.segmenter = segmenter
+        answering: Mapping[str, Predictor] = tasks if refined is None else refined
+        values = {name: support.value_of(name) for name in tasks}
+        super().__init__(answering, values, overlap, reader=next(iter(tasks.values())))
         self.support = support
-        self._task = next(iter(tasks.values()))
+        self.tasks = tasks
+        self.refined = refined
+
+    def refine(self, how: str = "auto", *, seed: int = 0) -> LabelledTask:
+        """A task that looks closer, chosen for each label alone as `Task.refine` says; `refined` has the choices. It
+        runs on the tasks of this one."""
+        refined = {name: task.refine(how, seed=seed) for name, task in self.tasks.items()}
+        return LabelledTask(self.support, self.tasks, self.overlap, refined)
 
     def __reduce__(self) -> tuple[object, ...]:
-        _ = self._task.sets  # RunnerError where it is closed
-        task = self._task
-        return _prepared_again, (self.segmenter, self.support, list(self.values.values()), task.ensemble, task.aspect,
-                                 task.normalise, self.overlap)
-
-
-def label_map(predictions: Mapping[str, Prediction], values: Mapping[str, int]) -> Array:
-    """(H,W) uint8 or uint16: at each pixel the value of the label of the highest probability among those whose mask it
-    is in, the first of equal ones; 0 where it is in none."""
-    shape = next(iter(predictions.values())).mask.shape
-    out = np.zeros(shape, np.uint8 if max(values.values()) < 256 else np.uint16)
-    highest: Floats = np.zeros(shape, np.float32)
-    for name, prediction in predictions.items():
-        taken = prediction.mask & (prediction.probability > highest)
-        out[taken], highest[taken] = values[name], prediction.probability[taken]
-    return out
-
-
-def _without_others(prediction: Prediction, mask: Bools) -> Prediction:
-    notes = prediction.notes
-    if prediction.mask.any() and not mask.any():
-        notes = (OTHER_LABEL, *notes)
-    return replace(prediction, mask=mask, notes=notes)
-
-
-def check_overlap(overlap: object) -> None:
-    """InputError unless it is one of the rules."""
-    if overlap not in get_args(Overlap):
-        raise InputError(f"overlap is {shown(overlap)}; accepted: {', '.join(get_args(Overlap))}")
-
-
-def _prepared_again(
-    segmenter: Prepares, support: LabelledSupport, labels: list[int], ensemble: Ensemble, aspect: str,
-    normalise: Normalisation, overlap: Overlap,
-) -> LabelledTask:
-    return segmenter.prepare_labels(
-        support, ensemble, labels=labels, aspect=aspect, normalise=normalise, overlap=overlap)
+        return LabelledTask, (self.support, self.tasks, self.overlap, self.refined)

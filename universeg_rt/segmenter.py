@@ -15,7 +15,8 @@ from .bundle.bundle import SHIPPED, Bundle
 from .ensemble import NEAREST, Draw, Ensemble
 from .errors import BundleError, InputError, RunnerError
 from .imaging.normalisation import MINMAX, Normalisation, check_normalisation
-from .labelled import ARGMAX, LabelledSupport, LabelledTask, Overlap, check_overlap
+from .labelled import LabelledSupport, LabelledTask
+from .labelled_predictor import ARGMAX, Overlap, check_overlap
 from .named_types import Floats
 from .runners import Options, Runner, open_runner
 from .runners.closed import Closed
@@ -153,7 +154,7 @@ class Segmenter:
                 tasks[name] = self._prepare(support.of(value), ensemble, aspect, normalise, placed)
             except InputError as error:
                 raise InputError(f"label {name}: {error}") from None
-        return LabelledTask(self, support, tasks, overlap)
+        return LabelledTask(support, tasks, overlap)
 
     def _prepare(
         self, support: SupportSet, ensemble: Ensemble | None, aspect: str, normalise: Normalisation,

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from universeg_rt import Ensemble, InputError, LabelledSupport, Percentiles, RunnerError, SupportSet
-from universeg_rt.labelled import label_map
+from universeg_rt.labelled_predictor import label_map
 from universeg_rt.prediction import Prediction, Timing
 
 from ..conftest import discs

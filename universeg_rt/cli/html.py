@@ -29,6 +29,7 @@ COLUMNS = (
     ("voxels", "voxels", "{:,}", False),
     ("millilitres", "ml", "{:,.1f}", False),
     ("slices", "slices with it", "{}", False),
+    ("absent", "taken as absent", "{}", False),
 )
 # Of a report: what was made, rather than how.
 RESULTS = frozenset({"images", "complete", "mean_dice", "notes", "input_notes", "remarks"})

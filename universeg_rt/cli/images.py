@@ -15,7 +15,7 @@ from ..errors import InputError
 from ..imaging.files import read_image, read_label, write_array, write_mask, write_png
 from ..imaging.metrics import dice
 from ..imaging.overlays import Look, write_overlay
-from ..labelled import ARGMAX, LabelledPrediction
+from ..labelled_predictor import ARGMAX, LabelledPrediction
 from ..named_types import Array
 from ..prediction import Prediction
 from .opened import Opened
@@ -33,7 +33,7 @@ def segment_image(opened: Opened, name: str, path: Path, truth_path: Path | None
         label = read_label(truth_path)
         truths = true_masks(label, opened.task.values, image.shape[:2], f"true mask {truth_path}")
     try:
-        prediction = _cleaned(opened.task.predict(image), opened)
+        prediction = _cleaned(opened.predict([image])[0], opened)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     found = prediction.predictions

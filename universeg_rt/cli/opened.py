@@ -12,8 +12,12 @@ from ..ensemble import RANDOM, Ensemble
 from ..errors import InputError
 from ..frozen_task import FrozenTask
 from ..imaging.normalisation import MINMAX, Normalisation, Percentiles, Window
-from ..labelled import ARGMAX, LabelledPredictor, LabelledSupport
+from ..imaging.windows import Box
+from ..labelled import LabelledSupport
+from ..labelled_predictor import ARGMAX, LabelledPrediction, LabelledPredictor
+from ..named_types import Array
 from ..predictor import Predictor
+from ..refining import OFF, RefinedTask
 from ..runners.threads import cores
 from ..segmenter import Segmenter
 from ..support import SupportSet
@@ -33,13 +37,24 @@ OPTIONS = {
 @dataclass(frozen=True, eq=False)
 class Opened:
     """task: predicts all labels; one without a name has the name "". settings: what its results depend on, for the
-    report. reason: why this runner. steps: that clean masks up. threads: of a CPU runner."""
+    report. reason: why this runner. steps: that clean masks up. threads: of a CPU runner. absent_below, region: as
+    given."""
 
     task: LabelledPredictor
     settings: dict[str, Any]
     reason: str
     steps: tuple[Step, ...] = ()
     threads: int | None = None
+    absent_below: float | None = None
+    region: Box | None = None
+
+    def predict(self, images: list[Array]) -> list[LabelledPrediction]:
+        """All labels of images (H,W), as the options say."""
+        if self.region is None:
+            return self.task.predict_batch(images, absent_below=self.absent_below)
+        regions = [self.region] * len(images)
+        return self.task.merged({name: each.predict_in(images, regions)
+                                 for name, each in self.task.answering.items() if isinstance(each, RefinedTask)})
 
     @property
     def smooths(self) -> bool:
@@ -48,12 +63,12 @@ class Opened:
 
     @property
     def normalise(self) -> Normalisation:
-        return next(iter(self.task.tasks.values())).normalise
+        return next(iter(self.task.answering.values())).normalise
 
     @property
     def frozen(self) -> dict[str, FrozenTask]:
         """The tasks that are frozen, by label."""
-        return {name: task for name, task in self.task.tasks.items() if isinstance(task, FrozenTask)}
+        return {name: task for name, task in self.task.answering.items() if isinstance(task, FrozenTask)}
 
 
 def open_task(args: argparse.Namespace, support: SupportSet | LabelledSupport | None) -> Opened:
@@ -77,7 +92,7 @@ def open_task(args: argparse.Namespace, support: SupportSet | LabelledSupport | 
     return Opened(task, {
         **_provenance(segmenter, ensemble, support), "task": _how(task), **_images(first),
         **_answers(args, steps, task),
-    }, segmenter.runner.reason, steps, segmenter.runner.threads)
+    }, segmenter.runner.reason, steps, segmenter.runner.threads, args.absent_below, args.region and tuple(args.region))
 
 
 def in_options(text: str) -> str:
@@ -100,7 +115,9 @@ def _tasks(segmenter: Segmenter, support: SupportSet | LabelledSupport, ensemble
 
 def _answering(task: Task, args: argparse.Namespace) -> Predictor:
     """The task that answers queries: itself, frozen, or refined."""
-    return task if args.freeze is None else task.freeze(kind=args.freeze)
+    if args.freeze is not None:
+        return task.freeze(kind=args.freeze)
+    return task.refine(args.refine or OFF) if args.refine or args.region else task
 
 
 def _normalisation(args: argparse.Namespace) -> Normalisation:
@@ -144,13 +161,13 @@ def _of_file(task: FrozenTask, args: argparse.Namespace, steps: tuple[Step, ...]
             "proxies": record.proxies
         },
         **_images(task), **_answers(args, steps, labelled),
-    }, task.runner.reason, steps, args.threads or cores())
+    }, task.runner.reason, steps, args.threads or cores(), args.absent_below)
 
 
 def _how(task: LabelledPredictor) -> dict[str, Any] | None:
     """Of each label that was frozen its kind, reason and price."""
     found = {name or "label": {"kind": each.kind, "reason": each.reason, "price": asdict(each.price)}
-             for name, each in task.tasks.items() if isinstance(each, FrozenTask)}
+             for name, each in task.answering.items() if isinstance(each, FrozenTask)}
     return found or None
 
 
@@ -163,4 +180,7 @@ def _answers(args: argparse.Namespace, steps: tuple[Step, ...], task: LabelledPr
     """What labels there are and what is done to answers."""
     values: Mapping[str, int] = {name or "label 1": value for name, value in task.values.items()}
     return {"labels": dict(values), "overlap": task.overlap, "axis": args.axis or "acquired", "time": args.time,
-            "series": args.series, "post": [str(step) for step in steps]}
+            "series": args.series, "post": [str(step) for step in steps], "absent_below": args.absent_below,
+            "region": args.region, "refine": {
+                name or "label 1": asdict(each.choice)
+                for name, each in task.answering.items() if isinstance(each, RefinedTask)}}

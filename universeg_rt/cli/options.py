@@ -6,12 +6,13 @@ import argparse
 from pathlib import Path
 from typing import get_args
 
+from ..answers.absence import ABSENT_BELOW
 from ..ensemble import POLICIES
 from ..errors import InputError
 from ..frozen.record import AUTO, KINDS
 from ..imaging.normalisation import CT_WINDOWS
 from ..imaging.preprocess import ASPECTS
-from ..labelled import Overlap
+from ..labelled_predictor import Overlap
 from ..precision import PRECISIONS
 from ..runners import RUNNERS
 from ..volumes.slicing import AXES
@@ -89,8 +90,8 @@ def _add_answers(p: argparse.ArgumentParser) -> None:
     answers = p.add_argument_group("answers")
     answers.add_argument("--post", nargs="+", metavar="STEP", help="clean masks up: largest-component, fill-holes, "
                          "minimum-size=50 (or 50mm), of a slice or with -3d of a volume; smooth=1 across slices")
-    answers.add_argument("--absent-below", type=float, metavar="X",
-                         help="leave a mask empty where the evidence that its target is there is below X, from 0 to 1")
+    answers.add_argument("--absent-below", type=float, metavar="X", help="leave the mask of an image or a slice empty "
+                         f"where the presence of its target is below X, from 0 to 1, for example {ABSENT_BELOW:g}")
     answers.add_argument("--refine", choices=("window", "threshold", "auto"), help="a second look in a window around "
                          "the first mask, or a threshold, by leaving entries of the support out; auto decides so")
     answers.add_argument("--region", type=int, nargs=4, metavar=("TOP", "LEFT", "BOTTOM", "RIGHT"),
@@ -118,7 +119,7 @@ def check(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     if args.task is not None and (others := given(args, parser) - WITH_TASK):
         raise InputError(
             f"{as_options(others)}: a frozen task states this itself; leave it out, or freeze again with it")
+    if args.region is not None and args.absent_below is not None:
+        raise InputError("--region and --absent-below: presence is judged of whole images; give one of the two")
     if args.freeze is not None and (others := given(args, parser) & {"refine", "region"}):
         raise InputError(f"{as_options(others)}: a frozen task cannot look again; leave it out, or --freeze")
-    if args.region is not None and args.refine == "threshold":
-        raise InputError("--region looks in a window itself; leave --refine threshold out")

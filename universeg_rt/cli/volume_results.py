@@ -16,10 +16,9 @@ from ..errors import BlankError
 from ..imaging.files import write_png
 from ..imaging.normalisation import normalised
 from ..imaging.overlays import Look, contact_sheet, square_pixels, tinted, zoom_of
-from ..labelled import ARGMAX, label_map
+from ..labelled_predictor import ARGMAX, label_map
 from ..named_types import Array, Bools, Floats
 from ..prediction import Prediction, Timing
-from ..predictor import THRESHOLD
 from ..storage.atomic import write_file
 from ..volumes.scratch import scratch_array
 from ..volumes.slicing import Slices
@@ -103,8 +102,9 @@ def _stacks(finished: Finished, probabilities: dict[str, Floats]) -> dict[str, A
         for key in keys:
             out[key][i] = maps[key][i]
         if finished.opened.smooths:
-            cut = {name: Prediction(stack[i] >= THRESHOLD, stack[i], np.zeros_like(stack[i]), Timing(0, 0, 0))
-                   for name, stack in probabilities.items()}
+            answering = finished.opened.task.answering
+            cut = {name: Prediction(stack[i] >= answering[name].threshold, stack[i], np.zeros_like(stack[i]),
+                                    Timing(0, 0, 0)) for name, stack in probabilities.items()}
             for name, value in finished.values.items():
                 if exclusive:
                     out[MAP][i] = label_map(cut, finished.values)
@@ -164,7 +164,7 @@ def _figures(finished: Finished, stacks: dict[str, Array]) -> tuple[dict[str, di
                 score = 2 * inside / size if size else 1.0
             found, p, pm, spread = facts[i]["labels"][name]
             lines.append([i, name, count, _expected(found, p, pm), spread / found if found else 0.0,
-                          "" if score is None else score, _kind(facts[i])])
+                          "" if score is None else score, _kind(facts[i], name)])
         sums = np.array([each["labels"][name] for each in facts], float).sum(axis=0)
         figures[name] = {
             "voxels": pixels,
@@ -172,6 +172,7 @@ def _figures(finished: Finished, stacks: dict[str, Array]) -> tuple[dict[str, di
             "confidence": _expected(*sums[:3]),
             "spread": float(sums[3] / sums[0]) if sums[0] else 0.0,
             "slices": [present[0], present[-1]] if present else [],
+            **({"absent": absent} if (absent := sum(name in each["absent"] for each in facts)) else {}),
             **({"dice": 2 * both / sizes if sizes else 1.0} if scored else {}),
         }
     return figures, lines
@@ -182,8 +183,11 @@ def _expected(count: float, probability: float, inside: float) -> float:
     return 2 * inside / (probability + count) if count else 0.0
 
 
-def _kind(fact: dict[str, Any]) -> str:
-    return "blank" if fact["blank"] else "in the support" if fact["entry"] else ""
+def _kind(fact: dict[str, Any], label: str) -> str:
+    """What the table says of a slice and label that is not as others."""
+    if fact["blank"]:
+        return "blank"
+    return "in the support" if fact["entry"] else "absent" if label in fact["absent"] else ""
 
 
 def _facts(finished: Finished, figures: dict[str, dict[str, Any]]) -> dict[str, Any]:

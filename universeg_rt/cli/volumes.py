@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from ..labelled import ARGMAX, LabelledPrediction
+from ..labelled_predictor import ARGMAX, LabelledPrediction
 from ..notes import IN_SUPPORT
-from ..prediction import BLANK
+from ..prediction import ABSENT, BLANK
 from ..volumes.reading import read_labels, read_volume
 from ..volumes.slicing import Slices
 from .opened import Opened
@@ -60,7 +60,7 @@ def segment_volume(opened: Opened, job: Job, args: argparse.Namespace, tick: Cal
         start = time.perf_counter()
         images = [slices.take(volume.values, i) for i in block]
         read += time.perf_counter() - start
-        found = opened.task.predict_batch(images)
+        found = opened.predict(images)
         for i, prediction in zip(block, found):
             _keep(partial, i, prediction, opened.task.overlap)
         partial.advance([_facts(prediction, opened.task.notes) for prediction in found])
@@ -105,6 +105,7 @@ def _facts(prediction: LabelledPrediction, task_notes: tuple[str, ...]) -> dict[
     return {
         "blank": first.emptied == BLANK,
         "entry": any(IN_SUPPORT in note for note in first.notes),
+        "absent": [name for name, each in prediction.predictions.items() if each.emptied == ABSENT],
         "notes": list(dict.fromkeys(notes)),
         "seconds": [timing.preprocess, timing.network, timing.postprocess],
         "labels": {

@@ -31,7 +31,8 @@ def report() -> dict:
     """As a batch writes it: an image, a volume with two labels, one that was skipped."""
     seconds = {"preprocess": 0.1, "network": 1.0, "postprocess": 0.2}
     return {
-        "versions": {"universeg_rt": "0.1.0", "numpy": "2.0"}, "runner_reason": "the first that starts", "notes": [EVIL],
+        "versions": {"universeg_rt": "0.1.0", "numpy": "2.0"}, "runner_reason": "the first that starts",
+        "notes": [EVIL],
         "input_notes": ["3 files of other kinds"], "bundle": {"name": "shipped", "sha256": "ab" * 32},
         "runner": {"name": "native", "precision": "fp32"}, "support": {"entries": 5, "sha256": "cd" * 32},
         "ensemble": {"members": 2}, "post": ["fill-holes"], "complete": True, "mean_dice": 0.75,

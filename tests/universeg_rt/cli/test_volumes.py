@@ -1,4 +1,4 @@
-"""`universeg-segment` on volumes: the answer in their own geometry, several labels, resumed at a slice, no identifiers."""
+"""`universeg-segment` on volumes: the answer in their own geometry, several labels, resumed at a slice."""
 
 from __future__ import annotations
 
