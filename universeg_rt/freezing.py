@@ -25,7 +25,8 @@ from .frozen.runners import open_frozen_runner
 from .frozen.seal import sealed
 from .frozen_task import FrozenTask
 from .imaging.metrics import dice
-from .named_types import Array, Bools, Doubles, Floats, Integers
+from .leave_out import copies_of, without
+from .named_types import Array, Bools, Floats, Integers
 from .predictor import THRESHOLD, Predictor, sigmoid
 from .runners import Options, Runner
 from .runners.shared import PreparedSupport, SharedEntries, written_out
@@ -128,10 +129,10 @@ def _leave_out(task: Freezable, drawn: Drawn, seed: int, images: Floats | None) 
     out: list[_LeftOut] = []
     for first in range(0, len(chosen), GROUP):
         members = chosen[first : first + GROUP]
-        gone = [i for i, entry in enumerate(entries) if any(np.array_equal(entry[0], entries[m][0]) for m in members)]
+        gone = copies_of(entries, members)
         if len(gone) == len(entries):
             continue
-        kept, part = _without(gone, weights, shares)
+        kept, part = without(gone, weights, shares)
         prepared = runner.prepare(entries, kept)
         runs = [runner.mean_constants(prepared, entries[m, :1], part) for m in members]
         given: list[Maps] = []
@@ -146,17 +147,6 @@ def _leave_out(task: Freezable, drawn: Drawn, seed: int, images: Floats | None) 
             mask = np.average(sigmoid(logits[:, 0]), axis=0, weights=part) >= THRESHOLD
             out.append(_LeftOut(image, label >= 0.5, mask, constants, _mean(by) if by else None))
     return out
-
-
-def _without(gone: Sequence[int], weights: Floats, shares: Doubles) -> tuple[Floats, Doubles]:
-    """The sets (K,N) and their shares without these entries; where nothing is left of any, sets of one entry each."""
-    kept = weights.copy()
-    kept[:, gone] = 0
-    whole = kept.sum(axis=1) > 0
-    if not whole.any():
-        kept = np.delete(np.eye(weights.shape[1], dtype=np.float32), gone, 0)
-        return kept, np.full(len(kept), 1 / len(kept))
-    return kept[whole] / kept[whole].sum(axis=1, keepdims=True), shares[whole] / shares[whole].sum()
 
 
 def _chosen(entries: int, seed: int) -> Integers:
