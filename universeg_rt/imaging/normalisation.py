@@ -13,7 +13,7 @@ from ..named_types import Array, Doubles, Floats
 from .preprocess import check_not_blank, normalise
 
 MINMAX: Literal["minmax"] = "minmax"
-# Centre and width in Hounsfield units, as Radiopaedia's "Windowing (CT)" lists them; where it gives a range, its middle.
+# Centre and width in Hounsfield units, as Radiopaedia's "Windowing (CT)" lists them; of its ranges the middle.
 CT_WINDOWS = {
     "abdomen": (50, 400), "bone": (400, 1800), "brain": (40, 80), "liver": (30, 150), "lung": (-600, 1500),
     "mediastinum": (50, 350), "soft-tissue": (40, 375), "spine": (50, 250), "stroke": (40, 40), "subdural": (75, 215),

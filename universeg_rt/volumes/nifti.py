@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import gzip
-import logging
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -19,6 +16,7 @@ from ..named_types import Array, Doubles, Vendor
 from ..storage.atomic import write_file
 from ..storage.reading import reading
 from .geometry import Geometry
+from .quiet import quiet
 from .scratch import PIECE, mapped_by_slices, scratch_file
 from .volume import Volume
 
@@ -44,7 +42,7 @@ def read_nifti(path: Path, time: int | None) -> Volume:
     """
     nibabel = _nibabel()
     notes: list[str] = []
-    with reading("a whole NIfTI volume", path), _quiet(), open(path, "rb") as file:
+    with reading("a whole NIfTI volume", path), quiet(), open(path, "rb") as file:
         packed = path.name.lower().endswith(".gz")
         source: IO[Any] = gzip.GzipFile(fileobj=file, mode="rb") if packed else file  # type: ignore[assignment]
         header = _header(nibabel, source)
@@ -100,18 +98,6 @@ def write_nifti(path: Path, values: Array, geometry: Geometry, header: Vendor | 
 
 def _nibabel() -> Vendor:
     return needed("nibabel", "medical", "NIfTI")
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """nibabel prints what it mends in a header."""
-    logger = logging.getLogger("nibabel.global")
-    before = logger.level
-    logger.setLevel(logging.CRITICAL + 1)
-    try:
-        yield
-    finally:
-        logger.setLevel(before)
 
 
 def _header(nibabel: Vendor, source: IO[bytes]) -> Vendor:

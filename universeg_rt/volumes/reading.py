@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,13 @@ from ..errors import InputError
 from ..imaging.files import add_named
 from ..named_types import AnyPath, Array
 from ..storage.reading import is_folder, path_of
+from .dicom import ENDINGS as DICOM_ENDINGS
+from .dicom import dicom_files, is_alone, read_dicom
+from .frames import is_dicom
 from .nifti import ENDINGS as NIFTI_ENDINGS
 from .nifti import is_nifti, read_nifti
 from .scratch import mapped_by_slices
+from .segmentation import is_segmentation, read_segmentation
 from .stack import is_stack, read_stack
 from .volume import LabelVolume, Volume
 
@@ -20,12 +25,12 @@ ACCEPTED = "NIfTI (.nii, .nii.gz), a folder of one DICOM series, a DICOM file, a
 MOST_LABEL = 2**16 - 1  # a greater value cannot be written again
 
 
-def read_volume(path: AnyPath, *, time: int | None = None, series: str | None = None) -> Volume:
+def read_volume(path: AnyPath, *, time: int | None = None, series: str | int | None = None) -> Volume:
     """A volume: NIfTI, DICOM (a folder of one series, or a file), or the pages of a TIFF.
 
-    time: which volume of a NIfTI file with a fourth axis. series: which of several in a DICOM folder.
-    Values are mapped from files and take no memory until they are looked at. Raises InputError that names the file,
-    what is wrong with it and the cure.
+    time: which volume of a NIfTI file with a fourth axis. series: the number, from 1, of one of several in a DICOM
+    folder; the error that counts them lists them. Values are mapped from files and take no memory until they are looked
+    at. Raises InputError that names the file, what is wrong with it and the cure.
     """
     path = path_of(path)
     if is_nifti(path):
@@ -35,6 +40,8 @@ def read_volume(path: AnyPath, *, time: int | None = None, series: str | None = 
     if is_stack(path):
         _refuse(path, "series", series)
         return read_stack(path)
+    if is_folder(path) or path.suffix.lower() in DICOM_ENDINGS or is_dicom(path):
+        return read_dicom(path, series)
     raise InputError(f"{path} is no volume; accepted: {ACCEPTED}")
 
 
@@ -45,10 +52,9 @@ def read_labels(path: AnyPath, like: Volume) -> LabelVolume:
     others, and where the labels do not lie on the volume's voxels.
     """
     path = path_of(path)
-    if is_stack(path):
-        found = read_stack(path, label=True)
-    else:
-        found = read_volume(path)
+    if is_segmentation(path):
+        return read_segmentation(path, like)
+    found = read_stack(path, label=True) if is_stack(path) else read_volume(path)
     like.geometry.check_same(found.geometry, str(like.files[0] if like.files else "the volume"), str(path))
     values, present = _whole(path, found)
     return LabelVolume(values, found.geometry, {value: f"label {value}" for value in present}, found.notes)
@@ -57,16 +63,23 @@ def read_labels(path: AnyPath, like: Volume) -> LabelVolume:
 def find_volumes(folder: AnyPath) -> dict[str, Path]:
     """All volumes below a folder by their path in it without the ending (`p1/001`), sorted by it.
 
-    Hidden files and folders are left out. InputError where two have the same name, or none is there.
+    A folder with slices of DICOM series is one; a DICOM file of several frames, a radiograph and a Segmentation are
+    each one by itself. Hidden files and folders are left out. InputError where two have the same name, or none is
+    there.
     """
     folder = path_of(folder)
     if not is_folder(folder):
         raise InputError(f"{folder} is not a folder")
     found: dict[str, Path] = {}
-    for file in sorted(folder.rglob("*")):
-        parts = file.relative_to(folder).parts
-        if not any(part.startswith(".") for part in parts) and file.is_file() and is_volume(file):
-            add_named(found, _stem(file.relative_to(folder)), file)
+    for root, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        here = Path(root)
+        slices = [file for file in dicom_files(here) if not is_alone(file)]
+        for file in sorted(here / name for name in files if not name.startswith(".")):
+            if file not in slices and is_volume(file):
+                add_named(found, _stem(file.relative_to(folder)), file)
+        if slices:
+            add_named(found, here.relative_to(folder).as_posix() if here != folder else here.resolve().name, here)
     if not found:
         raise InputError(f"{folder} holds no volumes; accepted: {ACCEPTED}")
     return dict(sorted(found.items()))
@@ -75,7 +88,9 @@ def find_volumes(folder: AnyPath) -> dict[str, Path]:
 def is_volume(path: AnyPath) -> bool:
     """Whether a volume may be read from a file or folder, by its name and first bytes."""
     path = path_of(path)
-    return is_nifti(path) or is_stack(path)
+    if is_folder(path):
+        return bool(dicom_files(path))
+    return is_nifti(path) or is_stack(path) or path.suffix.lower() in DICOM_ENDINGS or is_dicom(path)
 
 
 def _stem(path: Path) -> str:

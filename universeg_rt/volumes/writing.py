@@ -12,12 +12,12 @@ from ..named_types import AnyPath, Array
 from ..storage.reading import path_of
 from .nifti import ENDINGS as NIFTI_ENDINGS
 from .nifti import is_nifti, write_nifti
+from .segmentation import can_reference, write_segmentation
 from .stack import ENDINGS as STACK_ENDINGS
 from .stack import write_stack
 from .volume import Volume
 
 SEGMENTATION_ENDING = ".dcm"
-ENDING = {"nifti": ".nii.gz", "dicom": SEGMENTATION_ENDING, "stack": ".tif"}  # of label maps, by what was read
 TYPES = (np.uint8, np.uint16)  # of label maps: every reader knows them
 
 
@@ -37,7 +37,7 @@ def write_labels(path: AnyPath, values: Array, names: Mapping[int, str], like: V
     elif path.suffix.lower() in STACK_ENDINGS:
         write_stack(path, values)
     elif path.suffix.lower() == SEGMENTATION_ENDING and like.kind == "dicom":
-        raise InputError("not yet")
+        write_segmentation(path, values, names, like)
     else:
         raise InputError(f"{path} has no ending that a label map of {like.kind} is written with; accepted: "
                          f"{', '.join(_endings(like))}")
@@ -59,9 +59,14 @@ def write_map(path: AnyPath, values: Array, like: Volume) -> None:
                          f"{', '.join((*NIFTI_ENDINGS, *STACK_ENDINGS))}")
 
 
+def labels_ending(like: Volume) -> str:
+    """The ending of label maps beside a volume: a DICOM Segmentation where one can reference what was read."""
+    return SEGMENTATION_ENDING if can_reference(like) else map_ending(like)
+
+
 def map_ending(like: Volume) -> str:
-    """The ending of maps beside a volume."""
-    return ENDING["stack"] if like.geometry.affine is None else ENDING["nifti"]
+    """The ending of maps of real values beside a volume."""
+    return STACK_ENDINGS[0] if like.geometry.affine is None else NIFTI_ENDINGS[1]
 
 
 def _endings(like: Volume) -> tuple[str, ...]:
