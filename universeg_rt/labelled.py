@@ -13,13 +13,14 @@ import numpy as np
 from .ensemble import Ensemble
 from .errors import InputError, shown
 from .imaging.normalisation import Normalisation
+from .imaging.pairs import read_pairs
 from .imaging.preprocess import check_label_map
 from .named_types import AnyPath, Array, Bools
 from .prediction import Prediction, Timing
 from .predictor import THRESHOLD, check_threshold
 from .storage.arrays import read_npz
 from .storage.reading import is_folder, path_of
-from .support import SupportSet, add_to_hash, checked_entries, read_pairs, texts_of
+from .support import SupportSet, add_to_hash, checked_entries, texts_of
 from .task import Task
 
 if TYPE_CHECKING:
