@@ -36,10 +36,6 @@ if TYPE_CHECKING:
     from .segmenter import Estimate as Estimate
     from .segmenter import Segmenter as Segmenter
     from .support import SupportSet as SupportSet
-    from .supports.volumes import SliceChoice as SliceChoice
-    from .supports.volumes import labelled_support_of_volumes as labelled_support_of_volumes
-    from .supports.volumes import support_of_volumes as support_of_volumes
-    from .supports.volumes import volume_pairs as volume_pairs
     from .task import Task as Task
 
 __version__ = "0.1.0"
@@ -55,8 +51,6 @@ _HOME = {
     **dict.fromkeys(("LabelledPrediction", "LabelledSupport", "LabelledTask"), "labelled"),
     **dict.fromkeys(("Percentiles", "Window"), "imaging.normalisation"),
     **dict.fromkeys(("Prediction", "Timing"), "prediction"),
-    **dict.fromkeys(
-        ("SliceChoice", "labelled_support_of_volumes", "support_of_volumes", "volume_pairs"), "supports.volumes"),
     **dict.fromkeys(("RunnerState", "available_runners"), "runners.choose"),
 }
 __all__ = sorted(_HOME)
