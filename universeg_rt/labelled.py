@@ -6,18 +6,17 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal, Protocol, Self, get_args
+from typing import TYPE_CHECKING, Literal, Self, get_args
 
 import numpy as np
 
-from .ensemble import Ensemble
 from .errors import InputError, shown
-from .imaging.normalisation import Normalisation
 from .imaging.pairs import read_pairs
 from .imaging.preprocess import check_label_map
 from .named_types import AnyPath, Array, Bools
 from .prediction import Prediction, Timing
-from .predictor import THRESHOLD, check_threshold
+from .predictor import Predictor, check_threshold
+from .refining import RefinedTask
 from .storage.arrays import read_npz
 from .storage.reading import is_folder, path_of
 from .support import SupportSet, add_to_hash, checked_entries, texts_of
@@ -170,29 +169,30 @@ class LabelledPrediction:
         return f"LabelledPrediction({height}x{width}, {shares}, {self.timing.total:.3f} s)"
 
 
-class Prepares(Protocol):
-    """What a LabelledTask asks of the Segmenter that prepared it."""
-
-    def prepare_labels(
-        self, support: LabelledSupport, ensemble: Ensemble | None = None, *,
-        labels: Sequence[str | int] | None = None, aspect: str = "stretch", normalise: Normalisation = "minmax",
-        overlap: Overlap = ARGMAX,
-    ) -> LabelledTask: ...
-
-
 class LabelledTask:
     """A task for each label of a support, ready for queries; made by `Segmenter.prepare_labels`. Closes, pickles and
     shares threads as a Task does.
 
-    tasks: by the label's name. overlap: as `Segmenter.prepare_labels`.
+    tasks: by the label's name. overlap: as `Segmenter.prepare_labels`. refined: by name what answers in place of the
+    tasks, where `refine` made this.
     """
 
-    def __init__(self, segmenter: Prepares, support: LabelledSupport, tasks: dict[str, Task], overlap: Overlap) -> None:
-        self.segmenter = segmenter
+    def __init__(
+        self, support: LabelledSupport, tasks: dict[str, Task], overlap: Overlap,
+        refined: dict[str, RefinedTask] | None = None,
+    ) -> None:
         self.support = support
         self.tasks = tasks
         self.overlap: Overlap = overlap
+        self.refined = refined
+        self._answering: Mapping[str, Predictor] = tasks if refined is None else refined
         self._first = next(iter(tasks.values()))
+
+    def refine(self, how: str = "auto", *, seed: int = 0) -> LabelledTask:
+        """A task that looks closer, chosen for each label alone as `Task.refine` says; `refined` has the choices. It
+        runs on the tasks of this one."""
+        refined = {name: task.refine(how, seed=seed) for name, task in self.tasks.items()}
+        return LabelledTask(self.support, self.tasks, self.overlap, refined)
 
     @property
     def values(self) -> dict[str, int]:
@@ -207,30 +207,34 @@ class LabelledTask:
         return (*shared, *own)
 
     def predict(
-        self, image: Array, *, threshold: float | Mapping[str, float] = THRESHOLD, logits: bool = False
+        self, image: Array, *, threshold: float | Mapping[str, float] | None = None, logits: bool = False,
+        absent_below: float | None = None,
     ) -> LabelledPrediction:
-        """Segment one image, as `Task.predict` takes it. threshold: of all labels, or by name of some."""
-        return self.predict_batch([image], threshold=threshold, logits=logits)[0]
+        """Segment one image, as `Task.predict` takes it. threshold: of all labels, or by name of some;
+        None: each task's own. absent_below: as `Task.predict` takes it, of each label alone."""
+        return self.predict_batch([image], threshold=threshold, logits=logits, absent_below=absent_below)[0]
 
     def predict_batch(
-        self, images: Sequence[Array] | Array, *, threshold: float | Mapping[str, float] = THRESHOLD,
-        logits: bool = False,
+        self, images: Sequence[Array] | Array, *, threshold: float | Mapping[str, float] | None = None,
+        logits: bool = False, absent_below: float | None = None,
     ) -> list[LabelledPrediction]:
         """Segment images, as `Task.predict_batch` takes them; each is checked, normalised and placed once."""
         thresholds = self._thresholds(threshold)
         placed = self._first.place(images)
-        found = {name: task.predict_placed(placed, threshold=thresholds[name], logits=logits)
-                 for name, task in self.tasks.items()}
+        found = {
+            name: task.predict_placed(placed, threshold=thresholds[name], logits=logits, absent_below=absent_below)
+            for name, task in self._answering.items()
+        }
         return [self._merged(dict(zip(found, each))) for each in zip(*found.values())]
 
     def warm_up(self) -> None:
         """As `Task.warm_up`, of every label."""
-        for task in self.tasks.values():
+        for task in self._answering.values():
             task.warm_up()
 
     def close(self) -> None:
         """Give back what was prepared for every label; the Segmenter stays open."""
-        for task in self.tasks.values():
+        for task in self._answering.values():
             task.close()
 
     def __enter__(self) -> Self:
@@ -240,21 +244,22 @@ class LabelledTask:
         self.close()
 
     def __repr__(self) -> str:
-        return f"LabelledTask({', '.join(self.tasks)}, {self.overlap}, {self._first!r})"
+        refined = "" if self.refined is None else ", refined"
+        return f"LabelledTask({', '.join(self.tasks)}, {self.overlap}{refined}, {self._first!r})"
 
     def __reduce__(self) -> tuple[object, ...]:
-        _ = self._first.sets  # RunnerError where it is closed
-        task = self._first
-        return _prepared_again, (self.segmenter, self.support, list(self.values.values()), task.ensemble, task.aspect,
-                                 task.normalise, self.overlap)
+        return LabelledTask, (self.support, self.tasks, self.overlap, self.refined)
 
-    def _thresholds(self, threshold: float | Mapping[str, float]) -> dict[str, float]:
+    def _thresholds(self, threshold: float | Mapping[str, float] | None) -> dict[str, float]:
+        own = {name: task.threshold for name, task in self._answering.items()}
+        if threshold is None:
+            return own
         if not isinstance(threshold, Mapping):
-            return dict.fromkeys(self.tasks, check_threshold(threshold))
+            return dict.fromkeys(own, check_threshold(threshold))
         for name in threshold:
-            if name not in self.tasks:
-                raise InputError(f"threshold names the label {shown(name)}; the task has {', '.join(self.tasks)}")
-        return {name: check_threshold(threshold.get(name, THRESHOLD)) for name in self.tasks}
+            if name not in own:
+                raise InputError(f"threshold names the label {shown(name)}; the task has {', '.join(own)}")
+        return {name: check_threshold(threshold.get(name, value)) for name, value in own.items()}
 
     def _merged(self, predictions: dict[str, Prediction]) -> LabelledPrediction:
         """Predictions of one image as one, by the rule of overlap."""
@@ -289,11 +294,3 @@ def check_overlap(overlap: object) -> None:
     """InputError unless it is one of the rules."""
     if overlap not in get_args(Overlap):
         raise InputError(f"overlap is {shown(overlap)}; accepted: {', '.join(get_args(Overlap))}")
-
-
-def _prepared_again(
-    segmenter: Prepares, support: LabelledSupport, labels: list[int], ensemble: Ensemble, aspect: str,
-    normalise: Normalisation, overlap: Overlap,
-) -> LabelledTask:
-    return segmenter.prepare_labels(
-        support, ensemble, labels=labels, aspect=aspect, normalise=normalise, overlap=overlap)

@@ -153,7 +153,7 @@ class Segmenter:
                 tasks[name] = self._prepare(support.of(value), ensemble, aspect, normalise, placed)
             except InputError as error:
                 raise InputError(f"label {name}: {error}") from None
-        return LabelledTask(self, support, tasks, overlap)
+        return LabelledTask(support, tasks, overlap)
 
     def _prepare(
         self, support: SupportSet, ensemble: Ensemble | None, aspect: str, normalise: Normalisation,

@@ -12,6 +12,7 @@ from .frozen_task import FrozenTask
 from .imaging.normalisation import MINMAX, Normalisation
 from .named_types import Array, Floats
 from .predictor import Ran
+from .refining import RefinedTask, refine
 from .runners.shared import PreparedSupport, SharedEntries
 from .sets import FixedSets, NearestSets, Runs
 from .support import Drawn, SupportSet
@@ -84,6 +85,18 @@ class Task(Freezable):
         lacks the models.
         """
         return freeze(self, proxies, kind, max_loss, seed, half)
+
+    def refine(self, how: str = "auto", *, seed: int = 0) -> RefinedTask:
+        """A task that looks closer, with the same `predict`.
+
+        how: `window` looks a second time, in a window around the first mask; `threshold` marks from another probability
+        than 0.5; `auto` takes one of them, or `off`, by Dice on up to eight entries of the support, drawn by `seed` and
+        left out of it in pairs. What was taken, why, and the gain to expect stand in `RefinedTask.choice`. Whatever it
+        is, `predict_in` looks into regions that are given. It holds a second support, cut around the labels, and runs
+        on this Task. Raises InputError for another `how`, or for a support too small to leave entries out; RunnerError
+        where the Task is closed.
+        """
+        return refine(self, self.segmenter, self.support, self.ensemble, how, seed)
 
     def close(self) -> None:
         self._sets = None

@@ -17,7 +17,7 @@ import numpy as np
 from ..imaging.embedding import grey_statistics
 from ..imaging.metrics import dice
 from ..imaging.normalisation import MINMAX, Normalisation
-from ..leave_out import drawn_others, predicted
+from ..left_out import others, predicted
 from ..named_types import Array, Bools, Doubles, Floats
 from ..segmenter import Segmenter
 from ..support import SupportSet
@@ -88,9 +88,9 @@ def inspect(
     if segmenter is not None and len(support) >= FEWEST:
         rng = np.random.default_rng(seed)
         for i in range(len(support)):
-            others = drawn_others(entries, i, SUPPORT_SIZE, rng)
-            if len(others) >= FEWEST - 1:
-                probability = predicted(segmenter.runner, entries, i, others)
+            judges = others(entries[:, 0], i, SUPPORT_SIZE, rng)
+            if len(judges) >= FEWEST - 1:
+                probability = predicted(segmenter.runner, entries, i, judges)
                 scores[i] = dice(probability >= 0.5, entries[i, 1] >= 0.5)
                 areas = np.delete(entries[:, 1].mean(axis=(1, 2)), i)
                 found[i] += _against(entries[i, 1] >= 0.5, probability, areas)
@@ -100,10 +100,11 @@ def inspect(
         for i in group:
             worst = min(dice(entries[i, 1] >= 0.5, entries[j, 1] >= 0.5) for j in group)
             if worst < DISAGREE:
-                found[i].append(Suspicion("labels disagree", f"nearly the same image has another label (Dice {worst:.2f})"))
+                why = f"nearly the same image has another label (Dice {worst:.2f})"
+                found[i].append(Suspicion("labels disagree", why))
     rows = tuple(
-        Entry(name, (image.shape[0], image.shape[1]), float(label.mean()), float(image.min()), float(image.max()), score,
-              tuple(suspicions))
+        Entry(name, (image.shape[0], image.shape[1]), float(label.mean()), float(image.min()), float(image.max()),
+              score, tuple(suspicions))
         for name, image, label, score, suspicions in zip(support.names, support.images, support.labels, scores, found))
     return Inspection(rows, tuple(tuple(support.names[i] for i in group) for group in groups))
 
@@ -123,8 +124,9 @@ def _against(label: Bools, probability: Floats, areas: Doubles | Floats) -> list
     seen, given = _standard(probability), _standard(label)
     fit = float((seen * given).sum())
     if fit <= INVERTED and _looks_inverted(float(label.mean()), areas):
-        return [Suspicion("inverted", f"its complement has the area of the other labels (median {np.median(areas):.0%}, "
-                          f"its own {label.mean():.0%}), and the label fits what they predict by {fit:.2f}")]
+        why = (f"its complement has the area of the other labels (median {np.median(areas):.0%}, its own "
+               f"{label.mean():.0%}), and the label fits what they predict by {fit:.2f}")
+        return [Suspicion("inverted", why)]
     fits = {name: float((seen * _standard(turn(label))).sum()) for name, turn in TURNS.items()
             if turn(label).shape == label.shape}
     (down, right), moved = _best_move(seen, given)
@@ -167,8 +169,8 @@ def _other_modality(images: Floats) -> dict[int, str]:
     far = np.sort(apart, axis=1)[:, :NEIGHBOURS].mean(axis=1)
     middle = float(np.median(far))
     deviation = 1.4826 * float(np.median(np.abs(far - middle)))
-    return {int(i): f"its grey values are {far[i] / max(middle, 1e-9):.1f} times as far from the nearest entries' as is "
-            "usual here" for i in np.flatnonzero((far > middle + SPREADS * deviation) & (far > TIMES * middle))}
+    return {int(i): f"its grey values are {far[i] / max(middle, 1e-9):.1f} times as far from the nearest entries' as "
+            "is usual here" for i in np.flatnonzero((far > middle + SPREADS * deviation) & (far > TIMES * middle))}
 
 
 def _duplicates(images: Floats) -> list[list[int]]:
