@@ -234,8 +234,8 @@ class Placement:
 
     def label_to_grid(self, label: Bools, grid: tuple[int, int]) -> Floats:
         """(H,W) bool -> grid, float32 0 or 1: nearest neighbour, zeros around it."""
-        rows = _nearest(self.height, self.grid_height)
-        columns = _nearest(self.width, self.grid_width)
+        rows = nearest(self.height, self.grid_height)
+        columns = nearest(self.width, self.grid_width)
         return self._pad(label[np.ix_(rows, columns)].astype(np.float32), grid)
 
     def back(self, values: Array) -> Floats:
@@ -261,6 +261,6 @@ def resize(image: Floats, shape: tuple[int, int]) -> Floats:
     return np.asarray(out, dtype=np.float32)
 
 
-def _nearest(size: int, new: int) -> Integers:
+def nearest(size: int, new: int) -> Integers:
     """For each of `new` pixels the index of the pixel of `size` whose area holds its centre."""
     return np.asarray(np.minimum(((np.arange(new) + 0.5) * size / new).astype(int), size - 1))

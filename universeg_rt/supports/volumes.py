@@ -20,6 +20,7 @@ from ..support import PlacedImage, SupportSet
 from ..volumes.reading import find_volumes, is_volume, read_labels, read_volume
 from ..volumes.slicing import Slices
 from ..volumes.volume import LabelVolume, Volume
+from .select import cover
 
 By = Literal["area", "even", "similar"]
 AREA: By = "area"
@@ -232,21 +233,14 @@ def _shared_out(total: int, available: Sequence[int]) -> list[int]:
 
 def _alike(found: Sequence[_Labelled], whole: Taken, query: Volume, choice: SliceChoice, normalise: Normalisation,
            first: Taken) -> Taken:
-    """Slices chosen one by one: each adds the most to how alike the query's slices are to their nearest entry."""
+    """Slices that are together the most alike to those of the query."""
     cut = Slices.of(query.geometry, query.acquired, choice.axis)
     asked = [look for i in range(len(cut)) if (look := _look(cut.take(query.values, i), normalise)) is not None]
     if not asked:
         raise InputError("every slice of the query volume is blank; there is nothing to be like")
     offered = [look for place, i in whole if (look := found[place].look(i, normalise)) is not None]
     likeness = embed(np.stack(asked)) @ embed(np.stack(offered)).T
-    taken = [whole.index(each) for each in first]
-    best = likeness[:, taken].max(axis=1) if taken else np.full(len(asked), -1.0)
-    while len(taken) < min(choice.slices, len(whole)):
-        gain = np.maximum(likeness, best[:, None]).sum(axis=0)
-        gain[taken] = -np.inf
-        taken.append(int(gain.argmax()))
-        best = np.maximum(best, likeness[:, taken[-1]])
-    return sorted(whole[i] for i in taken)
+    return sorted(whole[i] for i in cover(likeness, choice.slices, [whole.index(each) for each in first]))
 
 
 def _absent(found: Sequence[_Labelled], wanted: Sequence[int], choice: SliceChoice, normalise: Normalisation) -> Taken:
