@@ -88,11 +88,14 @@ def _predictions(
 ) -> Iterator[tuple[str, int, np.ndarray, float]]:
     """(method, cell, probability (H,W), threshold) of one query."""
     support = case.pool.support
+    known: dict[Ensemble, tuple[dict[str, np.ndarray], Members]] = {}  # `all` is the same for every size
     for size in protocol.support_sizes:
         for ensemble, counts in protocol.ensembles(size, len(support), case.seed + size).items():
-            tasks = {name: way.prepare(support, ensemble) for name, way in ways.items()}
-            found = {name: task.member_probabilities(case.image) for name, task in tasks.items()}
-            drawn = _members(ensemble, case)
+            if ensemble not in known:
+                found = {name: way.prepare(support, ensemble).member_probabilities(case.image)
+                         for name, way in ways.items()}
+                known[ensemble] = found, _members(ensemble, case)
+            found, drawn = known[ensemble]
             for count in counts:
                 cell = protocol.cells.index((size, count))
                 for name, members in found.items():

@@ -27,6 +27,7 @@ FEWEST = 4  # entries: with fewer, an entry is not judged by the others
 GAIN, LEAST = 0.3, 0.4  # correlation that a changed label gains, and has
 INVERTED = 0.1  # correlation of an inverted label at most
 REACH = 6  # pixels of the network's grid by which a label is moved at least
+UNEXPECTED, USUAL = 0.1, 0.5  # Dice by the others below the first is odd where the median reaches the second
 DUPLICATE = 0.995  # correlation of two images
 DISAGREE = 0.8  # Dice of two labels of one image below this is odd
 NEIGHBOURS, SPREADS, TIMES = 3, 4.0, 1.3  # another modality: how far an image is from so many others
@@ -41,7 +42,8 @@ Report = Callable[[int], None]
 
 @dataclass(frozen=True)
 class Suspicion:
-    """kind: `empty`, `inverted`, `transposed` and the other TURNS, `misaligned`, `other modality`, `labels disagree`.
+    """kind: `empty`, `inverted`, `transposed` and the other TURNS, `misaligned`, `unexpected`, `other modality`,
+    `labels disagree`.
     why: in a sentence, with the figures."""
 
     kind: str
@@ -95,6 +97,11 @@ def inspect(
                 areas = np.delete(entries[:, 1].mean(axis=(1, 2)), i)
                 found[i] += _against(entries[i, 1] >= 0.5, probability, areas)
             done(1)
+        usual = float(np.median([score for score in scores if score is not None] or [0.0]))
+        for i, score in enumerate(scores):
+            if score is not None and score < UNEXPECTED and usual >= USUAL and not found[i]:
+                why = f"the others predict another mask (Dice {score:.2f}, their median {usual:.2f})"
+                found[i].append(Suspicion("unexpected", why))
     groups = _duplicates(entries[:, 0])
     for group in groups:
         for i in group:
