@@ -10,6 +10,7 @@ from functools import cached_property
 import numpy as np
 
 from .errors import InputError, shown
+from .imaging.pairs import read_pairs
 from .imaging.preprocess import check_label_map
 from .labelled_predictor import LabelledPredictor, Overlap
 from .named_types import AnyPath, Array
@@ -17,7 +18,7 @@ from .predictor import Predictor
 from .refining import RefinedTask
 from .storage.arrays import read_npz
 from .storage.reading import is_folder, path_of
-from .support import SupportSet, add_to_hash, checked_entries, read_pairs, texts_of
+from .support import SupportSet, add_to_hash, checked_entries, texts_of
 from .task import Task
 
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from .errors import InputError
-from .imaging.files import named_images, read_image, read_label
 from .imaging.normalisation import MINMAX, Normalisation, normalised
+from .imaging.pairs import read_pairs
 from .imaging.preprocess import Placement, check_image, check_label, count_of
 from .named_types import AnyPath, Array, Bools, Floats, Integers
 from .notes import fingerprint, label_notes, range_note
@@ -173,22 +173,6 @@ def checked_entries(
     if not any(label.any() for label in checked_labels):
         raise InputError("the labels are empty in every entry; at least one must mark something")
     return tuple(checked_images), tuple(checked_labels), names
-
-
-def read_pairs(path: AnyPath) -> tuple[list[Array], list[Array], list[str]]:
-    """Images, labels and names of a folder with `images/` and `labels/`, sorted by name; InputError where a file has no
-    partner or cannot be read."""
-    path = path_of(path)
-    for part in ("images", "labels"):
-        if not (path / part).is_dir():
-            raise InputError(f"{path} has no folder {part}/; a support folder holds images/ and labels/")
-    images, labels = named_images(path / "images"), named_images(path / "labels")
-    lonely = sorted(set(images) ^ set(labels))
-    if lonely:
-        kind = "label" if lonely[0] in images else "image"
-        raise InputError(f"{path}: {len(lonely)} files have no partner, first {lonely[0]} (no {kind} of that name)")
-    names = sorted(images)
-    return [read_image(images[n]) for n in names], [read_label(labels[n]) for n in names], names
 
 
 def texts_of(data: Mapping[str, Array], key: str, path: Path) -> list[str] | None:

@@ -79,7 +79,7 @@ def open_task(args: argparse.Namespace, support: SupportSet | LabelledSupport | 
         return _of_file(FrozenTask.open(args.task, runner=args.runner, threads=args.threads), args, steps)
     said = {name: value for name, value in vars(args).items() if value is not None}
     args = argparse.Namespace(**{**vars(args), **LEFT_OUT, **said})
-    normalise = _normalisation(args)
+    normalise = normalisation(args)
     ensemble = Ensemble(args.members, args.support_size, args.replacement, args.seed, args.policy)
     segmenter = Segmenter.open(args.bundle, runner=args.runner, precision=args.precision, threads=args.threads)
     try:
@@ -120,7 +120,8 @@ def _answering(task: Task, args: argparse.Namespace) -> Predictor:
     return task.refine(args.refine or OFF) if args.refine or args.region else task
 
 
-def _normalisation(args: argparse.Namespace) -> Normalisation:
+def normalisation(args: argparse.Namespace) -> Normalisation:
+    """What the options say of intensities; InputError for an unknown window."""
     if args.percentiles:
         return Percentiles(*args.percentiles)
     if not args.window:

@@ -81,7 +81,8 @@ def _add_labels(p: argparse.ArgumentParser) -> None:
 def _add_volumes(p: argparse.ArgumentParser) -> None:
     volumes = p.add_argument_group("volumes")
     volumes.add_argument("--axis", choices=AXES, help="across which volumes, of the support too, are sliced (acquired)")
-    volumes.add_argument("--slices", type=int, metavar="N", help="slices taken from each volume of the support (16)")
+    volumes.add_argument("--slices", type=int, metavar="N",
+                         help="slices taken from the volumes of the support, all of them together (16)")
     volumes.add_argument("--time", type=int, metavar="T", help="which volume of a NIfTI file with several, from 0")
     volumes.add_argument("--series", type=int, metavar="N", help="which series of a DICOM folder with several, from 1")
 

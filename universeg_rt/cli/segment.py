@@ -20,7 +20,7 @@ from ..volumes.reading import ACCEPTED, stem_of, volumes_below
 from .common import run_command
 from .html import needs_html, write_html
 from .images import segment_image
-from .opened import Opened, open_task
+from .opened import Opened, normalisation, open_task
 from .options import check, parser
 from .partial import discard
 from .progress import Progress
@@ -41,7 +41,7 @@ def _main(args: argparse.Namespace) -> int:
     check(args, parser())
     if args.html:
         needs_html()
-    support = None if args.support is None else load_support(args)
+    support = None if args.support is None else load_support(args, normalisation(args))
     queries = find_queries(args.input, args.output)
     truths = _truths(args.truth) if args.truth else {}
     opened = open_task(args, support)

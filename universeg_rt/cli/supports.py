@@ -5,19 +5,18 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from ..errors import InputError
+from ..imaging.normalisation import Normalisation
+from ..imaging.pairs import read_pairs
 from ..imaging.preprocess import check_label, values_of_classes
 from ..labelled import LabelledSupport
 from ..named_types import Array
 from ..storage.reading import is_folder
-from ..support import SupportSet, read_pairs
-from ..volumes.reading import volumes_below
-
-SLICES = 16  # of each labelled volume, where --slices is left out
+from ..support import SupportSet
+from ..supports.volumes import SLICES, SliceChoice, has_volumes, labelled_support_of_volumes, volume_pairs
 
 
 @dataclass(frozen=True)
@@ -44,12 +43,12 @@ class Labels:
         return cls(tuple(chosen) if chosen else None, names)
 
 
-def load_support(args: argparse.Namespace) -> SupportSet | LabelledSupport:
+def load_support(args: argparse.Namespace, normalise: Normalisation) -> SupportSet | LabelledSupport:
     """The support that --support names: SupportSet where its labels have two values and none is asked for by name or
     value, else LabelledSupport. InputError as reading it raises."""
     labels = Labels.of(args.label)
-    if is_folder(args.support) and _holds_volumes(args.support):
-        return _of_volumes(args, labels)
+    if is_folder(args.support) and has_volumes(args.support):
+        return _of_volumes(args, labels, normalise)
     if is_folder(args.support):
         images, maps, names = read_pairs(args.support)
         if labels.chosen is None and (masks := _masks(maps)) is not None:
@@ -86,9 +85,9 @@ def true_masks(label: Array, values: dict[str, int], shape: tuple[int, int], nam
     return {key: np.asarray(label == value) for key, value in values.items()}
 
 
-def _holds_volumes(folder: Path) -> bool:
-    return is_folder(folder / "images") and is_folder(folder / "labels") and bool(volumes_below(folder / "images"))
-
-
-def _of_volumes(args: argparse.Namespace, labels: Labels) -> SupportSet | LabelledSupport:
-    raise NotImplementedError
+def _of_volumes(args: argparse.Namespace, labels: Labels, normalise: Normalisation) -> LabelledSupport:
+    """Slices of labelled volumes, with names given to values; all along the axis that queries are sliced along."""
+    choice = SliceChoice(args.axis or "acquired", SLICES if args.slices is None else args.slices, seed=args.seed or 0)
+    support = labelled_support_of_volumes(volume_pairs(args.support), labels.chosen, choice, normalise=normalise)
+    names = support.label_names | {v: name for v, name in labels.names.items() if v in support.label_names}
+    return LabelledSupport.from_arrays(support.images, support.labels, support.names, label_names=names)

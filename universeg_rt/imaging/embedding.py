@@ -12,6 +12,7 @@ from ..named_types import Array, Floats, Integers
 
 COARSE = 16  # pixels a side of the grid of intensities
 CELLS = 4  # parts a side in which edges are counted
+LEVELS, STEEPEST = 16, 0.5  # bins of a histogram; the strongest edge that is told from stronger ones
 DIRECTIONS = 8  # of an edge, over half a turn: dark to bright counts as bright to dark
 
 
@@ -35,6 +36,18 @@ def similarity(one: Floats, others: Floats) -> Floats:
 def nearest(one: Floats, others: Floats) -> Integers:
     """(M,) indices of others (M,D) from the most similar to one (D,) to the least; equal ones in their order."""
     return np.argsort(-similarity(one, others), kind="stable")
+
+
+def grey_statistics(images: Floats) -> tuple[Floats, Floats]:
+    """Of images as `embed` takes them what does not depend on where something lies: square roots of the shares of
+    intensities, and of strengths of edges, (N,LEVELS) each of unit length (as in Hellinger's distance)."""
+    steep = np.hypot(*np.gradient(images, axis=(1, 2)))
+    return _shares(images, 1.0), _shares(np.minimum(steep, STEEPEST), STEEPEST)
+
+
+def _shares(values: Floats, most: float) -> Floats:
+    counts = np.stack([np.histogram(each, LEVELS, (0, most))[0] for each in values])
+    return np.asarray(np.sqrt(counts / values[0].size), np.float32)
 
 
 def _edges(images: Floats) -> Floats:
