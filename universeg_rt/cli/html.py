@@ -14,6 +14,7 @@ from typing import Any
 from ..errors import InputError
 from ..storage.atomic import write_file
 from ..storage.reading import reading
+from .opened import in_options
 
 HTML = "report.html"
 TEMPLATE = "report.html.j2"
@@ -64,7 +65,7 @@ def _content(folder: Path, report: dict[str, Any]) -> dict[str, Any]:
         "summary": list(_summary(report, len(done), len(rows))),
         "doubtful": _doubtful(done),
         "skipped": [row for _, row in rows if "error" in row],
-        "notes": [*report.get("input_notes", []), *report.get("notes", [])],
+        "notes": [*report.get("input_notes", []), *map(in_options, report.get("notes", []))],
         "cases": [_case(place, row, pictures) for place, row in done],
         "provenance": list(_flat({key: value for key, value in report.items() if key not in RESULTS})),
     }
@@ -76,7 +77,7 @@ def _summary(report: dict[str, Any], done: int, count: int) -> Iterator[tuple[st
         yield "mean Dice", f"{report['mean_dice']:.3f}"
     seconds = [sum(row["seconds"].values()) for row in report.get("images", []) if "error" not in row]
     if seconds:
-        yield "time", f"{sum(seconds):.1f} s, {sum(seconds) / len(seconds):.2f} s each"
+        yield "time", f"{sum(seconds):.1f} s" + f", {sum(seconds) / len(seconds):.2f} s each" * (len(seconds) > 1)
     bundle, runner = report.get("bundle", {}), report.get("runner", {})
     yield "network", f"{bundle.get('name', '')}, by {runner.get('name', '')} in {runner.get('precision', '')}"
     support = report.get("support", {})
@@ -116,7 +117,7 @@ def _case(place: int, row: dict[str, Any], pictures: _Pictures) -> dict[str, Any
             {"name": name, "cells": [_cell(figures.get(key), form, bar) for key, _, form, bar in columns]}
             for name, figures in labels.items()
         ],
-        "notes": row.get("notes", []), "picture": picture, "alt": said,
+        "notes": [in_options(note) for note in row.get("notes", [])], "picture": picture, "alt": said,
     }
 
 

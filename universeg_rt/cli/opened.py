@@ -57,6 +57,11 @@ class Opened:
                                  for name, each in self.task.answering.items() if isinstance(each, RefinedTask)})
 
     @property
+    def members(self) -> int:
+        """Of the ensemble whose spread an answer has; one for a static task, which has none."""
+        return 1 if self.frozen else int(self.settings["ensemble"]["members"])
+
+    @property
     def smooths(self) -> bool:
         """Whether a step smooths probabilities across slices."""
         return any(step.name == "smooth" for step in self.steps)

@@ -6,16 +6,15 @@ import argparse
 import csv
 import io
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from ..answers.postprocess import Step, cleaned, smoothed
-from ..errors import BlankError
 from ..imaging.files import write_png
-from ..imaging.normalisation import normalised
-from ..imaging.overlays import Look, contact_sheet, square_pixels, tinted, zoom_of
+from ..imaging.overlays import Look
 from ..labelled_predictor import ARGMAX, label_map
 from ..named_types import Array, Bools, Floats
 from ..prediction import Prediction, Timing
@@ -27,8 +26,8 @@ from ..volumes.writing import labels_ending, map_ending, write_labels, write_map
 from .opened import Opened
 from .partial import Partial
 from .results import hashed, outputs, target
+from .sheet import Shown, volume_sheet
 
-PANELS = 18  # slices of a contact sheet
 ROWS = 64  # rows of all slices that are smoothed at a time
 MAP = "labels"  # the name of the label map where labels exclude one another
 
@@ -128,7 +127,7 @@ def _clean(stack: Array, value: int, steps: tuple[Step, ...], pixel: tuple[float
         part[after & (part == 0)] = value
 
 
-def _mask(finished: Finished, stacks: dict[str, Array], value: int, i: int) -> Bools:
+def _mask(stacks: dict[str, Array], value: int, i: int) -> Bools:
     mask: Bools = stacks[MAP][i] == value if MAP in stacks else stacks[f"{MAP}{value}"][i] != 0
     return mask
 
@@ -154,7 +153,7 @@ def _figures(finished: Finished, stacks: dict[str, Array]) -> tuple[dict[str, di
     for name, value in finished.values.items():
         present, pixels, both, sizes, scored = [], 0, 0, 0, 0
         for i in range(len(finished.slices)):
-            mask, truth = _mask(finished, stacks, value, i), _true(finished, value, i)
+            mask, truth = _mask(stacks, value, i), _true(finished, value, i)
             count, score = int(mask.sum()), None
             pixels += count
             present += [i] * bool(count)
@@ -170,7 +169,7 @@ def _figures(finished: Finished, stacks: dict[str, Array]) -> tuple[dict[str, di
             "voxels": pixels,
             **({} if pixel is None else {"millilitres": pixels * float(np.prod(pixel)) / 1000}),
             "confidence": _expected(*sums[:3]),
-            "spread": float(sums[3] / sums[0]) if sums[0] else 0.0,
+            **({"spread": float(sums[3] / sums[0]) if sums[0] else 0.0} if finished.opened.members > 1 else {}),
             "slices": [present[0], present[-1]] if present else [],
             **({"absent": absent} if (absent := sum(name in each["absent"] for each in facts)) else {}),
             **({"dice": 2 * both / sizes if sizes else 1.0} if scored else {}),
@@ -234,32 +233,21 @@ def _write(finished: Finished, stacks: dict[str, Array], probabilities: dict[str
         file_.write(text.getvalue().encode())
     if "overlays" in outputs(args):
         row["overlay"] = target(out, "overlays", finished.name, ".png")
-        write_png(out / row["overlay"], _sheet(finished, stacks))
+        write_png(out / row["overlay"], volume_sheet(_shown(finished, stacks, names)))
     files = [*row["mask"], *row.get("probability", ()), *row.get("spread", ()), row["table"]]
     return {**row, "files": hashed(out, files + ([row["overlay"]] if "overlay" in row else []))}
 
 
-def _sheet(finished: Finished, stacks: dict[str, Array]) -> Array:
-    """Slices evenly among those with a label, predicted or true; among all where none has one."""
-    shown = [i for i in range(len(finished.slices)) if any(
-        _mask(finished, stacks, value, i).any() or (truth := _true(finished, value, i)) is not None and truth.any()
-        for value in finished.values.values())] or list(range(len(finished.slices)))
-    chosen = sorted({shown[round(place)] for place in np.linspace(0, len(shown) - 1, PANELS)})
-    look = Look({value: name or "label 1" for name, value in finished.values.items()})
-    panels = [_panel(finished, stacks, i, look) for i in chosen]
-    return contact_sheet(panels, [f"slice {i}" for i in chosen], look, finished.truth is not None, tile=200)
+def _shown(finished: Finished, stacks: dict[str, Array], names: dict[int, str]) -> Shown:
+    def merged(mask: Callable[[int, int], Bools | None], i: int) -> Array:
+        out = np.zeros(finished.slices.size, np.uint16)
+        for value in names:
+            if (found := mask(value, i)) is not None:
+                out[found] = value
+        return out
 
-
-def _panel(finished: Finished, stacks: dict[str, Array], i: int, look: Look) -> Array:
-    image = finished.slices.take(finished.volume.values, i)
-    try:
-        grey = normalised(image, finished.opened.normalise, "slice")
-    except BlankError:
-        grey = np.zeros(image.shape, np.float32)
-    labels, truth = (np.zeros(image.shape, np.uint16) for _ in range(2))
-    for value in finished.values.values():
-        labels[_mask(finished, stacks, value, i)] = value
-        if (true := _true(finished, value, i)) is not None:
-            truth[true] = value
-    grey, labels, truth = (square_pixels(each, finished.slices.pixel) for each in (grey, labels, truth))
-    return tinted(grey, labels, truth if finished.truth else None, look, zoom_of(grey.shape, 200))
+    slices, volume = finished.slices, finished.volume
+    return Shown(
+        lambda i: slices.take(volume.values, i), lambda i: merged(lambda value, j: _mask(stacks, value, j), i),
+        None if finished.truth is None else lambda i: merged(lambda value, j: _true(finished, value, j), i),
+        len(slices), slices.pixel, finished.opened.normalise, Look(names))
