@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
+from ..install import needed
 from ..storage.atomic import write_file
 from ..storage.reading import reading
 from .opened import in_options
@@ -36,19 +37,18 @@ COLUMNS = (
 RESULTS = frozenset({"images", "complete", "mean_dice", "notes", "input_notes", "remarks"})
 
 
-def needs_html() -> None:
-    """Finds out before anything is segmented: ModuleNotFoundError where jinja2 is not installed."""
-    import jinja2  # noqa: F401
+def needs_html() -> Any:
+    """jinja2, which fills the page in; InputError where it is not installed, found out before anything is segmented."""
+    return needed("jinja2", "medical", HTML)
 
 
 def write_html(folder: Path, report: dict[str, Any], title: str = "Segmentation report") -> Path:
     """Write `report.html` beside the report it is of, and give its path. report: as report.json holds it; its pictures
-    are read from `folder`. Raises OutputError, and ModuleNotFoundError where jinja2 is not installed."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
+    are read from `folder`. Raises OutputError, and InputError where jinja2 is not installed."""
+    jinja2 = needs_html()
+    loader = jinja2.FileSystemLoader(Path(__file__).parent)
+    environment = jinja2.Environment(
+        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     text = environment.get_template(TEMPLATE).render(title=title, **_content(folder, report))
     with write_file(folder / HTML) as file:
         file.write(text.encode("utf-8", "backslashreplace"))  # names of files may hold what is no text

@@ -14,8 +14,8 @@ from ..imaging.windows import box_around, cut, scale_of, window_around
 from ..named_types import Array, Bytes, Floats
 
 PANELS, ACROSS = 12, 4
-TILE = 300  # pixels of a slice, at most
-MARGIN = 0.15  # around what is marked, as a share of it
+TILE = 400  # pixels of a slice, at most
+MARGIN = 0.05  # around what is marked, as a share of it
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +48,7 @@ def volume_sheet(shown: Shown) -> Bytes:
     if box is not None:
         window = window_around(box, marked.shape, scale_of(box, marked.shape, MARGIN))
     among = held or list(range(shown.count))
-    chosen = sorted({among[round(place)] for place in np.linspace(0, len(among) - 1, PANELS)})
+    chosen = sorted({among[int(place)] for place in (np.arange(PANELS) + 0.5) / PANELS * len(among)})
 
     def panel(i: int) -> Bytes:
         maps = [cut(_grey(shown.image(i), shown.normalise), window), cut(shown.predicted(i), window)]
