@@ -36,6 +36,7 @@ GROUPS = {
     "RescaleIntercept": "PixelValueTransformationSequence", "WindowCenter": "FrameVOILUTSequence",
     "WindowWidth": "FrameVOILUTSequence",
 }
+PHOTOMETRIC = ("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR", "RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
 SEGMENTATION = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")  # BINARY and FRACTIONAL; LABELMAP
 
 
@@ -84,9 +85,9 @@ def is_dicom(path: Path) -> bool:
 
 
 @contextmanager
-def reading_dicom(path: Path, what: str = "a whole DICOM image", *, quote: bool = False) -> Iterator[None]:
-    """As `reading`, with the libraries kept quiet; the reason is an error's type alone where they may quote headers."""
-    with quiet(), reading(what, path, quote=quote):
+def reading_dicom(path: Path, what: str = "a whole DICOM image") -> Iterator[None]:
+    """As `reading`, with the libraries kept quiet; the reason is an error's type alone, as they quote headers."""
+    with quiet(), reading(what, path, quote=False):
         yield
 
 
@@ -126,11 +127,11 @@ def read_frames(path: Path) -> list[Frame]:
 def values_of(path: Path, frames: list[Frame]) -> Iterator[Array]:
     """Each of some frames of one file in their order, (H,W): in the modality's units, colour as luminance."""
     pixels: Vendor = needed("pydicom.pixels", "medical", "DICOM")
-    with reading_dicom(path, quote=True):  # what goes wrong now speaks of pixels
+    with reading_dicom(path):
         header = header_of(path) if frames[0].table or frames[0].colour else None
         indices = None if frames[0].index is None else [frame.index for frame in frames]
         values: Array
-        for frame, raw in zip(frames, pixels.iter_pixels(path, indices=indices), strict=True):
+        for frame, raw in zip(frames, _decoded(path, pixels, indices), strict=True):
             if frame.colour:
                 if header is not None and header.PhotometricInterpretation == "PALETTE COLOR":
                     if not header.file_meta.TransferSyntaxUID.is_little_endian:
@@ -154,6 +155,14 @@ def values_of(path: Path, frames: list[Frame]) -> Iterator[Array]:
             if values.shape != frame.size:
                 raise ValueError("its pixels are not those of its header")
             yield values
+
+
+def _decoded(path: Path, pixels: Vendor, indices: list[int | None] | None) -> Iterator[Array]:
+    try:
+        yield from pixels.iter_pixels(path, indices=indices)
+    except (ValueError, RuntimeError, EOFError):  # of a length that is wrong, or of a decoder
+        raise InputError(f"{path} holds pixels that cannot be decoded, or fewer than its header says: it may be cut "
+                         "off; copy or export it again") from None
 
 
 def _frame(path: Path, index: int | None, header: Vendor, places: list[Vendor | None]) -> Frame:
@@ -184,6 +193,9 @@ def _frame(path: Path, index: int | None, header: Vendor, places: list[Vendor | 
         return out
 
     photometric = str(header.get("PhotometricInterpretation") or "MONOCHROME2")
+    if photometric not in PHOTOMETRIC:
+        raise InputError(f"{path} says of its colours what is not read; accepted: {', '.join(PHOTOMETRIC)}; export it "
+                         "as MONOCHROME2")
     modality = str(header.get("Modality") or "")
     return Frame(
         path, index, str(header.get("SeriesInstanceUID") or ""), str(header.get("FrameOfReferenceUID") or ""),
