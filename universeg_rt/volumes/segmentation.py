@@ -15,7 +15,7 @@ from .alignment import laid_on
 from .dicom import Source
 from .frames import SEGMENTATION, header_of, is_dicom, reading_dicom
 from .geometry import Geometry
-from .quiet import quiet
+from .guards import WholeFile, quiet
 from .volume import LabelVolume, Volume
 
 # What highdicom copies from the images and old files lack; the standard lets each be empty.
@@ -35,6 +35,7 @@ ABNORMAL = ("Cyst", "Edema", "Hemorrhage", "Lesion", "Necrosis", "Neoplasm", "No
 SYNONYMS = {"csf": "CerebrospinalFluid", "greymatter": "GrayMatter", "oesophagus": "Esophagus", "tumour": "Tumor",
             "urinarybladder": "Bladder", "gallbladder": "Gallbladder", "caudate": "CaudateNucleus",
             "thyroidgland": "Thyroid", "oedema": "Edema", "haemorrhage": "Hemorrhage", "smallbowel": "SmallIntestine"}
+MOST_SLICES = 8  # times those of the volume: a place that is far off would fill the memory
 MOST_NAME = 64  # characters of a label in DICOM
 
 
@@ -56,7 +57,8 @@ def read_segmentation(path: Path, like: Volume) -> LabelVolume:
     """
     highdicom = needed("highdicom", "medical", "DICOM Segmentations")
     with reading_dicom(path, "a whole DICOM Segmentation"):
-        segments = highdicom.seg.segread(path)
+        with WholeFile(path) as file:
+            segments = highdicom.seg.segread(file)
         if segments.segmentation_type == highdicom.seg.SegmentationTypeValues.FRACTIONAL:
             raise InputError(f"{path} holds fractional segments; accepted: binary ones and label maps; cut them "
                              "first, for example at 0.5")
@@ -189,6 +191,10 @@ def _present(values: Array) -> set[int]:
 
 
 def _placed(path: Path, segments: Vendor, kind: type, like: Volume) -> Array:
+    geometry = segments.get_volume_geometry(allow_missing_positions=True)
+    if geometry is not None and geometry.spatial_shape[0] > MOST_SLICES * like.geometry.shape[0] + MOST_SLICES:
+        raise InputError(f"{path} spans {geometry.spatial_shape[0]} slices, the volume {like.geometry.shape[0]}; give "
+                         "the Segmentation of this volume")
     try:
         found = segments.get_volume(combine_segments=True, dtype=kind, allow_missing_positions=True)
     except RuntimeError:
