@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -64,14 +64,18 @@ def dicom_files(folder: Path) -> list[Path]:
             and (file.suffix.lower() in ENDINGS or is_dicom(file))]
 
 
-def is_alone(path: Path) -> bool:
-    """Whether a DICOM file is no slice of a series: it has several frames, or says not where it lies, or is broken."""
+def role_of(path: Path) -> Literal["slice", "alone", "other"]:
+    """What a DICOM file is in a folder: a slice of a series, a volume or picture by itself (several frames, or no place
+    in the patient; also what is broken, which reading it says), or no image."""
     try:
         with reading_dicom(path):
-            header = header_of(path, ("NumberOfFrames", "ImagePositionPatient"))
-            return int(header.get("NumberOfFrames") or 1) > 1 or "ImagePositionPatient" not in header
+            header = header_of(path, ("NumberOfFrames", "ImagePositionPatient", "Rows"))
+            if "Rows" not in header:
+                return "other"
+            several = int(header.get("NumberOfFrames") or 1) > 1
+            return "alone" if several or "ImagePositionPatient" not in header else "slice"
     except InputError:
-        return True
+        return "alone"
 
 
 def _series(folder: Path, notes: list[str]) -> list[list[Frame]]:

@@ -16,7 +16,7 @@ from ..named_types import Array, Doubles, Vendor
 from ..storage.atomic import write_file
 from ..storage.reading import reading
 from .geometry import Geometry
-from .quiet import quiet
+from .guards import quiet
 from .scratch import PIECE, mapped_by_slices, scratch_file
 from .volume import Volume
 
@@ -157,7 +157,8 @@ def _affine(path: Path, header: Vendor, notes: list[str]) -> Doubles:
     (place, place_code), (turn, turn_code) = header.get_sform(coded=True), header.get_qform(coded=True)
     affine = np.array(header.get_best_affine(), np.float64)
     edges = np.linalg.norm(affine[:3, :3], axis=0)
-    if not np.isfinite(affine).all() or not abs(np.linalg.det(affine[:3, :3])) > SHEAR * edges.prod():
+    flat = not np.isfinite(affine).all() or not abs(np.linalg.det(affine[:3, :3])) > SHEAR * edges.prod()
+    if flat or np.isnan(_nibabel().orientations.io_orientation(affine)).any():
         raise InputError(f"{path} has an affine that no voxel has a place by (singular or not finite); set its "
                          "sform or qform first")
     if not place_code and not turn_code:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,9 @@ from ..errors import InputError
 from ..imaging.files import add_named
 from ..named_types import AnyPath, Array
 from ..storage.reading import is_folder, path_of
+from .alignment import in_order_of
 from .dicom import ENDINGS as DICOM_ENDINGS
-from .dicom import dicom_files, is_alone, read_dicom
+from .dicom import dicom_files, read_dicom, role_of
 from .frames import is_dicom
 from .nifti import ENDINGS as NIFTI_ENDINGS
 from .nifti import is_nifti, read_nifti
@@ -49,16 +51,19 @@ def read_volume(path: AnyPath, *, time: int | None = None, series: str | int | N
 def read_labels(path: AnyPath, like: Volume) -> LabelVolume:
     """The label map of a volume, on the same voxels: NIfTI, a DICOM Segmentation of its series, or the pages of a TIFF.
 
-    Values are whole numbers from 0, the background, to 65,535. Raises InputError as `read_volume`, where values are
-    others, and where the labels do not lie on the volume's voxels.
+    Axes may stand in another order or run the other way, as in NIfTI made of a DICOM series: they are put as the
+    volume's, nothing is resampled. Values are whole numbers from 0, the background, to 65,535. Raises InputError as
+    `read_volume`, where values are others, and where the labels do not lie on the volume's voxels.
     """
     path = path_of(path)
     if is_segmentation(path):
         return read_segmentation(path, like)
     found = read_stack(path, label=True) if is_stack(path) else read_volume(path)
+    values, geometry, axes = in_order_of(like.geometry, found.values, found.geometry)
+    found = replace(found, values=values, geometry=geometry, acquired=axes[found.acquired])
     like.geometry.check_same(found.geometry, str(like.files[0] if like.files else "the volume"), str(path))
     values, present = _whole(path, found)
-    return LabelVolume(values, found.geometry, {value: f"label {value}" for value in present}, found.notes)
+    return LabelVolume(values, like.geometry, {value: f"label {value}" for value in present}, found.notes)
 
 
 def find_volumes(folder: AnyPath) -> dict[str, Path]:
@@ -84,11 +89,11 @@ def volumes_below(folder: AnyPath, leave_out: Callable[[Path], bool] | None = No
         folders[:] = sorted(name for name in folders
                             if not name.startswith(".") and not (leave_out and leave_out(Path(root) / name)))
         here = Path(root)
-        slices = [file for file in dicom_files(here) if not is_alone(file)]
+        roles = {file: role_of(file) for file in dicom_files(here)}
         for file in sorted(here / name for name in files if not name.startswith(".")):
-            if file not in slices and is_volume(file):
+            if roles[file] == "alone" if file in roles else is_nifti(file) or is_stack(file):
                 add_named(found, stem_of(file.relative_to(folder)), file)
-        if slices:
+        if "slice" in roles.values():
             add_named(found, here.relative_to(folder).as_posix() if here != folder else here.resolve().name, here)
     return dict(sorted(found.items()))
 
@@ -121,8 +126,8 @@ def _whole(path: Path, found: Volume) -> tuple[Array, list[int]]:
             raise InputError(f"{path} is no label map: it holds {values[values != np.round(values)][0]:g}; give whole "
                              "numbers, 0 for the background; probabilities must be cut first, for example at 0.5")
         if values[0] < 0 or values[-1] > MOST_LABEL:
-            raise InputError(f"{path} is no label map: it holds {values[0]:g} to {values[-1]:g}; accepted: 0, the "
-                             f"background, to {MOST_LABEL}; give labels other numbers")
+            raise InputError(f"{path} is no label map: it holds {values[0] + 0:g} to {values[-1] + 0:g}; accepted: 0, "
+                             f"the background, to {MOST_LABEL}; give labels other numbers")
         present.update(int(v) for v in values)
     present.discard(0)
     if found.values.dtype.kind == "u":

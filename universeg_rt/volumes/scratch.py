@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ from ..errors import OutputError
 from ..named_types import Array
 
 PIECE = 2**20  # bytes that are copied at a time
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
 @contextmanager
@@ -24,6 +26,8 @@ def scratch_file() -> Iterator[IO[bytes]]:
         with tempfile.TemporaryFile(prefix="universeg.") as file:
             yield file
     except OSError as error:
+        if error.errno not in FULL:  # of a file that is read in the block
+            raise
         raise OutputError(f"cannot unpack into {tempfile.gettempdir()}: {error.strerror or error}; set TMPDIR to a "
                           "folder with more room") from None
 

@@ -1,13 +1,29 @@
-"""Keeps libraries from printing and logging what they find in a header, which may name a patient."""
+"""Guards around the libraries that read volumes: they tell nothing of a header, which may name a patient, and get no
+more bytes than a file has."""
 
 from __future__ import annotations
 
+import io
 import logging
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 LOGGERS = ("nibabel.global", "pydicom", "highdicom")
+
+
+class WholeFile(io.BufferedReader):
+    """A file of which a reader gets what is there, however long a header says that an element is."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(io.FileIO(path))
+        self._size = os.fstat(self.fileno()).st_size
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        left = max(0, self._size - self.tell())
+        return super().read(left if size is None or size < 0 else min(size, left))
 
 
 @contextmanager
