@@ -23,7 +23,9 @@ from .partial import Partial
 from .volume_results import Finished, write_results
 
 BLOCK = 4  # slices for each thread in one call of the network
-MOST, FEWEST = 64, 8  # slices of a block
+MOST, FEWEST = 64, 8  # slices of a block, as far as they are small
+ANSWER = 16  # bytes of a pixel's answer for one label, with what is made on the way
+ROOM = 256 * 2**20  # bytes of a block's answers
 EMPTY = "the mask is empty"  # how a note begins that the count of slices with a mask says already
 MAP = "labels"  # the name of the label map where labels exclude one another
 
@@ -54,7 +56,7 @@ def segment_volume(opened: Opened, job: Job, args: argparse.Namespace, tick: Cal
         notes.append(f"an earlier run was interrupted after {partial.done} of {len(slices)} slices; they were not made "
                      "again")
     tick(partial.done, len(slices))
-    size = min(MOST, max(FEWEST, BLOCK * (opened.threads or 1)))
+    size = _block(opened, slices)
     for first in range(partial.done, len(slices), size):
         block = range(first, min(first + size, len(slices)))
         start = time.perf_counter()
@@ -69,6 +71,12 @@ def segment_volume(opened: Opened, job: Job, args: argparse.Namespace, tick: Cal
     row = write_results(Finished(opened, volume, slices, partial, truth, job.name, read, notes), args)
     partial.remove()
     return row
+
+
+def _block(opened: Opened, slices: Slices) -> int:
+    """Slices in one call: enough for the threads, and not more than ROOM holds."""
+    each = ANSWER * slices.size[0] * slices.size[1] * len(opened.task.values)
+    return max(1, min(MOST, max(FEWEST, BLOCK * (opened.threads or 1)), ROOM // each))
 
 
 def _kinds(opened: Opened, args: argparse.Namespace, slices: Slices) -> dict[str, tuple[tuple[int, ...], Any]]:

@@ -39,7 +39,8 @@ def case(tmp_path, small_bundle):
         write_labels(tmp_path / part / "labels" / "p1.dcm", mask, {1: "liver"}, volume)
     return tmp_path, ["--bundle", str(small_bundle), "--support", str(tmp_path / "support"), "--input",
                       str(tmp_path / "scans" / "images"), "--output", str(tmp_path / "out"), "--axis", "axial",
-                      "--window", "0", "300", "--html", "--probabilities", "--truth", str(tmp_path / "scans" / "labels")]
+                      "--window", "0", "300", "--html", "--probabilities", "--truth",
+                      str(tmp_path / "scans" / "labels")]
 
 
 def test_the_answer_is_a_segmentation_and_says_nothing_of_the_patient(case, capfd, caplog):

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -236,3 +240,36 @@ def test_results_of_volumes_are_not_read_again(case):
     for _ in range(2):
         assert main([*arguments, "--probabilities"]) == 0
         assert len(json.loads((folder / "scans" / "results" / "report.json").read_text())["images"]) == 1
+
+
+def test_blocks_hold_few_large_slices_and_enough_small_ones():
+    opened = SimpleNamespace(threads=8, task=SimpleNamespace(values={"a": 1, "b": 2}))
+    sizes = [volumes._block(opened, SimpleNamespace(size=size)) for size in ((64, 64), (512, 512), (4096, 4096))]
+    assert sizes == [32, 32, 1]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")
+def test_memory_does_not_grow_with_the_volume(case, small_bundle):
+    """Peak of the process's own memory over a volume of 20 slices and one of 400, maps of 100 MB written too."""
+    folder, arguments = case
+    peaks = []
+    for slices in (20, 400):
+        random = np.random.default_rng(0)
+        values = np.broadcast_to(random.integers(0, 900, (256, 256, 1)), (256, 256, slices)).astype(np.int16)
+        write(folder / "scans" / "p1" / f"{NAME}.nii.gz", values)
+        code = ("import sys, threading, time\n"
+                "from universeg_rt.cli.segment import main\n"
+                "peak = [0]\n"
+                "def watch():\n"
+                "    while True:\n"
+                "        line = next(l for l in open('/proc/self/status') if l.startswith('RssAnon'))\n"
+                "        peak[0] = max(peak[0], int(line.split()[1])); time.sleep(0.01)\n"
+                "threading.Thread(target=watch, daemon=True).start()\n"
+                "assert main(sys.argv[1:]) == 0\n"
+                "print('peak', peak[0])")
+        done = subprocess.run([sys.executable, "-c", code, *arguments, "--probabilities", "--overlays"],
+                              capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        peaks.append(int(done.stdout.split("peak ")[1]))
+    assert peaks[1] < peaks[0] + 24 * 1024, f"{peaks} kB"
