@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+SMALL = 2**16  # bytes
 LOGGERS = ("nibabel.global", "pydicom", "highdicom")
 
 
@@ -22,6 +23,8 @@ class WholeFile(io.BufferedReader):
         self._size = os.fstat(self.fileno()).st_size
 
     def read(self, size: int | None = -1, /) -> bytes:
+        if size is not None and 0 <= size <= SMALL:  # nearly all reads; to ask where they are takes longer than they do
+            return super().read(size)
         left = max(0, self._size - self.tell())
         return super().read(left if size is None or size < 0 else min(size, left))
 

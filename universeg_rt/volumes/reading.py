@@ -19,7 +19,7 @@ from .dicom import dicom_files, read_dicom, role_of
 from .frames import is_dicom
 from .nifti import ENDINGS as NIFTI_ENDINGS
 from .nifti import is_nifti, read_nifti
-from .scratch import mapped_by_slices
+from .scratch import mapped_by_slices, present, slices_of
 from .segmentation import is_segmentation, read_segmentation
 from .stack import is_stack, read_stack
 from .volume import LabelVolume, Volume
@@ -62,8 +62,8 @@ def read_labels(path: AnyPath, like: Volume) -> LabelVolume:
     values, geometry, axes = in_order_of(like.geometry, found.values, found.geometry)
     found = replace(found, values=values, geometry=geometry, acquired=axes[found.acquired])
     like.geometry.check_same(found.geometry, str(like.files[0] if like.files else "the volume"), str(path))
-    values, present = _whole(path, found)
-    return LabelVolume(values, like.geometry, {value: f"label {value}" for value in present}, found.notes)
+    values, there = _whole(path, found)
+    return LabelVolume(values, like.geometry, {value: f"label {value}" for value in there}, found.notes)
 
 
 def find_volumes(folder: AnyPath) -> dict[str, Path]:
@@ -119,18 +119,18 @@ def _refuse(path: Path, name: str, value: object) -> None:
 
 def _whole(path: Path, found: Volume) -> tuple[Array, list[int]]:
     """The values as unsigned integers, and which there are but 0."""
-    present: set[int] = set()
-    for part in np.moveaxis(found.values, found.acquired, 0):
-        values = np.unique(part)
+    there: set[int] = set()
+    for part in slices_of(found.values):
+        values = present(part)
         if values.dtype.kind == "f" and (values != np.round(values)).any():
             raise InputError(f"{path} is no label map: it holds {values[values != np.round(values)][0]:g}; give whole "
                              "numbers, 0 for the background; probabilities must be cut first, for example at 0.5")
         if values[0] < 0 or values[-1] > MOST_LABEL:
             raise InputError(f"{path} is no label map: it holds {values[0] + 0:g} to {values[-1] + 0:g}; accepted: 0, "
                              f"the background, to {MOST_LABEL}; give labels other numbers")
-        present.update(int(v) for v in values)
-    present.discard(0)
+        there.update(int(v) for v in values)
+    there.discard(0)
     if found.values.dtype.kind == "u":
-        return found.values, sorted(present)
-    kind = np.uint8 if max(present, default=0) <= 255 else np.uint16
-    return mapped_by_slices(found.values, found.acquired, kind, lambda part: part.astype(kind)), sorted(present)
+        return found.values, sorted(there)
+    kind = np.uint8 if max(there, default=0) <= 255 else np.uint16
+    return mapped_by_slices(found.values, kind, lambda part: part.astype(kind)), sorted(there)

@@ -49,9 +49,21 @@ def take_room(file: IO[bytes], size: int) -> None:
         file.truncate(max(size, os.fstat(file.fileno()).st_size))
 
 
-def mapped_by_slices(values: Array, axis: int, dtype: npt.DTypeLike, convert: Callable[[Array], Array]) -> Array:
-    """`convert` of every slice along an axis, in a temporary file of the same layout."""
+def slices_of(values: Array, like: Array | None = None) -> Iterator[Array]:
+    """The slices (2-D) of a volume as they lie in its file one after another, or as those of `like` do."""
+    return iter(np.moveaxis(values, int(np.argmax(np.abs((values if like is None else like).strides))), 0))
+
+
+def mapped_by_slices(values: Array, dtype: npt.DTypeLike, convert: Callable[[Array], Array]) -> Array:
+    """`convert` of every slice, in a temporary file of the same layout."""
     out = scratch_array(values.shape, dtype, "F" if values.flags.f_contiguous else "C")
-    for source, target in zip(np.moveaxis(values, axis, 0), np.moveaxis(out, axis, 0)):
+    for source, target in zip(slices_of(values), slices_of(out, values)):
         target[...] = convert(source)
     return out
+
+
+def present(values: Array) -> Array:
+    """Which values there are in an array, sorted; fast for those of up to 16 bits without a sign."""
+    if values.dtype.kind == "u" and values.dtype.itemsize <= 2:
+        return np.flatnonzero(np.bincount(values.reshape(-1)))
+    return np.unique(values)

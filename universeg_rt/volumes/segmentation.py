@@ -16,6 +16,7 @@ from .dicom import Source
 from .frames import SEGMENTATION, header_of, is_dicom, reading_dicom
 from .geometry import Geometry
 from .guards import WholeFile, quiet
+from .scratch import present, slices_of
 from .volume import LabelVolume, Volume
 
 # What highdicom copies from the images and old files lack; the standard lets each be empty.
@@ -80,7 +81,7 @@ def write_segmentation(path: Path, values: Array, names: Mapping[int, str], like
     highdicom = needed("highdicom", "medical", "DICOM Segmentations")
     source: Source = like.header
     _check_place(path, like)
-    labels = sorted({*names, *_present(values)} - {0}) or [1]
+    labels = sorted({*names, *(int(value) for part in slices_of(values) for value in present(part))} - {0}) or [1]
     numbered = values
     if labels != list(range(1, len(labels) + 1)):
         table = np.zeros(max(labels) + 1, np.uint8 if len(labels) <= 255 else np.uint16)
@@ -184,10 +185,6 @@ def _header(file: Path) -> Vendor:
         if keyword not in header:
             setattr(header, keyword, None)
     return header
-
-
-def _present(values: Array) -> set[int]:
-    return {int(value) for part in values for value in np.unique(part)}
 
 
 def _placed(path: Path, segments: Vendor, kind: type, like: Volume) -> Array:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from universeg_rt.errors import OutputError
-from universeg_rt.volumes.scratch import mapped_by_slices, scratch_array
+from universeg_rt.volumes.scratch import mapped_by_slices, present, scratch_array, slices_of
 
 
 def test_an_array_is_zero_and_its_file_has_no_name(tmp_path, monkeypatch):
@@ -33,5 +33,11 @@ def test_a_full_disk_is_told_with_the_cure(monkeypatch):
 @pytest.mark.parametrize("order", ["C", "F"])
 def test_slices_are_converted_in_the_layout_of_the_original(order):
     values = np.asarray(np.arange(24).reshape(2, 3, 4), order=order)
-    out = mapped_by_slices(values, 2, np.float32, lambda part: part / 2)
+    out = mapped_by_slices(values, np.float32, lambda part: part / 2)
+    assert all(part.flags.c_contiguous or part.flags.f_contiguous for part in slices_of(values))
     assert np.array_equal(out, values / 2) and out.flags.f_contiguous == (order == "F")
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int16, np.float32])
+def test_values_that_are_there_are_found(dtype):
+    assert present(np.array([[7, 3], [200, 3]], dtype)).tolist() == [3, 7, 200]
