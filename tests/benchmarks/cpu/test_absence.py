@@ -16,7 +16,8 @@ from ...conftest import discs
 
 ROWS = [{"present": 1, "dice": d, "marked": 0.2, "unit": f"p{d}", "area": a}
         for d, a in ((0.1, 1), (0.5, 3), (0.9, 5))]
-ROWS += [{"present": 0, "dice": 0.0, "marked": m, "unit": f"a{m}", "area": a} for m, a in ((0.1, 2), (0.3, 4), (0.0, 9))]
+ROWS += [{"present": 0, "dice": 0.0, "marked": m, "unit": f"a{m}", "area": a}
+         for m, a in ((0.1, 2), (0.3, 4), (0.0, 9))]
 
 
 @pytest.mark.parametrize("cost, threshold", [(0.0, 1), (0.034, 3), (0.19, 3), (0.21, 5), (9, 5)])
