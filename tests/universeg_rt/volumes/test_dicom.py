@@ -7,8 +7,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
-import pydicom
 import pytest
+
+pytest.importorskip("highdicom", reason="volumes need highdicom: pip install '.[medical]'")
+import pydicom
 from hypothesis import HealthCheck, given, settings
 from pydicom.data import get_testdata_file
 
