@@ -12,7 +12,7 @@ import numpy as np
 from ..errors import InputError
 from ..imaging.files import add_named
 from ..named_types import AnyPath, Array
-from ..storage.reading import is_folder, path_of
+from ..storage.reading import is_folder, path_of, refuse_folder, regular_file
 from .alignment import in_order_of
 from .dicom import ENDINGS as DICOM_ENDINGS
 from .dicom import dicom_files, read_dicom, role_of
@@ -45,6 +45,7 @@ def read_volume(path: AnyPath, *, time: int | None = None, series: str | int | N
         return read_stack(path)
     if is_folder(path) or path.suffix.lower() in DICOM_ENDINGS or is_dicom(path):
         return read_dicom(path, series)
+    regular_file(path)
     raise InputError(f"{path} is no volume; accepted: {ACCEPTED}")
 
 
@@ -85,7 +86,7 @@ def volumes_below(folder: AnyPath, leave_out: Callable[[Path], bool] | None = No
     if not is_folder(folder):
         raise InputError(f"{folder} is not a folder")
     found: dict[str, Path] = {}
-    for root, folders, files in os.walk(folder):
+    for root, folders, files in os.walk(folder, onerror=refuse_folder):
         folders[:] = sorted(name for name in folders
                             if not name.startswith(".") and not (leave_out and leave_out(Path(root) / name)))
         here = Path(root)

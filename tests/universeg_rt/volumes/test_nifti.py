@@ -6,9 +6,11 @@ import gzip
 import mmap
 from pathlib import Path
 
-import nibabel
 import numpy as np
 import pytest
+
+pytest.importorskip("highdicom", reason="volumes need highdicom: pip install '.[medical]'")
+import nibabel
 from hypothesis import HealthCheck, given, settings
 
 from universeg_rt.errors import InputError, OutputError

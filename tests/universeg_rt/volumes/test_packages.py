@@ -7,6 +7,8 @@ import sys
 
 import numpy as np
 import pytest
+
+pytest.importorskip("highdicom", reason="volumes need highdicom: pip install '.[medical]'")
 from pydicom.data import get_testdata_file
 
 from .made import write_nifti

@@ -8,8 +8,10 @@ import warnings
 from contextlib import redirect_stderr, redirect_stdout
 
 import numpy as np
-import pydicom
 import pytest
+
+pytest.importorskip("highdicom", reason="volumes need highdicom: pip install '.[medical]'")
+import pydicom
 from pydicom.data import get_testdata_file
 
 from universeg_rt.errors import UniverSegError

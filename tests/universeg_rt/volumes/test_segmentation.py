@@ -7,11 +7,13 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import numpy as np
+import pytest
+
+pytest.importorskip("highdicom", reason="volumes need highdicom: pip install '.[medical]'")
 import highdicom
 import nibabel
-import numpy as np
 import pydicom
-import pytest
 from pydicom.data import get_testdata_file
 
 from universeg_rt.errors import InputError

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import nibabel
 import numpy as np
 import pytest
+
+pytest.importorskip("highdicom", reason="volumes need highdicom: pip install '.[medical]'")
+import nibabel
 from hypothesis import given, settings
 
 from universeg_rt.errors import InputError
