@@ -84,7 +84,7 @@ def inspect(
     grid = (128, 128) if segmenter is None else segmenter.grid
     entries = support.on_grid(grid, aspect, normalise)
     found: list[list[Suspicion]] = [_empty(label, entry[1]) for label, entry in zip(support.labels, entries)]
-    for i, why in _other_modality(entries[:, 0]).items():
+    for i, why in other_modality(entries[:, 0]).items():
         found[i].append(Suspicion("other modality", why))
     scores: list[float | None] = [None] * len(support)
     if segmenter is not None and len(support) >= FEWEST:
@@ -95,7 +95,7 @@ def inspect(
                 probability = predicted(segmenter.runner, entries, i, judges)
                 scores[i] = dice(probability >= 0.5, entries[i, 1] >= 0.5)
                 areas = np.delete(entries[:, 1].mean(axis=(1, 2)), i)
-                found[i] += _against(entries[i, 1] >= 0.5, probability, areas)
+                found[i] += against(entries[i, 1] >= 0.5, probability, areas)
             done(1)
         usual = float(np.median([score for score in scores if score is not None] or [0.0]))
         for i, score in enumerate(scores):
@@ -124,7 +124,7 @@ def _empty(label: Bools, on_grid: Floats) -> list[Suspicion]:
     return []
 
 
-def _against(label: Bools, probability: Floats, areas: Doubles | Floats) -> list[Suspicion]:
+def against(label: Bools, probability: Floats, areas: Doubles | Floats) -> list[Suspicion]:
     """What the others say of a label (h,w): probability (h,w), and the areas of their labels."""
     if not label.any() or label.all():
         return []
@@ -164,7 +164,7 @@ def _best_move(seen: Doubles, given: Doubles) -> tuple[tuple[int, int], float]:
     return (down, right), float(fits.max())
 
 
-def _other_modality(images: Floats) -> dict[int, str]:
+def other_modality(images: Floats) -> dict[int, str]:
     """Entries whose grey values are far from their NEIGHBOURS nearest others': more than SPREADS robust deviations
     above the median of such distances, and TIMES of it."""
     if len(images) < FEWEST + NEIGHBOURS:
