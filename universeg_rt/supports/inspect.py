@@ -85,7 +85,8 @@ def inspect(
     entries = support.on_grid(grid, aspect, normalise)
     found: list[list[Suspicion]] = [_empty(label, entry[1]) for label, entry in zip(support.labels, entries)]
     for i, why in other_modality(entries[:, 0]).items():
-        found[i].append(Suspicion("other modality", why))
+        if support.labels[i].any():  # without the structure an image may well be of another part of the body
+            found[i].append(Suspicion("other modality", why))
     scores: list[float | None] = [None] * len(support)
     if segmenter is not None and len(support) >= FEWEST:
         rng = np.random.default_rng(seed)
@@ -176,8 +177,9 @@ def other_modality(images: Floats) -> dict[int, str]:
     far = np.sort(apart, axis=1)[:, :NEIGHBOURS].mean(axis=1)
     middle = float(np.median(far))
     deviation = 1.4826 * float(np.median(np.abs(far - middle)))
+    strange = np.flatnonzero((far > middle + SPREADS * deviation) & (far > TIMES * middle))
     return {int(i): f"its grey values are {far[i] / max(middle, 1e-9):.1f} times as far from the nearest entries' as "
-            "is usual here" for i in np.flatnonzero((far > middle + SPREADS * deviation) & (far > TIMES * middle))}
+            "is usual here: another modality, stain or scanner, or another part of the body" for i in strange}
 
 
 def _duplicates(images: Floats) -> list[list[int]]:
