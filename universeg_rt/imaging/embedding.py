@@ -52,17 +52,18 @@ def _shares(values: Floats, most: float) -> Floats:
 
 def _edges(images: Floats) -> Floats:
     """(N,CELLS*CELLS*DIRECTIONS) strength of edges by their direction, in each part of each image."""
+    count, height, width = images.shape
     down, right = np.gradient(images, axis=(1, 2))
-    strength = np.hypot(down, right)
-    turn = (np.arctan2(down, right) % np.pi) * (DIRECTIONS / np.pi)  # in bins, from 0 to DIRECTIONS
-    low = np.floor(turn)
+    strength = np.hypot(down, right).ravel()
+    turn = (np.arctan2(down, right) % np.float32(np.pi) * np.float32(DIRECTIONS / np.pi)).ravel()  # in bins
+    low = turn.astype(np.intp)
     share = turn - low  # an edge between two directions counts for both
-    low = low.astype(np.intp) % DIRECTIONS
-    parts = []
-    for direction in range(DIRECTIONS):
-        weight = np.where(low == direction, 1 - share, 0) + np.where((low + 1) % DIRECTIONS == direction, share, 0)
-        parts.append(_blocks(strength * weight.astype(np.float32), CELLS).reshape(len(images), -1))
-    return np.concatenate(parts, axis=1)
+    parts = np.add.outer(np.arange(height) * CELLS // height * CELLS, np.arange(width) * CELLS // width)
+    cells = np.add.outer(np.arange(count) * CELLS * CELLS, parts).ravel() * DIRECTIONS
+    total = np.zeros(count * CELLS * CELLS * DIRECTIONS)
+    for direction, weight in ((low, strength * (1 - share)), (low + 1, strength * share)):
+        total += np.bincount(cells + direction % DIRECTIONS, weight, len(total))
+    return np.asarray(total.reshape(count, -1), np.float32)
 
 
 def _blocks(images: Array, side: int) -> Floats:

@@ -84,8 +84,9 @@ def inspect(
     grid = (128, 128) if segmenter is None else segmenter.grid
     entries = support.on_grid(grid, aspect, normalise)
     found: list[list[Suspicion]] = [_empty(label, entry[1]) for label, entry in zip(support.labels, entries)]
-    for i, why in _other_modality(entries[:, 0]).items():
-        found[i].append(Suspicion("other modality", why))
+    for i, why in other_modality(entries[:, 0]).items():
+        if support.labels[i].any():  # without the structure an image may well be of another part of the body
+            found[i].append(Suspicion("other modality", why))
     scores: list[float | None] = [None] * len(support)
     if segmenter is not None and len(support) >= FEWEST:
         rng = np.random.default_rng(seed)
@@ -95,7 +96,7 @@ def inspect(
                 probability = predicted(segmenter.runner, entries, i, judges)
                 scores[i] = dice(probability >= 0.5, entries[i, 1] >= 0.5)
                 areas = np.delete(entries[:, 1].mean(axis=(1, 2)), i)
-                found[i] += _against(entries[i, 1] >= 0.5, probability, areas)
+                found[i] += against(entries[i, 1] >= 0.5, probability, areas)
             done(1)
         usual = float(np.median([score for score in scores if score is not None] or [0.0]))
         for i, score in enumerate(scores):
@@ -124,7 +125,7 @@ def _empty(label: Bools, on_grid: Floats) -> list[Suspicion]:
     return []
 
 
-def _against(label: Bools, probability: Floats, areas: Doubles | Floats) -> list[Suspicion]:
+def against(label: Bools, probability: Floats, areas: Doubles | Floats) -> list[Suspicion]:
     """What the others say of a label (h,w): probability (h,w), and the areas of their labels."""
     if not label.any() or label.all():
         return []
@@ -164,7 +165,7 @@ def _best_move(seen: Doubles, given: Doubles) -> tuple[tuple[int, int], float]:
     return (down, right), float(fits.max())
 
 
-def _other_modality(images: Floats) -> dict[int, str]:
+def other_modality(images: Floats) -> dict[int, str]:
     """Entries whose grey values are far from their NEIGHBOURS nearest others': more than SPREADS robust deviations
     above the median of such distances, and TIMES of it."""
     if len(images) < FEWEST + NEIGHBOURS:
@@ -176,8 +177,9 @@ def _other_modality(images: Floats) -> dict[int, str]:
     far = np.sort(apart, axis=1)[:, :NEIGHBOURS].mean(axis=1)
     middle = float(np.median(far))
     deviation = 1.4826 * float(np.median(np.abs(far - middle)))
+    strange = np.flatnonzero((far > middle + SPREADS * deviation) & (far > TIMES * middle))
     return {int(i): f"its grey values are {far[i] / max(middle, 1e-9):.1f} times as far from the nearest entries' as "
-            "is usual here" for i in np.flatnonzero((far > middle + SPREADS * deviation) & (far > TIMES * middle))}
+            "is usual here: another modality, stain or scanner, or another part of the body" for i in strange}
 
 
 def _duplicates(images: Floats) -> list[list[int]]:
