@@ -30,7 +30,9 @@ LEFT_OUT = {"members": 1, "seed": 0, "policy": RANDOM, "aspect": "stretch", "pre
 OPTIONS = {
     "replacement=True": "--replacement", "support_size": "--support-size",
     "prepare(..., normalise=Percentiles(0.1, 99.9))": "--percentiles 0.1 99.9",
-    "say which one with time, 0 to": "say which one with --time, 0 to",
+    "say which one with time,": "say which one with --time,",
+    "say which one with series,": "say which one with --series,",
+    "absent_below": "--absent-below",
 }
 
 

@@ -10,7 +10,8 @@ from ..errors import InputError
 from ..storage.atomic import writing
 from ..storage.reading import sha256_of
 
-FOLDERS = {"mask": "masks", "probability": "probabilities", "spread": "spread", "overlay": "overlays"}
+FOLDERS = {"mask": "masks", "probability": "probabilities", "spread": "spread", "overlay": "overlays",
+           "table": "slices"}
 NUMBERS = ("foreground_pixels", "foreground_share", "confidence")  # of a row
 
 

@@ -20,7 +20,7 @@ from ..volumes.reading import ACCEPTED, stem_of, volumes_below
 from .common import run_command
 from .html import needs_html, write_html
 from .images import segment_image
-from .opened import Opened, normalisation, open_task
+from .opened import Opened, in_options, normalisation, open_task
 from .options import check, parser
 from .partial import discard
 from .progress import Progress
@@ -93,7 +93,7 @@ def _row(opened: Opened, name: str, query: Query, truth: Path | None, earlier: d
             found = segment_image(opened, name, path, truth, args)
         return {"input": str(path), **hashes, **found}
     except UniverSegError as error:
-        return {"input": str(path), "error": str(error)}
+        return {"input": str(path), "error": in_options(str(error))}
     except Exception as error:  # whatever it is, the other images are still to be segmented
         return {"input": str(path), "error": f"{path} cannot be segmented ({type(error).__name__}: {reason(error)})"}
 

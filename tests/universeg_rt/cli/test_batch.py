@@ -230,4 +230,4 @@ def test_an_interruption_during_the_imports_is_one_line():
 def test_every_installed_command_has_its_entry_point():
     pyproject = (Path(__file__).parents[3] / "pyproject.toml").read_text()
     names = [line.split(":")[1].strip('" ') for line in pyproject.splitlines() if "universeg_rt.cli.commands:" in line]
-    assert len(names) == 5 and all(callable(getattr(commands, name)) for name in names)
+    assert len(names) == 6 and all(callable(getattr(commands, name)) for name in names)

@@ -242,6 +242,16 @@ def test_results_of_volumes_are_not_read_again(case):
         assert len(json.loads((folder / "scans" / "results" / "report.json").read_text())["images"]) == 1
 
 
+def test_one_time_of_a_file_with_several(case):
+    folder, arguments = case
+    image, _ = head()
+    write(folder / "scans" / "p1" / f"{NAME}.nii.gz", np.stack([np.flip(image, 0), image], axis=3))
+    assert main(arguments) == 1
+    assert "say which one with --time, 0 to 1" in row_of(folder)["error"]
+    assert main([*arguments, "--time", "1"]) == 0
+    assert row_of(folder)["blank"] == 2 and row_of(folder)["shape"] == list(image.shape)
+
+
 def test_blocks_hold_few_large_slices_and_enough_small_ones():
     opened = SimpleNamespace(threads=8, task=SimpleNamespace(values={"a": 1, "b": 2}))
     sizes = [volumes._block(opened, SimpleNamespace(size=size)) for size in ((64, 64), (512, 512), (4096, 4096))]
