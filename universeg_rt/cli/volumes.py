@@ -52,6 +52,10 @@ def segment_volume(opened: Opened, job: Job, args: argparse.Namespace, tick: Cal
     made_of = {"settings": settings, "sha256": job.hashes["sha256"]}
     partial = Partial(args.output / PARTIAL / job.name, made_of, _kinds(opened, args, slices))
     notes = [*volume.notes, *slices.notes, *(truth.notes if truth else ())]
+    if volume.modality == "CT" and isinstance(opened.normalise, str):
+        proposed = f"; the file proposes {volume.window}" if volume.window else ""
+        notes.append("a CT without a window: in each slice the table, metal or air set the range; give --window "
+                     f"soft-tissue, or another{proposed}")
     if partial.done:
         notes.append(f"an earlier run was interrupted after {partial.done} of {len(slices)} slices; they were not made "
                      "again")

@@ -40,8 +40,8 @@ def report() -> dict:
             {"name": "a", "input": f"scans/{EVIL}.png", "overlay": "overlays/a.png", "size": [40, 50],
              "foreground_pixels": 1234, "confidence": 0.91, "dice": 0.8, "seconds": seconds, "notes": [EVIL]},
             {"name": "b", "input": "scans/b.nii.gz", "overlay": "overlays/b.png", "shape": [40, 50, 60],
-             "spacing": [1.0, 1.0, 3.5], "axis": "axial", "seconds": seconds, "notes": [],
-             "labels": {"liver": {"voxels": 99, "confidence": 0.4, "dice": 0.7, "slices": [3, 9]}, EVIL: {
+             "spacing": [1.0, 1.0, 3.5], "axis": "axial", "slices": 60, "blank": 7, "in_support": 5, "notes": [],
+             "seconds": seconds, "labels": {"liver": {"voxels": 99, "confidence": 0.4, "dice": 0.7, "slices": [3, 9]}, EVIL: {
                  "voxels": 0, "confidence": 0.0, "slices": []}}},
             {"name": "c", "input": "scans/c.png", "error": f"cannot be read ({EVIL})"},
         ],
@@ -60,7 +60,8 @@ def test_all_of_the_report_is_in_it(page):
     text = page.read_text()
     for said in ("0.750", "liver", "1,234", "0.91", "1.0 x 1.0 x 3.5 mm".replace(".0", ""), "fill-holes", "ab" * 32,
                  "cd" * 32, "universeg rt", "the first that starts", "3 files of other kinds", "Look at these first",
-                 "Skipped", "scans/c.png", "3 to 9", "network 1.00 s", "2 of 3"):
+                 "Skipped", "scans/c.png", "3 to 9", "network 1.00 s", "2 of 3",
+                 "60 slices, 7 blank, 5 in the support"):
         assert said in text, said
     pictures = re.findall(r'src="data:image/png;base64,([^"]+)"', text)
     assert [np.array(Image.open(io.BytesIO(base64.b64decode(data))))[0, 0, 0] for data in pictures] == [50, 150]

@@ -69,6 +69,13 @@ def test_the_answer_is_a_segmentation_and_says_nothing_of_the_patient(case, capf
     assert (out / "probabilities" / "p1.nii.gz").is_file()
 
 
+def test_a_ct_without_a_window_has_a_note(case):
+    folder, arguments = case
+    place = arguments.index("--window")
+    assert main([*arguments[:place], *arguments[place + 3:]]) == 0
+    assert "a CT without a window" in (folder / "out" / "report.html").read_text()
+
+
 def test_segments_keep_their_values_across_files(case):
     """A truth whose segments are numbered otherwise is matched by name."""
     folder, arguments = case
