@@ -13,7 +13,7 @@ from ..imaging.overlays import MOST, Look, contact_sheet, square_pixels, tinted
 from ..imaging.windows import box_around, cut, scale_of, window_around
 from ..named_types import Array, Bytes, Floats
 
-PANELS, ACROSS = 12, 4
+PANELS, ACROSS = 12, 3
 TILE = 400  # pixels of a slice, at most
 MARGIN = 0.05  # around what is marked, as a share of it
 
