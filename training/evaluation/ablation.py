@@ -50,7 +50,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("study", type=Path, help="YAML file of the variants (see studies/)")
     parser.add_argument("--output", type=Path, required=True, help="folder for the runs, ablation.csv and ablation.md")
     add_data_root(parser)
-    parser.add_argument("--weights", type=Path, help="weights that every run begins from, as universeg-train takes them")
+    parser.add_argument("--weights", type=Path, help="of universeg-train, for every run")
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--first-seed", type=int, default=0, help="to share a study among processes, an --output each")
     parser.add_argument("--threads", type=int, default=1)
