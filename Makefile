@@ -31,7 +31,7 @@ $(VENV)/.demo: $(PARTS)
 $(VENV)/.test: $(PARTS)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) install torch -c constraints.txt
-	$(TESTED) $(PIP) install -e '.[export,train,kernels,openvino,demo,test]' -c constraints.txt
+	$(TESTED) $(PIP) install -e '.[export,train,kernels,openvino,medical,demo,test]' -c constraints.txt
 	$(PIP) install --no-deps $(TENSORRT) -c constraints.txt || echo "without $(TENSORRT): the tests of engine building are skipped"
 	touch $@
 

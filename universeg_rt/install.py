@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+from types import ModuleType
+
+from .errors import InputError
+
 
 def install_hint(extra: str = "") -> str:
     """Return the command that installs the project with an extra of pyproject.toml.
@@ -10,3 +15,14 @@ def install_hint(extra: str = "") -> str:
     """
     target = f"'.[{extra}]'" if extra else "."
     return f"run pip install {target} in a clone of the project"
+
+
+def needed(module: str, extra: str, what: str) -> ModuleType:
+    """The module of an extra, imported; InputError with `install_hint` where its package is missing.
+
+    what: what needs it, as it begins the message ("NIfTI").
+    """
+    try:
+        return import_module(module)
+    except ModuleNotFoundError as error:
+        raise InputError(f"{what} needs the package {error.name}, which is missing; {install_hint(extra)}") from None

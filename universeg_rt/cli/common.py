@@ -17,6 +17,7 @@ from ..install import install_hint
 # What a command's name has in it, and the extra that its packages stand in.
 EXTRAS = {
     "universeg-bench": "bench", "universeg-export": "export", "universeg-train": "train", "universeg-evaluate": "train",
+    "universeg-segment": "medical",
     "universeg_rt.benchmarks.": "bench", "universeg_rt.export.": "export", "universeg_rt.training.": "train",
     "universeg_rt.kernels.": "kernels", "universeg_rt.cli.demo": "demo",
 }

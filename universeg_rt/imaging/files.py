@@ -15,7 +15,7 @@ from ..errors import InputError
 from ..named_types import AnyPath, Array, Bools, Bytes
 from ..storage.arrays import read_npy
 from ..storage.atomic import write_file
-from ..storage.reading import path_of, reading, reason
+from ..storage.reading import path_of, reading, reason, refuse_folder
 from .preprocess import MAX_PIXELS, check_pixels
 
 # Only these are ever handed a file: Pillow knows formats whose reader starts another program.
@@ -81,7 +81,39 @@ def _grey(picture: Any, notes: list[str]) -> Array:
 @contextmanager
 def opened(path: Path, notes: list[str]) -> Iterator[Any]:
     """A picture of one frame, loaded and upright; what goes wrong in the block is an InputError that names the file."""
-    from PIL import Image, ImageOps
+    with opened_picture(path) as picture:
+        check_pixels(picture.size[::-1], str(path))
+        if (frames := frame_count(picture)) > 1:
+            raise InputError(
+                f"{path} holds {frames} frames, and one image is read from a file; save each frame that is wanted "
+                "as a file of its own")
+        yield _upright(path, picture, notes)
+
+
+def pages(path: Path, notes: list[str], label: bool = False) -> Iterator[tuple[int, Array]]:
+    """How many pages a picture has, and each in turn as (H,W): as `read_image` reads one, or as `read_label`."""
+    with opened_picture(path) as picture:
+        count = frame_count(picture)
+        for page in range(count):
+            picture.seek(page)
+            check_pixels(picture.size[::-1], str(path))
+            own: list[str] = []
+            upright = _upright(path, picture, own)
+            values = _indices(path, upright) if label and upright.mode == "P" else _grey(upright, own)
+            notes += [note for note in own if note not in notes]
+            yield count, values
+
+
+def frame_count(picture: Any) -> int:
+    """Frames that are pictures of their own: an MPO is a JPEG whose further ones are previews or depths of the
+    first."""
+    return 1 if picture.format == "MPO" else getattr(picture, "n_frames", 1)
+
+
+@contextmanager
+def opened_picture(path: Path) -> Iterator[Any]:
+    """A picture, not yet loaded; what goes wrong in the block is an InputError that names the file."""
+    from PIL import Image
 
     # By a file of ours, not by its name: Pillow maps a named file into memory, and garbles an uncompressed TIFF on its
     # side so.
@@ -93,27 +125,28 @@ def opened(path: Path, notes: list[str]) -> Iterator[Any]:
                 f"{path} is too large ({reason(error)}); accepted: at most {MAX_PIXELS:,} pixels; make it smaller first"
             ) from None
         with picture:
-            check_pixels(picture.size[::-1], str(path))
-            # An MPO is a JPEG whose further pictures are previews or depths of the first.
-            if (frames := getattr(picture, "n_frames", 1)) > 1 and picture.format != "MPO":
-                raise InputError(
-                    f"{path} holds {frames} frames, and one image is read from a file; save each frame that is wanted "
-                    "as a file of its own")
-            if _is_cut_to_eight_bits(picture):
-                raise InputError(
-                    f"{path} is colour or has transparency in 16 bits, which would be cut to 8; save it as 16-bit "
-                    "grey, or in 8 bits")
-            if _is_misread_bitmap(picture):
-                raise InputError(
-                    f"{path} is a bitmap of 8 bits with a palette of black and white, which Pillow misreads; save it "
-                    "as PNG"
-                )
-            turned = _orientation(picture) in range(2, 9)
-            picture.load()
-            if turned:
-                notes.append("it was turned upright as its EXIF orientation says")
-                ImageOps.exif_transpose(picture, in_place=True)  # does nothing where loading has done it (TIFF)
             yield picture
+
+
+def _upright(path: Path, picture: Any, notes: list[str]) -> Any:
+    """The picture's frame loaded, and turned as its EXIF orientation says."""
+    from PIL import ImageOps
+
+    if _is_cut_to_eight_bits(picture):
+        raise InputError(
+            f"{path} is colour or has transparency in 16 bits, which would be cut to 8; save it as 16-bit "
+            "grey, or in 8 bits")
+    if _is_misread_bitmap(picture):
+        raise InputError(
+            f"{path} is a bitmap of 8 bits with a palette of black and white, which Pillow misreads; save it "
+            "as PNG"
+        )
+    turned = _orientation(picture) in range(2, 9)
+    picture.load()
+    if turned:
+        notes.append("it was turned upright as its EXIF orientation says")
+        ImageOps.exif_transpose(picture, in_place=True)  # does nothing where loading has done it (TIFF)
+    return picture
 
 
 def _orientation(picture: Any) -> int:
@@ -201,11 +234,8 @@ def image_files(
     leave_out: says of a subfolder whether it is left out. other: is called with each file of a kind that is not read.
     InputError where a folder cannot be read.
     """
-    def refuse(error: OSError) -> None:
-        raise InputError(f"{error.filename} cannot be read ({reason(error)}); give a folder that can be") from None
-
     found = []
-    for root, folders, names in os.walk(folder, onerror=refuse):
+    for root, folders, names in os.walk(folder, onerror=refuse_folder):
         folders[:] = [f for f in folders if not f.startswith(".") and not (leave_out and leave_out(Path(root) / f))]
         for file in (Path(root) / name for name in names if not name.startswith(".")):
             if file.suffix.lower() in SUFFIXES:

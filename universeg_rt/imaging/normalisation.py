@@ -8,11 +8,17 @@ from typing import Literal
 
 import numpy as np
 
-from ..errors import InputError
+from ..errors import InputError, shown
 from ..named_types import Array, Doubles, Floats
 from .preprocess import normalise
 
 MINMAX: Literal["minmax"] = "minmax"
+# Centre and width in Hounsfield units, as Radiopaedia's "Windowing (CT)" lists them; of its ranges the middle.
+CT_WINDOWS = {
+    "abdomen": (50, 400), "bone": (400, 1800), "brain": (40, 80), "liver": (30, 150), "lung": (-600, 1500),
+    "mediastinum": (50, 350), "soft-tissue": (40, 375), "spine": (50, 250), "stroke": (40, 40), "subdural": (75, 215),
+    "temporal-bone": (600, 2800),
+}
 
 
 @dataclass(frozen=True)
@@ -30,6 +36,14 @@ class Window:
 
     def __str__(self) -> str:
         return f"window {self.low:g} to {self.high:g}"
+
+    @classmethod
+    def preset(cls, name: str) -> Window:
+        """A usual window of CT by name, such as `lung` or `soft-tissue`; InputError where none has that name."""
+        if not isinstance(name, str) or name not in CT_WINDOWS:
+            raise InputError(f"there is no window {shown(name)}; accepted: {', '.join(CT_WINDOWS)}")
+        centre, width = CT_WINDOWS[name]
+        return cls(centre - width / 2, centre + width / 2)
 
     def clip(self, image: Array) -> Doubles:
         """(H,W) -> (H,W) float64."""

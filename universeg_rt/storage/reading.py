@@ -9,7 +9,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from ..errors import InputError, UniverSegError
 
@@ -21,21 +21,22 @@ MAX_REASON = 200  # characters: some readers quote the file
 
 @contextmanager
 def reading(what: str, path: AnyPath, error: type[UniverSegError] = InputError, *,
-            cure: str = "write or copy it again") -> Iterator[None]:
+            cure: str = "write or copy it again", quote: bool = True) -> Iterator[None]:
     """Raise `error` for anything that goes wrong in the block, which reads the file at `path`; also a decorator.
 
     what: what the file should be, with its article ("an image"). cure: what to do about a file that cannot be read.
+    quote: whether the error tells what the reader said, which may quote the file; else only that error's type.
     Raises at once where `path` is not a regular file (a folder, a FIFO, a device). Our own errors, a missing package
     and an interruption pass unchanged.
     """
     regular_file(path, error)
-    with decoding(what, path, error, cure=cure):
+    with decoding(what, path, error, cure=cure, quote=quote):
         yield
 
 
 @contextmanager
 def decoding(what: str, path: AnyPath, error: type[UniverSegError] = InputError, *,
-             cure: str = "write or copy it again") -> Iterator[None]:
+             cure: str = "write or copy it again", quote: bool = True) -> Iterator[None]:
     """As `reading`, for bytes at hand that came from the file called `path`."""
     try:
         yield
@@ -47,7 +48,8 @@ def decoding(what: str, path: AnyPath, error: type[UniverSegError] = InputError,
         raise error(
             f"{path} cannot be read as {what} (there is not enough memory for it); give a smaller one") from None
     except BaseException as caught:  # panics of readers in Rust do not derive from Exception
-        raise error(f"{path} cannot be read as {what} ({reason(caught)}); {cure}") from None
+        why = reason(caught) if quote else type(caught).__name__
+        raise error(f"{path} cannot be read as {what} ({why}); {cure}") from None
 
 
 def regular_file(path: AnyPath, error: type[UniverSegError] = InputError) -> Path:
@@ -87,6 +89,11 @@ def is_folder(path: Path) -> bool:
         return path.is_dir()
     except (OSError, ValueError):
         return False
+
+
+def refuse_folder(error: OSError) -> NoReturn:
+    """Raise InputError for a folder that cannot be listed; `onerror` of os.walk."""
+    raise InputError(f"{error.filename} cannot be read ({reason(error)}); give a folder that can be") from None
 
 
 def reason(caught: BaseException) -> str:

@@ -1,1 +1,1 @@
-"""Volumes: reads NIfTI, DICOM and stacks, slices them along an anatomical axis, and writes answers in their geometry."""
+"""Volumes: reads NIfTI, DICOM and stacks, slices them along an axis of the body, and writes answers where they lie."""
