@@ -79,6 +79,11 @@ class Native(FrozenRunner):
             raise RunnerError("not enough memory for these images; give fewer at once") from None
         return logits
 
+    def loops(self, queries: Floats) -> list[tuple[int, list[float]]]:
+        """As `NativeRunner.loops`, of queries as `run` takes them."""
+        found: list[tuple[int, list[float]]] = self._network.loops(self._constants, queries[:, 0])
+        return found
+
 
 class OnnxRuntime(FrozenRunner):
     name = "onnxruntime"
