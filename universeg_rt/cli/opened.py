@@ -91,7 +91,8 @@ def _prepared(task: Task) -> Opened:
     manifest, runner, ensemble = task.segmenter.bundle.manifest, task.segmenter.runner, task.ensemble
     return Opened(task, {
         "bundle": {
-            "name": manifest.name, "sha256": task.segmenter.bundle.sha256, "weights_sha256": manifest.weights_sha256
+            "name": manifest.name, "sha256": task.segmenter.bundle.sha256, "weights_sha256": manifest.weights_sha256,
+            "licence": dict(manifest.licence)
         },
         "runner": {"name": runner.name, "precision": runner.precision},
         "support": {"entries": len(task.support), "sha256": task.support.sha256},
@@ -107,7 +108,7 @@ def _prepared(task: Task) -> Opened:
 def _frozen(task: FrozenTask) -> Opened:
     record = task.record
     return Opened(task, {
-        "bundle": {"name": record.bundle},
+        "bundle": {"name": record.bundle, "licence": dict(record.licence)},
         "runner": {"name": task.runner.name, "precision": record.precision},
         "support": {"entries": record.support_entries, "sha256": record.support_sha256},
         "ensemble": {"members": record.members},

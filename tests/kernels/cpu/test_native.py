@@ -126,7 +126,8 @@ def test_labels_need_not_be_binary():
 
 def test_the_number_of_threads_changes_no_bit():
     support, weights, query = inputs(5, 48, 80)
-    results = [network(SPECS["four"], threads=n).run([native.prepare(support, weights)], query) for n in (1, 2, 3, 7, 16)]
+    prepared = [native.prepare(support, weights)]
+    results = [network(SPECS["four"], threads=n).run(prepared, query) for n in (1, 2, 3, 7, 16)]
     assert all(np.array_equal(results[0], other) for other in results[1:])
 
 
