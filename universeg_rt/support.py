@@ -70,10 +70,10 @@ class SupportSet:
             if not (path / part).is_dir():
                 raise InputError(f"{path} has no folder {part}/; a support folder holds images/ and labels/")
         images, labels = named_images(path / "images"), named_images(path / "labels")
-        lonely = sorted(set(images) ^ set(labels))
-        if lonely:
-            kind = "label" if lonely[0] in images else "image"
-            raise InputError(f"{path}: {len(lonely)} files have no partner, first {lonely[0]} (no {kind} of that name)")
+        lonely = [_lonely("image", "a label", set(images) - set(labels)),
+                  _lonely("label", "an image", set(labels) - set(images))]
+        if any(lonely):
+            raise InputError(f"{path}: {' and '.join(filter(None, lonely))}; the two of a pair have one name")
         names = sorted(images)
         return cls.from_arrays([read_image(images[n]) for n in names], [read_label(labels[n]) for n in names], names)
 
@@ -176,6 +176,13 @@ class SupportSet:
         out[0] = placement.normalised_to_grid(image, grid, name)
         out[1] = placement.label_to_grid(label, grid)
         return image
+
+
+def _lonely(kind: str, partner: str, names: set[str]) -> str:
+    if not names:
+        return ""
+    which = min(names) if len(names) == 1 else f"first {min(names)}"
+    return f"{len(names)} {kind}{'s' * (len(names) != 1)} without {partner} of the same name, {which}"
 
 
 def _restored(images: tuple[Array, ...], labels: tuple[Bools, ...], names: tuple[str, ...]) -> SupportSet:

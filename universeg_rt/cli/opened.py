@@ -10,6 +10,7 @@ from ..ensemble import Ensemble
 from ..errors import InputError
 from ..frozen_task import FrozenTask
 from ..imaging.normalisation import MINMAX, Normalisation, Percentiles, Window
+from ..imaging.preprocess import ASPECTS
 from ..predictor import Predictor
 from ..segmenter import Segmenter
 from ..support import SupportSet
@@ -20,7 +21,7 @@ from .common import as_options, given
 WITH_TASK = frozenset({
     "task", "input", "output", "runner", "threads", "probabilities", "overlays", "truth", "review_below", "resume"})
 # Of a support, where they are left out; beside --task one that is given is refused, whatever its value.
-LEFT_OUT = {"members": 1, "seed": 0, "aspect": "stretch", "precision": "auto"}
+LEFT_OUT = {"members": 1, "seed": 0, "precision": "auto"}
 # The SDK's words for a cure, and the command's.
 OPTIONS = {
     "replacement=True": "--replacement", "support_size": "--support-size",
@@ -54,7 +55,7 @@ def open_task(args: argparse.Namespace, support: SupportSet | None) -> Opened:
     ensemble = Ensemble(args.members, args.support_size, args.replacement, args.seed)
     segmenter = Segmenter.open(args.bundle, runner=args.runner, precision=args.precision, threads=args.threads)
     try:
-        return _prepared(segmenter.prepare(support, ensemble, aspect=args.aspect, normalise=_normalisation(args)))
+        return _prepared(segmenter.prepare(support, ensemble, **image_options(args)))
     except InputError as error:
         raise InputError(in_options(str(error))) from None
 
@@ -66,17 +67,32 @@ def in_options(text: str) -> str:
     return text
 
 
-def _normalisation(args: argparse.Namespace) -> Normalisation:
+def add_image_options(parser: argparse._ActionsContainer) -> None:
+    """--aspect, --window and --percentiles: how images get to the network, for `image_options`."""
+    parser.add_argument("--aspect", choices=ASPECTS, help=f"how images get to the network's grid ({ASPECTS[0]})")
+    spans = parser.add_mutually_exclusive_group()
+    spans.add_argument("--window", type=float, nargs=2, metavar=("LOW", "HIGH"),
+                       help="clip intensities to this range first")
+    spans.add_argument("--percentiles", type=float, nargs=2, metavar=("LOW", "HIGH"),
+                       help="clip each image to these percentiles of its intensities first, for example 0.5 99.5")
+
+
+def image_options(args: argparse.Namespace) -> dict[str, Any]:
+    """What `Segmenter.prepare` takes for these options; InputError where a range is none."""
+    normalise: Normalisation = MINMAX
     if args.window:
-        return Window(*args.window)
-    return Percentiles(*args.percentiles) if args.percentiles else MINMAX
+        normalise = Window(*args.window)
+    elif args.percentiles:
+        normalise = Percentiles(*args.percentiles)
+    return {"aspect": args.aspect or ASPECTS[0], "normalise": normalise}
 
 
 def _prepared(task: Task) -> Opened:
     manifest, runner, ensemble = task.segmenter.bundle.manifest, task.segmenter.runner, task.ensemble
     return Opened(task, {
         "bundle": {
-            "name": manifest.name, "sha256": task.segmenter.bundle.sha256, "weights_sha256": manifest.weights_sha256
+            "name": manifest.name, "sha256": task.segmenter.bundle.sha256, "weights_sha256": manifest.weights_sha256,
+            "licence": dict(manifest.licence)
         },
         "runner": {"name": runner.name, "precision": runner.precision},
         "support": {"entries": len(task.support), "sha256": task.support.sha256},
@@ -92,7 +108,7 @@ def _prepared(task: Task) -> Opened:
 def _frozen(task: FrozenTask) -> Opened:
     record = task.record
     return Opened(task, {
-        "bundle": {"name": record.bundle},
+        "bundle": {"name": record.bundle, "licence": dict(record.licence)},
         "runner": {"name": task.runner.name, "precision": record.precision},
         "support": {"entries": record.support_entries, "sha256": record.support_sha256},
         "ensemble": {"members": record.members},

@@ -14,7 +14,7 @@ from ..errors import InputError, UniverSegError
 from ..frozen_task import FrozenTask
 from ..imaging.files import named_images, read_image, read_label, write_array, write_mask, write_overlay
 from ..imaging.metrics import dice
-from ..imaging.preprocess import ASPECTS, check_label
+from ..imaging.preprocess import check_label
 from ..named_types import Bools
 from ..precision import PRECISIONS
 from ..prediction import Prediction
@@ -25,7 +25,7 @@ from ..storage.atomic import make_folder, writing
 from ..storage.reading import reason, sha256_of
 from ..support import SupportSet
 from .common import run_command, say
-from .opened import Opened, check, in_options, open_task
+from .opened import Opened, add_image_options, check, in_options, open_task
 from .queries import FOLDERS, Queries, find_queries, stale_files
 from .report import REPORT, Report
 
@@ -54,13 +54,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--support-size", type=int, help="entries of each set, S (all); 16 is a good beginning")
     p.add_argument("--replacement", action="store_true", help="draw entries with replacement")
     p.add_argument("--seed", type=int, help="seed of the drawing (0)")
-    p.add_argument("--aspect", choices=ASPECTS,
-                   help="how images get to the network's grid (stretch)")
-    spans = p.add_mutually_exclusive_group()
-    spans.add_argument("--window", type=float, nargs=2, metavar=("LOW", "HIGH"),
-                       help="clip intensities to this range first")
-    spans.add_argument("--percentiles", type=float, nargs=2, metavar=("LOW", "HIGH"),
-                       help="clip each image to these percentiles of its intensities first, for example 0.5 99.5")
+    add_image_options(p)
     p.add_argument("--runner", choices=("auto", *RUNNERS), default="auto")
     p.add_argument("--precision", choices=("auto", *PRECISIONS), help="(auto: the runner's own choice)")
     p.add_argument("--threads", type=int, help="threads of a CPU runner, 1 to 256 (one a core)")
