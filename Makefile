@@ -1,4 +1,4 @@
-# `make demo` segments a real MRI, `make test` passes the tests; both set up all they need in $(VENV).
+# `make demo` segments a whole MRI volume, `make test` passes the tests; both set up all they need in $(VENV).
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin

@@ -112,6 +112,21 @@ def test_the_page_on_frozen_tasks_runs_and_names_all_that_a_file_holds(small_bun
             assert f"`{name}`" in page, name
 
 
+def test_the_page_on_volumes_runs(small_bundle, tmp_path, monkeypatch):
+    nibabel = pytest.importorskip("nibabel", reason="volumes need nibabel: pip install '.[medical]'")
+    (code,) = blocks(SDK / "docs" / "volumes.md", "python")
+    images, labels = discs(9, 24, 28)
+    for folder, part, values in (("labelled", "images", images), ("labelled", "labels", labels), ("scans", "", images)):
+        (tmp_path / folder / part).mkdir(parents=True, exist_ok=True)
+        volume = np.stack(values, axis=2).astype(np.int16)
+        nibabel.save(nibabel.Nifti1Image(volume, np.eye(4)), tmp_path / folder / part / "p1.nii.gz")
+    monkeypatch.chdir(tmp_path)
+    opened = Segmenter.open(small_bundle)
+    monkeypatch.setattr(Segmenter, "open", lambda: opened)
+    exec(compile(code, "volumes.md", "exec"), {})
+    assert nibabel.load("p1_labels.nii.gz").shape == (24, 28, 9)
+
+
 @every_page
 def test_links_lead_somewhere(page):
     for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from .frozen_task import FrozenTask as FrozenTask
     from .imaging.normalisation import Percentiles as Percentiles
     from .imaging.normalisation import Window as Window
+    from .labelled import LabelledSupport as LabelledSupport
+    from .labelled import LabelledTask as LabelledTask
+    from .labelled_predictor import LabelledPrediction as LabelledPrediction
     from .prediction import Prediction as Prediction
     from .prediction import Timing as Timing
     from .runners.choose import RunnerState as RunnerState
@@ -45,6 +48,8 @@ _HOME = {
     "Task": "task",
     **dict.fromkeys(("BundleError", "InputError", "OutputError", "RunnerError", "UniverSegError"), "errors"),
     **dict.fromkeys(("Estimate", "Segmenter"), "segmenter"),
+    "LabelledPrediction": "labelled_predictor",
+    **dict.fromkeys(("LabelledSupport", "LabelledTask"), "labelled"),
     **dict.fromkeys(("Percentiles", "Window"), "imaging.normalisation"),
     **dict.fromkeys(("Prediction", "Timing"), "prediction"),
     **dict.fromkeys(("RunnerState", "available_runners"), "runners.choose"),

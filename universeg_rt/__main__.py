@@ -8,7 +8,7 @@ import sys
 from .cli import commands
 from .cli.common import guarded
 
-COMMANDS = ("segment", "export", "evaluate", "train", "bench")
+COMMANDS = ("segment", "support", "export", "evaluate", "train", "bench")
 USAGE = f"usage: python -m universeg_rt [--version | --help | {' | '.join(COMMANDS)} ...]"
 
 

@@ -13,6 +13,18 @@ class InputError(UniverSegError, ValueError):
     """An image, label, support set or option that does not meet the input contract."""
 
 
+class BlankError(InputError):
+    """An image with nothing to see in it, all one value; as a query it has an empty mask. short: what it is, without
+    the cure."""
+
+    def __init__(self, short: str, cure: str) -> None:
+        super().__init__(f"{short}{cure}")
+        self.short = short
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.short, str(self)[len(self.short) :])
+
+
 class BundleError(UniverSegError):
     """A bundle that is missing, altered, truncated, or written by a newer version."""
 

@@ -2,9 +2,9 @@
 
 A proxy is an image of the task that runs through the exact network as a query; each block's support term then is what a
 static network keeps (export/emit/static.py has the algebra). Entries of the support serve as proxies of one another.
-They are left out of the support in pairs, so that a pair's runs give the exact answers for both, and the constants by
-which the static answer for one is judged come from the other's run, or from the given images': its own label is in
-neither.
+They are left out of the support in pairs (`left_out`), so that a pair's runs give the exact answers for both, and the
+constants by which the static answer for one is judged come from the other's run, or from the given images': its own
+label is in neither.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Protocol
 
 import numpy as np
 
+from . import left_out
 from .bundle.bundle import Bundle
 from .bundle.onnx_bind import bind
 from .ensemble import Draw, Ensemble
@@ -25,16 +26,14 @@ from .frozen.runners import FrozenRunner, open_frozen_runner
 from .frozen.seal import sealed
 from .frozen_task import FrozenTask
 from .imaging.metrics import dice
-from .named_types import Array, Bools, Doubles, Floats, Integers
+from .left_out import FEWEST
+from .named_types import Array, Bools, Doubles, Floats
 from .predictor import THRESHOLD, Predictor, sigmoid
 from .runners import Options, Runner
 from .runners.shared import PreparedSupport, SharedEntries, written_out
 from .support import Drawn, SupportSet
 
-PROXIES = 8  # four are worse: measured, see benchmarks/NOTES.md
-GROUP = 2  # entries left out together: each needs a mate, and more leave less of the support; measured too
 NEAR = 0.98  # correlation of images that count as near copies
-FEWEST = 3  # entries of a support of which some can be left out
 SUPPORT = "support"
 ENTRY_BYTES = 5  # of a pixel of an entry in an exact file: float32 image, label in a byte
 LARGEST_ONNX = 2**31 - 2**20  # bytes: what protobuf reads, less some for names and the record
@@ -58,7 +57,10 @@ class Freezable(Predictor):
     segmenter: Opened
     support: SupportSet
     ensemble: Ensemble
-    draw: Draw
+
+    @property
+    @abstractmethod
+    def draw(self) -> Draw: ...
 
     @property
     @abstractmethod
@@ -75,7 +77,7 @@ def freeze(
         raise InputError(f"max_loss is {max_loss!r}; give a Dice from 0 to 1, such as 0.01 for a point")
     if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
         raise InputError(f"seed is {seed!r}; give an integer from 0")
-    _ = task.prepared  # RunnerError where it is closed
+    _ = task.prepared  # RunnerError where it is closed, InputError where each query has sets of its own
     images = None if isinstance(proxies, str) and proxies == SUPPORT else _on_grid(task, proxies)
     refused = _refusal(task)
     if kind == STATIC and refused:
@@ -83,7 +85,7 @@ def freeze(
     if kind == EXACT or refused:
         return _exact(task, "asked for" if kind == EXACT else refused, Price(note="not measured"))
     drawn = Drawn.of(task.support, task.draw.used, task.grid, task.aspect, task.normalise)
-    differing = len({image.tobytes() for image in drawn.on_grid[:, 0]})
+    differing = left_out.differing(drawn.on_grid[:, 0])
     if differing < FEWEST and (kind == AUTO or images is None):
         note = (
             f"the price of a static task cannot be measured on {differing} different support "
@@ -93,9 +95,9 @@ def freeze(
             return _exact(task, note, Price(note=note))
         raise InputError(f"{note}; give images as proxies, or take kind='exact'")
     try:
-        left_out = _leave_out(task, drawn, seed, images) if differing >= FEWEST else []
-        constants = _mean([each.constants for each in left_out]) if images is None else _of_images(task, images)
-        price = _price(task, left_out, half)
+        without = _leave_out(task, drawn, seed, images) if differing >= FEWEST else []
+        constants = _mean([each.constants for each in without]) if images is None else _of_images(task, images)
+        price = _price(task, without, half)
     except (RunnerError, BundleError) as error:  # a runner without constant maps, a bundle without the template
         if kind == AUTO:
             return _exact(task, str(error), Price(note="not measured"))
@@ -123,22 +125,17 @@ class _LeftOut:
 
 
 def _leave_out(task: Freezable, drawn: Drawn, seed: int, images: Floats | None) -> list[_LeftOut]:
-    """Run up to PROXIES entries, drawn by the seed, in pairs that are left out of every set; with them what equals one
-    of the pair, so that no copy of an entry is in its own support. images (N,1,h,w): proxies, each with one pair."""
+    """Run the pairs of `left_out`, each left out of every set. images (N,1,h,w): proxies, each with one pair."""
     entries, weights, shares, runner = drawn.on_grid, task.draw.weights, task.draw.shares, task.segmenter.runner
-    chosen = _chosen(len(entries), seed)
+    pairs = list(left_out.groups(entries[:, 0], seed))
     out: list[_LeftOut] = []
-    for first in range(0, len(chosen), GROUP):
-        members = chosen[first : first + GROUP]
-        gone = [i for i, entry in enumerate(entries) if any(np.array_equal(entry[0], entries[m][0]) for m in members)]
-        if len(gone) == len(entries):
-            continue
+    for place, (members, gone) in enumerate(pairs):
         kept, part = _without(gone, weights, shares)
         prepared = runner.prepare(entries, kept)
         runs = [runner.mean_constants(prepared, entries[m, :1], part) for m in members]
         given: list[Maps] = []
         if images is not None:
-            some = images[first // GROUP :: -(-len(chosen) // GROUP)]
+            some = images[place :: len(pairs)]
             given = [runner.mean_constants(prepared, image, part)[1] for image in (some if len(some) else images[:1])]
         for i, (member, (logits, constants)) in enumerate(zip(members, runs)):
             image, label = entries[member]
@@ -168,11 +165,6 @@ def _without(gone: Sequence[int], weights: Floats, shares: Doubles) -> tuple[Flo
     return kept[whole] / kept[whole].sum(axis=1, keepdims=True), shares[whole] / shares[whole].sum()
 
 
-def _chosen(entries: int, seed: int) -> Integers:
-    """Which entries serve as proxies, up to PROXIES of them."""
-    return np.random.default_rng(seed).permutation(entries)[:PROXIES]
-
-
 def proxies_on_grid(
     task: Freezable, proxies: str | Sequence[Array] | Array, seed: int
 ) -> tuple[Floats, list[Bools] | None]:
@@ -181,7 +173,7 @@ def proxies_on_grid(
     if not isinstance(proxies, str) or proxies != SUPPORT:
         return _on_grid(task, proxies), None
     entries = Drawn.of(task.support, task.draw.used, task.grid, task.aspect, task.normalise).on_grid
-    pairs = [entries[i] for i in _chosen(len(entries), seed)]
+    pairs = [entries[i] for i in left_out.chosen(len(entries), seed)]
     return np.stack([image[None] for image, _ in pairs]), [label >= 0.5 for _, label in pairs]
 
 
@@ -191,11 +183,11 @@ def _of_images(task: Freezable, images: Floats) -> Maps:
     return _mean([runner.mean_constants(task.prepared, image, shares)[1] for image in images])
 
 
-def _price(task: Freezable, left_out: Sequence[_LeftOut], half: bool) -> Price:
+def _price(task: Freezable, without: Sequence[_LeftOut], half: bool) -> Price:
     """Both kinds on the entries left out."""
     exact, static, agreement = [], [], []
     runner: FrozenRunner | None = None
-    for each in left_out:
+    for each in without:
         if each.judged_by is None or not (each.label.any() or each.mask.any()):
             continue
         other = runner.with_constants(_stored(each.judged_by, half)) if runner else None
@@ -208,8 +200,8 @@ def _price(task: Freezable, left_out: Sequence[_LeftOut], half: bool) -> Price:
         agreement.append(dice(mask, each.mask))
     if not exact:
         return Price(note="no entry that was left out marks anything, so no price could be measured")
-    near = sum(each.has_near_copy for each in left_out)
-    note = f"{near} of {len(left_out)} entries left out are near copies of others, which flatters exact" if near else ""
+    near = sum(each.has_near_copy for each in without)
+    note = f"{near} of {len(without)} entries left out are near copies of others, which flatters exact" if near else ""
     return Price(len(exact), float(np.mean(exact)), float(np.mean(static)), float(np.mean(agreement)), note)
 
 

@@ -138,6 +138,10 @@ class FrozenTask(Predictor):
             raise RunnerError("a closed FrozenTask cannot be pickled; open its file again")
         return FrozenTask.of_bytes, (self._model, *self._asked, self.notes)
 
+    @property
+    def _members(self) -> int:
+        return 1 if self._task is None else self._task._members
+
     def _run(self, queries: Floats) -> Floats:
         task = self._task
         return self.runner.run(queries)[:, None] if task is None else task._run(queries)

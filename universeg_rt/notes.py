@@ -66,6 +66,14 @@ def mask_note(share: float, support_share: float) -> str | None:
     return None
 
 
+IN_SUPPORT = " is in the support, as entry "
+
+
+def support_note(name: str, entry: str) -> str:
+    """Of a query that equals the image of a support's entry."""
+    return f"{name}{IN_SUPPORT}{entry}; a score on it says nothing of images that are not"
+
+
 def fingerprint(on_grid: Floats) -> str:
     """sha256 of an image (H,W) float32 as the network reads it;
     equal for images that differ only in type, scale or file."""

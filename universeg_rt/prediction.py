@@ -11,6 +11,8 @@ from .imaging.metrics import expected_dice
 if TYPE_CHECKING:
     from .named_types import Bools, Floats
 
+BLANK, ABSENT = "blank", "absent"
+
 
 @dataclass(frozen=True)
 class Timing:
@@ -39,7 +41,9 @@ class Prediction:
     mask: bool, probability >= threshold. probability: float32, mean over the ensemble's members. spread: float32,
     standard deviation over the members (zero for one member). notes: what is allowed but rarely meant, of this image
     and of the task's support (`Task.notes`), each with the cure. logits: (K,h,w) float32 of each member on the
-    network's grid, where they were asked for, else None.
+    network's grid, where they were asked for, else None. emptied: why the mask is empty whatever the network says:
+    `BLANK` for an image that is all one value, which the network does not see, `ABSENT`
+    where the target was taken to be absent; else "".
     """
 
     mask: Bools
@@ -49,6 +53,7 @@ class Prediction:
     notes: tuple[str, ...] = ()
     threshold: float = 0.5
     logits: Floats | None = None
+    emptied: str = ""
 
     @cached_property
     def confidence(self) -> float:
@@ -68,6 +73,7 @@ class Prediction:
 
     def _repr_png_(self) -> bytes:
         """A notebook's picture: the probability in grey, the mask tinted orange with its outline."""
-        from .imaging.files import png_bytes, tinted
+        from .imaging.files import png_bytes
+        from .imaging.overlays import tinted
 
         return png_bytes(tinted(self.probability, self.mask))

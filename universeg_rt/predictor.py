@@ -10,12 +10,13 @@ from typing import Self
 
 import numpy as np
 
-from .errors import InputError
+from .answers.absence import absent_note, check_absent_below, presence
+from .errors import BlankError, InputError
 from .imaging.normalisation import Normalisation, normalised
 from .imaging.preprocess import Placement, check_image, count_of, is_colour
 from .named_types import Array, Doubles, Floats
-from .notes import fingerprint, mask_note, range_note
-from .prediction import Prediction, Timing
+from .notes import fingerprint, mask_note, range_note, support_note
+from .prediction import ABSENT, BLANK, Prediction, Timing
 
 THRESHOLD = 0.5
 
@@ -36,7 +37,7 @@ class Predictor(ABC):
     grid: height and width at which the network runs, in pixels. aspect, normalise: how images get there, as
     `Segmenter.prepare` takes them. notes: what is allowed but rarely meant in the support. foreground: the share of
     pixels that the support's labels mark. entries: names of the support's images by fingerprint, as far as they are
-    known.
+    known. threshold: probability from which a pixel is in the mask, where a call says none.
     """
 
     def __init__(self, grid: tuple[int, int], aspect: str, normalise: Normalisation, notes: tuple[str, ...],
@@ -47,41 +48,78 @@ class Predictor(ABC):
         self.notes = notes
         self.foreground = foreground
         self._entries = entries
+        self.threshold = THRESHOLD
 
-    def predict(self, image: Array, *, threshold: float = THRESHOLD, logits: bool = False) -> Prediction:
+    def predict(
+        self, image: Array, *, threshold: float | None = None, logits: bool = False, absent_below: float | None = None
+    ) -> Prediction:
         """Segment one grey image (H,W) of any size and real type, or a colour one (H,W,3) or (H,W,4) of uint8 by its
         luminance.
 
-        threshold: probability from which a pixel is in the mask, between 0 and 1. logits: keep the members' logits
-        too. Raises InputError where the image breaks the input contract or an option is out of range, RunnerError
-        where the runner fails or the Task or its Segmenter is closed.
+        threshold: probability from which a pixel is in the mask, between 0 and 1 (None: `self.threshold`). logits: keep
+        the members' logits too. absent_below: presence (`answers.absence.presence`, from 0 to 1) below which the target
+        is taken to be absent: the mask is empty, with a note, the probability as it was; None: never.
+
+        An image of one value, also within `normalise`'s range or on the grid, has an empty mask, probability 0, and a
+        note; the network does not run for it. Raises InputError where the image breaks the input contract or an option
+        is out of range, RunnerError where the runner fails or the Task or its Segmenter is closed.
         """
-        return self.predict_batch([image], threshold=threshold, logits=logits)[0]
+        return self.predict_batch([image], threshold=threshold, logits=logits, absent_below=absent_below)[0]
 
     def predict_batch(
-        self, images: Sequence[Array] | Array, *, threshold: float = THRESHOLD, logits: bool = False
+        self, images: Sequence[Array] | Array, *, threshold: float | None = None, logits: bool = False,
+        absent_below: float | None = None,
     ) -> list[Prediction]:
         """Segment images (N,H,W), or a sequence of images as `predict` takes them, of any sizes; all are checked
         before any is run."""
-        if isinstance(threshold, bool) or not isinstance(threshold, (int, float, np.floating)) or not 0 < threshold < 1:
-            raise InputError(f"threshold is {threshold!r}; give a number between 0 and 1")
-        queries, placed = self._place_all(images)
-        if not placed:
+        threshold = self.threshold if threshold is None else check_threshold(threshold)
+        check_absent_below(absent_below)
+        return self.predict_placed(self.place(images), threshold=threshold, logits=logits, absent_below=absent_below)
+
+    def place(self, images: Sequence[Array] | Array) -> Placed:
+        """Images, as `predict_batch` takes them, on the grid, all checked before any is placed; for `predict_placed`
+        of this Predictor, or of one of the same grid, aspect, normalisation and support images."""
+        if isinstance(images, np.ndarray):
+            if is_colour(images):
+                raise InputError(
+                    f"images have shape {images.shape} and type uint8, as one colour image; give image[None], or a list"
+                )
+            if images.ndim != 3 and not (images.ndim == 4 and len(images) and is_colour(images[0])):
+                raise InputError(f"images have shape {images.shape}; expected (N,H,W), or a sequence of (H,W)")
+        count = count_of(images, "images")
+        names = [f"image {i}" if count > 1 else "image" for i in range(count)]
+        checked = [check_image(image, name, blank=True) for image, name in zip(images, names)]
+        on_grid = np.empty((count, 1, *self.grid), np.float32)
+        return Placed(on_grid, [self._place(*each) for each in zip(checked, names, on_grid[:, 0])])
+
+    def predict_placed(
+        self, placed: Placed, *, threshold: float | None = None, logits: bool = False,
+        absent_below: float | None = None,
+    ) -> list[Prediction]:
+        """As `predict_batch`, of images that `place` placed."""
+        threshold = self.threshold if threshold is None else check_threshold(threshold)
+        absent_below = check_absent_below(absent_below)
+        if not placed.queries:
             return []
         start = time.perf_counter()
-        found = self._run(queries)
-        network = (time.perf_counter() - start) / len(placed)
-        return [self._finish(*values, network, float(threshold), logits) for values in zip(found, placed)]
+        found = self._logits(placed)
+        network = (time.perf_counter() - start) / max(1, sum(query.blank is None for query in placed.queries))
+        return [self._finish(*each, network, threshold, logits, absent_below) for each in zip(found, placed.queries)]
 
     def on_grid(self, images: Sequence[Array] | Array) -> Floats:
-        """(N,1,h,w) float32 in [0, 1]: images, as `predict_batch` takes them, as the network reads them."""
-        return self._place_all(images)[0]
+        """(N,1,h,w) float32 in [0, 1]: images, as `predict_batch` takes them, as the network reads them. BlankError for
+        an image of one value."""
+        placed = self.place(images)
+        for query in placed.queries:
+            if query.blank is not None:
+                raise query.blank
+        return placed.on_grid
 
     def member_probabilities(self, image: Array) -> Floats:
         """Probabilities (K,H,W) float32 of each member of the ensemble, for studying it; raises as `predict` does."""
-        query = np.empty((1, 1, *self.grid), np.float32)
-        placed = self._place(check_image(image), "image", query[0, 0])
-        return np.stack([placed.placement.back(member) for member in sigmoid(self._run(query)[0, :, 0])])
+        placed = self.place([image])
+        logits = self._logits(placed)[0]
+        return np.stack([placed.queries[0].placement.back(member) for member in sigmoid(logits[:, 0])])
 
     def warm_up(self) -> None:
         """Run one query twice and drop the result, so that the first image finds all loaded: what a GPU captures as a
@@ -100,6 +138,11 @@ class Predictor(ABC):
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    @property
+    @abstractmethod
+    def _members(self) -> int:
+        """Maps that `_run` gives for a query."""
+
     @abstractmethod
     def _run(self, queries: Floats) -> Floats:
         """Logits (B,K,1,h,w) float32 of queries (B,1,h,w) on the grid; RunnerError after `close`."""
@@ -107,49 +150,53 @@ class Predictor(ABC):
     @abstractmethod
     def _ran(self) -> Ran: ...
 
-    def _place_all(self, images: Sequence[Array] | Array) -> tuple[Floats, list[_Placed]]:
-        """All images on the grid (N,1,h,w), all checked before any is placed."""
-        if isinstance(images, np.ndarray):
-            if is_colour(images):
-                raise InputError(
-                    f"images have shape {images.shape} and type uint8, as one colour image; give image[None], or a list"
-                )
-            if images.ndim != 3 and not (images.ndim == 4 and len(images) and is_colour(images[0])):
-                raise InputError(f"images have shape {images.shape}; expected (N,H,W), or a sequence of (H,W)")
-        count = count_of(images, "images")
-        names = [f"image {i}" if count > 1 else "image" for i in range(count)]
-        checked = [check_image(image, name) for image, name in zip(images, names)]
-        queries = np.empty((count, 1, *self.grid), np.float32)
-        return queries, [self._place(*each) for each in zip(checked, names, queries[:, 0])]
-
-    def _place(self, image: Array, name: str, out: Floats) -> _Placed:
+    def _place(self, image: Array, name: str, out: Floats) -> Query:
         """Write a checked image to `out`, on the grid."""
         start = time.perf_counter()
         placement = Placement.of(image.shape, self.grid, self.aspect)
-        wide = normalised(image, self.normalise, name)
-        out[:] = placement.normalised_to_grid(wide, self.grid, name)
+        try:
+            wide = normalised(image, self.normalise, name)
+            out[:] = placement.normalised_to_grid(wide, self.grid, name)
+        except BlankError as error:
+            out[:] = 0
+            note = f"{error.short}: its mask is empty, and the network did not run for it"
+            return Query(image, placement, (note,), time.perf_counter() - start, error)
         notes = [range_note(wide, name)]
         if (entry := self._entries.get(fingerprint(out))) is not None:
-            notes.append(
-                f"{name} is in the support, as entry {entry}; a score on it says nothing of images that are not"
-            )
-        return _Placed(placement, tuple(note for note in notes if note), time.perf_counter() - start)
+            notes.append(support_note(name, entry))
+        return Query(image, placement, tuple(note for note in notes if note), time.perf_counter() - start)
+
+    def _logits(self, placed: Placed) -> Floats:
+        """(N,K,1,h,w): of the network, or of probability 0 for what is blank."""
+        seen = [i for i, query in enumerate(placed.queries) if query.blank is None]
+        if len(seen) == len(placed.queries):
+            return self._run(placed.on_grid)
+        logits = np.full((len(placed.queries), self._members, 1, *self.grid), -np.inf, np.float32)
+        if seen:
+            logits[seen] = self._run(placed.on_grid[seen])
+        return logits
 
     def _finish(
-        self, logits: Floats, placed: _Placed, network: float, threshold: float, keep_logits: bool
+        self, logits: Floats, placed: Query, network: float, threshold: float, keep_logits: bool,
+        absent_below: float | None = None,
     ) -> Prediction:
         """(K,1,h,w) logits on the grid -> maps at the image's size."""
         start = time.perf_counter()
         members = sigmoid(logits[:, 0])
         probability = placed.placement.back(members.mean(axis=0))
-        if len(members) > 1:
+        seen = placed.blank is None
+        if len(members) > 1 and seen:
             spread = placed.placement.back(members.std(axis=0))
         else:
             spread = np.zeros_like(probability)
         mask = probability >= threshold
-        note = mask_note(float(mask.mean()), self.foreground)
+        note = mask_note(float(mask.mean()), self.foreground) if seen else None
+        emptied = "" if seen else BLANK
+        if absent_below is not None and mask.any() and (found := presence(probability, mask)) < absent_below:
+            mask, emptied, note = np.zeros_like(mask), ABSENT, absent_note(found, absent_below)
         ran = self._ran()
-        timing = Timing(placed.seconds, network, time.perf_counter() - start, ran.name, ran.precision, ran.notes)
+        seconds = placed.seconds, network if seen else 0.0, time.perf_counter() - start
+        timing = Timing(*seconds, ran.name, ran.precision, ran.notes)
         return Prediction(
             mask,
             probability,
@@ -158,16 +205,39 @@ class Predictor(ABC):
             (*placed.notes, *([note] if note else []), *self.notes),
             threshold,
             logits[:, 0] if keep_logits else None,
+            emptied,
         )
 
 
 @dataclass(frozen=True)
-class _Placed:
-    """Of a query on the grid: where it lies there, notes on it, and the seconds that it took."""
+class Query:
+    """Of a query on the grid: the image (H,W) as it came, where it lies there, notes on it, the seconds that it took,
+    and why there is nothing to see in it."""
 
+    image: Array
     placement: Placement
     notes: tuple[str, ...]
     seconds: float
+    blank: BlankError | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Placed:
+    """Queries on the grid: on_grid (N,1,h,w) float32 in [0, 1], zeros for a blank one."""
+
+    on_grid: Floats
+    queries: list[Query]
+
+    def of(self, indices: Sequence[int]) -> Placed:
+        """Some of them."""
+        return Placed(self.on_grid[list(indices)], [self.queries[i] for i in indices])
+
+
+def check_threshold(threshold: object) -> float:
+    """InputError unless it is a number between 0 and 1."""
+    if isinstance(threshold, bool) or not isinstance(threshold, (int, float, np.floating)) or not 0 < threshold < 1:
+        raise InputError(f"threshold is {threshold!r}; give a number between 0 and 1")
+    return float(threshold)
 
 
 def sigmoid(logits: Floats) -> Doubles:

@@ -8,18 +8,21 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from threading import Lock
-from typing import NoReturn
 
 import numpy as np
 
 from .bundle.bundle import SHIPPED, Bundle
-from .ensemble import Draw, Ensemble
+from .ensemble import NEAREST, Draw, Ensemble
 from .errors import BundleError, InputError, RunnerError
 from .imaging.normalisation import MINMAX, Normalisation, check_normalisation
+from .labelled import LabelledSupport, LabelledTask
+from .labelled_predictor import ARGMAX, Overlap, check_overlap
 from .named_types import Floats
 from .runners import Options, Runner, open_runner
+from .runners.closed import Closed
 from .runners.shared import PreparedSupport, SharedEntries, sets_in_group
-from .support import Drawn, SupportSet
+from .sets import FixedSets, NearestSets
+from .support import Drawn, PlacedImage, SupportSet
 from .task import Task
 
 log = logging.getLogger(__name__)
@@ -120,6 +123,44 @@ class Segmenter:
         """
         if not isinstance(support, SupportSet):
             raise InputError(f"support is a {type(support).__name__}; make a SupportSet, for example with from_arrays")
+        return self._prepare(support, ensemble, aspect, normalise, {})
+
+    def prepare_labels(
+        self,
+        support: LabelledSupport,
+        ensemble: Ensemble | None = None,
+        *,
+        labels: Sequence[str | int] | None = None,
+        aspect: str = "stretch",
+        normalise: Normalisation = MINMAX,
+        overlap: Overlap = ARGMAX,
+    ) -> LabelledTask:
+        """As `prepare`, for several labels at once: images are normalised and placed once for all of them.
+
+        labels: by name or value, in that order; None for all. overlap: `argmax` gives a pixel to the label of the
+        highest probability, among those that reach their threshold; `independent` leaves each label its own mask.
+        Raises as `prepare`, and InputError for a label that the support lacks or that is given twice.
+        """
+        if not isinstance(support, LabelledSupport):
+            raise InputError(
+                f"support is a {type(support).__name__}; make a LabelledSupport, for example with from_arrays")
+        check_overlap(overlap)
+        ensemble = Ensemble() if ensemble is None else ensemble
+        placed: dict[int, PlacedImage] = {}
+        tasks = {}
+        for value in support.chosen(labels):
+            name = support.label_names[value]
+            try:
+                tasks[name] = self._prepare(support.of(value), ensemble, aspect, normalise, placed)
+            except InputError as error:
+                raise InputError(f"label {name}: {error}") from None
+        return LabelledTask(support, tasks, overlap)
+
+    def _prepare(
+        self, support: SupportSet, ensemble: Ensemble | None, aspect: str, normalise: Normalisation,
+        placed: dict[int, PlacedImage],
+    ) -> Task:
+        """As `prepare`; placed: as `Drawn.of`."""
         if not isinstance(ensemble, Ensemble | None):
             raise InputError(
                 f"ensemble is a {type(ensemble).__name__}; give an Ensemble, for example "
@@ -127,16 +168,20 @@ class Segmenter:
             )
         normalise = check_normalisation(normalise)
         ensemble = Ensemble() if ensemble is None else ensemble
+        if ensemble.policy == NEAREST:
+            drawn = Drawn.of(support, np.arange(len(support)), self.grid, aspect, normalise, placed)
+            sets = NearestSets(drawn.on_grid, ensemble)
+            return Task(self, support, ensemble, aspect, normalise, sets, drawn, tuple(drawn.notes()))
         draw = Draw.of(len(support), ensemble)
-        drawn = Drawn.of(support, draw.used, self.grid, aspect, normalise)
+        drawn = Drawn.of(support, draw.used, self.grid, aspect, normalise, placed)
         notes = drawn.notes()
         if len(draw.weights) == 1 < ensemble.members:
             notes.append(
                 f"all {ensemble.members} members are the same set of {len(draw.used)} entries, computed once; for "
                 "members that differ give a support_size below the number of entries, or replacement=True"
             )
-        prepared = self.runner.prepare(drawn.on_grid, draw.weights)
-        return Task(self, support, ensemble, aspect, normalise, prepared, draw, drawn, tuple(notes))
+        fixed = FixedSets(draw, self.runner.prepare(drawn.on_grid, draw.weights))
+        return Task(self, support, ensemble, aspect, normalise, fixed, drawn, tuple(notes))
 
     def run(self, prepared: PreparedSupport | SharedEntries, queries: Floats) -> Floats:
         """As `Runner.run`; what the runner notes of itself meanwhile goes to the log."""
@@ -155,8 +200,8 @@ class Segmenter:
     def close(self) -> None:
         """Give back the runner: its memory is free when what runs at this moment and the tasks that it prepared for
         are gone. Later calls raise RunnerError; to close again does nothing."""
-        if not isinstance(self.runner, _Closed):
-            self.runner = _Closed(self.runner)
+        if not isinstance(self.runner, Closed):
+            self.runner = Closed(self.runner)
 
     def __enter__(self) -> Segmenter:
         return self
@@ -166,11 +211,11 @@ class Segmenter:
 
     def __repr__(self) -> str:
         runner = self.runner
-        state = ", closed" if isinstance(runner, _Closed) else ""
+        state = ", closed" if isinstance(runner, Closed) else ""
         return f"Segmenter({self.bundle.manifest.name}, {runner.name} {runner.precision}, {runner.place}{state})"
 
     def __reduce__(self) -> tuple[object, ...]:
-        if isinstance(self.runner, _Closed):
+        if isinstance(self.runner, Closed):
             raise RunnerError("a closed Segmenter cannot be pickled; open it again")
         if self._asked is None:
             raise InputError(
@@ -227,47 +272,6 @@ class Segmenter:
             return low, 0.0
         each = max(high - low, 0.0) / (large - small)
         return max(low - each * small, 0.0), each
-
-
-class _Closed(Runner):
-    """In the place of a runner that was given back: says what it was, and runs nothing."""
-
-    def __init__(self, runner: Runner) -> None:
-        self.name, self.precision, self.device, self.threads = (
-            runner.name,
-            runner.precision,
-            runner.device,
-            runner.threads,
-        )
-        self.reason, self.notes, self.passed, self.support_sizes = (
-            runner.reason,
-            runner.notes,
-            runner.passed,
-            runner.support_sizes,
-        )
-
-    @classmethod
-    def open(cls, bundle: Bundle, precision: str, options: Options) -> Runner:
-        _refuse()
-
-    def prepare(self, support: Floats, weights: Floats) -> PreparedSupport | SharedEntries:
-        _refuse()
-
-    def run(self, prepared: PreparedSupport | SharedEntries, queries: Floats) -> Floats:
-        _refuse()
-
-    def peak_bytes(self, support_size: int, members: int, height: int, width: int) -> int:
-        _refuse()
-
-    def _prepare(self, support: Floats, weights: Floats) -> object:
-        _refuse()
-
-    def _run(self, prepared: object, queries: Floats) -> Floats:
-        _refuse()
-
-
-def _refuse() -> NoReturn:
-    raise RunnerError("this Segmenter is closed; open it again")
 
 
 def _opened_again(asked: _Asked) -> Segmenter:

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
 from .errors import InputError
-from .imaging.files import named_images, read_image, read_label
 from .imaging.normalisation import MINMAX, Normalisation, normalised
+from .imaging.pairs import read_pairs
 from .imaging.preprocess import Placement, check_image, check_label, count_of
 from .named_types import AnyPath, Array, Bools, Floats, Integers
 from .notes import fingerprint, label_notes, range_note
 from .storage.arrays import read_npz
 from .storage.atomic import write_file
 from .storage.reading import is_folder, path_of
+
+if TYPE_CHECKING:
+    from hashlib import _Hash as Hash
+
+Checked = TypeVar("Checked", Bools, Array)
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,53 +47,20 @@ class SupportSet:
     ) -> SupportSet:
         """images and labels: arrays (N,H,W), or sequences of (H,W); colour images (H,W,3) or (H,W,4) of uint8 become
         their luminance. labels: bool, {0, 1} or {0, 255}."""
-        if isinstance(images, np.ndarray) and images.ndim == 2 or isinstance(labels, np.ndarray) and labels.ndim == 2:
-            raise InputError("images and labels are single arrays (H,W); give (N,H,W), for one entry image[None]")
-        count = count_of(images, "images")
-        if count != count_of(labels, "labels"):
-            raise InputError(f"{count} images but {len(labels)} labels; each image needs its label")
-        if count == 0:
-            raise InputError("the support set has no entries; give at least one image with its label")
-        if names is not None and count_of(names, "names") != count:
-            raise InputError(f"{count} images but {len(names)} names")
-        names = tuple(str(name) for name in (range(count) if names is None else names))
-        checked_images, checked_labels = [], []
-        for name, image, label in zip(names, images, labels):
-            image = check_image(image, f"support image {name}").copy()
-            label = check_label(label, image.shape, f"support label {name}")
-            image.flags.writeable = label.flags.writeable = False
-            checked_images.append(image)
-            checked_labels.append(label)
-        if not any(label.any() for label in checked_labels):
-            raise InputError("the labels are empty in every entry; at least one must mark something")
-        return cls(tuple(checked_images), tuple(checked_labels), names)
+        return cls(*checked_entries(images, labels, names, check_label))
 
     @classmethod
     def from_folder(cls, path: AnyPath) -> SupportSet:
         """A folder with `images/` and `labels/`, subfolders included (`p1/001`),
         paired by file name without its ending."""
-        path = path_of(path)
-        for part in ("images", "labels"):
-            if not (path / part).is_dir():
-                raise InputError(f"{path} has no folder {part}/; a support folder holds images/ and labels/")
-        images, labels = named_images(path / "images"), named_images(path / "labels")
-        lonely = [_lonely("image", "a label", set(images) - set(labels)),
-                  _lonely("label", "an image", set(labels) - set(images))]
-        if any(lonely):
-            raise InputError(f"{path}: {' and '.join(filter(None, lonely))}; the two of a pair have one name")
-        names = sorted(images)
-        return cls.from_arrays([read_image(images[n]) for n in names], [read_label(labels[n]) for n in names], names)
+        return cls.from_arrays(*read_pairs(path))
 
     @classmethod
     def from_npz(cls, path: AnyPath) -> SupportSet:
         """An .npz with `images` and `labels` (N,H,W), or one that `save` wrote; never unpickles."""
         path = path_of(path)
         data = read_npz(path)
-        found = data.get("names")
-        if found is not None and (found.ndim != 1 or found.dtype.kind != "U"):
-            raise InputError(
-                f"{path}: names are {found.dtype} of shape {found.shape}; expected texts, one for each entry")
-        names = None if found is None else [str(name) for name in found]
+        names = texts_of(data, "names", path)
         if "images" in data and "labels" in data:
             return cls.from_arrays(data["images"], data["labels"], names)
         count = sum(key.startswith("image_") for key in data)
@@ -122,9 +96,7 @@ class SupportSet:
         """sha256 of all images and labels in order, by shape, type and value; names and files do not count."""
         digest = hashlib.sha256()
         for image, label in zip(self.images, self.labels):
-            little = image.astype(image.dtype.newbyteorder("<"), copy=False)
-            digest.update(f"{little.dtype.str}{image.shape}".encode())
-            digest.update(np.ascontiguousarray(little).tobytes())
+            add_to_hash(digest, image)
             digest.update(np.packbits(label).tobytes())
         return digest.hexdigest()
 
@@ -168,21 +140,54 @@ class SupportSet:
         return out
 
     def _write_on_grid(self, out: Floats, index: int, grid: tuple[int, int], aspect: str,
-                       how: Normalisation) -> Floats:
-        """Write `entry_on_grid` into `out`; gives the normalised image (H,W) at its own size."""
-        name, label = f"support image {self.names[index]}", self.labels[index]
-        image = normalised(self.images[index], how, name)
-        placement = Placement.of(image.shape, grid, aspect)
-        out[0] = placement.normalised_to_grid(image, grid, name)
-        out[1] = placement.label_to_grid(label, grid)
-        return image
+                       how: Normalisation) -> None:
+        """Write `entry_on_grid` into `out`."""
+        placed = PlacedImage.of(self.images[index], f"support image {self.names[index]}", grid, aspect, how)
+        out[0] = placed.on_grid
+        out[1] = placed.placement.label_to_grid(self.labels[index], grid)
 
 
-def _lonely(kind: str, partner: str, names: set[str]) -> str:
-    if not names:
-        return ""
-    which = min(names) if len(names) == 1 else f"first {min(names)}"
-    return f"{len(names)} {kind}{'s' * (len(names) != 1)} without {partner} of the same name, {which}"
+def checked_entries(
+    images: Array | Sequence[Array], labels: Array | Sequence[Array], names: Sequence[str] | None,
+    check: Callable[[Array, tuple[int, int], str], Checked],
+) -> tuple[tuple[Array, ...], tuple[Checked, ...], tuple[str, ...]]:
+    """Copies of images, of labels as `check` returns them, none writeable, and names; InputError as
+    `SupportSet.from_arrays`."""
+    if isinstance(images, np.ndarray) and images.ndim == 2 or isinstance(labels, np.ndarray) and labels.ndim == 2:
+        raise InputError("images and labels are single arrays (H,W); give (N,H,W), for one entry image[None]")
+    count = count_of(images, "images")
+    if count != count_of(labels, "labels"):
+        raise InputError(f"{count} images but {len(labels)} labels; each image needs its label")
+    if count == 0:
+        raise InputError("the support set has no entries; give at least one image with its label")
+    if names is not None and count_of(names, "names") != count:
+        raise InputError(f"{count} images but {len(names)} names")
+    names = tuple(str(name) for name in (range(count) if names is None else names))
+    checked_images, checked_labels = [], []
+    for name, image, label in zip(names, images, labels):
+        image = check_image(image, f"support image {name}").copy()
+        marked = check(label, image.shape, f"support label {name}")
+        image.flags.writeable = marked.flags.writeable = False
+        checked_images.append(image)
+        checked_labels.append(marked)
+    if not any(label.any() for label in checked_labels):
+        raise InputError("the labels are empty in every entry; at least one must mark something")
+    return tuple(checked_images), tuple(checked_labels), names
+
+
+def texts_of(data: Mapping[str, Array], key: str, path: Path) -> list[str] | None:
+    """The array of texts under a key of an archive, None where there is none; InputError where it is none."""
+    found = data.get(key)
+    if found is not None and (found.ndim != 1 or found.dtype.kind != "U"):
+        raise InputError(f"{path}: {key} are {found.dtype} of shape {found.shape}; expected texts, one for each entry")
+    return None if found is None else [str(text) for text in found]
+
+
+def add_to_hash(digest: Hash, image: Array) -> None:
+    """An image by shape, type and value, whatever its byte order."""
+    little = image.astype(image.dtype.newbyteorder("<"), copy=False)
+    digest.update(f"{little.dtype.str}{image.shape}".encode())
+    digest.update(np.ascontiguousarray(little).tobytes())
 
 
 def _restored(images: tuple[Array, ...], labels: tuple[Bools, ...], names: tuple[str, ...]) -> SupportSet:
@@ -190,6 +195,23 @@ def _restored(images: tuple[Array, ...], labels: tuple[Bools, ...], names: tuple
     for array in (*images, *labels):
         array.flags.writeable = False
     return SupportSet(images, labels, names)
+
+
+@dataclass(frozen=True, eq=False)
+class PlacedImage:
+    """What does not depend on the label: an image on the grid (h,w) float32, where it lies there, and the note on its
+    range of intensities."""
+
+    on_grid: Floats
+    placement: Placement
+    range: str | None
+
+    @classmethod
+    def of(cls, image: Array, name: str, grid: tuple[int, int], aspect: str, how: Normalisation) -> PlacedImage:
+        """BlankError where the image is constant there."""
+        wide = normalised(image, how, name)
+        placement = Placement.of(wide.shape, grid, aspect)
+        return cls(placement.normalised_to_grid(wide, grid, name), placement, range_note(wide, name))
 
 
 @dataclass(frozen=True, eq=False)
@@ -207,13 +229,21 @@ class Drawn:
 
     @classmethod
     def of(cls, support: SupportSet, indices: Integers, grid: tuple[int, int], aspect: str,
-           normalise: Normalisation = MINMAX) -> Drawn:
-        """Raises InputError where no label that marks something is left on the grid, or an image is constant there."""
+           normalise: Normalisation = MINMAX, placed: dict[int, PlacedImage] | None = None) -> Drawn:
+        """placed: images that were placed before, by their index; those that are placed now are added.
+
+        Raises InputError where no label that marks something is left on the grid, or an image is constant there.
+        """
         on_grid, ranges = np.empty((len(indices), 2, *grid), np.float32), []
-        for place, index in enumerate(indices):
-            image = support._write_on_grid(on_grid[place], index, grid, aspect, normalise)
-            if note := range_note(image, f"support image {support.names[index]}"):
-                ranges.append(note)
+        placed = {} if placed is None else placed
+        for place, index in enumerate(map(int, indices)):
+            if index not in placed:
+                name = f"support image {support.names[index]}"
+                placed[index] = PlacedImage.of(support.images[index], name, grid, aspect, normalise)
+            image = placed[index]
+            on_grid[place] = image.on_grid, image.placement.label_to_grid(support.labels[index], grid)
+            if image.range:
+                ranges.append(image.range)
         labels, names = (tuple(values[i] for i in indices) for values in (support.labels, support.names))
         drawn = cls(on_grid, labels, names, tuple(ranges))
         marked = sum(bool(label.any()) for label in labels)

@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from .ensemble import Draw, Ensemble
+from .ensemble import NEAREST, Draw, Ensemble
 from .errors import RunnerError
 from .freezing import Freezable, Opened, freeze
 from .frozen_task import FrozenTask
 from .imaging.normalisation import Normalisation
 from .named_types import Array, Floats
 from .predictor import Ran
+from .refining import RefinedTask, refine
 from .runners.shared import PreparedSupport, SharedEntries
+from .sets import FixedSets, NearestSets, Runs
 from .support import Drawn, SupportSet
 
 
-class Prepares(Opened, Protocol):
+class Prepares(Opened, Runs, Protocol):
     """What a Task asks of the Segmenter that prepared it."""
 
     @property
@@ -24,8 +26,6 @@ class Prepares(Opened, Protocol):
 
     @property
     def prepare(self) -> Callable[..., Task]: ...
-
-    def run(self, prepared: PreparedSupport | SharedEntries, queries: Floats) -> Floats: ...
 
 
 class Task(Freezable):
@@ -42,18 +42,16 @@ class Task(Freezable):
         ensemble: Ensemble,
         aspect: str,
         normalise: Normalisation,
-        prepared: PreparedSupport | SharedEntries,
-        draw: Draw,
+        sets: FixedSets | NearestSets,
         drawn: Drawn,
         notes: tuple[str, ...],
     ) -> None:
-        """notes: what is allowed but rarely meant in the support."""
+        """drawn: all entries that a set may hold. notes: what is allowed but rarely meant in the support."""
         self.segmenter: Prepares = segmenter
         super().__init__(segmenter.grid, aspect, normalise, notes, drawn.foreground, drawn.fingerprints())
         self.support = support
         self.ensemble = ensemble
-        self.draw = draw
-        self._prepared: PreparedSupport | SharedEntries | None = prepared
+        self._sets: FixedSets | NearestSets | None = sets
 
     def freeze(
         self,
@@ -76,39 +74,67 @@ class Task(Freezable):
         halves a static file; the network's arithmetic stays as it is.
 
         What it costs stands in `FrozenTask.price` before any query comes. Raises InputError for bad options or proxies,
-        and where `static` is asked of a network that has no static form; RunnerError where the runner cannot give what
-        is needed or the Task is closed; BundleError where the bundle lacks the models.
+        for a task of the policy `nearest`, and where `static` is asked of a network that has no static form;
+        RunnerError where the runner cannot give what is needed or the Task is closed; BundleError where the bundle
+        lacks the models.
         """
         return freeze(self, proxies, kind, max_loss, seed, half)
 
+    def refine(self, how: str = "auto", *, seed: int = 0) -> RefinedTask:
+        """A task that looks closer, with the same `predict`.
+
+        how: `window` looks a second time, in a window around the first mask; `threshold` marks from another probability
+        than 0.5; `auto` takes one of them, or `off`, by Dice on up to eight entries of the support, drawn by `seed` and
+        left out of it in pairs. What was taken, why, and the gain to expect stand in `RefinedTask.choice`. Whatever it
+        is, `predict_in` looks into regions that are given. It holds a second support, cut around the labels, and runs
+        on this Task. Raises InputError for another `how`, or for a support too small to leave entries out; RunnerError
+        where the Task is closed.
+        """
+        return refine(self, self.segmenter, self.support, self.ensemble, how, seed)
+
     def close(self) -> None:
-        self._prepared = None
+        self._sets = None
+
+    @property
+    def sets(self) -> FixedSets | NearestSets:
+        """The support sets that answer queries; RunnerError where the Task is closed."""
+        if self._sets is None:
+            raise RunnerError("this Task is closed; prepare it again")
+        return self._sets
+
+    @property
+    def draw(self) -> Draw:
+        """What was drawn from the support; InputError for the policy `nearest`, RunnerError where the Task is
+        closed."""
+        return self.sets.draw
 
     @property
     def prepared(self) -> PreparedSupport | SharedEntries:
-        """What the runner prepared; RunnerError where the Task is closed."""
-        if self._prepared is None:
-            raise RunnerError("this Task is closed; prepare it again")
-        return self._prepared
+        """What the runner prepared; raises as `draw`."""
+        return self.sets.prepared
 
     def __repr__(self) -> str:
         ensemble, manifest = self.ensemble, self.segmenter.bundle.manifest
         size = ensemble.support_size or len(self.support)
         members = f"{ensemble.members} member{'s' * (ensemble.members != 1)} of {size}"
+        members += f" {ensemble.policy}" * (ensemble.policy == NEAREST)
         options = "" if self.aspect == "stretch" else f", aspect {self.aspect}"
         options += "" if isinstance(self.normalise, str) else f", {self.normalise}"
-        state = ", closed" if self._prepared is None else ""
+        state = ", closed" if self._sets is None else ""
         return f"Task({manifest.name}, {len(self.support)} entries, {members}{options}{state})"
 
     def __reduce__(self) -> tuple[object, ...]:
-        if self._prepared is None:
+        if self._sets is None:
             raise RunnerError("a closed Task cannot be pickled; prepare it again")
         return _prepared_again, (self.segmenter, self.support, self.ensemble, self.aspect, self.normalise)
 
+    @property
+    def _members(self) -> int:
+        return self.ensemble.members
+
     def _run(self, queries: Floats) -> Floats:
         """Logits (B,K,1,h,w), a set for each member as drawn."""
-        logits: Floats = self.segmenter.run(self.prepared, queries)[:, self.draw.places]
-        return logits
+        return self.sets.run(self.segmenter, queries)
 
     def _ran(self) -> Ran:
         runner = self.segmenter.runner

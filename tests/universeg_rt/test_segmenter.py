@@ -92,7 +92,7 @@ def test_scale_and_offset_of_an_image_do_not_matter(segmenter, support):
 
 
 @pytest.mark.parametrize("image, message", [
-    (np.zeros((3, 40, 40)), "expected one grey image"), (np.ones((40, 40)), "constant"),
+    (np.zeros((3, 40, 40)), "expected one grey image"),
     (np.full((40, 40), np.nan), "NaN"), (np.zeros((0, 3)), "shape"),
 ])
 def test_bad_queries_are_refused(segmenter, support, image, message):
@@ -102,8 +102,8 @@ def test_bad_queries_are_refused(segmenter, support, image, message):
 
 def test_a_bad_image_in_a_batch_is_named_before_anything_runs(segmenter, support):
     good = discs(1)[0][0]
-    with pytest.raises(InputError, match="image 1 is constant"):
-        segmenter.prepare(support).predict_batch([good, good * 0])
+    with pytest.raises(InputError, match="image 1 holds .* NaN"):
+        segmenter.prepare(support).predict_batch([good, good * np.nan])
     with pytest.raises(InputError, match=r"expected \(N,H,W\)"):
         segmenter.prepare(support).predict_batch(good)
 

@@ -22,6 +22,7 @@ from pathlib import Path
 
 from universeg_rt import Segmenter
 from universeg_rt.cli.common import run_command
+from universeg_rt.ensemble import POLICIES, RANDOM
 from universeg_rt.errors import InputError
 from universeg_rt.storage.atomic import write_file
 from universeg_rt.training.evaluation.measure import digest_of, measure
@@ -61,6 +62,9 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--tasks", nargs="+", metavar="NAME", help="only these tasks")
     p.add_argument("--support-sizes", type=int, nargs="+", default=[64], metavar="S")
     p.add_argument("--members", type=int, nargs="+", default=[5], metavar="K")
+    p.add_argument("--policy", choices=POLICIES, default=RANDOM,
+                   help="the entries that a query gets: drawn at random with replacement, the nearest to it, or all "
+                   "(random)")
     p.add_argument("--queries", type=int, help="at most so many images a task (all)")
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--leave-one-out", action="store_true",
@@ -84,7 +88,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _main(args: argparse.Namespace, command: Sequence[str]) -> int:
     splits = tuple(dict.fromkeys(args.split))
     protocol = Protocol(tuple(args.support_sizes), tuple(args.members), args.queries, args.seed, splits,
-                        args.leave_one_out)
+                        args.leave_one_out, args.policy)
     pools = PoolProtocol(tuple(args.pools), args.repetitions, args.queries, args.seed, splits) if args.pools else None
     if not args.data_root:
         raise InputError("say where the data sets' files are with --data-root or UNIVERSEG_RT_DATA")
@@ -142,7 +146,8 @@ def _evaluate(args: argparse.Namespace, ways: dict[str, Segmenter], tasks: list[
 
     setup = _setup(ways, {
         "support_sizes": list(protocol.support_sizes), "members": list(protocol.members), "queries": protocol.queries,
-        "seed": protocol.seed, "queries_from": protocol.queries_from, "replacement": True})
+        "seed": protocol.seed, "queries_from": protocol.queries_from,
+        "replacement": protocol.policy == RANDOM, "policy": protocol.policy})
     runs, known = read_results(args.output, setup) if args.resume else ([], {})
     runs = [*runs, this_run(command, args.open_report)]
     results = []

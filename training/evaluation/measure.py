@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from universeg_rt import Ensemble, Segmenter
+from universeg_rt.ensemble import NEAREST
+from universeg_rt.imaging.embedding import embed, nearest
 from universeg_rt.imaging.metrics import (
     CALIBRATION_BINS,
     area_error,
@@ -16,6 +18,7 @@ from universeg_rt.imaging.metrics import (
     dice,
     expected_dice,
 )
+from universeg_rt.imaging.preprocess import normalise
 from universeg_rt.training.evaluation.baselines import ATLAS, COPY, Members, atlas, copy
 from universeg_rt.training.evaluation.protocol import Case, Protocol, cases
 from universeg_rt.training.evaluation.surfaces import hausdorff95, surface_dice, surface_distances
@@ -84,18 +87,30 @@ def _predictions(
     ways: Mapping[str, Segmenter], case: Case, protocol: Protocol
 ) -> Iterator[tuple[str, int, np.ndarray, float]]:
     """(method, cell, probability (H,W), threshold) of one query."""
-    most = max(protocol.members)
+    support = case.pool.support
+    known: dict[Ensemble, tuple[dict[str, np.ndarray], Members]] = {}  # `all` is the same for every size
     for size in protocol.support_sizes:
-        ensemble = Ensemble(most, size, replacement=True, seed=case.seed + size)
-        found = {name: way.prepare(case.pool.support, ensemble).member_probabilities(case.image)
-                 for name, way in ways.items()}
-        drawn: Members = ensemble.draw(len(case.pool.support))
-        for count in protocol.members:
-            cell = protocol.cells.index((size, count))
-            for name, members in found.items():
-                yield name, cell, members[:count].mean(axis=0), THRESHOLD
-            yield ATLAS, cell, *atlas(case.pool.labels, drawn[:count])
-            yield COPY, cell, copy(case.image, case.pool.images, case.pool.labels, drawn[:count]), THRESHOLD
+        for ensemble, counts in protocol.ensembles(size, len(support), case.seed + size).items():
+            if ensemble not in known:
+                found = {name: way.prepare(support, ensemble).member_probabilities(case.image)
+                         for name, way in ways.items()}
+                known[ensemble] = found, _members(ensemble, case)
+            found, drawn = known[ensemble]
+            for count in counts:
+                cell = protocol.cells.index((size, count))
+                for name, members in found.items():
+                    yield name, cell, members[:count].mean(axis=0), THRESHOLD
+                yield ATLAS, cell, *atlas(case.pool.labels, drawn[:count])
+                yield COPY, cell, copy(case.image, case.pool.images, case.pool.labels, drawn[:count]), THRESHOLD
+
+
+def _members(ensemble: Ensemble, case: Case) -> Members:
+    """What the ensemble draws for the case's query, so that the baselines get the same entries; the images lie on the
+    network's grid already."""
+    if ensemble.policy != NEAREST:
+        return ensemble.draw(len(case.pool.support))
+    embedded = embed(np.stack([normalise(image) for image in (case.image, *case.pool.images)]))
+    return ensemble.draw(len(case.pool.support), nearest(embedded[0], embedded[1:]))
 
 
 def digest_of(task: Task, absent: Absent | None = None) -> str:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from universeg_rt import SupportSet
+from universeg_rt import Ensemble, SupportSet
+from universeg_rt.ensemble import ALL, NEAREST, POLICIES, RANDOM, Policy
 from universeg_rt.errors import InputError
 from universeg_rt.training.evaluation.figures import seeded
 from universeg_rt.training.tasks.datasets import Absent
@@ -24,7 +25,8 @@ class Protocol:
     """support_sizes and members: every S and K to report. queries: largest number a task (None: all of the splits).
 
     splits: whose images are queries. seed: of supports, choice of queries, and bootstrap. leave_one_out: each subject
-    is a query, the other subjects are its support, in place of the splits.
+    is a query, the other subjects are its support, in place of the splits. policy: of `Ensemble`; random draws with
+    replacement, as the paper does.
     """
 
     support_sizes: tuple[int, ...] = (64,)
@@ -33,8 +35,11 @@ class Protocol:
     seed: int = 0
     splits: tuple[str, ...] = ("dev",)
     leave_one_out: bool = False
+    policy: Policy = RANDOM
 
     def __post_init__(self) -> None:
+        if self.policy not in POLICIES:
+            raise InputError(f"policy is {self.policy!r}; accepted: {', '.join(POLICIES)}")
         for name in ("support_sizes", "members"):
             values = getattr(self, name)
             if not values or min(values) < 1:
@@ -48,6 +53,19 @@ class Protocol:
     def cells(self) -> list[tuple[int, int]]:
         """Every (S, K), in the order of all arrays."""
         return [(size, count) for size in self.support_sizes for count in self.members]
+
+    def ensembles(self, size: int, available: int, seed: int) -> dict[Ensemble, tuple[int, ...]]:
+        """The ensembles of a support size on a pool of `available` entries, each with the K whose members it holds.
+
+        The K random members are the first K of the largest ensemble. A set of policy `nearest` holds each entry once,
+        so at most all that there are, and its members depend on K; with `all` there is one for every K.
+        """
+        if self.policy == NEAREST:
+            return {Ensemble(count, min(size, available), seed=seed, policy=NEAREST): (count,)
+                    for count in self.members}
+        if self.policy == ALL:
+            return {Ensemble(policy=ALL): self.members}
+        return {Ensemble(max(self.members), size, replacement=True, seed=seed): self.members}
 
     @property
     def queries_from(self) -> str:

@@ -38,7 +38,7 @@ def read_results(path: Path, setup: dict) -> tuple[list[dict], dict[str, Measure
     with reading("the results of an evaluation", path, cure="remove it to begin anew"):
         found = json.loads(path.read_text())
         was, runs = found["setup"], found["runs"]
-        measured = [_measured(entry) for entry in found["measured"]]
+        measured = [read_measured(entry) for entry in found["measured"]]
     differing = sorted(key for key in was.keys() | setup.keys() if was.get(key) != setup.get(key))
     if differing:
         raise InputError(
@@ -52,7 +52,8 @@ def _plain(m: Measured) -> dict:
             "values": {name: np.where(np.isnan(v), None, v.astype(object)).tolist() for name, v in m.values.items()}}
 
 
-def _measured(entry: dict) -> Measured:
+def read_measured(entry: dict) -> Measured:
+    """One task of the list `measured` of a results file."""
     return Measured(entry["task"], entry["dataset"], entry["digest"], np.array(entry["subjects"]),
                     tuple(entry["methods"]), {n: np.array(v, dtype=np.float64) for n, v in entry["values"].items()},
                     np.array(entry["bins"], dtype=np.float64))

@@ -219,8 +219,12 @@ def _row(cells: Sequence[str]) -> str:
 
 
 def _dice(figures: dict) -> str:
-    low, high = figures["low"], figures["high"]
-    return f"{figures['dice']:.3f} " + ("-" if low is None else f"[{low:.2f}, {high:.2f}]")
+    return dice_text(figures["dice"], figures["low"], figures["high"])
+
+
+def dice_text(mean: float, low: float | None, high: float | None, sign: str = "") -> str:
+    """A Dice and its interval; sign `+`: a difference of two."""
+    return f"{mean:{sign}.3f} " + ("-" if low is None or high is None else f"[{low:{sign}.2f}, {high:{sign}.2f}]")
 
 
 def _number(value: float | None, how: str) -> str:

@@ -24,6 +24,10 @@ def segment() -> int:
     return _command("universeg-segment", "cli.segment")
 
 
+def support() -> int:
+    return _command("universeg-support", "cli.support")
+
+
 def train() -> int:
     return _command("universeg-train", "training.run.cli")
 

@@ -1,92 +1,93 @@
-"""The demo: segments grey and white matter on slices of a real MRI, the MNI152 template that nilearn's wheel carries.
+"""The demo: segments a whole MRI volume, the MNI152 template that nilearn's wheel carries, by a few labelled slices.
 
     python -m universeg_rt.cli.demo
 
-Some axial slices with their labels are the support, the slices between them are the queries.
+Some axial slices of the template, with their labels, are the support; `universeg-segment` segments all slices in three
+labels and scores those that are not in the support. It shows how the parts work together, not how well the network does
+on other people: support and queries are slices of the same head.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib.util
+import shlex
+import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from ..ensemble import Ensemble
 from ..errors import InputError
-from ..imaging.files import overlay, write_mask, write_overlay, write_png
-from ..imaging.metrics import dice
+from ..imaging.files import write_array, write_png
 from ..install import install_hint
-from ..named_types import Array
-from ..segmenter import Segmenter
-from ..storage.atomic import make_folder, write_json
-from ..support import SupportSet
+from ..named_types import Array, Bytes
+from ..storage.atomic import make_folder
+from ..volumes.reading import read_volume, stem_of
+from ..volumes.slicing import Slices
+from ..volumes.volume import Volume
+from ..volumes.writing import write_labels
+from . import segment
 from .common import run_command
 
-FILES = {
-    "T1": "mni_icbm152_t1_tal_nlin_sym_09a_converted.nii.gz",
-    "grey matter": "mni_icbm152_gm_tal_nlin_sym_09a_converted.nii.gz",
-    "white matter": "mni_icbm152_wm_tal_nlin_sym_09a_converted.nii.gz",
-}
-# Axial slices (index of the third axis, 1 mm apart) that show the cerebrum, a query between each pair of examples.
-SUPPORT_SLICES = tuple(range(50, 141, 6))
-QUERY_SLICES = tuple(range(53, 138, 12))
+FILE = "mni_icbm152_{}_tal_nlin_sym_09a_converted.nii.gz"
+# The third is what is left of the brain: fluid, and where neither tissue has half of a voxel.
+LABELS = {1: "grey matter", 2: "white matter", 3: "rest of the brain"}
+SUPPORT_SLICES = tuple(range(10, 146, 15))  # axial, 1 mm apart, numbered from below
 
 
-def load_slices() -> dict[str, Array]:
-    """Load T1 and the two tissue maps (probabilities above 0.5) as axial slices (Z,H,W), anterior up.
+def load() -> tuple[Path, Volume, Bytes]:
+    """The template's file, its volume, and its label map (I,J,K) by the two tissue maps, each where it is above a half.
 
     Raises InputError where nilearn is not installed.
     """
     spec = importlib.util.find_spec("nilearn")
     if spec is None or spec.origin is None:
         raise InputError(f"the demo's MRI comes with the package nilearn, which is missing; {install_hint('demo')}")
-    import nibabel
-
     folder = Path(spec.origin).parent / "datasets" / "data"
-    out = {}
-    for name, file in FILES.items():
-        upright = nibabel.as_closest_canonical(nibabel.load(folder / file))  # type: ignore[no-untyped-call]  # nibabel types a part
-        volume = np.asanyarray(upright.dataobj)
-        slices = np.flip(np.transpose(volume, (2, 1, 0)), axis=1)
-        out[name] = np.ascontiguousarray(slices if name == "T1" else slices > 0.5 * volume.max())
-    return out
+    path = folder / FILE.format("t1")
+    volume = read_volume(path)
+    grey, white = (read_volume(folder / FILE.format(tissue)).values for tissue in ("gm", "wm"))
+    labels = np.where(np.asarray(volume.values) > 0, np.uint8(3), np.uint8(0))
+    labels[grey > 0.5 * grey.max()] = 1
+    labels[white > 0.5 * white.max()] = 2
+    return path, volume, labels
+
+
+def write_support(folder: Path, volume: Volume, labels: Array) -> None:
+    """A support folder of the labelled slices: images/ as .npy, labels/ as PNG whose grey values are the labels."""
+    slices = Slices.of(volume.geometry, volume.acquired, "axial")
+    for part in ("images", "labels"):
+        shutil.rmtree(folder / part, ignore_errors=True)  # of an earlier demo
+        make_folder(folder / part)
+    for i in SUPPORT_SLICES:
+        write_array(folder / "images" / f"axial_{i:03}.npy", slices.take(volume.values, i))
+        write_png(folder / "labels" / f"axial_{i:03}.png", slices.take(labels, i))
 
 
 def _main(args: argparse.Namespace) -> int:
-    slices = load_slices()
-    make_folder(args.output)
-    image, labels = slices.pop("T1"), slices
-    segmenter = Segmenter.open(args.bundle)
-    print(f"bundle {segmenter.bundle.manifest.name}; runner {segmenter.runner.name} ({segmenter.runner.reason}), "
-          f"{segmenter.runner.place}")
-    report, panels = {}, []
-    for name, label in labels.items():
-        support = SupportSet.from_arrays(
-            image[list(SUPPORT_SLICES)], label[list(SUPPORT_SLICES)], [f"axial {z}" for z in SUPPORT_SLICES])
-        task = segmenter.prepare(support, Ensemble(), aspect="pad")
-        scores, seconds, row = [], [], []
-        for z in QUERY_SLICES:
-            prediction = task.predict(image[z])
-            scores.append(dice(prediction.mask, label[z]))
-            seconds.append(prediction.timing.total)
-            stem = f"{name.replace(' ', '_')}_axial_{z:03}"
-            write_mask(args.output / f"{stem}_mask.png", prediction.mask)
-            write_overlay(args.output / f"{stem}_overlay.png", image[z], prediction.mask, label[z])
-            row.append(overlay(image[z], prediction.mask, label[z]))
-        panels.append(np.concatenate(row[1::2], axis=1))
-        report[name] = {"dice": dict(zip(map(int, QUERY_SLICES), scores)), "median_seconds": float(np.median(seconds))}
-        print(f"{name:13} Dice {np.mean(scores):.3f} (lowest {min(scores):.3f}) over {len(scores)} slices, "
-              f"{len(support)} examples; {np.median(seconds):.2f} s a slice (median)")
-    write_png(args.output / "demo.png", np.concatenate(panels, axis=0))
-    write_json(args.output / "report.json", report)
-    print(
-        f"overlays (orange: predicted, cyan: true outline) and masks are in {args.output}; all at once: "
-        f"{args.output / 'demo.png'}"
-    )
-    return 0
+    path, volume, labels = load()
+    output = make_folder(args.output)
+    write_support(output / "support", volume, labels)
+    make_folder(output / "truth")
+    write_labels(output / "truth" / path.name, labels, LABELS, volume)
+    options: list[Any] = [
+        "--support", output / "support", "--input", path, "--output", output, "--axis", "axial", "--aspect", "pad",
+        "--label", *(f"{value}={name}" for value, name in LABELS.items()), "--truth", output / "truth", "--html",
+    ]
+    if args.bundle:
+        options += ["--bundle", args.bundle]
+    arguments = [str(option) for option in options]
+    print(f"{len(SUPPORT_SLICES)} of {len(Slices.of(volume.geometry, volume.acquired, 'axial'))} axial slices are the "
+          f"support; this is\nuniverseg-segment {shlex.join(arguments)}", flush=True)
+    status = segment.main(arguments)
+    if status == 0:
+        stem = stem_of(Path(path.name))
+        shutil.copyfile(output / "overlays" / f"{stem}.png", output / "demo.png")
+        print(f"label map: {output / 'masks' / f'{stem}.nii.gz'}; to read: {output / 'report.html'}; picture: "
+              f"{output / 'demo.png'}")
+    return status
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -3,61 +3,103 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ..ensemble import Ensemble
+from ..answers.postprocess import Step, parse_steps
+from ..ensemble import RANDOM, Ensemble
 from ..errors import InputError
 from ..frozen_task import FrozenTask
 from ..imaging.normalisation import MINMAX, Normalisation, Percentiles, Window
 from ..imaging.preprocess import ASPECTS
+from ..imaging.windows import Box
+from ..labelled import LabelledSupport
+from ..labelled_predictor import ARGMAX, LabelledPrediction, LabelledPredictor
+from ..named_types import Array
 from ..predictor import Predictor
+from ..refining import OFF, RefinedTask
+from ..runners.threads import cores
 from ..segmenter import Segmenter
 from ..support import SupportSet
 from ..task import Task
-from .common import as_options, given
+from .supports import Labels
 
-# What goes with a frozen task; the other options are what its file states.
-WITH_TASK = frozenset({
-    "task", "input", "output", "runner", "threads", "probabilities", "overlays", "truth", "review_below", "resume"})
 # Of a support, where they are left out; beside --task one that is given is refused, whatever its value.
-LEFT_OUT = {"members": 1, "seed": 0, "precision": "auto"}
+LEFT_OUT = {"members": 1, "seed": 0, "policy": RANDOM, "precision": "auto", "overlap": ARGMAX}
 # The SDK's words for a cure, and the command's.
 OPTIONS = {
     "replacement=True": "--replacement", "support_size": "--support-size",
     "prepare(..., normalise=Percentiles(0.1, 99.9))": "--percentiles 0.1 99.9",
+    "say which one with time,": "say which one with --time,",
+    "say which one with series,": "say which one with --series,",
+    "absent_below": "--absent-below",
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Opened:
-    """task: predicts. settings: what its results depend on, for the report. reason: why this runner."""
+    """task: predicts all labels; one without a name has the name "". settings: what its results depend on, for the
+    report. reason: why this runner. steps: that clean masks up. threads: of a CPU runner. absent_below, region: as
+    given."""
 
-    task: Predictor
+    task: LabelledPredictor
     settings: dict[str, Any]
     reason: str
+    steps: tuple[Step, ...] = ()
+    threads: int | None = None
+    absent_below: float | None = None
+    region: Box | None = None
+
+    def predict(self, images: list[Array]) -> list[LabelledPrediction]:
+        """All labels of images (H,W), as the options say."""
+        if self.region is None:
+            return self.task.predict_batch(images, absent_below=self.absent_below)
+        regions = [self.region] * len(images)
+        return self.task.merged({name: each.predict_in(images, regions)
+                                 for name, each in self.task.answering.items() if isinstance(each, RefinedTask)})
+
+    @property
+    def members(self) -> int:
+        """Of the ensemble whose spread an answer has; one for a static task, which has none."""
+        return 1 if self.frozen else int(self.settings["ensemble"]["members"])
+
+    @property
+    def smooths(self) -> bool:
+        """Whether a step smooths probabilities across slices."""
+        return any(step.name == "smooth" for step in self.steps)
+
+    @property
+    def normalise(self) -> Normalisation:
+        return next(iter(self.task.answering.values())).normalise
+
+    @property
+    def frozen(self) -> dict[str, FrozenTask]:
+        """The tasks that are frozen, by label."""
+        return {name: task for name, task in self.task.answering.items() if isinstance(task, FrozenTask)}
 
 
-def check(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
-    """InputError where an option beside --task is one that the file itself states."""
-    if args.task is not None and (others := given(args, parser) - WITH_TASK):
-        raise InputError(
-            f"{as_options(others)}: a frozen task states this itself; leave it out, or freeze again with it")
-
-
-def open_task(args: argparse.Namespace, support: SupportSet | None) -> Opened:
+def open_task(args: argparse.Namespace, support: SupportSet | LabelledSupport | None) -> Opened:
     """Prepare `support`, or where there is none open the file that --task names; raises as the SDK does, in the words
     of the options."""
+    steps = parse_steps(args.post or ())
     if support is None:
-        return _frozen(FrozenTask.open(args.task, runner=args.runner, threads=args.threads))
+        return _of_file(FrozenTask.open(args.task, runner=args.runner, threads=args.threads), args, steps)
     said = {name: value for name, value in vars(args).items() if value is not None}
     args = argparse.Namespace(**{**vars(args), **LEFT_OUT, **said})
-    ensemble = Ensemble(args.members, args.support_size, args.replacement, args.seed)
+    ensemble = Ensemble(args.members, args.support_size, args.replacement, args.seed, args.policy)
     segmenter = Segmenter.open(args.bundle, runner=args.runner, precision=args.precision, threads=args.threads)
     try:
-        return _prepared(segmenter.prepare(support, ensemble, **image_options(args)))
+        tasks, values = _tasks(segmenter, support, ensemble, args)
+        first = next(iter(tasks.values()))
+        answering = {name: _answering(task, args) for name, task in tasks.items()}
+        task = LabelledPredictor(answering, values, args.overlap, reader=first)
     except InputError as error:
         raise InputError(in_options(str(error))) from None
+    return Opened(task, {
+        **_provenance(segmenter, ensemble, support), "task": _how(task), **_images(first),
+        **_answers(args, steps, task),
+    }, segmenter.runner.reason, steps, segmenter.runner.threads, args.absent_below, args.region and tuple(args.region))
 
 
 def in_options(text: str) -> str:
@@ -67,47 +109,63 @@ def in_options(text: str) -> str:
     return text
 
 
-def add_image_options(parser: argparse._ActionsContainer) -> None:
-    """--aspect, --window and --percentiles: how images get to the network, for `image_options`."""
-    parser.add_argument("--aspect", choices=ASPECTS, help=f"how images get to the network's grid ({ASPECTS[0]})")
-    spans = parser.add_mutually_exclusive_group()
-    spans.add_argument("--window", type=float, nargs=2, metavar=("LOW", "HIGH"),
-                       help="clip intensities to this range first")
-    spans.add_argument("--percentiles", type=float, nargs=2, metavar=("LOW", "HIGH"),
-                       help="clip each image to these percentiles of its intensities first, for example 0.5 99.5")
+def _tasks(segmenter: Segmenter, support: SupportSet | LabelledSupport, ensemble: Ensemble, args: argparse.Namespace
+           ) -> tuple[dict[str, Task], dict[str, int]]:
+    """A task for each label by its name, and the labels' values."""
+    if isinstance(support, SupportSet):
+        return {"": segmenter.prepare(support, ensemble, **image_options(args))}, {"": 1}
+    labelled = segmenter.prepare_labels(support, ensemble, labels=Labels.of(args.label).chosen,
+                                        overlap=args.overlap, **image_options(args))
+    tasks = {name: task for name, task in labelled.tasks.items() if isinstance(task, Task)}
+    return tasks, labelled.values
+
+
+def _answering(task: Task, args: argparse.Namespace) -> Predictor:
+    """The task that answers queries: itself, frozen, or refined."""
+    if args.freeze is not None:
+        return task.freeze(kind=args.freeze)
+    return task.refine(args.refine or OFF) if args.refine or args.region else task
 
 
 def image_options(args: argparse.Namespace) -> dict[str, Any]:
-    """What `Segmenter.prepare` takes for these options; InputError where a range is none."""
-    normalise: Normalisation = MINMAX
-    if args.window:
-        normalise = Window(*args.window)
-    elif args.percentiles:
-        normalise = Percentiles(*args.percentiles)
-    return {"aspect": args.aspect or ASPECTS[0], "normalise": normalise}
+    """What `Segmenter.prepare` takes for the options of `add_image_options`; InputError where a range is none."""
+    return {"aspect": args.aspect or ASPECTS[0], "normalise": normalisation(args)}
 
 
-def _prepared(task: Task) -> Opened:
-    manifest, runner, ensemble = task.segmenter.bundle.manifest, task.segmenter.runner, task.ensemble
-    return Opened(task, {
+def normalisation(args: argparse.Namespace) -> Normalisation:
+    """What the options say of intensities; InputError for an unknown window."""
+    if args.percentiles:
+        return Percentiles(*args.percentiles)
+    if not args.window:
+        return MINMAX
+    if len(args.window) == 1:
+        return Window.preset(args.window[0])
+    try:
+        low, high = map(float, args.window)
+    except ValueError:
+        raise InputError(f"--window {' '.join(args.window)}: give LOW and HIGH, or the name of a window") from None
+    return Window(low, high)
+
+
+def _provenance(segmenter: Segmenter, ensemble: Ensemble, support: SupportSet | LabelledSupport) -> dict[str, Any]:
+    manifest, runner = segmenter.bundle.manifest, segmenter.runner
+    return {
         "bundle": {
-            "name": manifest.name, "sha256": task.segmenter.bundle.sha256, "weights_sha256": manifest.weights_sha256,
+            "name": manifest.name, "sha256": segmenter.bundle.sha256, "weights_sha256": manifest.weights_sha256,
             "licence": dict(manifest.licence)
         },
         "runner": {"name": runner.name, "precision": runner.precision},
-        "support": {"entries": len(task.support), "sha256": task.support.sha256},
+        "support": {"entries": len(support), "sha256": support.sha256},
         "ensemble": {
-            "members": ensemble.members, "support_size": ensemble.support_size or len(task.support),
-            "replacement": ensemble.replacement, "seed": ensemble.seed
+            "members": ensemble.members, "support_size": ensemble.support_size or len(support),
+            "replacement": ensemble.replacement, "seed": ensemble.seed, "policy": ensemble.policy
         },
-        "task": None,
-        **_images(task),
-    }, runner.reason)
+    }
 
 
-def _frozen(task: FrozenTask) -> Opened:
-    record = task.record
-    return Opened(task, {
+def _of_file(task: FrozenTask, args: argparse.Namespace, steps: tuple[Step, ...]) -> Opened:
+    record, labelled = task.record, LabelledPredictor({"": task}, {"": 1})
+    return Opened(labelled, {
         "bundle": {"name": record.bundle, "licence": dict(record.licence)},
         "runner": {"name": task.runner.name, "precision": record.precision},
         "support": {"entries": record.support_entries, "sha256": record.support_sha256},
@@ -116,10 +174,27 @@ def _frozen(task: FrozenTask) -> Opened:
             "sha256": task.sha256, "kind": task.kind, "reason": task.reason, "price": asdict(task.price),
             "proxies": record.proxies
         },
-        **_images(task),
-    }, task.runner.reason)
+        **_images(task), **_answers(args, steps, labelled),
+    }, task.runner.reason, steps, args.threads or cores(), args.absent_below)
+
+
+def _how(task: LabelledPredictor) -> dict[str, Any] | None:
+    """Of each label that was frozen its kind, reason and price."""
+    found = {name or "label": {"kind": each.kind, "reason": each.reason, "price": asdict(each.price)}
+             for name, each in task.answering.items() if isinstance(each, FrozenTask)}
+    return found or None
 
 
 def _images(task: Predictor) -> dict[str, Any]:
     """How images get to the network."""
     return {"aspect": task.aspect, "normalise": str(task.normalise)}
+
+
+def _answers(args: argparse.Namespace, steps: tuple[Step, ...], task: LabelledPredictor) -> dict[str, Any]:
+    """What labels there are and what is done to answers."""
+    values: Mapping[str, int] = {name or "label 1": value for name, value in task.values.items()}
+    return {"labels": dict(values), "overlap": task.overlap, "axis": args.axis or "acquired", "time": args.time,
+            "series": args.series, "post": [str(step) for step in steps], "absent_below": args.absent_below,
+            "region": args.region, "refine": {
+                name or "label 1": asdict(each.choice)
+                for name, each in task.answering.items() if isinstance(each, RefinedTask)}}

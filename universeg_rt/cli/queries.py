@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import InputError
 from ..imaging.files import SUFFIXES, add_named, image_files
 from ..storage.reading import is_folder
+from ..volumes.reading import ACCEPTED as VOLUMES
+from ..volumes.reading import is_volume, stem_of, volumes_below
 from .report import REPORT, is_report
-
-FOLDERS = {"mask": "masks", "probability": "probabilities", "spread": "spread", "overlay": "overlays"}
+from .results import FOLDERS
 
 
 @dataclass(frozen=True)
 class Query:
-    """A file to segment. truth_name: the name that its true mask has."""
+    """An image or a volume to segment. truth_name: the name that its true mask has."""
 
     path: Path
     truth_name: str
+    volume: bool = False
 
 
 @dataclass
@@ -41,18 +43,25 @@ def find_queries(inputs: list[Path], output: Path) -> Queries:
     """
     given: list[tuple[str, Path]] = []
     own, others = _Own(output), Counter[str]()
+    volumes: set[str] = set()
     for path in inputs:
         if not os.path.exists(path):
             raise InputError(f"--input {path} does not exist")
         if is_folder(path):
-            files = image_files(path, own, lambda file: others.update([file.suffix.lower() or "no ending"]))
-            given += [(file.relative_to(path).with_suffix("").as_posix(), file) for file in files]
+            found = volumes_below(path, own)
+            volumes.update(map(os.path.realpath, found.values()))
+            held = _held(found.values())
+            files = image_files(path, own, _Others(others, held).add)
+            given += [(file.relative_to(path).with_suffix("").as_posix(), file) for file in files if not held(file)]
+            given += found.items()
         else:
-            given.append((path.stem, path))
+            if is_volume(path):
+                volumes.add(os.path.realpath(path))
+            given.append((stem_of(Path(path.name)), path))
     notes = own.notes() + _notes_on_others(others)
     if not given:
         said = f" ({'; '.join(notes)})" if notes else ""
-        raise InputError(f"--input holds no images; accepted: {', '.join(SUFFIXES)}{said}")
+        raise InputError(f"--input holds no images and no volumes; accepted: {', '.join(SUFFIXES)}, {VOLUMES}{said}")
     # Each file once. Not by Path.resolve(), which raises where a link leads to itself.
     given = list({os.path.realpath(path): (name, path) for name, path in given}.values())
     names = [name for name, _ in given]
@@ -61,9 +70,9 @@ def find_queries(inputs: list[Path], output: Path) -> Queries:
     counts, files_by_name = Counter(names), {}
     taken: dict[str, Path] = {}
     for name, (_, path) in zip(names, given):
-        result = name if counts[name] == 1 else f"{name}{path.suffix}"
+        result = name if counts[name] == 1 else name + path.name.removeprefix(stem_of(Path(path.name)))
         add_named(taken, result, path)
-        files_by_name[result] = Query(path, name)
+        files_by_name[result] = Query(path, name, os.path.realpath(path) in volumes)
     if twice := sum(count for count in counts.values() if count > 1):
         notes.append(f"{twice} images have the name of another but for the ending; their results are named with it")
     return Queries(files_by_name, notes)
@@ -108,7 +117,25 @@ def _notes_on_others(others: Counter[str]) -> list[str]:
     kinds = ", ".join(f"{number} of {suffix}" for suffix, number in others.most_common(5))
     kinds += ", ..." if len(others) > 5 else ""
     files = f"{count} file{'s' * (count > 1)}"
-    return [f"{files} in --input of other kinds ignored ({kinds}); read are {', '.join(SUFFIXES)}"]
+    return [f"{files} in --input of other kinds ignored ({kinds}); read are {', '.join(SUFFIXES)}, and volumes"]
+
+
+@dataclass
+class _Others:
+    """Counts files of other kinds by their ending, but for those that are held by a volume."""
+
+    counts: Counter[str]
+    held: Callable[[Path], bool]
+
+    def add(self, file: Path) -> None:
+        if not self.held(file):
+            self.counts.update([file.suffix.lower() or "no ending"])
+
+
+def _held(volumes: Iterable[Path]) -> Callable[[Path], bool]:
+    """Says of a file whether it is one of these volumes, or a slice of one that is a folder."""
+    known = set(volumes)
+    return lambda file: file in known or file.parent in known and file.suffix.lower() not in SUFFIXES
 
 
 def _differ_by_ending(given: list[tuple[str, Path]]) -> bool:
@@ -124,4 +151,4 @@ def _from_common(path: Path, paths: list[Path]) -> str:
         raise InputError(
             "inputs of several drives have the same name; segment each drive's in a run of its own"
         ) from None
-    return path.absolute().relative_to(common).with_suffix("").as_posix()
+    return stem_of(path.absolute().relative_to(common))

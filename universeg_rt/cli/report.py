@@ -74,9 +74,9 @@ class Report:
         if time.monotonic() >= self._due:
             self.write(complete=False)
 
-    def write(self, complete: bool) -> None:
-        """Writes all rows so far, whole or not at all. complete: whether the batch came to its end.
-        Raises OutputError."""
+    def write(self, complete: bool) -> dict[str, Any]:
+        """Writes all rows so far, whole or not at all, and gives what it wrote. complete: whether the batch came to its
+        end. Raises OutputError."""
         start = time.monotonic()
         rows = [self.rows[name] for name in self._names if name in self.rows]
         scores = [row["dice"] for row in rows if isinstance(row.get("dice"), (int, float))]
@@ -85,6 +85,7 @@ class Report:
         write_json(self.path, report)
         end = time.monotonic()
         self._due = end + max(PAUSE, SHARE * (end - start))
+        return report
 
 
 def is_report(path: Path) -> bool:

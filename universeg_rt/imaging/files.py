@@ -1,4 +1,4 @@
-"""Reads and writes pictures with Pillow and arrays with NumPy: grey values in, masks and overlays out."""
+"""Reads and writes pictures with Pillow and arrays with NumPy: grey values in, masks out."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
-from ..named_types import AnyPath, Array, Bools, Bytes
+from ..named_types import AnyPath, Array, Bytes
 from ..storage.arrays import read_npy
 from ..storage.atomic import write_file
 from ..storage.reading import path_of, reading, reason, refuse_folder
@@ -254,37 +254,6 @@ def write_array(path: AnyPath, array: Array) -> None:
     """An array as .npy."""
     with write_file(path) as file:
         np.save(file, array)
-
-
-def overlay(image: Array, mask: Array, truth: Array | None = None) -> Bytes:
-    """(H,W,3) uint8: the image in grey, the mask tinted orange with its outline, the truth's outline in cyan."""
-    from .preprocess import normalise
-
-    return tinted(normalise(np.asarray(image)), mask, truth)
-
-
-def tinted(grey: Array, mask: Array, truth: Array | None = None) -> Bytes:
-    """As `overlay`, of grey values (H,W) in [0, 1]."""
-    grey = np.repeat((grey * 255)[:, :, None], 3, axis=2)
-    inside = mask.astype(bool)
-    grey[inside] = 0.65 * grey[inside] + 0.35 * np.array([255, 120, 0])
-    grey[_outline(inside)] = (255, 140, 0)
-    if truth is not None:
-        grey[_outline(truth.astype(bool))] = (0, 220, 255)
-    return grey.round().astype(np.uint8)
-
-
-def write_overlay(path: AnyPath, image: Array, mask: Array,
-                  truth: Array | None = None) -> None:
-    write_png(path, overlay(image, mask, truth))
-
-
-def _outline(mask: Bools) -> Bools:
-    """Pixels of the mask with a neighbour (of four) outside it."""
-    padded = np.pad(mask, 1)
-    core = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
-    outline: Bools = mask & ~core
-    return outline
 
 
 def png_bytes(pixels: Bytes) -> bytes:

@@ -8,9 +8,9 @@ from typing import Literal
 
 import numpy as np
 
-from ..errors import InputError, shown
+from ..errors import BlankError, InputError, shown
 from ..named_types import Array, Doubles, Floats
-from .preprocess import normalise
+from .preprocess import check_not_blank, normalise
 
 MINMAX: Literal["minmax"] = "minmax"
 # Centre and width in Hounsfield units, as Radiopaedia's "Windowing (CT)" lists them; of its ranges the middle.
@@ -93,15 +93,16 @@ def normalised(image: Array, how: Normalisation, name: str) -> Floats:
     """(H,W) float32 in [0, 1]: clipped as `how` says, then by minimum and maximum, which is what the network was
     trained with.
 
-    InputError where nothing but one value is left of the image.
+    BlankError where nothing but one value is left of the image.
     """
+    check_not_blank(image, name)
     if isinstance(how, str):
         return normalise(image)
     clipped = how.clip(image)
     if clipped.min() == clipped.max():
-        raise InputError(
-            f"{name} is constant within {how} (its values lie from {image.min()} to {image.max()}); give a range that "
-            "its values span"
+        raise BlankError(
+            f"{name} is constant within {how} (its values lie from {image.min()} to {image.max()})",
+            "; give a range that its values span",
         )
     return normalise(clipped)
 

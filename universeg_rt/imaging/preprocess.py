@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..errors import InputError, shown
+from ..errors import BlankError, InputError, shown
 from ..named_types import Array, Bools, Bytes, Doubles, Floats, Integers
 from ..storage.reading import reason
 
@@ -18,14 +18,15 @@ MAX_PIXELS = 2**27  # of an image: what is made of it on the way takes up to 2 G
 SEEN = 1e-6  # contrast on the grid, of 1 in the image, below which only rounding is left
 EXACT = 2**53  # integers up to here are exact in float64
 NARROW = 2.0**-24  # a range below this share of the greatest value loses digits where the values are scaled first
+MOST_VALUE = 65_535  # of a label map
 SOFT, SOFT_TOP = 8, 200  # more values than this, up to this or more of 255, are a mask with soft edges, not classes
 
 
-def check_image(image: Array, name: str = "image") -> Array:
+def check_image(image: Array, name: str = "image", *, blank: bool = False) -> Array:
     """Return an image as an array (H,W) of real, finite numbers that are not all equal, or raise InputError.
 
-    Colour (H,W,3) or (H,W,4) uint8 becomes its luminance, as a picture read by `files.read_image`; transparency is not
-    used.
+    blank: whether they may be all equal; where they may not, that is a BlankError. Colour (H,W,3) or (H,W,4) uint8
+    becomes its luminance, as a picture read by `files.read_image`; transparency is not used.
     """
     array = _as_array(image, name)
     if is_colour(array):
@@ -40,9 +41,15 @@ def check_image(image: Array, name: str = "image") -> Array:
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         bad = int((~np.isfinite(array)).sum())
         raise InputError(f"{name} holds {bad} NaN or infinite values; replace them, for example by numpy.nan_to_num")
-    if array.min() == array.max():
-        raise InputError(f"{name} is constant ({array.flat[0]}), there is nothing to see in it; leave it out")
+    if not blank:
+        check_not_blank(array, name)
     return array
+
+
+def check_not_blank(image: Array, name: str) -> None:
+    """BlankError where all numbers of an image are equal."""
+    if image.min() == image.max():
+        raise BlankError(f"{name} is constant ({image.flat[0]})", ", there is nothing to see in it; leave it out")
 
 
 def is_colour(array: Array) -> bool:
@@ -80,14 +87,7 @@ def check_label(label: Array, shape: tuple[int, int], name: str = "label") -> Bo
 
     Raises InputError where it is not binary or has another size than its image.
     """
-    array = _as_array(label, name)
-    if array.shape != tuple(shape):
-        turned = array.shape == tuple(shape)[::-1]
-        hint = ("; one of the two is turned on its side: a picture is turned as its own EXIF orientation says, "
-                "save both upright") if turned else ""
-        raise InputError(f"{name} has shape {array.shape}, its image {tuple(shape)}; they must be the same{hint}")
-    if array.dtype.kind not in "biuf":
-        raise InputError(f"{name} has type {array.dtype}; expected bool or the numbers 0 and 1")
+    array = _as_label(label, shape, name)
     if array.dtype.kind == "b":
         return np.array(array)
     values = np.unique(array)
@@ -98,12 +98,56 @@ def check_label(label: Array, shape: tuple[int, int], name: str = "label") -> Bo
     raise InputError(f"{name} is not binary: it holds {some}; give 0 and 1, {_label_cure(values)}")
 
 
+def _as_label(label: Array, shape: tuple[int, int], name: str) -> Array:
+    """A label as an array of real numbers of its image's shape, or InputError."""
+    array = _as_array(label, name)
+    if array.shape != tuple(shape):
+        turned = array.shape == tuple(shape)[::-1]
+        hint = ("; one of the two is turned on its side: a picture is turned as its own EXIF orientation says, "
+                "save both upright") if turned else ""
+        raise InputError(f"{name} has shape {array.shape}, its image {tuple(shape)}; they must be the same{hint}")
+    if array.dtype.kind not in "biuf":
+        raise InputError(f"{name} has type {array.dtype}; expected bool or the numbers 0 and 1")
+    return array
+
+
+def check_label_map(label: Array, shape: tuple[int, int], name: str = "label") -> Array:
+    """Return a label of several values as uint16 (H,W), 0 for the background. May be empty.
+
+    Raises InputError where it holds anything but integers from 0 to 65535, or has another size than its image.
+    """
+    array = _as_label(label, shape, name)
+    if array.dtype.kind == "b":
+        return array.astype(np.uint16)
+    values = np.unique(array)
+    odd = values[~((values >= 0) & (values <= MOST_VALUE) & (values % 1 == 0))]
+    if len(odd):
+        raise InputError(f"{name} holds {odd[0]}; give integers from 0 to {MOST_VALUE}, 0 for the background")
+    return array.astype(np.uint16)
+
+
+def values_of_classes(label: Array, name: str) -> Array:
+    """The values of a label of several classes, sorted; InputError where there are so many that they look like the
+    smoothed edges of a mask."""
+    values = np.unique(label)
+    if len(values) > SOFT and (cure := _soft_cure(values)):
+        raise InputError(f"{name} holds {len(values)} values; give whole numbers of labels, or a mask, {cure}")
+    return values
+
+
+def _soft_cure(values: Array) -> str:
+    """What to do with values, sorted, that look like smoothed edges; empty where they do not."""
+    if len(values) <= SOFT or values[0] < 0:
+        return ""
+    half = 127 if SOFT_TOP <= values[-1] <= 255 else 0.5 if values.dtype.kind == "f" and values[-1] <= 1 else None
+    return "" if half is None else (
+        f"for example label > {half}: its edges look smoothed, by JPEG, resizing or as probabilities")
+
+
 def _label_cure(values: Array) -> str:
     """What to do with a label that holds these values, sorted."""
-    if len(values) > SOFT and values[0] >= 0:
-        half = 127 if SOFT_TOP <= values[-1] <= 255 else 0.5 if values.dtype.kind == "f" and values[-1] <= 1 else None
-        if half is not None:
-            return f"for example label > {half}: its edges look smoothed, by JPEG, resizing or as probabilities"
+    if soft := _soft_cure(values):
+        return soft
     marks = values[(values != 0) & np.isfinite(values)]
     if not len(marks):
         return "0 for background and 1 for what is marked"
@@ -196,19 +240,18 @@ class Placement:
         return self.normalised_to_grid(normalise(image), grid)
 
     def normalised_to_grid(self, image: Floats, grid: tuple[int, int], name: str = "image") -> Floats:
-        """As `image_to_grid`, of an image (H,W) that `normalise` made; InputError where the grid loses its detail."""
+        """As `image_to_grid`, of an image (H,W) that `normalise` made; BlankError where the grid loses its detail."""
         small = resize(image, (self.grid_height, self.grid_width))
         if small.max() - small.min() < SEEN:
-            raise InputError(
-                f"{name} is constant on the network's grid of {grid[0]}x{grid[1]}: its detail is finer than that; cut "
-                "out a part of it")
+            raise BlankError(f"{name} is constant on the network's grid of {grid[0]}x{grid[1]}",
+                             ": its detail is finer than that; cut out a part of it")
         # Of the grid's own size it is in [0, 1] already: another normalisation would give the same numbers.
         return self._pad(small if small.shape == image.shape else normalise(small), grid)
 
     def label_to_grid(self, label: Bools, grid: tuple[int, int]) -> Floats:
         """(H,W) bool -> grid, float32 0 or 1: nearest neighbour, zeros around it."""
-        rows = _nearest(self.height, self.grid_height)
-        columns = _nearest(self.width, self.grid_width)
+        rows = nearest(self.height, self.grid_height)
+        columns = nearest(self.width, self.grid_width)
         return self._pad(label[np.ix_(rows, columns)].astype(np.float32), grid)
 
     def back(self, values: Array) -> Floats:
@@ -234,6 +277,6 @@ def resize(image: Floats, shape: tuple[int, int]) -> Floats:
     return np.asarray(out, dtype=np.float32)
 
 
-def _nearest(size: int, new: int) -> Integers:
+def nearest(size: int, new: int) -> Integers:
     """For each of `new` pixels the index of the pixel of `size` whose area holds its centre."""
     return np.asarray(np.minimum(((np.arange(new) + 0.5) * size / new).astype(int), size - 1))

@@ -75,6 +75,15 @@ def sha256_of(path: AnyPath, error: type[UniverSegError] = InputError) -> str:
     return digest.hexdigest()
 
 
+def sha256_of_files(folder: Path, error: type[UniverSegError] = InputError) -> str:
+    """sha256 of what the files of a folder hold, in the order of their names; subfolders and hidden files do not
+    count."""
+    digest = hashlib.sha256()
+    for file in sorted(file for file in folder.iterdir() if file.is_file() and not file.name.startswith(".")):
+        digest.update(sha256_of(file, error).encode())
+    return digest.hexdigest()
+
+
 def path_of(path: object, error: type[UniverSegError] = InputError) -> Path:
     """A path given as text or as a path object; `error` for anything else."""
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -73,21 +74,28 @@ def find_volumes(folder: AnyPath) -> dict[str, Path]:
     each one by itself. Hidden files and folders are left out. InputError where two have the same name, or none is
     there.
     """
+    found = volumes_below(folder)
+    if not found:
+        raise InputError(f"{folder} holds no volumes; accepted: {ACCEPTED}")
+    return found
+
+
+def volumes_below(folder: AnyPath, leave_out: Callable[[Path], bool] | None = None) -> dict[str, Path]:
+    """As `find_volumes`, empty where none is there. leave_out: says of a subfolder whether it is left out."""
     folder = path_of(folder)
     if not is_folder(folder):
         raise InputError(f"{folder} is not a folder")
     found: dict[str, Path] = {}
     for root, folders, files in os.walk(folder, onerror=refuse_folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        folders[:] = sorted(name for name in folders
+                            if not name.startswith(".") and not (leave_out and leave_out(Path(root) / name)))
         here = Path(root)
         roles = {file: role_of(file) for file in dicom_files(here)}
         for file in sorted(here / name for name in files if not name.startswith(".")):
             if roles[file] == "alone" if file in roles else is_nifti(file) or is_stack(file):
-                add_named(found, _stem(file.relative_to(folder)), file)
+                add_named(found, stem_of(file.relative_to(folder)), file)
         if "slice" in roles.values():
             add_named(found, here.relative_to(folder).as_posix() if here != folder else here.resolve().name, here)
-    if not found:
-        raise InputError(f"{folder} holds no volumes; accepted: {ACCEPTED}")
     return dict(sorted(found.items()))
 
 
@@ -99,7 +107,8 @@ def is_volume(path: AnyPath) -> bool:
     return is_nifti(path) or is_stack(path) or path.suffix.lower() in DICOM_ENDINGS or is_dicom(path)
 
 
-def _stem(path: Path) -> str:
+def stem_of(path: Path) -> str:
+    """The path without its ending, of which `.nii.gz` is one."""
     ending = next((e for e in sorted(NIFTI_ENDINGS, key=len, reverse=True) if path.name.lower().endswith(e)), None)
     return (path.with_name(path.name[:-len(ending)]) if ending else path.with_suffix("")).as_posix()
 

@@ -36,12 +36,17 @@ def scratch_array(shape: tuple[int, ...], dtype: npt.DTypeLike, order: Literal["
     """Zeros of this shape in a temporary file; OutputError where there is no room for them."""
     size = int(np.prod(shape, dtype=object)) * np.dtype(dtype).itemsize
     with scratch_file() as file:
-        # Room is taken now: a mapped file that finds none when it is written to ends the process.
-        if hasattr(os, "posix_fallocate"):
-            os.posix_fallocate(file.fileno(), 0, size)
-        else:
-            file.truncate(size)
+        take_room(file, size)
         return np.memmap(file, dtype, "r+", 0, shape, order)
+
+
+def take_room(file: IO[bytes], size: int) -> None:
+    """Make a file at least this many bytes long, zeros where it was shorter; OSError where there is no room. It is
+    taken now: a mapped file that finds none when it is written to ends the process."""
+    if size and hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(file.fileno(), 0, size)
+    else:
+        file.truncate(max(size, os.fstat(file.fileno()).st_size))
 
 
 def slices_of(values: Array, like: Array | None = None) -> Iterator[Array]:

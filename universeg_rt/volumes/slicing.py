@@ -82,3 +82,9 @@ class Slices:
         if values.shape != self.shape:
             raise InputError(f"the array has shape {values.shape}, the volume {self.shape}; they must be the same")
         return values.transpose(self.order)[tuple(slice(None, None, sign) for sign in self.signs)]
+
+    def back(self, stack: Array) -> Array:
+        """stack (slices, H, W) -> the same memory as (I,J,K): `view` the other way."""
+        if stack.shape != (len(self), *self.size):
+            raise InputError(f"the stack has shape {stack.shape}; expected {(len(self), *self.size)}")
+        return stack[tuple(slice(None, None, sign) for sign in self.signs)].transpose(np.argsort(self.order))

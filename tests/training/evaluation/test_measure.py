@@ -110,3 +110,35 @@ def test_the_closed_group_opens_by_intent_and_on_record(tmp_path):
 def test_a_wrong_protocol_is_refused(wrong):
     with pytest.raises(InputError):
         Protocol(**wrong)
+
+
+def test_policies_give_the_query_and_the_baselines_what_they_say(made):
+    task, oracle = made.task(), made.oracle()
+    pool = task.split("support")
+    protocol = Protocol((3, 64), (1, 2), policy="nearest")
+    found = measure({"exact": oracle}, task, protocol)
+    sizes = {(e.members, e.support_size) for _, e in oracle.prepared}
+    assert sizes == {(k, s) for k in (1, 2) for s in (3, len(pool))}, "a set holds each entry once"
+    assert all(e.policy == "nearest" and not e.replacement for _, e in oracle.prepared)
+    alike = [np.corrcoef(case.image.ravel(), image.ravel())[0, 1] for case in cases(task, protocol)
+             for image in case.pool.images]
+    best = np.reshape(alike, (-1, len(pool))).argmax(axis=1)
+    for number, case in enumerate(cases(task, protocol)):
+        label = case.pool.labels[best[number]]
+        expected = 2 * (label & case.truth).sum() / (label.sum() + case.truth.sum())
+        assert found.values["dice"][number, 2, 2] == pytest.approx(expected), "of all entries the copy is of the best"
+    with pytest.raises(InputError, match="policy is 'best'; accepted: random, nearest, all"):
+        Protocol(policy="best")
+
+
+def test_all_is_run_once_for_every_size_and_member(made):
+    task = made.task()
+
+    class Everything(made.oracle):
+        def member_probabilities(self, image):
+            return (image > 128).astype(float)[None]
+
+    oracle = Everything()
+    found = measure({"exact": oracle}, task, Protocol((3, 64), (1, 2), policy="all"))
+    assert len(oracle.prepared) == len(found.subjects) and {e.policy for _, e in oracle.prepared} == {"all"}
+    assert (found.values["dice"][:, 0] == 1).all()

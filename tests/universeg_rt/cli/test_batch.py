@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from universeg_rt.cli import commands, segment
+from universeg_rt.cli import commands, images, segment
 from universeg_rt.cli.segment import main
 
 from ...conftest import discs
@@ -42,14 +42,14 @@ def report_of(folder) -> dict:
      OSError(28, "No space left on device")])
 def test_any_failure_of_one_image_is_reported_and_the_others_are_segmented(case, monkeypatch, capsys, error):
     folder, arguments = case
-    read = segment.read_image
+    read = images.read_image
 
     def broken(path, notes):
         if path.stem == "case1":
             raise error
         return read(path, notes)
 
-    monkeypatch.setattr(segment, "read_image", broken)
+    monkeypatch.setattr(images, "read_image", broken)
     assert main(arguments) == 1
     report = report_of(folder)
     assert report["complete"] and [("error" in row) for row in report["images"]] == [False, True, False]
@@ -92,7 +92,7 @@ def test_an_old_report_is_gone_before_the_first_mask(case, monkeypatch):
 
 def test_an_interruption_leaves_a_report_and_resume_goes_on(case, monkeypatch, capsys):
     folder, arguments = case
-    calls, original = [], segment._segment
+    calls, original = [], segment.segment_image
 
     def counted(task, name, *rest):
         calls.append(name)
@@ -100,7 +100,7 @@ def test_an_interruption_leaves_a_report_and_resume_goes_on(case, monkeypatch, c
             raise KeyboardInterrupt
         return original(task, name, *rest)
 
-    monkeypatch.setattr(segment, "_segment", counted)
+    monkeypatch.setattr(segment, "segment_image", counted)
     assert main(arguments) == 130
     assert "interrupted" in capsys.readouterr().err
     report = report_of(folder)
@@ -123,8 +123,8 @@ def test_resume_repeats_what_changed_and_refuses_other_settings(case, monkeypatc
     Image.fromarray(discs(1, seed=30)[0][0]).save(folder / "queries" / "images" / "case0.png")
     Image.fromarray(discs(1, 40, 36, seed=30)[1][0]).save(folder / "queries" / "labels" / "case0.png")
     (folder / "out" / "masks" / "case2.png").unlink()
-    calls, original = [], segment._segment
-    monkeypatch.setattr(segment, "_segment",
+    calls, original = [], segment.segment_image
+    monkeypatch.setattr(segment, "segment_image",
                         lambda task, name, *rest: calls.append(name) or original(task, name, *rest))
     assert main([*arguments, *truth, "--resume"]) == 0
     assert calls == ["case0", "case2"]
@@ -137,14 +137,14 @@ def test_a_report_is_written_while_the_batch_runs(case, monkeypatch):
     folder, arguments = case
     monkeypatch.setattr("universeg_rt.cli.report.PAUSE", 0.0)
     monkeypatch.setattr("universeg_rt.cli.report.SHARE", 0.0)
-    rows, original = [], segment._segment
+    rows, original = [], segment.segment_image
 
     def watched(*given):
         path = folder / "out" / "report.json"
         rows.append(len(json.loads(path.read_text())["images"]) if path.exists() else None)
         return original(*given)
 
-    monkeypatch.setattr(segment, "_segment", watched)
+    monkeypatch.setattr(segment, "segment_image", watched)
     assert main(arguments) == 0
     assert rows == [None, 1, 2]
 
@@ -189,7 +189,7 @@ def test_an_output_that_cannot_be_written_is_said_before_anything_is_segmented(c
     folder, arguments = case
     (folder / "out").mkdir()
     (folder / "out" / part).write_text("in the way")
-    monkeypatch.setattr(segment, "_segment", lambda *_: pytest.fail("segmented"))
+    monkeypatch.setattr(segment, "segment_image", lambda *_: pytest.fail("segmented"))
     assert main([*arguments, "--overlays"]) == 1
     assert f"cannot write to {folder / 'out' / part}" in capsys.readouterr().err
 
@@ -230,4 +230,4 @@ def test_an_interruption_during_the_imports_is_one_line():
 def test_every_installed_command_has_its_entry_point():
     pyproject = (Path(__file__).parents[3] / "pyproject.toml").read_text()
     names = [line.split(":")[1].strip('" ') for line in pyproject.splitlines() if "universeg_rt.cli.commands:" in line]
-    assert len(names) == 5 and all(callable(getattr(commands, name)) for name in names)
+    assert len(names) == 6 and all(callable(getattr(commands, name)) for name in names)

@@ -68,7 +68,7 @@ def test_modules_that_are_commands_name_the_cure_too(module, extra):
 
 
 def test_help_needs_no_torch():
-    for command in ("segment", "export", "train", "bench"):
+    for command in ("segment", "support", "export", "train", "bench"):
         assert run(command, "--help").returncode == 0, command
 
 
@@ -77,7 +77,7 @@ def test_every_command_of_the_project_goes_through_the_wrapper():
 
     scripts = re.findall(r'^universeg-(\w+) = "universeg_rt\.cli\.commands:(\w+)"$',
                          (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
-    assert len(scripts) == 5 and all(name == function and callable(getattr(commands, function))
+    assert len(scripts) == 6 and all(name == function and callable(getattr(commands, function))
                                      for name, function in scripts)
 
 

@@ -48,7 +48,8 @@ def test_a_folder_that_is_called_masks_is_read_where_no_run_wrote_it(tmp_path):
         (tmp_path / name).write_text("[]")
     found = find_queries([tmp_path], tmp_path / "out")
     assert list(found.files) == ["a/masks/x", "b/masks/y"]
-    assert found.notes == [f"1 file in --input of other kinds ignored (1 of .json); read are {', '.join(_suffixes())}"]
+    assert found.notes == ["1 file in --input of other kinds ignored (1 of .json); read are "
+                           f"{', '.join(_suffixes())}, and volumes"]
 
 
 def test_files_that_are_not_read_are_counted(case, capsys):

@@ -19,8 +19,8 @@ def done(case, monkeypatch):
     """A finished batch: its folder, its arguments with --resume, and the names that are segmented from then on."""
     folder, arguments = case
     assert main([*arguments, "--truth", str(folder / "queries" / "labels")]) == 0
-    calls, original = [], segment._segment
-    monkeypatch.setattr(segment, "_segment", lambda task, *rest: calls.append(rest[0]) or original(task, *rest))
+    calls, original = [], segment.segment_image
+    monkeypatch.setattr(segment, "segment_image", lambda task, *rest: calls.append(rest[0]) or original(task, *rest))
     return folder, [*arguments, "--truth", str(folder / "queries" / "labels"), "--resume"], calls
 
 
@@ -64,9 +64,10 @@ def test_a_mask_that_was_overwritten_is_made_again(done):
 
 
 @pytest.mark.parametrize("change", [
-    *[lambda row, key=key: row.pop(key) for key in ("seconds", "confidence", "dice", "mask", "mask_sha256", "input")],
+    *[lambda row, key=key: row.pop(key) for key in ("seconds", "confidence", "dice", "files", "input")],
     lambda row: row.update(seconds={}), lambda row: row.update(seconds={"network": "long"}),
-    lambda row: row.update(dice="good"), lambda row: row.update(dice=10**400), lambda row: row.update(mask=3),
+    lambda row: row.update(dice="good"), lambda row: row.update(dice=10**400),
+    lambda row: row.update(files=3), lambda row: row.update(files={}),
     lambda row: row.update(notes=[3]), lambda row: row.update(confidence=float("nan")),
 ])
 def test_an_edited_row_is_made_again(done, change):

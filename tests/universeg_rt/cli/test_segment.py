@@ -14,6 +14,7 @@ from universeg_rt import Segmenter, SupportSet
 from universeg_rt.cli.segment import main
 from universeg_rt.imaging.files import read_image
 from universeg_rt.imaging.metrics import dice
+from universeg_rt.imaging.overlays import zoom_of
 
 from ...conftest import discs
 from ..test_support import write_folder
@@ -47,27 +48,32 @@ def test_masks_are_those_of_the_sdk(case, small_bundle, capsys):
         assert set(np.unique(mask)) <= {0, 255} and np.array_equal(mask > 0, prediction.mask)
         assert np.array_equal(np.load(folder / "out" / row["probability"]), prediction.probability)
         assert np.load(folder / "out" / row["spread"]).shape == images[i].shape
-        assert Image.open(folder / "out" / row["overlay"]).size == images[i].shape[::-1]
+        width, height = Image.open(folder / "out" / row["overlay"]).size
+        assert width == images[i].shape[1] * zoom_of(images[i].shape) and height > images[i].shape[0]
         assert row["dice"] == dice(prediction.mask, labels[i])
         assert row["seconds"]["network"] > 0
     assert report["mean_dice"] == np.mean([row["dice"] for row in report["images"]])
     assert report["bundle"]["sha256"] == Segmenter.open(small_bundle).bundle.sha256
     assert report["bundle"]["licence"] == {"weights": "none"}
     assert report["support"] == {"entries": 5, "sha256": SupportSet.load(folder / "support").sha256}
-    assert report["ensemble"] == {"members": 2, "support_size": 3, "replacement": False, "seed": 0}
+    assert report["ensemble"] == {"members": 2, "support_size": 3, "replacement": False, "seed": 0,
+                                  "policy": "random"}
     assert {"universeg_rt", "onnxruntime", "numpy"} <= set(report["versions"])
     assert "3 of 3 images segmented" in capsys.readouterr().out
     assert not [p for p in (folder / "out").rglob("*") if p.name.startswith(".")]
 
 
-def test_one_broken_query_does_not_stop_the_others(case, capsys):
+def test_one_broken_or_blank_query_does_not_stop_the_others(case, capsys):
     folder, _, _, arguments = case
     (folder / "queries" / "images" / "case1.png").write_bytes(b"\x89PNG broken")
     Image.fromarray(np.full((20, 20), 9, np.uint8)).save(folder / "queries" / "images" / "flat.png")
     assert main(arguments) == 1
-    assert sorted(p.name for p in (folder / "out" / "masks").iterdir()) == ["case0.png", "case2.png"]
+    assert sorted(p.name for p in (folder / "out" / "masks").iterdir()) == [
+        "case0.png", "case2.png", "flat.png"
+    ]
     rows = {r["input"].rsplit("/", 1)[1]: r for r in json.loads((folder / "out" / "report.json").read_text())["images"]}
-    assert "cannot be read" in rows["case1.png"]["error"] and "constant" in rows["flat.png"]["error"]
+    assert "cannot be read" in rows["case1.png"]["error"]
+    assert rows["flat.png"]["foreground_pixels"] == 0 and "constant" in rows["flat.png"]["notes"][0]
     err = capsys.readouterr().err
     assert "skipped" in err and "case1.png" in err and "Traceback" not in err
 

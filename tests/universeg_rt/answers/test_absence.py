@@ -1,0 +1,57 @@
+"""Targets taken to be absent: empty masks by a rule, on request alone."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from universeg_rt import InputError, LabelledSupport, SupportSet
+from universeg_rt.answers.absence import presence
+
+from ...conftest import discs
+
+IMAGES, LABELS = discs(5)
+QUERY = discs(1, seed=9)[0][0]
+
+
+@pytest.fixture(scope="module")
+def task(segmenter):
+    return segmenter.prepare(SupportSet.from_arrays(IMAGES, LABELS))
+
+
+def test_a_mask_is_emptied_below_the_presence_asked_for_and_not_at_it(task):
+    plain = task.predict(QUERY, threshold=0.3)
+    value = presence(plain.probability, plain.mask)
+    assert value == pytest.approx(plain.probability[plain.mask].mean())
+    assert plain.mask.any() and 0.3 < value < 1
+    kept = task.predict(QUERY, threshold=0.3, absent_below=value)
+    assert np.array_equal(kept.mask, plain.mask) and kept.emptied == "" and kept.notes == plain.notes
+    emptied = task.predict(QUERY, threshold=0.3, absent_below=min(1.0, value * 1.01))
+    assert not emptied.mask.any() and emptied.emptied == "absent" and emptied.confidence == 0
+    assert np.array_equal(emptied.probability, plain.probability)
+    assert f"presence {value:.2f}, below absent_below" in emptied.notes[0]
+
+
+def test_blank_and_empty_answers_stay_what_they_are(task):
+    assert task.predict(QUERY * 0, absent_below=1.0).emptied == "blank"
+    empty = task.predict(QUERY, threshold=0.999999, absent_below=1.0)
+    assert not empty.mask.any() and empty.emptied == "" and "mask is empty" in empty.notes[0]
+
+
+def test_an_absent_label_hides_no_other(segmenter):
+    maps = np.where(LABELS > 0, 2, 1)
+    task = segmenter.prepare_labels(LabelledSupport.from_arrays(IMAGES, maps))
+    free = segmenter.prepare_labels(LabelledSupport.from_arrays(IMAGES, maps), overlap="independent")
+    each = free.predict(QUERY, threshold=0.3).predictions
+    found = {name: presence(one.probability, one.mask) for name, one in each.items()}
+    low, high = sorted(found, key=found.__getitem__)
+    assert 0 < found[low] < found[high]
+    answer = task.predict(QUERY, threshold=0.3, absent_below=found[high])
+    assert answer.predictions[low].emptied == "absent" and not answer.masks[low].any()
+    assert np.array_equal(answer.masks[high], free.predict(QUERY, threshold=0.3).masks[high])
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.1, "0.5", True, float("nan")])
+def test_values_that_are_no_presence(task, value):
+    with pytest.raises(InputError, match="absent_below is .*; give a number from 0 to 1, or None"):
+        task.predict(QUERY, absent_below=value)

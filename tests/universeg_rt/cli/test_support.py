@@ -1,0 +1,105 @@
+"""universeg-support: what it writes and says is what the SDK finds; bad input is one line and exit status 1."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from universeg_rt import SupportSet
+from universeg_rt.cli import support as command
+from universeg_rt.cli.support import SHEET, TABLE
+
+from ...conftest import discs
+
+
+@pytest.fixture
+def saved(tmp_path):
+    images, labels = discs(10)
+    labels[4] = False
+    support = SupportSet.from_arrays(images, labels, [f"case {i}" for i in range(10)])
+    support.save(tmp_path / "support.npz")
+    return tmp_path / "support.npz"
+
+
+def test_show_writes_a_sheet_and_a_table(saved, tmp_path, capsys, small_bundle):
+    arguments = ["show", str(saved), "--output", str(tmp_path / "out"), "--bundle", str(small_bundle)]
+    assert command.main(arguments) == 0
+    said = capsys.readouterr().out
+    table = json.loads((tmp_path / "out" / TABLE).read_text())
+    assert table["sha256"] == SupportSet.load(saved).sha256 and len(table["entries"]) == 10
+    assert table["entries"][4]["suspicions"][0]["kind"] == "empty" and "case 4: empty: " in said
+    areas = [label.mean() for label in SupportSet.load(saved).labels]
+    assert [entry["area"] for entry in table["entries"]] == areas
+    assert all(entry["dice"] is not None for entry in table["entries"])
+    for entry in table["entries"]:
+        line = next(line for line in said.splitlines() if line.startswith(entry["name"] + " "))
+        assert f"{entry['area']:.2%}" in line and f"{entry['dice']:.2f}" in line
+    assert np.array(Image.open(tmp_path / "out" / SHEET)).ndim == 3
+    assert command.main([*arguments, "--no-network"]) == 0
+    table = json.loads((tmp_path / "out" / TABLE).read_text())
+    assert all(entry["dice"] is None for entry in table["entries"])
+
+
+def test_prune_writes_what_is_left_and_says_why(saved, tmp_path, capsys, small_bundle, monkeypatch):
+    monkeypatch.setattr("universeg_rt.supports.prune._score", lambda runner, entries, query, chosen, done:
+                        0.0 if query == 7 else 0.9 - 0.3 * (7 in chosen))
+    out = tmp_path / "pruned.npz"
+    assert command.main(["prune", str(saved), "--output", str(out), "--least", "4", "--bundle", str(small_bundle)]) == 0
+    assert SupportSet.load(out).names == tuple(f"case {i}" for i in range(10) if i != 7)
+    said = capsys.readouterr().out
+    assert re.search(r"case 7: Dice 0.00 by the others; without it \d+ others gain \+0.300 Dice .*: dropped", said)
+    assert "9 of 10 entries in" in said
+
+
+def test_select_writes_the_most_similar(saved, tmp_path, capsys):
+    support = SupportSet.load(saved)
+    Image.fromarray(support.images[3]).save(tmp_path / "query.png")
+    out = tmp_path / "like.npz"
+    assert command.main(["select", str(saved), "--query", str(tmp_path / "query.png"), "--count", "4", "--output",
+                         str(out)]) == 0
+    assert len(SupportSet.load(out)) == 4 and capsys.readouterr().out.startswith("1.000  case 3\n")
+
+
+def test_a_label_of_several_values_is_chosen(tmp_path, capsys):
+    images, labels = discs(6)
+    np.savez(tmp_path / "s.npz", images=images, labels=labels.astype(np.uint8) * 5)
+    arguments = ["show", str(tmp_path / "s.npz"), "--output", str(tmp_path / "out"), "--no-network"]
+    assert command.main(arguments) == 1 and "is not binary" in capsys.readouterr().err
+    assert command.main([*arguments, "--label", "5"]) == 0
+    assert command.main([*arguments, "--label", "6"]) == 1 and "has no label '6'" in capsys.readouterr().err
+
+
+def test_a_folder_of_volumes_is_a_support(tmp_path, capsys):
+    nibabel = pytest.importorskip("nibabel", reason="volumes need nibabel: pip install '.[medical]'")
+    images, labels = discs(12)
+    for part, stack in (("images", images), ("labels", labels.astype(np.uint8) * 2)):
+        (tmp_path / "s" / part).mkdir(parents=True)
+        nibabel.save(nibabel.Nifti1Image(stack.transpose(2, 1, 0), np.eye(4)), tmp_path / "s" / part / "p1.nii.gz")
+    arguments = ["show", str(tmp_path / "s"), "--output", str(tmp_path / "out"), "--no-network"]
+    assert command.main([*arguments, "--label", "2", "--slices", "5", "--by", "even"]) == 0
+    table = json.loads((tmp_path / "out" / TABLE).read_text())
+    assert len(table["entries"]) == 5 and all(entry["name"].startswith("p1 axial ") for entry in table["entries"])
+    capsys.readouterr()
+    assert command.main(arguments) == 1 and "needs --label" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments, message", [
+    (["show", "nowhere.npz", "--output", "out"], "nowhere.npz"),
+    (["prune", "{saved}", "--output", "out.npz", "--least", "10"], "none can be dropped"),
+    (["select", "{saved}", "--query", "nothing.png", "--count", "2", "--output", "out.npz"], "nothing.png"),
+    (["select", "{saved}", "--query", "{image}", "--count", "11", "--output", "out.npz"], "accepted: 1 to 10"),
+    (["show", "{saved}", "--output", "{saved}"], "support.npz"),
+])
+def test_bad_input_is_one_line(saved, tmp_path, capsys, monkeypatch, small_bundle, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    Image.fromarray(discs(1)[0][0]).save(tmp_path / "q.png")
+    arguments = [each.format(saved=saved, image=tmp_path / "q.png") for each in arguments]
+    arguments += ["--bundle", str(small_bundle)] if arguments[0] != "select" else []
+    assert command.main(arguments) == 1
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith("universeg-support: ") and message in said
+    assert not (tmp_path / "out.npz").exists()

@@ -1,0 +1,173 @@
+"""Slices of labelled volumes: which are taken, that their values are the volume's, and what is refused."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+nibabel = pytest.importorskip("nibabel", reason="volumes need nibabel: pip install '.[medical]'")
+
+from universeg_rt import InputError, Window
+from universeg_rt.supports.volumes import (
+    SliceChoice,
+    has_volumes,
+    labelled_support_of_volumes,
+    support_of_volumes,
+    volume_pairs,
+)
+from universeg_rt.volumes.reading import read_volume
+
+SHAPE = (20, 24, 30)
+BALL = (10, 12, 14)  # its centre; the radius is 6, so that it lies in axial slices 9 to 19
+
+
+def ball(radius: float = 6, centre: tuple[int, ...] = BALL) -> np.ndarray:
+    return sum((g - c) ** 2 for g, c in zip(np.mgrid[: SHAPE[0], : SHAPE[1], : SHAPE[2]], centre)) < radius**2
+
+
+def write(folder, name, labels, affine=None, seed=0, blank=slice(0, 3)):
+    """A noisy volume, brighter where it is labelled and blank in some axial slices, and its labels, as one pair."""
+    values = np.random.default_rng(seed).normal(100, 10, SHAPE).astype(np.float32) + 80 * (labels > 0)
+    values[:, :, blank] = 0
+    for part, array in (("images", values), ("labels", labels.astype(np.uint8))):
+        path = folder / part / f"{name}.nii.gz"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        nibabel.save(nibabel.Nifti1Image(array, np.diag([1, 1, 2, 1]) if affine is None else affine), path)
+    return values
+
+
+@pytest.fixture
+def folder(tmp_path):
+    write(tmp_path, "p1", ball() * 3)
+    write(tmp_path, "sub/p2", ball() * 3, seed=1)
+    return tmp_path
+
+
+def places(support):
+    """(volume, slice) of each entry, by its name."""
+    return [(name.split(" ")[0], int(name.split(" ")[2])) for name in support.names]
+
+
+def test_entries_are_slices_of_the_volumes_and_named_after_them(folder):
+    support = support_of_volumes(volume_pairs(folder), 3, SliceChoice(slices=6, absent=2))
+    assert len(support) == 8 and sorted({name.split(" ")[0] for name in support.names}) == ["p1", "sub/p2"]
+    arrays = {name: (np.asarray(nibabel.load(folder / "images" / f"{name}.nii.gz").dataobj), ball())
+              for name in ("p1", "sub/p2")}
+    for (name, index), image, label in zip(places(support), support.images, support.labels):
+        values, truth = arrays[name]
+        # Axial slices run inferior to superior; rows front to back, columns from the patient's right to left.
+        assert np.array_equal(image, values[::-1, ::-1, index].T) and np.array_equal(label, truth[::-1, ::-1, index].T)
+    assert [name.split(" ")[1] for name in support.names] == ["axial"] * 8
+    marked = [label.any() for label in support.labels]
+    assert sum(marked) == 6 and not any(label.any() != (9 <= i <= 19) for (_, i), label in zip(places(support),
+                                                                                             support.labels))
+    assert all(i >= 3 for _, i in places(support)), "blank slices are never taken"
+
+
+@pytest.mark.parametrize("axis, across", [("axial", 2), ("coronal", 1), ("sagittal", 0), ("acquired", 2)])
+def test_every_axis(folder, axis, across):
+    support = support_of_volumes(volume_pairs(folder), "label 3", SliceChoice(axis, slices=4, absent=0))
+    expected = tuple(n for i, n in enumerate(SHAPE) if i != across)
+    assert len(support) == 4 and all(image.shape in (expected, expected[::-1]) for image in support.images)
+
+
+def test_by_area_lies_where_most_of_the_label_does_and_evenly_does_not(tmp_path):
+    labels = np.zeros(SHAPE)
+    labels[8:12, 10:14, 5:28] = 1  # a thin rod
+    labels[4:16, 4:20, 20:26] = 1  # in a thick slab
+    write(tmp_path, "p", labels)
+    by_area, evenly = (support_of_volumes(volume_pairs(tmp_path), 1, SliceChoice(slices=6, absent=0, by=by))
+                       for by in ("area", "even"))
+    assert sum(20 <= i < 26 for _, i in places(by_area)) >= 4 and sum(20 <= i < 26 for _, i in places(evenly)) <= 2
+    steps = np.diff([i for _, i in places(evenly)])
+    assert steps.min() >= 3 and steps.max() <= 5
+
+
+def test_more_than_there_are_gives_all(folder):
+    support = support_of_volumes(volume_pairs(folder), 3, SliceChoice(slices=1000, absent=1000))
+    assert len(support) == 2 * (SHAPE[2] - 3)
+    assert len(set(support.names)) == len(support)
+
+
+def test_a_volume_that_has_few_slices_leaves_its_share_to_others(tmp_path):
+    write(tmp_path, "few", ball(1.5))
+    write(tmp_path, "many", ball(6))
+    found = places(support_of_volumes(volume_pairs(tmp_path), 1, SliceChoice(slices=10, absent=0)))
+    assert len(found) == 10 and {name for name, _ in found} == {"few", "many"}
+
+
+def test_similar_takes_the_slices_that_the_query_shows(folder):
+    query = read_volume(folder / "images" / "p1.nii.gz")
+    support = support_of_volumes(volume_pairs(folder), 3, SliceChoice(slices=5, absent=0, by="similar"), query=query)
+    assert {name for name, _ in places(support)} == {"p1"}, "each slice of the query is the most like itself"
+    with pytest.raises(InputError, match="need a query"):
+        support_of_volumes(volume_pairs(folder), 3, SliceChoice(by="similar"))
+
+
+def test_several_labels_are_all_there_however_small(tmp_path):
+    labels = ball() * 3
+    labels[2:4, 2:4, 27] = 7
+    write(tmp_path, "p", labels)
+    for by in ("area", "even"):
+        support = labelled_support_of_volumes(volume_pairs(tmp_path), None, SliceChoice(slices=4, absent=1, by=by))
+        assert support.label_names == {3: "label 3", 7: "label 7"} and len(support) == 5
+    only = labelled_support_of_volumes(volume_pairs(tmp_path), [3], SliceChoice(slices=4, absent=0))
+    assert only.values == (3,)
+
+
+def test_what_a_window_leaves_blank_is_not_taken(folder):
+    values = write(folder, "p1", ball() * 3)
+    values[:, :, 9:14] = 5 * np.random.default_rng(0).random((*SHAPE[:2], 5))
+    nibabel.save(nibabel.Nifti1Image(values, np.diag([1, 1, 2, 1])), folder / "images" / "p1.nii.gz")
+    support = support_of_volumes(volume_pairs(folder), 3, SliceChoice(slices=100, absent=0), normalise=Window(50, 200))
+    assert min(i for name, i in places(support) if name == "p1") == 14
+
+
+def test_the_seed_decides_on_slices_without_the_label(folder):
+    def absent(seed):
+        found = support_of_volumes(volume_pairs(folder), 3, SliceChoice(slices=2, absent=6, seed=seed))
+        return [name for name, label in zip(found.names, found.labels) if not label.any()]
+
+    assert absent(0) == absent(0) and absent(0) != absent(1) and len(absent(0)) == 6
+
+
+def test_bad_volumes_are_refused(folder):
+    pairs = volume_pairs(folder)
+    with pytest.raises(InputError, match=r"label 9 is in no slice of the volumes; they hold 3 \(label 3\)"):
+        support_of_volumes(pairs, 9)
+    with pytest.raises(InputError, match="no volumes are given"):
+        support_of_volumes({}, 3)
+    with pytest.raises(InputError, match="give each label once"):
+        labelled_support_of_volumes(pairs, [3, "label 3"])
+    with pytest.raises(InputError, match="axis is 'oblique'"):
+        support_of_volumes(pairs, 3, SliceChoice("oblique"))
+    with pytest.raises(InputError, match="no slice along axial holds a label and more than one value of intensity"):
+        support_of_volumes(pairs, 3, normalise=Window(5000, 6000))
+    write(folder, "p1", np.zeros(SHAPE))
+    write(folder, "sub/p2", np.zeros(SHAPE))
+    with pytest.raises(InputError, match="the label volumes are empty"):
+        support_of_volumes(volume_pairs(folder), 3)
+
+
+def test_a_label_of_another_geometry_is_refused(folder):
+    nibabel.save(nibabel.Nifti1Image(ball().astype(np.uint8), np.diag([1, 1, 3, 1])), folder / "labels" / "p1.nii.gz")
+    with pytest.raises(InputError, match="does not lie on the voxels"):
+        support_of_volumes(volume_pairs(folder), 1)
+
+
+def test_folders_that_do_not_pair(folder, tmp_path):
+    assert has_volumes(folder) and not has_volumes(tmp_path / "nothing")
+    (folder / "labels" / "p1.nii.gz").unlink()
+    with pytest.raises(InputError, match="1 files have no partner, first p1"):
+        volume_pairs(folder)
+
+
+@pytest.mark.parametrize("values, message", [
+    ({"slices": 0}, "slices is 0; give an integer from 1"),
+    ({"absent": -1}, "absent is -1"),
+    ({"by": "best"}, "by is 'best'; accepted: area, even, similar"),
+    ({"seed": True}, "seed is True"),
+])
+def test_choices_out_of_range(values, message):
+    with pytest.raises(InputError, match=message):
+        SliceChoice(**values)

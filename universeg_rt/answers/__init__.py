@@ -1,0 +1,1 @@
+"""What is done to answers on request: masks cleaned up, absent targets left out, a closer look."""

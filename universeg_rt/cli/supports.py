@@ -1,0 +1,93 @@
+"""What --support holds: images or volumes, with masks or with label maps of several values."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..errors import InputError
+from ..imaging.normalisation import Normalisation
+from ..imaging.pairs import read_pairs
+from ..imaging.preprocess import check_label, values_of_classes
+from ..labelled import LabelledSupport
+from ..named_types import Array
+from ..storage.reading import is_folder
+from ..support import SupportSet
+from ..supports.volumes import SLICES, SliceChoice, has_volumes, labelled_support_of_volumes, volume_pairs
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Which labels are asked for: by value or name, None for all; and names given to values."""
+
+    chosen: tuple[str | int, ...] | None
+    names: dict[int, str]
+
+    @classmethod
+    def of(cls, texts: Sequence[str] | None) -> Labels:
+        """Of `--label`: `2`, `liver`, or `2=liver`. InputError where a name is given to what is no value."""
+        chosen: list[str | int] = []
+        names: dict[int, str] = {}
+        for text in texts or ():
+            value, equals, name = text.partition("=")
+            if not equals:
+                chosen.append(text)
+            elif not value.isdecimal() or int(value) == 0 or not name.strip():
+                raise InputError(f"--label {text}: give VALUE=NAME, where the value is a whole number from 1")
+            else:
+                names[int(value)] = name.strip()
+                chosen.append(int(value))
+        return cls(tuple(chosen) if chosen else None, names)
+
+
+def load_support(args: argparse.Namespace, normalise: Normalisation) -> SupportSet | LabelledSupport:
+    """The support that --support names: SupportSet where its labels have two values and none is asked for by name or
+    value, else LabelledSupport. InputError as reading it raises."""
+    labels = Labels.of(args.label)
+    if is_folder(args.support) and has_volumes(args.support):
+        return _of_volumes(args, labels, normalise)
+    if is_folder(args.support):
+        images, maps, names = read_pairs(args.support)
+        if labels.chosen is None and (masks := _masks(maps)) is not None:
+            return SupportSet.from_arrays(images, masks, names)
+        for name, each in zip(names, maps):
+            values_of_classes(each, f"support label {name}")
+        return LabelledSupport.from_arrays(images, maps, names, label_names=labels.names)
+    if labels.chosen is None:
+        return SupportSet.from_npz(args.support)
+    return LabelledSupport.from_npz(args.support, label_names=labels.names)
+
+
+def _masks(labels: Sequence[Array]) -> list[Array] | None:
+    """Labels with two values in all of them together as bool, the lower is the background; None where there are others.
+
+    Those that `check_label` takes by itself are left to it.
+    """
+    found: set[float] = set()
+    for label in labels:
+        found.update(np.unique(label).tolist())
+        if len(found) > 2:
+            return None
+    if found <= {0, 1} or found <= {0, 255} or len(found) < 2:
+        return list(labels)
+    return [np.asarray(label == max(found)) for label in labels]
+
+
+def true_masks(label: Array, values: dict[str, int], shape: tuple[int, int], name: str) -> dict[str, Array]:
+    """The true mask (H,W) bool of each label by its name; of a single label any two values are one, as in a support."""
+    if len(values) == 1 and label.shape == shape and (masks := _masks([label])) is not None:
+        return {next(iter(values)): check_label(masks[0], shape, name)}
+    if label.shape != shape:
+        check_label(label, shape, name)  # says so
+    return {key: np.asarray(label == value) for key, value in values.items()}
+
+
+def _of_volumes(args: argparse.Namespace, labels: Labels, normalise: Normalisation) -> LabelledSupport:
+    """Slices of labelled volumes, with names given to values; all along the axis that queries are sliced along."""
+    choice = SliceChoice(args.axis or "acquired", SLICES if args.slices is None else args.slices, seed=args.seed or 0)
+    support = labelled_support_of_volumes(volume_pairs(args.support), labels.chosen, choice, normalise=normalise)
+    names = support.label_names | {v: name for v, name in labels.names.items() if v in support.label_names}
+    return LabelledSupport.from_arrays(support.images, support.labels, support.names, label_names=names)

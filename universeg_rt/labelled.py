@@ -1,0 +1,161 @@
+"""Supports with several labels: whose label maps hold several values, and the task that predicts all of them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from .errors import InputError, shown
+from .imaging.pairs import read_pairs
+from .imaging.preprocess import check_label_map
+from .labelled_predictor import LabelledPredictor, Overlap
+from .named_types import AnyPath, Array
+from .predictor import Predictor
+from .refining import RefinedTask
+from .storage.arrays import read_npz
+from .storage.reading import is_folder, path_of
+from .support import SupportSet, add_to_hash, checked_entries, texts_of
+from .task import Task
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledSupport:
+    """N images (H,W), as given, and their label maps (H,W) uint16, 0 for the background; sizes may differ.
+
+    names: of the entries. label_names: of the labels by value, in the order of values; every value that is in the maps
+    has one. Make one with `from_arrays`, `from_folder` or `from_npz`; each raises InputError as those of SupportSet.
+    """
+
+    images: tuple[Array, ...]
+    labels: tuple[Array, ...]
+    names: tuple[str, ...]
+    label_names: dict[int, str]
+
+    @classmethod
+    def from_arrays(
+        cls, images: Array | Sequence[Array], labels: Array | Sequence[Array], names: Sequence[str] | None = None,
+        *, label_names: Mapping[int, str] | None = None,
+    ) -> LabelledSupport:
+        """images, names: as `SupportSet.from_arrays`. labels: arrays (N,H,W) or sequences of (H,W) of integers from 0
+        to 65535. label_names: by value, for as many as are known; others are named `label 3`."""
+        checked = checked_entries(images, labels, names, check_label_map)
+        values = sorted({int(value) for label in checked[1] for value in np.unique(label)} - {0})
+        given = {} if label_names is None else {int(value): str(name) for value, name in label_names.items()}
+        found = {value: given.get(value, f"label {value}") for value in values}
+        if len(set(found.values())) < len(found):
+            raise InputError(f"two labels have the same name ({shown(found)}); give each value a name of its own")
+        return cls(*checked, found)
+
+    @classmethod
+    def from_folder(cls, path: AnyPath, *, label_names: Mapping[int, str] | None = None) -> LabelledSupport:
+        """A folder as `SupportSet.from_folder` reads it, whose labels hold several values; a palette's by index."""
+        images, labels, names = read_pairs(path)
+        return cls.from_arrays(images, labels, names, label_names=label_names)
+
+    @classmethod
+    def from_npz(cls, path: AnyPath, *, label_names: Mapping[int, str] | None = None) -> LabelledSupport:
+        """An .npz with `images` and `labels` (N,H,W), and `names` of the entries if it has them; never unpickles."""
+        path = path_of(path)
+        data = read_npz(path)
+        if "images" not in data or "labels" not in data:
+            raise InputError(f"{path} holds {', '.join(data) or 'nothing'}; expected the arrays images and labels")
+        return cls.from_arrays(data["images"], data["labels"], texts_of(data, "names", path), label_names=label_names)
+
+    @classmethod
+    def load(cls, path: AnyPath, *, label_names: Mapping[int, str] | None = None) -> LabelledSupport:
+        """`from_folder` for a folder, `from_npz` for a file."""
+        path = path_of(path)
+        read = cls.from_folder if is_folder(path) else cls.from_npz
+        return read(path, label_names=label_names)
+
+    @property
+    def values(self) -> tuple[int, ...]:
+        """The labels' values, sorted."""
+        return tuple(self.label_names)
+
+    def value_of(self, label: str | int) -> int:
+        """Of a label by its name, or by its value, also as text; InputError where the support has none such."""
+        for value, name in self.label_names.items():
+            if label == name or not isinstance(label, bool) and label in (value, str(value)):
+                return value
+        known = ", ".join(f"{value} ({name})" for value, name in self.label_names.items())
+        raise InputError(f"the support has no label {shown(label)}; it has {known}")
+
+    def chosen(self, labels: Sequence[str | int] | None) -> tuple[int, ...]:
+        """Values of labels by name or value, in that order; all for None. InputError for none, or one given twice."""
+        if labels is None:
+            return self.values
+        if isinstance(labels, (str, bytes)) or not isinstance(labels, Sequence):
+            raise InputError(f"labels is {shown(labels)}; give a list of names or values")
+        values = tuple(self.value_of(label) for label in labels)
+        if not values or len(set(values)) < len(values):
+            raise InputError(f"labels is {shown(labels)}; give each label once, at least one")
+        return values
+
+    def of(self, label: str | int) -> SupportSet:
+        """The support of one label, by name or value; it shares the images."""
+        value = self.value_of(label)
+        marked = tuple(np.asarray(each == value) for each in self.labels)
+        for each in marked:
+            each.flags.writeable = False
+        return SupportSet(self.images, marked, self.names)
+
+    @cached_property
+    def sha256(self) -> str:
+        """sha256 of all images and label maps in order; names and files do not count."""
+        digest = hashlib.sha256()
+        for arrays in zip(self.images, self.labels):
+            for array in arrays:
+                add_to_hash(digest, array)
+        return digest.hexdigest()
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __repr__(self) -> str:
+        return f"LabelledSupport({len(self)} entr{'y' if len(self) == 1 else 'ies'}, {shown(self.label_names)})"
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _restored, (self.images, self.labels, self.names, self.label_names)
+
+
+def _restored(
+    images: tuple[Array, ...], labels: tuple[Array, ...], names: tuple[str, ...], label_names: dict[int, str]
+) -> LabelledSupport:
+    """A support from a pickle; arrays come out of it writeable."""
+    for array in (*images, *labels):
+        array.flags.writeable = False
+    return LabelledSupport(images, labels, names, label_names)
+
+
+class LabelledTask(LabelledPredictor):
+    """A task for each label of a support, ready for queries; made by `Segmenter.prepare_labels`. Closes, pickles and
+    shares threads as a Task does.
+
+    tasks: by the label's name. overlap: as `Segmenter.prepare_labels`. refined: by name what answers in place of the
+    tasks, where `refine` made this.
+    """
+
+    def __init__(
+        self, support: LabelledSupport, tasks: dict[str, Task], overlap: Overlap,
+        refined: dict[str, RefinedTask] | None = None,
+    ) -> None:
+        answering: Mapping[str, Predictor] = tasks if refined is None else refined
+        values = {name: support.value_of(name) for name in tasks}
+        super().__init__(answering, values, overlap, reader=next(iter(tasks.values())))
+        self.support = support
+        self.tasks = tasks
+        self.refined = refined
+
+    def refine(self, how: str = "auto", *, seed: int = 0) -> LabelledTask:
+        """A task that looks closer, chosen for each label alone as `Task.refine` says; `refined` has the choices. It
+        runs on the tasks of this one."""
+        refined = {name: task.refine(how, seed=seed) for name, task in self.tasks.items()}
+        return LabelledTask(self.support, self.tasks, self.overlap, refined)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return LabelledTask, (self.support, self.tasks, self.overlap, self.refined)

@@ -1,0 +1,1 @@
+"""Supports made, looked at and mended: slices of labelled volumes, what is suspicious, what hurts, what is alike."""

@@ -1,0 +1,258 @@
+"""A support from labelled volumes: which slices are taken, by the label's area, evenly, or by likeness to a volume."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+
+from ..errors import BlankError, InputError, shown
+from ..imaging.embedding import embed
+from ..imaging.normalisation import MINMAX, Normalisation
+from ..imaging.pairs import paired
+from ..labelled import LabelledSupport
+from ..named_types import AnyPath, Array, Doubles, Floats, Integers
+from ..storage.reading import is_folder, path_of
+from ..support import PlacedImage, SupportSet
+from ..volumes.reading import find_volumes, is_volume, read_labels, read_volume
+from ..volumes.slicing import Slices
+from ..volumes.volume import LabelVolume, Volume
+from .select import cover
+
+By = Literal["area", "even", "similar"]
+AREA: By = "area"
+EVEN: By = "even"
+SIMILAR: By = "similar"
+SLICES, ABSENT = 16, 2
+LOOK = (64, 64)  # the grid on which slices are compared: twice as fine as the embedding's finest part needs
+
+
+@dataclass(frozen=True)
+class SliceChoice:
+    """Which slices of labelled volumes become entries of a support.
+
+    axis: of the body, as `volumes.slicing.AXES`. slices: how many that hold a label, of all volumes together; each
+    gives as many, as far as it has them. absent: how many more that hold none of the labels, so that the network knows
+    what its absence looks like. by: `area` takes slices at equal steps of the label's area summed along the axis, so
+    most where most of it lies; `even` at equal steps from its first slice to its last; `similar` takes those that are
+    together the most alike to a query volume. Slices of one value are never taken. seed: of which slices without a
+    label are taken. Raises InputError where a value is out of range.
+    """
+
+    axis: str = "axial"
+    slices: int = SLICES
+    absent: int = ABSENT
+    by: By = AREA
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, least in (("slices", 1), ("absent", 0), ("seed", 0)):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
+                raise InputError(f"{name} is {shown(value)}; give an integer from {least}")
+        if self.by not in get_args(By):
+            raise InputError(f"by is {shown(self.by)}; accepted: {', '.join(get_args(By))}")
+
+
+def has_volumes(folder: AnyPath) -> bool:
+    """Whether a support folder's images/ holds volumes: then `volume_pairs` reads it, else `SupportSet.from_folder`."""
+    images = path_of(folder) / "images"
+    return is_folder(images) and any(is_volume(path) for path in images.rglob("*"))
+
+
+def volume_pairs(folder: AnyPath) -> dict[str, tuple[Path, Path]]:
+    """Image and label paths by name of a folder with `images/` and `labels/`, which hold volumes of the same names.
+
+    InputError where one of the two is missing, or a volume has no partner.
+    """
+    return paired(folder, find_volumes)
+
+
+def support_of_volumes(
+    pairs: Mapping[str, tuple[AnyPath, AnyPath]], label: int | str, choice: SliceChoice = SliceChoice(), *,
+    query: Volume | None = None, normalise: Normalisation = MINMAX,
+) -> SupportSet:
+    """The support of one label, by value or name; else as `labelled_support_of_volumes`."""
+    return labelled_support_of_volumes(pairs, [label], choice, query=query, normalise=normalise).of(label)
+
+
+def labelled_support_of_volumes(
+    pairs: Mapping[str, tuple[AnyPath, AnyPath]], labels: Sequence[int | str] | None = None,
+    choice: SliceChoice = SliceChoice(), *, query: Volume | None = None, normalise: Normalisation = MINMAX,
+) -> LabelledSupport:
+    """Slices of labelled volumes; entries are named after volume, plane and slice (`p1 axial 87`).
+
+    pairs: by name the paths of image and label, as `volume_pairs` gives them. labels: by value or name; None for all.
+    Every label that is there is in at least one slice. query: the volume that `similar` is alike to. normalise: as the
+    support will be prepared; what it leaves blank is not taken. Raises InputError for a label of another geometry, one
+    that is in no slice or in no volume, and what cannot be read.
+    """
+    if not pairs:
+        raise InputError("no volumes are given; give at least one with its labels")
+    if choice.by == SIMILAR and query is None:
+        raise InputError("slices by similarity need a query; give the volume that they are to be like")
+    found = [_Labelled.read(name, image, label, choice.axis) for name, (image, label) in pairs.items()]
+    names = {value: each.labels.names[value] for each in reversed(found) for value in each.areas}
+    wanted = _wanted(labels, names)
+    taken = _holding(found, wanted, choice, query, normalise)
+    taken += _absent(found, wanted, choice, normalise)
+    images, maps, entries = [], [], []
+    for place, index in sorted(taken):
+        each = found[place]
+        images.append(each.slices.take(each.volume.values, index))
+        cut = each.slices.take(each.labels.values, index)
+        maps.append(np.where(np.isin(cut, list(wanted)), cut, 0))
+        entries.append(f"{each.name} {each.slices.plane or each.slices.axis} {index}")
+    return LabelledSupport.from_arrays(images, maps, entries, label_names={v: names[v] for v in wanted})
+
+
+@dataclass(frozen=True, eq=False)
+class _Labelled:
+    """A volume with its labels, and of each slice the area of each label: areas by value (slices,) pixels."""
+
+    name: str
+    volume: Volume
+    labels: LabelVolume
+    slices: Slices
+    areas: dict[int, Integers]
+
+    @classmethod
+    def read(cls, name: str, image: AnyPath, label: AnyPath, axis: str) -> _Labelled:
+        volume = read_volume(image)
+        labels = read_labels(label, volume)
+        slices = Slices.of(volume.geometry, volume.acquired, axis)
+        counts = [np.unique(part, return_counts=True) for part in slices.view(labels.values)]
+        areas = {value: np.zeros(len(slices), np.int64) for value in labels.names}
+        for index, (values, sizes) in enumerate(counts):
+            for value, size in zip(values.tolist(), sizes.tolist()):
+                if value in areas:
+                    areas[value][index] = size
+        return cls(name, volume, labels, slices, {value: area for value, area in areas.items() if area.any()})
+
+    def look(self, index: int, normalise: Normalisation) -> Floats | None:
+        """A slice on LOOK; None where it is blank."""
+        return _look(self.slices.take(self.volume.values, index), normalise)
+
+    def weights(self, wanted: Sequence[int]) -> Doubles:
+        """(slices,) of the labels' areas, each as a share of its own, so that a small label counts as a large one."""
+        out = np.zeros(len(self.slices))
+        for value in wanted:
+            if value in self.areas:
+                out += self.areas[value] / self.areas[value].sum()
+        return out
+
+
+def _look(image: Array, normalise: Normalisation) -> Floats | None:
+    if image.min() == image.max():
+        return None
+    try:
+        return PlacedImage.of(image, "slice", LOOK, "stretch", normalise).on_grid
+    except BlankError:
+        return None
+
+
+def _wanted(labels: Sequence[int | str] | None, names: dict[int, str]) -> list[int]:
+    """Values of the labels asked for, in their order."""
+    if not names:
+        raise InputError("the label volumes are empty: no voxel holds a label; give others")
+    if labels is None:
+        return sorted(names)
+    known = ", ".join(f"{value} ({name})" for value, name in sorted(names.items()))
+    out: list[int] = []
+    for label in labels:
+        value = next((v for v, name in names.items() if label in (v, str(v), name)), None)
+        if value is None or isinstance(label, bool):
+            raise InputError(f"label {shown(label)} is in no slice of the volumes; they hold {known}")
+        out.append(value)
+    if not out or len(set(out)) < len(out):
+        raise InputError(f"labels is {shown(labels)}; give each label once, at least one")
+    return out
+
+
+Taken = list[tuple[int, int]]  # place of the volume, index of the slice
+
+
+def _holding(found: Sequence[_Labelled], wanted: Sequence[int], choice: SliceChoice, query: Volume | None,
+             normalise: Normalisation) -> Taken:
+    """Slices that hold a label; each label at least once."""
+    weights = [each.weights(wanted) for each in found]
+    seen = [[int(i) for i in np.flatnonzero(w) if each.look(int(i), normalise) is not None]
+            for each, w in zip(found, weights)]
+    if not any(seen):
+        raise InputError(f"no slice along {choice.axis} holds a label and more than one value of intensity; look at "
+                         "the image volumes and the window")
+    whole: Taken = [(place, i) for place, indices in enumerate(seen) for i in indices]
+    first = _each_label_once(found, wanted, whole)[: choice.slices]
+    if choice.by == SIMILAR and query is not None:
+        return _alike(found, whole, query, choice, normalise, first)
+    taken = set(first)
+    for place, count in enumerate(_shared_out(choice.slices - len(first), [len(indices) for indices in seen])):
+        left = [i for i in seen[place] if (place, i) not in taken]
+        mass = weights[place][left] if choice.by == AREA else np.ones(len(left))
+        taken.update((place, left[i]) for i in _at_equal_steps(mass, count))
+    return sorted(taken)
+
+
+def _each_label_once(found: Sequence[_Labelled], wanted: Sequence[int], whole: Taken) -> Taken:
+    """Where there are several labels, of each the slice with the most of it, unless one of another's holds it."""
+    out: Taken = []
+    if len(wanted) == 1:
+        return out
+    for value in wanted:
+        areas = {(p, i): int(found[p].areas[value][i]) for p, i in whole if value in found[p].areas}
+        if areas and max(areas.values()) and not any(areas.get(each) for each in out):
+            out.append(max(areas, key=lambda each: areas[each]))
+    return out
+
+
+def _at_equal_steps(mass: Doubles, count: int) -> list[int]:
+    """Up to `count` different places at equal steps of the mass summed along them, from half a step on."""
+    if not len(mass) or not count:
+        return []
+    count = min(count, len(mass))
+    summed = np.cumsum(mass) / mass.sum()
+    taken: list[int] = []
+    for share in (np.arange(count) + 0.5) / count:
+        place = int(np.searchsorted(summed, share))
+        free = np.setdiff1d(np.arange(len(mass)), taken)
+        taken.append(int(free[np.abs(free - place).argmin()]))
+    return sorted(taken)
+
+
+def _shared_out(total: int, available: Sequence[int]) -> list[int]:
+    """As equal numbers as there are available, `total` together."""
+    out = [0] * len(available)
+    while sum(out) < total and any(given < most for given, most in zip(out, available)):
+        least = min((given, place) for place, (given, most) in enumerate(zip(out, available)) if given < most)
+        out[least[1]] += 1
+    return out
+
+
+def _alike(found: Sequence[_Labelled], whole: Taken, query: Volume, choice: SliceChoice, normalise: Normalisation,
+           first: Taken) -> Taken:
+    """Slices that are together the most alike to those of the query."""
+    cut = Slices.of(query.geometry, query.acquired, choice.axis)
+    asked = [look for i in range(len(cut)) if (look := _look(cut.take(query.values, i), normalise)) is not None]
+    if not asked:
+        raise InputError("every slice of the query volume is blank; there is nothing to be like")
+    offered = [look for place, i in whole if (look := found[place].look(i, normalise)) is not None]
+    likeness = embed(np.stack(asked)) @ embed(np.stack(offered)).T
+    return sorted(whole[i] for i in cover(likeness, choice.slices, [whole.index(each) for each in first]))
+
+
+def _absent(found: Sequence[_Labelled], wanted: Sequence[int], choice: SliceChoice, normalise: Normalisation) -> Taken:
+    """Slices that hold none of the labels and are not blank, drawn by the seed, as many of each volume."""
+    rng = np.random.default_rng(choice.seed)
+    orders = [rng.permutation(np.flatnonzero(each.weights(wanted) == 0)) for each in found]
+    taken: Taken = []
+    for place, count in enumerate(_shared_out(choice.absent, [len(order) for order in orders])):
+        for index in map(int, orders[place]):
+            if not count:
+                break
+            if found[place].look(index, normalise) is not None:
+                taken.append((place, index))
+                count -= 1
+    return taken
