@@ -7,20 +7,22 @@ import argparse
 import hashlib
 from pathlib import Path
 
-from universeg_rt.cli.common import as_options, given
+from universeg_rt.cli.common import as_options, given, say
+from universeg_rt.cli.opened import image_options, in_options
+from universeg_rt.cli.options import add_image_options
 from universeg_rt.ensemble import Ensemble
 from universeg_rt.errors import InputError
 from universeg_rt.freezing import SUPPORT, proxies_on_grid
 from universeg_rt.frozen.record import AUTO, EXACT, IMAGE_TYPES, INT8, KINDS
 from universeg_rt.imaging.files import named_images, read_image
 from universeg_rt.segmenter import Segmenter
-from universeg_rt.storage.atomic import write_file
+from universeg_rt.storage.atomic import check_folder_of, write_file
 from universeg_rt.support import SupportSet
 
 # Names in the parsed arguments: what is for freezing alone, and what it shares.
 OWN = frozenset({
     "freeze", "kind", "proxies", "max_loss", "members", "support_size", "seed", "float_constants",
-    "include_preprocessing", "image_type"})
+    "include_preprocessing", "image_type", "aspect", "window", "percentiles"})
 SHARED = frozenset({"output", "bundle", "precision"})
 PRECISIONS = (["fp32"], [INT8])
 
@@ -45,6 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     g.add_argument("--support-size", type=int, metavar="S", help="entries of each set (all)")
     g.add_argument("--seed", type=int, default=0, metavar="N",
                    help="what is drawn, sets and entries to leave out, is drawn from this (0)")
+    add_image_options(g)
     g.add_argument("--float-constants", action="store_true",
                    help="hold the constant maps of a static file in float32 (half precision, at half the size)")
     g.add_argument("--include-preprocessing", action="store_true",
@@ -68,6 +71,7 @@ def run(args: argparse.Namespace) -> None:
     """Freeze, write the file whole or not at all, print what it is; raises as `Task.freeze` and `FrozenTask.save`."""
     if args.output is None:
         raise InputError("give --output, the file to write, such as task.onnx")
+    check_folder_of(args.output)
     if args.precision not in PRECISIONS:
         raise InputError(f"--precision {' '.join(args.precision)}: a task is frozen in fp32 or int8, give one")
     is_int8 = args.precision == [INT8]
@@ -84,7 +88,7 @@ def run(args: argparse.Namespace) -> None:
     ensemble = Ensemble(args.members, args.support_size, seed=args.seed)
     proxies = SUPPORT if args.proxies is None else [read_image(path) for path in named_images(args.proxies).values()]
     with Segmenter.open(None if args.bundle == "shipped" else args.bundle) as segmenter:
-        task = segmenter.prepare(support, ensemble)
+        task = segmenter.prepare(support, ensemble, **image_options(args))
         frozen = task.freeze(
             proxies, kind=args.kind, max_loss=args.max_loss, seed=args.seed, half=not args.float_constants)
         if is_int8:
@@ -95,3 +99,5 @@ def run(args: argparse.Namespace) -> None:
     print(f"kind    {frozen.kind}\nreason  {frozen.reason}\nprice   {frozen.price}\n"
           f"file    {args.output}, {len(model) / 1e6:.1f} MB ({len(model):,} bytes)\n"
           f"sha256  {hashlib.sha256(model).hexdigest()}")
+    for note in frozen.notes:
+        say(f"universeg-export: note on the support: {in_options(note)}")

@@ -1,5 +1,5 @@
-"""`python -m universeg_rt`: the version, the commands, and which runners start here; with a command's name it runs
-that."""
+"""`python -m universeg_rt`: the version, the commands, the shipped bundle, and which runners start here; with
+a command's name it runs that."""
 
 from __future__ import annotations
 
@@ -31,8 +31,11 @@ def main() -> int:
 
 
 def _runners() -> int:
+    from .bundle.bundle import SHIPPED, read_manifest
     from .runners import available_runners
 
+    manifest, _ = read_manifest(SHIPPED, "reinstall universeg_rt")
+    print(f"bundle: {manifest.name}, licence of its weights: {manifest.licence.get('weights', 'not stated')}")
     print("runners, the fastest first:")
     for state in available_runners():
         print(f"  {state}")

@@ -22,7 +22,7 @@ from .bundle.onnx_bind import bind
 from .ensemble import Draw, Ensemble
 from .errors import BundleError, InputError, RunnerError
 from .frozen.record import AUTO, EXACT, KEY, KINDS, STATIC, Price, Record, constant_name
-from .frozen.runners import open_frozen_runner
+from .frozen.runners import FrozenRunner, open_frozen_runner
 from .frozen.seal import sealed
 from .frozen_task import FrozenTask
 from .imaging.metrics import dice
@@ -33,7 +33,10 @@ from .runners import Options, Runner
 from .runners.shared import PreparedSupport, SharedEntries, written_out
 from .support import Drawn, SupportSet
 
+NEAR = 0.98  # correlation of images that count as near copies
 SUPPORT = "support"
+ENTRY_BYTES = 5  # of a pixel of an entry in an exact file: float32 image, label in a byte
+LARGEST_ONNX = 2**31 - 2**20  # bytes: what protobuf reads, less some for names and the record
 
 Maps = list[Floats]
 
@@ -110,13 +113,15 @@ def freeze(
 @dataclass(frozen=True, eq=False)
 class _LeftOut:
     """An entry left out: its image and label (h,w), the exact network's mask, the constants that its run gave, and
-    those by which its static answer is judged: the mate's, or the given images'; None where there are none."""
+    those by which its static answer is judged: the mate's, or the given images'; None where there are none. Whether
+    an entry that was not left out is nearly the same image."""
 
     image: Array
     label: Bools
     mask: Bools
     constants: Maps
     judged_by: Maps | None
+    has_near_copy: bool
 
 
 def _leave_out(task: Freezable, drawn: Drawn, seed: int, images: Floats | None) -> list[_LeftOut]:
@@ -138,8 +143,15 @@ def _leave_out(task: Freezable, drawn: Drawn, seed: int, images: Floats | None) 
                      and not np.array_equal(image, entries[members[j], 0])]
             by = given if images is not None else mates
             mask = np.average(sigmoid(logits[:, 0]), axis=0, weights=part) >= THRESHOLD
-            out.append(_LeftOut(image, label >= 0.5, mask, constants, _mean(by) if by else None))
+            near = any(_near(image, entries[other, 0]) for other in range(len(entries)) if other not in gone)
+            out.append(_LeftOut(image, label >= 0.5, mask, constants, _mean(by) if by else None, near))
     return out
+
+
+def _near(image: Floats, other: Floats) -> bool:
+    """Whether two images (h,w) are nearly the same, such as neighbouring slices, by their correlation."""
+    a, b = image - image.mean(), other - other.mean()
+    return float((a * b).sum()) > NEAR * float(np.sqrt((a * a).sum() * (b * b).sum()))
 
 
 def _without(gone: Sequence[int], weights: Floats, shares: Doubles) -> tuple[Floats, Doubles]:
@@ -173,20 +185,24 @@ def _of_images(task: Freezable, images: Floats) -> Maps:
 
 def _price(task: Freezable, without: Sequence[_LeftOut], half: bool) -> Price:
     """Both kinds on the entries left out."""
-    template = _template(task)
     exact, static, agreement = [], [], []
+    runner: FrozenRunner | None = None
     for each in without:
         if each.judged_by is None or not (each.label.any() or each.mask.any()):
             continue
-        model = _with_constants(task, each.judged_by, half, template=template)
-        runner = open_frozen_runner(model, STATIC, task.segmenter.bundle.manifest.spec, "auto", task.segmenter.options)
+        other = runner.with_constants(_stored(each.judged_by, half)) if runner else None
+        runner = other or open_frozen_runner(
+            _with_constants(task, each.judged_by, half), STATIC, task.segmenter.bundle.manifest.spec, "auto",
+            task.segmenter.options)
         mask = runner.run(each.image[None, None])[0, 0] >= 0
         exact.append(dice(each.mask, each.label))
         static.append(dice(mask, each.label))
         agreement.append(dice(mask, each.mask))
     if not exact:
         return Price(note="no entry that was left out marks anything, so no price could be measured")
-    return Price(len(exact), float(np.mean(exact)), float(np.mean(static)), float(np.mean(agreement)))
+    near = sum(each.has_near_copy for each in without)
+    note = f"{near} of {len(without)} entries left out are near copies of others, which flatters exact" if near else ""
+    return Price(len(exact), float(np.mean(exact)), float(np.mean(static)), float(np.mean(agreement)), note)
 
 
 def _on_grid(task: Freezable, images: str | Sequence[Array] | Array) -> Floats:
@@ -223,13 +239,21 @@ def _exact(task: Freezable, reason: str, price: Price) -> FrozenTask:
     """The whole network with the support inside; labels in bytes, which loses nothing."""
     bundle, draw = task.segmenter.bundle, task.draw
     precision = task.segmenter.runner.precision
+    network = bundle.load(precision, "whole").whole()
+    entries = len(draw.places) * int((draw.weights > 0).sum(axis=1).max())
+    size = len(network) + entries * (ENTRY_BYTES * task.grid[0] * task.grid[1])
+    if size > LARGEST_ONNX:
+        raise InputError(
+            f"an exact file would hold {entries} entries, those of all members, in {size / 1e9:.1f} GB, and an ONNX "
+            f"file holds up to {LARGEST_ONNX / 1e9:.1f} GB; prepare the task with fewer members or a smaller "
+            "support_size, or take kind='static'")
     drawn = Drawn.of(task.support, draw.used, task.grid, task.aspect, task.normalise)
     support, weights = written_out(drawn.on_grid, draw.weights)
     # Members that drew the same set count as often as they did.
     support, weights = support[draw.places], weights[draw.places]
     record = _record(task, EXACT, reason, price, "none", precision)
     model = sealed(bind(
-        bundle.load(precision, "whole").whole(),
+        network,
         {"support_images": support[:, :, :1], "support_labels": support[:, :, 1:].astype(np.uint8), "weights": weights},
         {KEY: record.to_json()},
         outputs=("probability",),
@@ -238,20 +262,20 @@ def _exact(task: Freezable, reason: str, price: Price) -> FrozenTask:
     return FrozenTask(model, record, bundle.manifest.spec, None, task.notes, task)
 
 
-def _template(task: Freezable) -> bytes:
-    return task.segmenter.bundle.load("fp32", "static").whole()
-
-
-def _with_constants(
-    task: Freezable, constants: Maps, half: bool, record: Record | None = None, template: bytes | None = None
-) -> bytes:
-    """The static model with these constant maps inside. template: the bundle's, where it was read before."""
-    kind, blocks = np.float16 if half else np.float32, task.segmenter.bundle.manifest.spec.blocks()
+def _stored(constants: Maps, half: bool) -> list[Array]:
+    """The constant maps as a file holds them; InputError where half precision cannot."""
     if half and max(float(np.abs(each).max()) for each in constants) > np.finfo(np.float16).max:
         raise InputError("the constant maps of this task are too large for half precision; freeze with half=False")
+    return [each.astype(np.float16 if half else np.float32) for each in constants]
+
+
+def _with_constants(task: Freezable, constants: Maps, half: bool, record: Record | None = None) -> bytes:
+    """The static model with these constant maps inside."""
+    bundle = task.segmenter.bundle
+    named = zip(bundle.manifest.spec.blocks(), _stored(constants, half), strict=True)
     return bind(
-        _template(task) if template is None else template,
-        {constant_name(block): each[None].astype(kind) for block, each in zip(blocks, constants, strict=True)},
+        bundle.load("fp32", "static").whole(),
+        {constant_name(block): each[None] for block, each in named},
         {} if record is None else {KEY: record.to_json()},
         outputs=("probability",),
         query_size=task.grid,

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from .ensemble import NEAREST, Draw, Ensemble
 from .errors import RunnerError
 from .freezing import Freezable, Opened, freeze
 from .frozen_task import FrozenTask
-from .imaging.normalisation import MINMAX, Normalisation
+from .imaging.normalisation import Normalisation
 from .named_types import Array, Floats
 from .predictor import Ran
 from .refining import RefinedTask, refine
@@ -24,14 +24,8 @@ class Prepares(Opened, Runs, Protocol):
     @property
     def grid(self) -> tuple[int, int]: ...
 
-    def prepare(
-        self,
-        support: SupportSet,
-        ensemble: Ensemble | None = None,
-        *,
-        aspect: str = "stretch",
-        normalise: Normalisation = MINMAX,
-    ) -> Task: ...
+    @property
+    def prepare(self) -> Callable[..., Task]: ...
 
 
 class Task(Freezable):

@@ -52,7 +52,7 @@ def _main(args: argparse.Namespace) -> int:
     if args.support_size < 3:
         raise InputError("a task of fewer than 3 entries cannot be priced; give a larger --support-size")
     segmenter = Segmenter.open(args.bundle, runner="native", threads=args.threads)
-    task = segmenter.prepare(_support(args.support_size, segmenter.grid))
+    task = segmenter.prepare(random_support(args.support_size, segmenter.grid))
     queries = np.random.default_rng(1).random((args.batch, 1, *segmenter.grid), np.float32)
     with tempfile.TemporaryDirectory() as folder:
         sides, sizes = _sides(task, queries, args.threads, Path(folder))
@@ -81,7 +81,7 @@ def _main(args: argparse.Namespace) -> int:
     return 0
 
 
-def _support(entries: int, grid: tuple[int, int]) -> SupportSet:
+def random_support(entries: int, grid: tuple[int, int]) -> SupportSet:
     """Random images with labels of large squares, as masks are: constant over most windows."""
     random = np.random.default_rng(0)
     coarse = random.random((entries, 8, 8)) > 0.7

@@ -10,6 +10,7 @@ LIBRARY = {  # file: options of its own
     "arithmetic/instructions.cpp": (),
     "arithmetic/memory.cpp": (),
     "arithmetic/pool.cpp": (),
+    "inference/loops.cpp": (),
     "inference/network.cpp": (),
     "inference/prepare.cpp": (),
     "inference/static_network.cpp": (),

@@ -12,6 +12,7 @@ from universeg_rt.errors import RunnerError
 from universeg_rt.export.cli import main
 from universeg_rt.frozen_task import FrozenTask
 from universeg_rt.imaging.metrics import dice
+from universeg_rt.imaging.normalisation import Percentiles, Window
 from universeg_rt.spec import NetworkSpec
 
 from ..conftest import SMALL_GRID, discs, random_weights
@@ -44,6 +45,26 @@ def test_the_file_is_that_of_the_sdk(case, small_bundle, kind, capsys):
     assert (said["kind"], said["reason"], said["price"]) == (kind, "asked for", str(frozen.price))
     assert said["sha256"] == hashlib.sha256(model).hexdigest() == frozen.sha256
     assert f"({len(model):,} bytes)" in said["file"] and str(folder / "task.onnx") in said["file"]
+
+
+@pytest.mark.parametrize("options, aspect, normalise", [
+    (["--aspect", "pad", "--window", "20", "200"], "pad", Window(20.0, 200.0)),
+    (["--percentiles", "1", "99"], "stretch", Percentiles(1.0, 99.0))])
+def test_images_get_to_the_network_as_the_options_say(case, small_bundle, options, aspect, normalise):
+    folder, arguments = case
+    assert main([*arguments, *options, "--kind", "exact"]) == 0
+    task = Segmenter.open(small_bundle).prepare(SupportSet.load(folder / "support"), aspect=aspect, normalise=normalise)
+    assert (folder / "task.onnx").read_bytes() == task.freeze(kind="exact").model
+
+
+def test_notes_on_the_support_are_printed_in_the_words_of_the_command(case, capsys):
+    folder, arguments = case
+    images, labels = discs(4, 40, 40)
+    images //= 8
+    images[:, 0, 0] = 255
+    write_folder(folder / "hot", images, labels)
+    assert main([*arguments, "--freeze", str(folder / "hot"), "--kind", "exact"]) == 0
+    assert "clip them with --percentiles" in capsys.readouterr().err
 
 
 def test_auto_chooses_by_what_may_be_lost(case, capsys):
@@ -91,6 +112,8 @@ def test_it_needs_neither_torch_nor_onnx(tmp_path):
     (["--proxies", "absent"], "absent is not a folder"),
     (["--freeze", "absent.npz"], "absent.npz does not exist"),
     (["--bundle", "absent"], "no bundle at absent"),
+    (["--window", "5", "5"], "window"),
+    (["--output", "absent/task.onnx"], "there is no folder absent"),
 ])
 def test_bad_options_are_one_line_and_leave_nothing(case, options, message, capsys):
     folder, arguments = case

@@ -270,3 +270,28 @@ def test_draw_counts_members_that_drew_the_same():
     assert draw.weights.shape == (1, 1) and draw.places.tolist() == [0] * 4 and draw.shares.tolist() == [1.0]
     draw = Draw.of(3, Ensemble(5, 2, seed=3))
     assert draw.shares.sum() == pytest.approx(1) and np.allclose(draw.weights.sum(1), 1)
+
+
+def test_near_copies_in_the_support_are_said_with_the_price(segmenter):
+    images, labels = discs(COUNT)
+    assert segmenter.prepare(SupportSet.from_arrays(images, labels)).freeze(kind="static").price.note == ""
+    noise = np.random.default_rng(0).integers(0, 2, images.shape, np.uint8)
+    twice = SupportSet.from_arrays(np.concatenate([images, images // 2 + noise]), np.concatenate([labels, labels]))
+    price = segmenter.prepare(twice).freeze(kind="static").price
+    assert "are near copies of others, which flatters exact" in price.note and price.note in str(price)
+
+
+def test_the_price_builds_one_network(segmenter, support, monkeypatch):
+    """The same price as of a network for each entry."""
+    opened, task = [], segmenter.prepare(support)
+    monkeypatch.setattr(freezing, "open_frozen_runner", lambda *a: opened.append(a) or open_frozen_runner(*a))
+    price = task.freeze(kind="static").price
+    assert len(opened) == 1
+    monkeypatch.setattr("universeg_rt.frozen.runners.Native.with_constants", lambda self, maps: None)
+    assert task.freeze(kind="static").price == price and len(opened) == 1 + COUNT
+
+
+def test_an_exact_file_too_large_for_onnx_is_refused_before_it_is_made(segmenter, support, monkeypatch):
+    monkeypatch.setattr(freezing, "LARGEST_ONNX", 10**5)
+    with pytest.raises(InputError, match="would hold 12 entries.*GB.*fewer members"):
+        segmenter.prepare(support, Ensemble(2, 6)).freeze(kind="exact")

@@ -19,6 +19,7 @@ def test_commands_say_their_version(module):
 def test_the_package_as_a_command():
     done = subprocess.run([sys.executable, "-m", "universeg_rt"], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0 and "onnxruntime: starts here" in done.stdout and "usage:" in done.stdout
+    assert "bundle: universeg_rt_v1, licence of its weights: Apache-2.0" in done.stdout
     done = subprocess.run(
         [sys.executable, "-m", "universeg_rt", "segment", "--help"], capture_output=True, text=True, timeout=60
     )

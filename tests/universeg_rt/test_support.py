@@ -95,8 +95,12 @@ def test_bad_folders_are_refused(tmp_path):
         SupportSet.from_folder(tmp_path)
     folder = write_folder(tmp_path / "a", images, labels)
     (folder / "labels" / "case1.png").unlink()
-    with pytest.raises(InputError, match="1 files have no partner, first case1"):
+    with pytest.raises(InputError, match="a: 1 image without a label of the same name, case1;"):
         SupportSet.from_folder(folder)
+    (folder / "labels" / "case0.png").rename(folder / "labels" / "case_0.png")
+    with pytest.raises(InputError, match="2 images without .*, first case0 and 1 label without .*, case_0;"):
+        SupportSet.from_folder(folder)
+    (folder / "labels" / "case_0.png").rename(folder / "labels" / "case0.png")
     (folder / "labels" / "case1.png").write_bytes(b"not a picture")
     with pytest.raises(InputError, match="case1.png cannot be read"):
         SupportSet.from_folder(folder)

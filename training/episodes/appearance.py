@@ -7,10 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from universeg_rt.training.episodes import shapes
+from universeg_rt.training.episodes.families import FINE, THIN
 from universeg_rt.training.episodes.fields import Draw, gaussian_blur, identity_grid, min_max, smooth_noise
-
-THIN = ("vessels", "retina", "curves", "membranes")  # families in which a target may be a pixel across
+from universeg_rt.training.episodes.shapes import Layer
 
 
 @dataclass(frozen=True)
@@ -26,11 +25,11 @@ class Appearance:
     textured: float = 0.05  # probability that labels have one intensity and differ in texture alone (not thin families)
 
 
-def subject_images(draw: Draw, layer: shapes.Layer, family: str, target: Tensor, config: Appearance) -> Tensor:
+def subject_images(draw: Draw, layer: Layer, family: str, target: Tensor, config: Appearance) -> Tensor:
     """(N,1,H,W) in [0, 1] of the subjects whose labels are `layer`; `target` (N,H,W) bool is what must be visible."""
     if family not in THIN and draw.chance(config.textured):
         return _scanned(draw, _textures_alone(draw, layer)[:, None], config, 0.5)
-    faint = family in shapes.FINE and draw.chance(0.85 if family == "retina" else config.faint)
+    faint = family in FINE and draw.chance(0.85 if family == "retina" else config.faint)
     fundus = family == "retina" and draw.chance(config.fundus)
     image, relief = _intensities(draw, layer, family, target, config, faint, fundus)
     image = image + _texture(draw, layer, config, relief, faint)
@@ -39,7 +38,7 @@ def subject_images(draw: Draw, layer: shapes.Layer, family: str, target: Tensor,
     return _scanned(draw, image[:, None], config, relief)
 
 
-def _textures_alone(draw: Draw, layer: shapes.Layer) -> Tensor:
+def _textures_alone(draw: Draw, layer: Layer) -> Tensor:
     """(N,H,W) about 0.5: every label has the same mean and noise of its own grain and strength."""
     image = torch.full(layer.labels.shape, 0.5, device=layer.labels.device)
     for label in range(layer.count + 1):
@@ -48,7 +47,7 @@ def _textures_alone(draw: Draw, layer: shapes.Layer) -> Tensor:
     return image
 
 
-def _illumination(draw: Draw, layer: shapes.Layer) -> Tensor:
+def _illumination(draw: Draw, layer: Layer) -> Tensor:
     """(N,H,W) to add within the field of view: light that falls unevenly, and less of it toward the rim."""
     subjects, size = len(layer.labels), layer.labels.shape[-1]
     uneven = smooth_noise(draw.each, subjects, 1, size, draw.scalar(0.25, 0.9))[:, 0] * draw.scalar(0.0, 0.12)
@@ -62,7 +61,7 @@ def _per_pixel(values: Tensor, index: Tensor) -> Tensor:
 
 
 def _intensities(
-    draw: Draw, layer: shapes.Layer, family: str, target: Tensor, config: Appearance, faint: bool,
+    draw: Draw, layer: Layer, family: str, target: Tensor, config: Appearance, faint: bool,
     fundus: bool,
 ) -> tuple[Tensor, float]:
     """Intensities (N,H,W) by label, much the same in all subjects of a task,
@@ -84,14 +83,14 @@ def _intensities(
         each = contrast * torch.exp(draw.normal(1, count) * 0.4) * torch.exp(draw.each.normal(subjects, 1) * 0.2)
         return image + own * _per_pixel(each, layer.labels), min(1.0, 0.5 * abs(contrast) / max(config.noise, 1e-6))
     image = _per_pixel(mean, layer.labels)
-    if family in shapes.FINE:  # a small target must differ from the rest, or nothing could find it
+    if family in FINE:  # a small target must differ from the rest, or nothing could find it
         contrast = image[target].mean() - image[~target].mean()
         wanted = draw.scalar(0.15, 0.6) * (1.0 if draw.chance(0.5) else -1.0)
         image = image + target * torch.where(contrast.abs() < 0.15, wanted - contrast, 0.0)
     return image, 1.0
 
 
-def _texture(draw: Draw, layer: shapes.Layer, config: Appearance, relief: float, faint: bool) -> Tensor:
+def _texture(draw: Draw, layer: Layer, config: Appearance, relief: float, faint: bool) -> Tensor:
     """(N,H,W) to add: each object a little different, shading from rim to middle, textures by label."""
     subjects, count, size = len(layer.labels), layer.count + 1, layer.labels.shape[-1]
     jitter = draw.each.normal(subjects, int(layer.instance.max()) + 1) * draw.scalar(0.0, 0.04 if faint else 0.12)

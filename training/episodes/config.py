@@ -42,7 +42,9 @@ class DataConfig:
     real task; its data set is drawn first, by the square root of its number of subjects. crop_probability: of cutting
     an episode's images to windows of `crop_window` (smallest and largest side, 1 is the whole image), so that small
     structures are seen large. crop_alike: of a window at one place in all images; else each image's window lies near
-    its own target. synthetic_tasks: how many there are; each is a seed.
+    its own target. tiny_probability: of asking for an episode whose target takes under a hundredth of the image.
+    absent_probability: that an episode's first query lacks the target. repaint_probability: that a real task keeps its
+    labels and gets random intensities. synthetic_tasks: how many there are; each is a seed.
     """
 
     datasets: tuple[str, ...] = ()
@@ -53,6 +55,9 @@ class DataConfig:
     crop_probability: float = 0.5
     crop_window: tuple[float, float] = (0.35, 1.0)
     crop_alike: float = 0.3
+    tiny_probability: float = 0.0
+    absent_probability: float = 0.0
+    repaint_probability: float = 0.0
     synthetic_tasks: int = TRAINING_TASKS
     synthetic: SyntheticConfig = SyntheticConfig()
     augment: AugmentConfig = AugmentConfig()

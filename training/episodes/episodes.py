@@ -13,10 +13,12 @@ from universeg_rt.errors import InputError
 from universeg_rt.training.episodes.augment import augment_episode, warp_pair
 from universeg_rt.training.episodes.config import DataConfig, Stage
 from universeg_rt.training.episodes.fields import Draw, affine_grid, min_max
+from universeg_rt.training.episodes.repaint import Structures, repainted
 from universeg_rt.training.episodes.synthetic import synthetic_subjects
 from universeg_rt.training.tasks.tasks import Task
 
 ATTEMPTS = 12  # at an episode with a target of the size that a stage asks for
+TINY = (0.0003, 0.01)  # of the image: targets that are asked for by `tiny_probability`
 STRIDE = 0x9E3779B1  # between their seeds; a CPU generator of torch reads the lowest 32 bits of a seed
 
 
@@ -53,6 +55,7 @@ class EpisodeSource:
                          for name, indices in self.by_dataset.items()}
         self.arrays = [(torch.from_numpy(t.images).to(self.device), torch.from_numpy(t.labels).to(self.device))
                        for t in self.tasks]
+        self.structures = Structures(self.tasks) if config.repaint_probability > 0 else None
 
     def batch(self, seeds: list[int], stage: Stage) -> Batch:
         """One episode a seed, all with the support size that the first seed draws."""
@@ -65,9 +68,9 @@ class EpisodeSource:
         return Batch(images[:, :queries], labels[:, :queries], images[:, queries:], labels[:, queries:], seeds)
 
     def _within(self, seed: int, stage: Stage, entries: int) -> tuple[Tensor, Tensor]:
-        """The seed's episode; where its targets' share of the image is not the stage's,
-        that of a seed derived from it."""
-        low, high = stage.target_share
+        """The seed's episode; where its targets' share of the image is not the stage's, or not tiny where that is
+        drawn, that of a seed derived from it."""
+        low, high = TINY if Draw(seed + 0x7177).chance(self.config.tiny_probability) else stage.target_share
         for attempt in range(1 if (low, high) == (0.0, 1.0) else ATTEMPTS):
             images, labels = self.episode(seed + attempt * STRIDE, stage.size, stage.queries, entries)
             if low <= float(labels.mean()) <= high:
@@ -77,12 +80,15 @@ class EpisodeSource:
     def episode(self, seed: int, size: int, queries: int, entries: int) -> tuple[Tensor, Tensor]:
         """Images and labels (Q+S,1,H,W) of one task, the queries first."""
         draw = Draw(seed + 0x5EED, self.device)
+        absent = draw.chance(self.config.absent_probability)
         if draw.chance(self.config.real_probability):
             images, labels = self._real(draw, queries, entries)
+            if absent:
+                images[:1], labels[:1] = _without_target(draw, images[:1], labels[:1])
         else:
             task = draw.integer(0, self.config.synthetic_tasks - 1)
             images, labels = synthetic_subjects(
-                task, queries + entries, size, self.config.synthetic, self.device, subject_seed=seed)
+                task, queries + entries, size, self.config.synthetic, self.device, seed, int(absent))
         images, labels = self._resized(draw, images, labels, size)
         return augment_episode(draw, images, labels, self.config.augment)
 
@@ -91,8 +97,13 @@ class EpisodeSource:
         index = draw.choice(self.by_dataset[draw.choice(names, [math.sqrt(self.subjects[name]) for name in names])])
         task, (images, labels) = self.tasks[index], self.arrays[index]
         chosen = self._entries(draw, task, queries, entries)
-        images, labels = images[chosen][:, None].float() / 255.0, labels[chosen][:, None].float()
-        return min_max(images), labels
+        images, labels = min_max(images[chosen][:, None].float() / 255.0), labels[chosen][:, None].float()
+        if self.structures is not None and draw.chance(self.config.repaint_probability):
+            others = [torch.stack([torch.zeros_like(labels[0, 0], dtype=torch.bool) if place is None
+                                   else self.arrays[other][1][place] > 0 for place in places])
+                      for other, places in self.structures.others(index, chosen).items()]
+            images = repainted(draw, images, labels, others, self.config.synthetic.appearance)
+        return images, labels
 
     @staticmethod
     def _entries(draw: Draw, task: Task, queries: int, entries: int) -> Tensor:
@@ -134,6 +145,20 @@ class EpisodeSource:
         one = torch.ones(count, device=device)
         images, labels = warp_pair(images, labels, affine_grid(size, one * 0.0, one * window, centre))
         return (min_max(images), labels) if cropped else (images, labels)
+
+
+def _without_target(draw: Draw, image: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+    """A window (1,1,H,W) of an image that shows nothing of its target, enlarged; the image itself where none is found
+    in a few tries."""
+    size = image.shape[-1]
+    for _ in range(ATTEMPTS):
+        window = draw.scalar(0.35, 0.7)
+        centre = draw.uniform(window - 1.0, 1.0 - window, 1, 2)
+        one = torch.ones(1, device=image.device)
+        part, marked = warp_pair(image, label, affine_grid(size, one * 0.0, one * window, centre))
+        if not marked.any() and float(part.std()) > 0.02:
+            return min_max(part), marked
+    return image, label
 
 
 def _within(points: Tensor, centre: Tensor, window: float) -> Tensor:

@@ -73,7 +73,7 @@ def anatomy(draw: Draw, grid: Tensor) -> Layer:
     stretch = stretch * torch.exp(draw.each.normal(subjects, count) * variation * 0.7)
     angle = angle + draw.each.normal(subjects, count) * variation * 2.0
     waves = waves + draw.each.normal(subjects, count, 4, 2) * variation * 0.2
-    return _painted(_ellipses(grid, centre, radius, stretch, angle, waves),
+    return painted(ellipses(grid, centre, radius, stretch, angle, waves),
                     torch.arange(1, count + 1, device=grid.device))
 
 
@@ -87,7 +87,7 @@ def blobs(draw: Draw, grid: Tensor) -> Layer:
         parts.append(_scatter(draw, grid, most, base))
         labels += [kind + 1] * most
     level = torch.cat(parts, 1)
-    return _painted(level, torch.tensor(labels, device=grid.device))
+    return painted(level, torch.tensor(labels, device=grid.device))
 
 
 def cells(draw: Draw, grid: Tensor) -> Layer:
@@ -101,18 +101,18 @@ def cells(draw: Draw, grid: Tensor) -> Layer:
     vary = draw.scalar(0.05, 0.25)
     centre = draw.each.uniform(-reach, reach, subjects, few, 2)
     radius = radius0 * torch.exp(draw.each.normal(subjects, few) * vary)
-    body = _ellipses(grid, centre, radius, *_outline(draw, subjects, few, 0.15, 0.06))
+    body = ellipses(grid, centre, radius, *_outline(draw, subjects, few, 0.15, 0.06))
     inner = radius * share
     offset = draw.each.normal(subjects, few * lobes, 2).clamp(-1.5, 1.5)
     room = (radius - inner * (0.9 if lobes == 1 else 0.6)).clamp_min(0.0).repeat_interleave(lobes, 1)
     lobe_centre = centre.repeat_interleave(lobes, 1) + offset * room[..., None] * spread
     lobe_radius = inner.repeat_interleave(lobes, 1) * (1.0 if lobes == 1 else draw.scalar(0.5, 0.8))
     lobe_radius = lobe_radius * torch.exp(draw.each.normal(subjects, few * lobes) * vary)
-    nucleus = _ellipses(grid, lobe_centre, lobe_radius, *_outline(draw, subjects, few * lobes, 0.25, 0.1))
+    nucleus = ellipses(grid, lobe_centre, lobe_radius, *_outline(draw, subjects, few * lobes, 0.25, 0.1))
     most = draw.integer(2, 14)
     others = _scatter(draw, grid, most, draw.log_scalar(0.1, 0.35))
     labels = [3] * most + [1] * few + [2] * (few * lobes)
-    return _painted(torch.cat([others, body, nucleus], 1), torch.tensor(labels, device=grid.device))
+    return painted(torch.cat([others, body, nucleus], 1), torch.tensor(labels, device=grid.device))
 
 
 def vessels(draw: Draw, grid: Tensor) -> Layer:
@@ -187,12 +187,6 @@ def curves(draw: Draw, grid: Tensor) -> Layer:
     return Layer(labels, 1, level.clamp(0, 1), labels)
 
 
-COARSE = {"regions": regions, "anatomy": anatomy, "layers": layers}
-FINE = {
-    "anatomy": anatomy, "blobs": blobs, "cells": cells, "vessels": vessels, "retina": retina, "membranes": membranes,
-    "curves": curves}
-
-
 def _outline(draw: Draw, subjects: int, count: int, stretch: float, wave: float) -> tuple[Tensor, Tensor, Tensor]:
     return (torch.exp(draw.each.normal(subjects, count) * stretch), draw.each.uniform(0.0, math.pi, subjects, count),
             draw.each.normal(subjects, count, 4, 2) * wave)
@@ -211,11 +205,11 @@ def _scatter(draw: Draw, grid: Tensor, most: int, base: float) -> Tensor:
     stretch = torch.exp(draw.each.normal(subjects, most) * draw.scalar(0.0, 0.3))
     fewest = draw.scalar(0.3, 1.0)
     present = torch.arange(most, device=grid.device) < most * draw.each.uniform(fewest, 1.0, subjects, 1)
-    level = _ellipses(grid, centre, radius, stretch, draw.each.uniform(0.0, math.pi, subjects, most), None)
+    level = ellipses(grid, centre, radius, stretch, draw.each.uniform(0.0, math.pi, subjects, most), None)
     return torch.where(present[..., None, None], level, -1.0)
 
 
-def _ellipses(
+def ellipses(
     grid: Tensor, centre: Tensor, radius: Tensor, stretch: Tensor, angle: Tensor, waves: Tensor | None
 ) -> Tensor:
     """Levels (N,K,H,W), positive inside and 1 at the centre, of ellipses (N,K) with outlines r(θ)(1 + Σ_k waves_k)."""
@@ -234,7 +228,7 @@ def _ellipses(
     return 1.0 - distance / outline.clamp_min(0.3)
 
 
-def _painted(level: Tensor, labels: Tensor) -> Layer:
+def painted(level: Tensor, labels: Tensor) -> Layer:
     """Levels (N,K,H,W) painted in order, later over earlier; labels (K) are the objects' labels."""
     order = torch.arange(1, level.shape[1] + 1, device=level.device)[:, None, None]
     top = torch.where(level > 0, order, 0).amax(1)

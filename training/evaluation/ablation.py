@@ -50,7 +50,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("study", type=Path, help="YAML file of the variants (see studies/)")
     parser.add_argument("--output", type=Path, required=True, help="folder for the runs, ablation.csv and ablation.md")
     add_data_root(parser)
+    parser.add_argument("--weights", type=Path, help="of universeg-train, for every run")
     parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--first-seed", type=int, default=0, help="to share a study among processes, an --output each")
     parser.add_argument("--threads", type=int, default=1)
     return run_command(run, parser, arguments)
 
@@ -81,8 +83,8 @@ def run(options: argparse.Namespace) -> int:
     from universeg_rt.training.settings.values import override
 
     check_threads(options.threads)
-    if not 1 <= options.seeds <= 1024:
-        raise InputError(f"--seeds {options.seeds}; accepted are 1 to 1024")
+    if not 1 <= options.seeds <= 1024 or not 0 <= options.first_seed <= 1024:
+        raise InputError(f"--seeds {options.seeds}, --first-seed {options.first_seed}; accepted are 1, or 0, to 1024")
     torch.set_num_threads(options.threads)
     study, config = read_study(options.study), load_config(options.config)
     check_closed([options.study.parent / p for files in study.held_out.values() for p in files])
@@ -99,14 +101,15 @@ def run(options: argparse.Namespace) -> int:
     make_folder(options.output)
     path = options.output / "ablation.csv"
     done = {(r["variant"], r["seed"]) for r in _rows(path)}
-    for seed in range(options.seeds):
+    for seed in range(options.first_seed, options.first_seed + options.seeds):
         for name, config in configs.items():
             if (name, str(seed)) in done:
                 continue
             config = dataclasses.replace(config, seed=config.seed + seed)
             trainer = Trainer(config, tasks, [],
                               options.output / f"{''.join(c if c.isalnum() else '_' for c in name)}_{seed}")
-            trainer.resume()
+            if not trainer.resume() and options.weights:
+                trainer.begin_from(options.weights)
             trainer.run(progress=False)
             if trainer.stop_asked:  # the run's state is saved; it goes on when asked again
                 return 0
@@ -141,13 +144,15 @@ def _append(path: Path, row: dict) -> None:
 
 
 def markdown(rows: list[dict], kinds: list[str]) -> str:
-    """A line a variant, in order of first appearance: seeds, mean over kinds and each kind, ± spread over seeds."""
+    """A line a variant, in order of first appearance: seeds, mean over kinds and each kind, ± spread over seeds; and of
+    the mean its difference from the first variant on the same seeds, with a 95 % interval from three seeds on."""
     import numpy as np
 
     names = list(dict.fromkeys(r["variant"] for r in rows))
+    means = {name: {r["seed"]: float(r["mean"]) for r in rows if r["variant"] == name} for name in names}
     lines = [
-        "| variant | seeds | mean over kinds | " + " | ".join(kinds) + " |",
-        "| --- | ---: |" + " ---: |" * (1 + len(kinds))
+        f"| variant | seeds | mean over kinds | less {names[0]} | " + " | ".join(kinds) + " |",
+        "| --- | ---: |" + " ---: |" * (2 + len(kinds))
     ]
     for name in names:
         mine = [r for r in rows if r["variant"] == name]
@@ -155,8 +160,21 @@ def markdown(rows: list[dict], kinds: list[str]) -> str:
         for key in ("mean", *kinds):
             values = np.array([float(r[key]) for r in mine])
             cells.append(f"{values.mean():.3f}" + (f" ± {values.std(ddof=1):.3f}" if len(values) > 1 else ""))
+        cells.insert(1, "" if name == names[0] else _difference(means[name], means[names[0]]))
         lines.append(f"| {name} | {len(mine)} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
+
+
+def _difference(mine: dict[str, float], first: dict[str, float]) -> str:
+    import numpy as np
+
+    from universeg_rt.training.evaluation.intervals import interval
+
+    values = np.array([mine[seed] - first[seed] for seed in mine if seed in first])
+    if not len(values):
+        return ""
+    found = interval(values, np.arange(len(values)))
+    return f"{values.mean():+.3f}" + (f" ({found[0]:+.3f} to {found[1]:+.3f})" if found else "")
 
 
 def _write_table(path: Path, rows: list[dict], kinds: list[str]) -> None:

@@ -24,13 +24,13 @@ from universeg_rt import Segmenter
 from universeg_rt.cli.common import run_command
 from universeg_rt.ensemble import POLICIES, RANDOM
 from universeg_rt.errors import InputError
-from universeg_rt.runners.options import Options
 from universeg_rt.storage.atomic import write_file
 from universeg_rt.training.evaluation.measure import digest_of, measure
 from universeg_rt.training.evaluation.plots import plot
 from universeg_rt.training.evaluation.pools import PoolProtocol, evaluate_pools, pool_plot, pool_table, summarise_pools
 from universeg_rt.training.evaluation.protocol import GROUPS, QUERY_SPLITS, Protocol, check_open, files_of
 from universeg_rt.training.evaluation.record import read_results, this_run, write_results
+from universeg_rt.training.evaluation.static import StaticSegmenter
 from universeg_rt.training.evaluation.summary import MEANINGS, csv_text, measures_table, summarise, table
 from universeg_rt.training.tasks.datasets import Absent, load_absent, load_dataset
 from universeg_rt.training.tasks.tasks import Task
@@ -55,7 +55,7 @@ def parser() -> argparse.ArgumentParser:
                    help="folder of their files (or UNIVERSEG_RT_DATA)")
     p.add_argument("--bundle", type=Path, help="bundle folder (the shipped one)")
     p.add_argument("--kind", nargs="+", choices=(EXACT, STATIC), default=[EXACT],
-                   help="ways of running, on the same queries: exact, and static with terms from the support (exact)")
+                   help="ways of running, on the same queries: exact; static: frozen tasks, natively (exact)")
     p.add_argument("--runner", default="auto", help="of the exact way")
     p.add_argument("--precision", default="auto", help="of the exact way")
     p.add_argument("--threads", type=int)
@@ -126,9 +126,7 @@ def _ways(args: argparse.Namespace) -> dict[str, Segmenter]:
     kinds = dict.fromkeys(args.kind)
     ways = {EXACT: exact} if EXACT in kinds else {}
     if STATIC in kinds:
-        from universeg_rt.training.evaluation.static import StaticRunner
-
-        ways[STATIC] = Segmenter(exact.bundle, StaticRunner.open(exact.bundle, "auto", Options(threads=args.threads)))
+        ways[STATIC] = StaticSegmenter.open(args.bundle, runner="native", threads=args.threads)
     return ways
 
 

@@ -1,74 +1,37 @@
-"""The static way of running, by the reference network: each block's support term is fixed before any query comes.
-
-A term is the mean over proxies, which are the support's own images, each with the other entries as its support. It is a
-runner like any other, so that pre- and post-processing, supports and queries are those of the exact way.
-"""
+"""The static way of running: each support set of an ensemble as a frozen task, as `Task.freeze` makes it."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
-import torch
-from torch import Tensor
 
-from universeg_rt.bundle.bundle import Bundle
-from universeg_rt.errors import InputError
-from universeg_rt.runners.base import Runner
-from universeg_rt.runners.options import Options
-from universeg_rt.training.network.folded_forward import FoldedUniverSeg
-
-PROXIES = 8
-FLOAT32 = 4  # bytes
+from universeg_rt import Ensemble, FrozenTask, Segmenter, SupportSet
+from universeg_rt.freezing import FEWEST
 
 
-class StaticRunner(Runner):
-    """Runs `FoldedUniverSeg.static_logits` with the mean support terms of up to PROXIES entries of each set, which a
-    seed chooses; a set of one entry is its own proxy."""
+@dataclass(frozen=True)
+class StaticMembers:
+    """A frozen task a member, so that the first K of them are the ensemble of K."""
 
-    name = "static reference"
+    frozen: tuple[FrozenTask, ...]
 
-    def __init__(self, network: FoldedUniverSeg, threads: int | None, seed: int = 0) -> None:
-        self.network, self.threads, self.seed = network.eval().requires_grad_(False), threads, seed
+    def member_probabilities(self, image: np.ndarray) -> np.ndarray:
+        """As `Predictor.member_probabilities`."""
+        return np.concatenate([each.member_probabilities(image) for each in self.frozen])
 
-    @classmethod
-    def open(cls, bundle: Bundle, precision: str, options: Options) -> StaticRunner:
-        """In float32. Raises BundleError as `Bundle.weights`, InputError for another precision or a network with an
-        activation in the cross convolution, whose support terms depend on the query. It sets torch's threads."""
-        spec = bundle.manifest.spec
-        if precision not in ("auto", "fp32"):
-            raise InputError(f"the static way runs in fp32; given is {precision}")
-        if spec.cross_activation != "none":
-            raise InputError(f"{bundle.manifest.name} has an activation in its cross convolution; run it exactly")
-        network = FoldedUniverSeg(spec)
-        network.load_state_dict({key: torch.tensor(value) for key, value in bundle.weights().items()})
-        if options.threads is not None:
-            torch.set_num_threads(options.threads)
-        return cls(network, options.threads)
 
-    @torch.inference_mode()
-    def _prepare(self, support: np.ndarray, weights: np.ndarray) -> list[list[Tensor]]:
-        """The mean terms of each set, a block each (1,C,H,W)."""
-        return [self._terms(torch.from_numpy(entries[row > 0]), torch.from_numpy(row[row > 0]), set_number)
-                for set_number, (entries, row) in enumerate(zip(support, weights))]
+class StaticSegmenter(Segmenter):
+    """Freezes what it prepares, by the exact network of its bundle on its runner."""
 
-    def _terms(self, entries: Tensor, weights: Tensor, set_number: int) -> list[Tensor]:
-        images, labels = entries[:, :1], entries[:, 1:]
-        proxies = np.random.default_rng((self.seed, set_number)).permutation(len(entries))[:PROXIES]
-        total: list[Tensor] = []
-        for proxy in proxies:
-            others = [i for i in range(len(entries)) if i != proxy] or [proxy]
-            terms = self.network.support_terms(images[proxy][None], images[others][None], labels[others][None],
-                                               weights[others][None])
-            total = [a + b for a, b in zip(total, terms, strict=True)] if total else terms
-        return [term / len(proxies) for term in total]
-
-    @torch.inference_mode()
-    def _run(self, prepared: object, queries: np.ndarray) -> np.ndarray:
-        assert isinstance(prepared, list)
-        query = torch.from_numpy(queries)
-        sets = [self.network.static_logits(query, [m.expand(len(query), -1, -1, -1) for m in terms])
-                for terms in prepared]
-        return torch.stack(sets, dim=1).numpy()
-
-    def peak_bytes(self, support_size: int, members: int, height: int, width: int) -> int:
-        widest = max(self.network.spec.encoder_features + self.network.spec.decoder_features)
-        return FLOAT32 * 4 * widest * height * width * (support_size + members)
+    def prepare(self, support: SupportSet, ensemble: Ensemble | None = None, **options) -> StaticMembers:
+        """Raises as `Segmenter.prepare` and `Task.freeze`. The proxies are the set's entries, each as a query of
+        others; a set of fewer than FEWEST different images has them as queries of the whole set."""
+        members = []
+        for indices, weights in (ensemble or Ensemble()).draw(len(support)):
+            counts = np.round(weights / weights.min()).astype(int)
+            drawn = support.subset(list(np.repeat(indices, counts)))
+            differing = len({image.tobytes() for image in drawn.images})
+            proxies = "support" if differing >= FEWEST else list(drawn.images)
+            members.append(super().prepare(drawn, **options).freeze(proxies, kind="static"))
+        return StaticMembers(tuple(members))

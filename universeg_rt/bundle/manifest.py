@@ -63,7 +63,10 @@ class Models:
 
 @dataclass(frozen=True)
 class InputContract:
-    """What the network is given: grid height and width in pixels, and how images get there."""
+    """What the network is given: grid height and width in pixels, and how images get there.
+
+    normalisation, labels: stated for other programs that read the files; they have one value each.
+    """
 
     height: int
     width: int
@@ -176,8 +179,10 @@ class Manifest:
         sides = (given.height, given.width)
         if any(not _is_count(side) or side % multiple for side in sides):
             raise ValueError(f"input size {sides} is no multiple of {multiple}")
-        if given != InputContract(*sides, multiple):
-            raise ValueError(f"the input contract {given} is not one of this version")
+        accepted = asdict(InputContract(*sides, multiple))
+        for name, value in asdict(given).items():
+            if value != accepted[name]:
+                raise ValueError(f"of its input, {name} is {value!r}; accepted: {accepted[name]!r}")
         for name, entry in self.files.items():
             if not (isinstance(entry.bytes, int) and not isinstance(entry.bytes, bool)
                     and 0 <= entry.bytes <= LARGEST_FILE):

@@ -12,6 +12,7 @@ from ..ensemble import RANDOM, Ensemble
 from ..errors import InputError
 from ..frozen_task import FrozenTask
 from ..imaging.normalisation import MINMAX, Normalisation, Percentiles, Window
+from ..imaging.preprocess import ASPECTS
 from ..imaging.windows import Box
 from ..labelled import LabelledSupport
 from ..labelled_predictor import ARGMAX, LabelledPrediction, LabelledPredictor
@@ -25,7 +26,7 @@ from ..task import Task
 from .supports import Labels
 
 # Of a support, where they are left out; beside --task one that is given is refused, whatever its value.
-LEFT_OUT = {"members": 1, "seed": 0, "policy": RANDOM, "aspect": "stretch", "precision": "auto", "overlap": ARGMAX}
+LEFT_OUT = {"members": 1, "seed": 0, "policy": RANDOM, "precision": "auto", "overlap": ARGMAX}
 # The SDK's words for a cure, and the command's.
 OPTIONS = {
     "replacement=True": "--replacement", "support_size": "--support-size",
@@ -86,11 +87,10 @@ def open_task(args: argparse.Namespace, support: SupportSet | LabelledSupport | 
         return _of_file(FrozenTask.open(args.task, runner=args.runner, threads=args.threads), args, steps)
     said = {name: value for name, value in vars(args).items() if value is not None}
     args = argparse.Namespace(**{**vars(args), **LEFT_OUT, **said})
-    normalise = normalisation(args)
     ensemble = Ensemble(args.members, args.support_size, args.replacement, args.seed, args.policy)
     segmenter = Segmenter.open(args.bundle, runner=args.runner, precision=args.precision, threads=args.threads)
     try:
-        tasks, values = _tasks(segmenter, support, ensemble, normalise, args)
+        tasks, values = _tasks(segmenter, support, ensemble, args)
         first = next(iter(tasks.values()))
         answering = {name: _answering(task, args) for name, task in tasks.items()}
         task = LabelledPredictor(answering, values, args.overlap, reader=first)
@@ -109,13 +109,13 @@ def in_options(text: str) -> str:
     return text
 
 
-def _tasks(segmenter: Segmenter, support: SupportSet | LabelledSupport, ensemble: Ensemble, normalise: Normalisation,
-           args: argparse.Namespace) -> tuple[dict[str, Task], dict[str, int]]:
+def _tasks(segmenter: Segmenter, support: SupportSet | LabelledSupport, ensemble: Ensemble, args: argparse.Namespace
+           ) -> tuple[dict[str, Task], dict[str, int]]:
     """A task for each label by its name, and the labels' values."""
     if isinstance(support, SupportSet):
-        return {"": segmenter.prepare(support, ensemble, aspect=args.aspect, normalise=normalise)}, {"": 1}
-    labelled = segmenter.prepare_labels(support, ensemble, labels=Labels.of(args.label).chosen, aspect=args.aspect,
-                                        normalise=normalise, overlap=args.overlap)
+        return {"": segmenter.prepare(support, ensemble, **image_options(args))}, {"": 1}
+    labelled = segmenter.prepare_labels(support, ensemble, labels=Labels.of(args.label).chosen,
+                                        overlap=args.overlap, **image_options(args))
     tasks = {name: task for name, task in labelled.tasks.items() if isinstance(task, Task)}
     return tasks, labelled.values
 
@@ -125,6 +125,11 @@ def _answering(task: Task, args: argparse.Namespace) -> Predictor:
     if args.freeze is not None:
         return task.freeze(kind=args.freeze)
     return task.refine(args.refine or OFF) if args.refine or args.region else task
+
+
+def image_options(args: argparse.Namespace) -> dict[str, Any]:
+    """What `Segmenter.prepare` takes for the options of `add_image_options`; InputError where a range is none."""
+    return {"aspect": args.aspect or ASPECTS[0], "normalise": normalisation(args)}
 
 
 def normalisation(args: argparse.Namespace) -> Normalisation:
@@ -146,7 +151,8 @@ def _provenance(segmenter: Segmenter, ensemble: Ensemble, support: SupportSet | 
     manifest, runner = segmenter.bundle.manifest, segmenter.runner
     return {
         "bundle": {
-            "name": manifest.name, "sha256": segmenter.bundle.sha256, "weights_sha256": manifest.weights_sha256
+            "name": manifest.name, "sha256": segmenter.bundle.sha256, "weights_sha256": manifest.weights_sha256,
+            "licence": dict(manifest.licence)
         },
         "runner": {"name": runner.name, "precision": runner.precision},
         "support": {"entries": len(support), "sha256": support.sha256},
@@ -160,7 +166,7 @@ def _provenance(segmenter: Segmenter, ensemble: Ensemble, support: SupportSet | 
 def _of_file(task: FrozenTask, args: argparse.Namespace, steps: tuple[Step, ...]) -> Opened:
     record, labelled = task.record, LabelledPredictor({"": task}, {"": 1})
     return Opened(labelled, {
-        "bundle": {"name": record.bundle},
+        "bundle": {"name": record.bundle, "licence": dict(record.licence)},
         "runner": {"name": task.runner.name, "precision": record.precision},
         "support": {"entries": record.support_entries, "sha256": record.support_sha256},
         "ensemble": {"members": record.members},

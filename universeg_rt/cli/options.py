@@ -51,13 +51,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--seed", type=int, help="seed of the drawing (0)")
     p.add_argument("--policy", choices=POLICIES, help="which entries a set holds: drawn at random once, the nearest to "
                    "each image, or all (random)")
-    p.add_argument("--aspect", choices=ASPECTS,
-                   help="how images get to the network's grid (stretch)")
-    spans = p.add_mutually_exclusive_group()
-    spans.add_argument("--window", nargs="+", metavar="LOW HIGH | NAME",
-                       help=f"clip intensities to this range first; or a usual window of CT: {', '.join(CT_WINDOWS)}")
-    spans.add_argument("--percentiles", type=float, nargs=2, metavar=("LOW", "HIGH"),
-                       help="clip each image to these percentiles of its intensities first, for example 0.5 99.5")
+    add_image_options(p)
     p.add_argument("--runner", choices=("auto", *RUNNERS), default="auto")
     p.add_argument("--precision", choices=("auto", *PRECISIONS), help="(auto: the runner's own choice)")
     p.add_argument("--threads", type=int, help="threads of a CPU runner, 1 to 256 (one a core)")
@@ -68,6 +62,16 @@ def parser() -> argparse.ArgumentParser:
     _add_answers(p)
     _add_outputs(p)
     return p
+
+
+def add_image_options(parser: argparse._ActionsContainer) -> None:
+    """--aspect, --window and --percentiles: how images get to the network, for `opened.image_options`."""
+    parser.add_argument("--aspect", choices=ASPECTS, help=f"how images get to the network's grid ({ASPECTS[0]})")
+    spans = parser.add_mutually_exclusive_group()
+    spans.add_argument("--window", nargs="+", metavar="LOW HIGH | NAME",
+                       help=f"clip intensities to this range first; or a usual window of CT: {', '.join(CT_WINDOWS)}")
+    spans.add_argument("--percentiles", type=float, nargs=2, metavar=("LOW", "HIGH"),
+                       help="clip each image to these percentiles of its intensities first, for example 0.5 99.5")
 
 
 def _add_labels(p: argparse.ArgumentParser) -> None:

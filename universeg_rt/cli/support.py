@@ -13,8 +13,7 @@ from typing import get_args
 
 from ..errors import InputError
 from ..imaging.files import read_image, write_png
-from ..imaging.normalisation import MINMAX, Normalisation, Percentiles, Window
-from ..imaging.preprocess import ASPECTS
+from ..imaging.normalisation import Normalisation
 from ..labelled import LabelledSupport
 from ..segmenter import Segmenter
 from ..storage.atomic import make_folder, write_json
@@ -27,6 +26,8 @@ from ..supports.sheet import support_sheet
 from ..supports.volumes import ABSENT, AREA, SLICES, By, SliceChoice, has_volumes, support_of_volumes, volume_pairs
 from ..volumes.slicing import AXES
 from .common import add_runner_options, run_command
+from .opened import image_options
+from .options import add_image_options
 
 PROGRAM = "universeg-support"
 SHEET, TABLE = "support.png", "support.json"
@@ -63,14 +64,10 @@ def _action(actions: argparse._SubParsersAction[argparse.ArgumentParser], name: 
     p = actions.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
     p.add_argument("support", type=Path, metavar="SUPPORT", help="folder with images/ and labels/, or .npz")
     p.add_argument("--seed", type=int, default=0, help="of whatever is drawn (0)")
-    p.add_argument("--aspect", choices=ASPECTS, default="stretch", help="how images get to the grid (stretch)")
-    spans = p.add_mutually_exclusive_group()
-    spans.add_argument("--window", type=float, nargs=2, metavar=("LOW", "HIGH"), help="clip intensities to this range")
-    spans.add_argument("--percentiles", type=float, nargs=2, metavar=("LOW", "HIGH"),
-                       help="clip each image to these percentiles of its intensities")
+    add_image_options(p)
     p.add_argument("--label", help="value or name, where labels hold several")
     slices = p.add_argument_group("a support of volumes")
-    slices.add_argument("--axis", choices=AXES, default=AXES[0], help=f"along which they are sliced ({AXES[0]})")
+    slices.add_argument("--axis", choices=AXES, default=AXES[-1], help=f"across which they are sliced ({AXES[-1]})")
     slices.add_argument("--slices", type=int, default=SLICES, help=f"slices with the label ({SLICES})")
     slices.add_argument("--absent", type=int, default=ABSENT, help=f"slices without it ({ABSENT})")
     slices.add_argument("--by", choices=[by for by in get_args(By) if by != "similar"], default=AREA,
@@ -83,11 +80,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _main(args: argparse.Namespace) -> int:
-    how: Normalisation = MINMAX
-    if args.window:
-        how = Window(*args.window)
-    elif args.percentiles:
-        how = Percentiles(*args.percentiles)
+    images = image_options(args)
+    args.aspect, how = images["aspect"], images["normalise"]
     support = _load(args, how)
     return {"show": _show, "prune": _prune, "select": _select}[args.action](args, support, how)
 

@@ -29,7 +29,8 @@ def constant_name(block: BlockSpec) -> str:
 @dataclass(frozen=True)
 class Price:
     """What freezing costs, measured on entries of the support, each left out in turn with its mates; all on the
-    network's grid. None: it could not be measured, `note` says why.
+    network's grid. None: it could not be measured, `note` says why; else
+    `note` is empty, or says what flatters a figure.
 
     entries: how many were left out. exact_dice, static_dice: mean Dice of both kinds against the entries' labels.
     agreement: mean Dice between the two kinds' masks.
@@ -60,7 +61,7 @@ class Price:
     def __str__(self) -> str:
         said = self.note if self.loss is None else (
             f"on {self.entries} entries left out in turn: Dice {self.exact_dice:.3f} exact, "
-            f"{self.static_dice:.3f} static, {self.agreement:.3f} between the two")
+            f"{self.static_dice:.3f} static, {self.agreement:.3f} between the two") + (self.note and f" ({self.note})")
         if self.int8_agreement is None:
             return said
         said += (f"; of int8 on {self.int8_images} proxies, none left out: Dice {self.int8_agreement:.3f} between int8 "

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -43,6 +44,10 @@ class FrozenRunner(ABC):
     def __init__(self, model: bytes, kind: str, spec: NetworkSpec, options: Options) -> None:
         """RunnerError where the runner cannot start here or does not run this kind."""
 
+    def with_constants(self, maps: Sequence[Floats]) -> FrozenRunner | None:
+        """The same network with other constant maps (C,h,w), a block each; None where that needs a new model."""
+        return None
+
     @abstractmethod
     def run(self, queries: Floats) -> Floats:
         """Logits (B,1,H,W) float32 of queries (B,1,H,W) float32 in [0, 1]."""
@@ -72,12 +77,22 @@ class Native(FrozenRunner):
         self.device = f"CPU, {self._network.instructions}"
         self.threads = self._network.threads
 
+    def with_constants(self, maps: Sequence[Floats]) -> Native:
+        other = copy(self)
+        other._constants = self._network.constants(list(maps))
+        return other
+
     def run(self, queries: Floats) -> Floats:
         try:
             logits: Floats = self._network.run(self._constants, queries[:, 0])[:, None]
         except MemoryError:
             raise RunnerError("not enough memory for these images; give fewer at once") from None
         return logits
+
+    def loops(self, queries: Floats) -> list[tuple[int, list[float]]]:
+        """As `NativeRunner.loops`, of queries as `run` takes them."""
+        found: list[tuple[int, list[float]]] = self._network.loops(self._constants, queries[:, 0])
+        return found
 
 
 class OnnxRuntime(FrozenRunner):

@@ -27,8 +27,15 @@ def paired(path: AnyPath, find: Callable[[Path], Mapping[str, Path]]) -> dict[st
         if not (path / part).is_dir():
             raise InputError(f"{path} has no folder {part}/; a support folder holds images/ and labels/")
     images, labels = find(path / "images"), find(path / "labels")
-    lonely = sorted(set(images) ^ set(labels))
-    if lonely:
-        kind = "label" if lonely[0] in images else "image"
-        raise InputError(f"{path}: {len(lonely)} files have no partner, first {lonely[0]} (no {kind} of that name)")
+    lonely = [_lonely("image", "a label", set(images) - set(labels)),
+              _lonely("label", "an image", set(labels) - set(images))]
+    if any(lonely):
+        raise InputError(f"{path}: {' and '.join(filter(None, lonely))}; the two of a pair have one name")
     return {name: (images[name], labels[name]) for name in sorted(images)}
+
+
+def _lonely(kind: str, partner: str, names: set[str]) -> str:
+    if not names:
+        return ""
+    which = min(names) if len(names) == 1 else f"first {min(names)}"
+    return f"{len(names)} {kind}{'s' * (len(names) != 1)} without {partner} of the same name, {which}"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+from pathlib import Path
 
 from ..errors import InputError
 
@@ -19,9 +21,46 @@ def check_threads(threads: int | None) -> None:
 
 
 def cores() -> int:
-    """Cores that this process may use, at most MAX_THREADS."""
+    """Cores that this process may use, at most MAX_THREADS: by its affinity, and by the whole cores of its cgroup's
+    quota, since threads beyond it are all stopped for the rest of each period."""
     try:
         count = len(os.sched_getaffinity(0))
     except AttributeError:  # not on every system
         count = os.cpu_count() or 1
-    return min(count, MAX_THREADS)
+    return max(1, int(min(count, quota(), MAX_THREADS)))
+
+
+def quota(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> float:
+    """Cores' worth of time that cgroups grant this process; infinite where they set no limit.
+
+    root: where cgroups are mounted; own: the file that says which are this process's. In a container the root itself is
+    its own.
+    """
+    try:
+        lines = own.read_text().splitlines()
+    except (OSError, ValueError):
+        lines = []
+    granted = [math.inf]
+    for line in lines:
+        _, controllers, place = line.split(":", 2)
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        mounted = root / controllers  # version 2 has no controllers here, and one tree
+        folder = mounted / place.lstrip("/")
+        for each in (folder, *folder.parents):
+            granted.append(_granted(each))
+            if each == mounted:
+                break
+    return min(granted)
+
+
+def _granted(folder: Path) -> float:
+    """By one cgroup: `cpu.max` of version 2, a quota and a period of version 1."""
+    for files in (("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us")):
+        try:
+            limit, period = " ".join((folder / name).read_text() for name in files).split()
+            if limit != "max" and float(limit) > 0:
+                return float(limit) / float(period)
+        except (OSError, ValueError, ZeroDivisionError):
+            continue
+    return math.inf

@@ -41,6 +41,7 @@ def write_file(path: AnyPath) -> Iterator[BinaryIO]:
     Raises OutputError where the folder does not exist or cannot be written.
     """
     path = Path(path)
+    check_folder_of(path)
     _sweep_once(path.parent)
     try:
         handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=TEMPORARY, dir=path.parent)
@@ -62,6 +63,12 @@ def write_file(path: AnyPath) -> Iterator[BinaryIO]:
         if isinstance(error, OSError) and not isinstance(error, OutputError):
             raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
         raise
+
+
+def check_folder_of(path: Path) -> None:
+    """OutputError where the folder in which a file is to be written does not exist."""
+    if not path.parent.is_dir():
+        raise OutputError(f"cannot write {path}: there is no folder {path.parent}; make it, or choose another")
 
 
 def write_json(path: str | os.PathLike[str], value: object) -> None:

@@ -22,6 +22,15 @@ struct Winograd {
   int inputs, outputs;
 };
 
+// A share of a convolution: a row of tiles (output rows 4 * row to 4 * row + 3), the output channels from..to-1, whole blocks, of the
+// entries first..last-1.
+struct Share {
+  int row, from, to, first, last;
+};
+
+// Tiles that go through the inner products together: more of them use each weight more often, fewer stay in the cache.
+constexpr int TOGETHER = 16;
+
 // Where a convolution reads: for entry e the map at data + e * stride; sources are concatenated in order.
 struct Source {
   const void* data;
@@ -91,10 +100,8 @@ struct Kernels {
   const char* name;
   int block;  // channels come in multiples of this
 
-  // Convolves a row of tiles (output rows 4 * tile_row to 4 * tile_row + 3) of `entries` maps. scratch has
-  // scratch_floats(inputs, outputs) floats.
-  void (*winograd_row)(const Winograd&, const Source*, int sources, const Shape&, int tile_row, int entries, const Epilogue&,
-                       float* scratch);
+  // Computes a share of a convolution. scratch has scratch_floats(inputs, outputs) floats.
+  void (*winograd_row)(const Winograd&, const Source*, int sources, const Shape&, const Share&, const Epilogue&, float* scratch);
   long (*scratch_floats)(int inputs, int outputs);
 
   // Adds to sums [36][inputs][outputs] what rows of tiles give to the gradient of the transformed weights; shape: of the outputs'

@@ -2,6 +2,7 @@
 
 #include <sched.h>
 #include <sys/mman.h>
+#include <time.h>
 
 #include <algorithm>
 #include <new>
@@ -81,6 +82,13 @@ class Room {
   void* const begin_;
 };
 
+// That this thread has had of a processor.
+double seconds_of_thread() {
+  timespec time;
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
+  return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
+}
+
 inline void pause() {
 #if defined(__x86_64__) || defined(__i386__)
   __builtin_ia32_pause();
@@ -142,7 +150,17 @@ void Pool::forget() {
 
 void Pool::each(int items, const std::function<void(int, int)>& body) {
   if (!is_started_) start();
-  const int helpers = std::min((int)workers_.size(), items - 1);
+  const int helpers = std::max(0, std::min((int)workers_.size(), items - 1));
+  if (record) {
+    Loop loop{helpers + 1, {}};
+    for (int i = 0; i < items; ++i) {
+      const double start = seconds_of_thread();
+      body(i, 0);
+      loop.seconds.push_back(seconds_of_thread() - start);
+    }
+    record->push_back(std::move(loop));
+    return;
+  }
   if (helpers < 1) {
     for (int i = 0; i < items; ++i) body(i, 0);
     return;

@@ -43,6 +43,13 @@ class Turn {
   AtFork at_fork_;
 };
 
+// A loop as it was shared out: the threads that it took in, the caller among them, and its items' seconds of
+// processor time.
+struct Loop {
+  int threads;
+  std::vector<double> seconds;
+};
+
 class Pool {
  public:
   // Where fewer threads than these can be started, the pool goes on with those there are.
@@ -58,6 +65,9 @@ class Pool {
   // 0..threads()-1, the caller is thread 0. One loop at a time. Where body throws, no further item is begun, and what it threw
   // (of several, one) is thrown here. In a forked child the threads start anew.
   void each(int items, const std::function<void(int, int)>& body);
+
+  // Where it is set, loops are added to it, and the caller alone does their items, one after the other, and times them.
+  std::vector<Loop>* record = nullptr;
 
  private:
   struct Worker {

@@ -89,34 +89,36 @@ inline bool inner_product_of(int rows, const float* v, long v_row, const float* 
   return false;
 }
 
-// From v[36][tiles][inputs] to m[tiles][outputs / BLOCK][36][BLOCK].
-void products(const Winograd& conv, const float* v, long v_product, float* m, int tiles) {
+// From v[36][tiles][inputs] to m[tiles][outputs / BLOCK][36][BLOCK], of the outputs from..to-1.
+void products(const Winograd& conv, int from, int to, const float* v, long v_product, float* m, int tiles) {
   const int groups = (tiles + TILE_ROWS - 1) / TILE_ROWS;
-  const float* u = conv.weights;
   for (int p = 0; p < 36; ++p)
-    for (int out = 0; out < conv.outputs; out += BLOCK, u += (long)conv.inputs * BLOCK)
+    for (int out = from; out < to; out += BLOCK) {
+      const float* u = conv.weights + ((long)p * conv.outputs + out) * conv.inputs;
       for (int g = 0; g < groups; ++g) {  // as evenly as they go
         const int first = tiles * g / groups, last = tiles * (g + 1) / groups;
         inner_product_of<TILE_ROWS>(last - first, v + p * v_product + (long)first * conv.inputs, conv.inputs, u,
                                     m + (long)first * 36 * conv.outputs + 36L * out + p * BLOCK, 36L * conv.outputs, conv.inputs);
       }
+    }
 }
 
-// One 4x4 tile of `outputs` channels from the products, through the epilogue. rows and columns: how much of it is image.
+// The share's channels of one 4x4 tile from the products, through the epilogue. rows and columns: how much of it is image.
 template <bool WHOLE>
-void finish_tile(const float* m, int outputs, const Shape& shape, int y0, int x0, int entry, const Epilogue& e) {
+void finish_tile(const float* m, int outputs, const Share& share, const Shape& shape, int x0, int entry, const Epilogue& e) {
+  const int y0 = 4 * share.row;
   const int rows = WHOLE ? 4 : (shape.height - y0 < 4 ? shape.height - y0 : 4);
   const int columns = WHOLE ? 4 : (shape.width - x0 < 4 ? shape.width - x0 : 4);
   const long row = (long)shape.pitch * outputs, at = ((y0 + 1L) * shape.pitch + x0 + 1) * outputs;
   const long pooled_row = (long)e.pooled_pitch * outputs, pooled_at = ((y0 / 2 + 1L) * e.pooled_pitch + x0 / 2 + 1) * outputs;
   const vec slope = splat(e.slope), weight = splat(e.entry_weights ? e.entry_weights[entry] : 0.f);
   const bool start = e.first && entry == 0;
-  for (int c = 0; c < outputs; c += L) {
+  for (int c = share.from; c < share.to; c += L) {
     vec half[4][6], y[4][4];
-    const float* from = m + 36L * (c / BLOCK * BLOCK) + c % BLOCK;
+    const float* sums = m + 36L * (c / BLOCK * BLOCK) + c % BLOCK;
     for (int i = 0; i < 6; ++i) {
       vec column[6], t[4];
-      for (int j = 0; j < 6; ++j) column[j] = load(from + (6 * j + i) * BLOCK);
+      for (int j = 0; j < 6; ++j) column[j] = load(sums + (6 * j + i) * BLOCK);
       output_transform(column, t);
       for (int r = 0; r < 4; ++r) half[r][i] = t[r];
     }
@@ -148,34 +150,31 @@ void finish_tile(const float* m, int outputs, const Shape& shape, int y0, int x0
   }
 }
 
-// Tiles that go through the inner products together: more of them use each weight more often, fewer stay in the cache.
-constexpr int TOGETHER = 16;
-
 long scratch_floats(int inputs, int outputs) { return 36L * TOGETHER * (inputs + outputs) + 36 * PAD; }
 
-void winograd_row(const Winograd& conv, const Source* sources, int count, const Shape& shape, int tile_row, int entries,
+void winograd_row(const Winograd& conv, const Source* sources, int count, const Shape& shape, const Share& share,
                   const Epilogue& e, float* scratch) {
   const int tiles = (shape.width + 3) / 4;
   const int pieces = (tiles + TOGETHER - 1) / TOGETHER;              // of a long row
   const int together = tiles >= TOGETHER ? 1 : TOGETHER / tiles;     // maps with short rows
   const long v_product = (long)TOGETHER * conv.inputs + PAD;
   float *v = scratch, *m = scratch + 36 * v_product;
-  for (int from = 0; from < entries; from += together)
+  for (int entry = share.first; entry < share.last; entry += together)
     for (int piece = 0; piece < pieces; ++piece) {
-      const int maps = entries - from < together ? entries - from : together;
+      const int maps = share.last - entry < together ? share.last - entry : together;
       const int first = tiles * piece / pieces, some = tiles * (piece + 1) / pieces - first;
       for (int i = 0; i < maps; ++i) {
         float* to = v + (long)i * some * conv.inputs;
         for (int s = 0; s < count; to += sources[s].channels, ++s)
-          (sources[s].bytes ? transform_source<signed char> : transform_source<float>)(sources[s], from + i, tile_row, first, some,
+          (sources[s].bytes ? transform_source<signed char> : transform_source<float>)(sources[s], entry + i, share.row, first, some,
                                                                                       conv.inputs, v_product, to);
       }
-      products(conv, v, v_product, m, maps * some);
+      products(conv, share.from, share.to, v, v_product, m, maps * some);
       for (int i = 0; i < maps; ++i)
         for (int tile = first; tile < first + some; ++tile) {
           const float* sums = m + ((long)i * some + tile - first) * 36 * conv.outputs;
-          const bool whole = 4 * tile_row + 4 <= shape.height && 4 * tile + 4 <= shape.width;
-          (whole ? finish_tile<true> : finish_tile<false>)(sums, conv.outputs, shape, 4 * tile_row, 4 * tile, from + i, e);
+          const bool whole = 4 * share.row + 4 <= shape.height && 4 * tile + 4 <= shape.width;
+          (whole ? finish_tile<true> : finish_tile<false>)(sums, conv.outputs, share, shape, 4 * tile, entry + i, e);
         }
     }
 }

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "network.h"
+#include "pool.h"
 
 namespace py = pybind11;
 using Array = py::array_t<float, py::array::c_style | py::array::forcecast>;
@@ -46,6 +47,15 @@ inline void check(const std::vector<Place>& places) {
     if (!fits || !resized || level > 15) throw py::value_error("the kernels do not run a network of this topology");
   }
   if (std::get<3>(places.back()) != 0) throw py::value_error("the last block works at full resolution");
+}
+
+// The loops of a run: of each the threads that it takes in, and its items' seconds.
+using Loops = std::vector<std::pair<int, std::vector<double>>>;
+
+inline Loops listed(const std::vector<universeg::Loop>& record) {
+  Loops out;
+  for (const auto& loop : record) out.emplace_back(loop.threads, loop.seconds);
+  return out;
 }
 
 // The kernels of this name, or for "auto" the fastest for these blocks.

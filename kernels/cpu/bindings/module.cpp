@@ -83,15 +83,23 @@ std::vector<const Network::Prepared*> checked(const Network& network, const std:
   return sets;
 }
 
-py::array_t<float> run(Network& network, const std::vector<const Prepared*>& supports, const Array& query) {
+py::array_t<float> run(Network& network, const std::vector<const Prepared*>& supports, const Array& query,
+                       std::vector<universeg::Loop>* record = nullptr) {
   const auto sets = checked(network, supports, query);
   py::array_t<float> out(std::vector<py::ssize_t>{(py::ssize_t)sets.size(), query.shape(0), query.shape(1)});
   float* logits = out.mutable_data();
   {
     py::gil_scoped_release release;
-    network.run(sets, query.data(), logits);
+    network.run(sets, query.data(), logits, {}, record);
   }
   return out;
+}
+
+// Of a run's loops: the threads that each takes in, and its items' seconds.
+Loops loops(Network& network, const std::vector<const Prepared*>& supports, const Array& query) {
+  std::vector<universeg::Loop> record;
+  run(network, supports, query, &record);
+  return listed(record);
 }
 
 // Logits (K,H,W), and for each block its constant map (K, features, height >> level, width >> level).
@@ -127,7 +135,8 @@ PYBIND11_MODULE(_native, m) {
   py::class_<Prepared>(m, "Prepared");
   py::class_<Network>(m, "Network")
       .def(py::init(&make), py::arg("arrays"), py::arg("places"), py::arg("slope"), py::arg("instructions"), py::arg("threads"))
-      .def("run", &run, py::arg("supports"), py::arg("query"))
+      .def("run", [](Network& n, const std::vector<const Prepared*>& s, const Array& q) { return run(n, s, q); }, py::arg("supports"), py::arg("query"))
+      .def("loops", &loops, py::arg("supports"), py::arg("query"))
       .def("run_with_constants", &run_with_constants, py::arg("supports"), py::arg("query"))
       .def_property_readonly("threads", &Network::threads)
       .def_property_readonly("instructions", [](const Network& n) { return std::string(n.kernels->name); });

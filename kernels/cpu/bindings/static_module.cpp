@@ -70,7 +70,8 @@ std::unique_ptr<Constants> constants(const StaticNetwork& network, const std::ve
   return std::make_unique<Constants>(Constants{network.constants(data, height, width), height, width, &network});
 }
 
-py::array_t<float> run(StaticNetwork& network, const Constants& constants, const Array& queries) {
+py::array_t<float> run(StaticNetwork& network, const Constants& constants, const Array& queries,
+                       std::vector<universeg::Loop>* record = nullptr) {
   if (constants.network != &network) throw py::value_error("the constants are another network's");
   if (queries.ndim() != 3 || queries.shape(1) != constants.height || queries.shape(2) != constants.width)
     throw py::value_error("queries are (N,H,W) of the constants' size");
@@ -78,9 +79,16 @@ py::array_t<float> run(StaticNetwork& network, const Constants& constants, const
   float* logits = out.mutable_data();
   {
     py::gil_scoped_release release;
-    network.run(constants.maps, queries.data(), (int)queries.shape(0), logits);
+    network.run(constants.maps, queries.data(), (int)queries.shape(0), logits, record);
   }
   return out;
+}
+
+// As Network's.
+Loops loops(StaticNetwork& network, const Constants& constants, const Array& queries) {
+  std::vector<universeg::Loop> record;
+  run(network, constants, queries, &record);
+  return listed(record);
 }
 
 }  // namespace
@@ -90,7 +98,8 @@ void add_static(py::module_& m) {
   py::class_<StaticNetwork>(m, "StaticNetwork")
       .def(py::init(&make), py::arg("arrays"), py::arg("places"), py::arg("slope"), py::arg("instructions"), py::arg("threads"))
       .def("constants", &constants, py::arg("maps"))
-      .def("run", &run, py::arg("constants"), py::arg("queries"))
+      .def("run", [](StaticNetwork& n, const Constants& c, const Array& q) { return run(n, c, q); }, py::arg("constants"), py::arg("queries"))
+      .def("loops", &loops, py::arg("constants"), py::arg("queries"))
       .def_property_readonly("threads", &StaticNetwork::threads)
       .def_property_readonly("instructions", [](const StaticNetwork& n) { return std::string(n.kernels->name); });
 }

@@ -2,15 +2,15 @@
 // entries two blocks back. So blocks go in pairs: both blocks of a pair run on a few entries at a time, while these are in
 // the cache, and only the means join the entries together. Full-resolution maps of an entry are never stored at all.
 //
-// Loops are shared out by rows of the image: a row's means are summed by one thread in the order of the entries, so that
-// results do not depend on the number of threads.
+// Loops are shared out by rows of the image and, of convolutions, by output channels and entries: one thread sums a mean, in the order
+// of the entries, so that results do not depend on the number of threads.
 #include "network.h"
 
 #include <algorithm>
 #include <mutex>
 #include <new>
 
-#include "pool.h"
+#include "loops.h"
 #include "workspace.h"
 
 namespace universeg {
@@ -72,9 +72,7 @@ struct Network::Impl {
   }
 
   void convolve(const Packed& conv, const std::vector<Source>& sources, const Shape& shape, int entries, const Epilogue& e) {
-    pool.each((shape.height + 3) / 4, [&](int row, int thread) {
-      k->winograd_row(conv.conv, sources.data(), (int)sources.size(), shape, row, entries, e, w.scratch[thread].get());
-    });
+    universeg::convolve(pool, *k, conv, sources, shape, entries, e, w.scratch);
   }
 
   static void write_out(Epilogue& e, const Map& to, int from = 0) {
@@ -91,17 +89,7 @@ struct Network::Impl {
     return e;
   }
 
-  using ResizeRow = void (*)(const void*, const Shape&, int, void*, const Shape&);
-
-  // `count` maps of `from`, the first at `at`, to as many of `to`.
-  void resize(ResizeRow row, const Map& from, int at, Map& to, int count) {
-    const int rows = to.shape.height;
-    pool.each(count * rows, [&](int i, int) {
-      row(from.at(at + i / rows), from.shape, i % rows, to.at(i / rows), to.shape);
-    });
-  }
-  void upsample(const Map& from, int at, Map& to, int count) { resize(k->upsample_row, from, at, to, count); }
-  void pool_down(const Map& from, int at, Map& to, int count) { resize(k->pool_row, from, at, to, count); }
+  void upsample(const Map& from, int at, const Map& to, int count) { resize(pool, k->upsample_row, from, at, to, count); }
 
   // The query's inputs of block i, as sources.
   std::vector<Source> query_sources(int i) {
@@ -174,7 +162,7 @@ struct Network::Impl {
       upsample(before, at, w.resized[i], count);
       sources = {w.resized[i].source(), w.kept[layer.sources[1]].source(from)};
     } else if (is_first) {
-      pool_down(before, at, w.resized[i], count);
+      resize(pool, k->pool_row, before, at, w.resized[i], count);
       sources = {w.resized[i].source()};
     } else {
       sources = {before.source()};
@@ -217,8 +205,10 @@ struct Network::Impl {
     pool.each(w.height, [&](int y, int) { k->head_row(head.get(), head_bias, w.u[n - 1].floats(), w.u[n - 1].shape, y, logits); });
   }
 
-  void run(const std::vector<const Prepared*>& supports, const float* query, float* logits, std::vector<float*> wanted) {
+  void run(const std::vector<const Prepared*>& supports, const float* query, float* logits, std::vector<float*> wanted,
+           std::vector<Loop>* record) {
     std::lock_guard<Turn> lock(turn);
+    const Recorded recorded(pool, record);
     constants = wanted.empty() ? nullptr : wanted.data();
     int most = 0;
     for (auto* s : supports) most = std::max(most, s->count);
@@ -258,8 +248,8 @@ std::vector<std::pair<int, int>> Network::outputs() const {
 int Network::threads() const { return impl_->pool.started(); }
 
 void Network::run(const std::vector<const Prepared*>& supports, const float* query, float* logits,
-                  const std::vector<float*>& constants) {
-  impl_->run(supports, query, logits, constants);
+                  const std::vector<float*>& constants, std::vector<Loop>* record) {
+  impl_->run(supports, query, logits, constants, record);
 }
 
 }  // namespace universeg

@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "pool.h"
 #include "weights.h"
 
 namespace universeg {
@@ -42,7 +43,9 @@ struct Network {
 
   // Logits (K,H,W) of one query (H,W) for K prepared supports of its size. constants: nothing, or for each block where
   // c = Wt * (b + Wv * mean_i(v_i)) + bt goes, by which u' = LeakyReLU(Wt * (Wu * u) + c): (K, features, height >> level, width >> level).
-  void run(const std::vector<const Prepared*>& supports, const float* query, float* logits, const std::vector<float*>& constants = {});
+  // record: where the run's loops are wanted (see Pool::record).
+  void run(const std::vector<const Prepared*>& supports, const float* query, float* logits, const std::vector<float*>& constants = {},
+           std::vector<Loop>* record = nullptr);
 
   std::vector<std::pair<int, int>> outputs() const;  // (features, level) of each block
   int threads() const;  // that could be started, of those asked for

@@ -1,18 +1,17 @@
-// Order of work: block by block, a few queries together, so that they share a layer's weights and fill the threads where a map has few
-// rows. Loops are shared out by rows of tiles; a pixel's sums do not depend on how.
+// Order of work: block by block, a few queries together, so that they share a layer's weights.
 #include "static_network.h"
 
 #include <algorithm>
 #include <mutex>
 #include <new>
 
-#include "pool.h"
+#include "loops.h"
 
 namespace universeg {
 
 namespace {
 
-constexpr int TOGETHER = 4;  // queries: some share the weights, more would leave the cache
+constexpr int QUERIES = 4;  // that go through together: some share the weights, more would leave the cache
 
 struct StaticLayer {
   Packed query, target;
@@ -87,12 +86,6 @@ struct StaticNetwork::Impl {
     w = std::move(m);
   }
 
-  void convolve(const Packed& conv, const std::vector<Source>& sources, const Shape& shape, int count, const Epilogue& e) {
-    pool.each((shape.height + 3) / 4, [&](int row, int thread) {
-      k->winograd_row(conv.conv, sources.data(), (int)sources.size(), shape, row, count, e, w.scratch[thread].get());
-    });
-  }
-
   Epilogue result(int i, const Constants& constants) const {
     Epilogue e{};
     e.add = constants[i].floats(), e.activate = 1, e.slope = slope, e.out = w.u[i].at(0), e.out_stride = w.u[i].stride;
@@ -120,12 +113,8 @@ struct StaticNetwork::Impl {
   std::vector<Source> inputs(int i, int count) {
     const StaticLayer& layer = layers[i];
     if (layer.sources.size() == 1) return {w.u_down[i - 1].source()};
-    const Map &from = w.u[i - 1], &to = w.up[i];
-    const int rows = to.shape.height;
-    pool.each(count * rows, [&](int item, int) {
-      k->upsample_row(from.at(item / rows), from.shape, item % rows, to.at(item / rows), to.shape);
-    });
-    return {to.source(), w.u[layer.sources[1]].source()};
+    resize(pool, k->upsample_row, w.u[i - 1], 0, w.up[i], count);
+    return {w.up[i].source(), w.u[layer.sources[1]].source()};
   }
 
   void some(const Constants& constants, const float* queries, int count, float* logits) {
@@ -135,8 +124,8 @@ struct StaticNetwork::Impl {
     for (int i = 1; i < (int)layers.size(); ++i) {
       Epilogue between{};
       between.out = w.q[i].at(0), between.out_stride = w.q[i].stride;
-      convolve(layers[i].query, inputs(i, count), w.q[i].shape, count, between);
-      convolve(layers[i].target, {w.q[i].source()}, w.u[i].shape, count, result(i, constants));
+      convolve(pool, *k, layers[i].query, inputs(i, count), w.q[i].shape, count, between, w.scratch);
+      convolve(pool, *k, layers[i].target, {w.q[i].source()}, w.u[i].shape, count, result(i, constants), w.scratch);
     }
     const Map& last = w.u.back();
     pool.each(w.height * count, [&](int item, int) {
@@ -145,13 +134,14 @@ struct StaticNetwork::Impl {
     });
   }
 
-  void run(const Constants& constants, const float* queries, int count, float* logits) {
+  void run(const Constants& constants, const float* queries, int count, float* logits, std::vector<Loop>* record) {
     std::lock_guard<Turn> lock(turn);
+    const Recorded recorded(pool, record);
     const int height = constants[0].shape.height, width = constants[0].shape.width;
     const size_t plane = (size_t)height * width;
-    reserve(height, width, std::min(count, TOGETHER));
-    for (int from = 0; from < count; from += TOGETHER)
-      some(constants, queries + from * plane, std::min(TOGETHER, count - from), logits + from * plane);
+    reserve(height, width, std::min(count, QUERIES));
+    for (int from = 0; from < count; from += QUERIES)
+      some(constants, queries + from * plane, std::min(QUERIES, count - from), logits + from * plane);
   }
 };
 
@@ -180,8 +170,8 @@ StaticNetwork::Constants StaticNetwork::constants(const std::vector<const float*
   return out;
 }
 
-void StaticNetwork::run(const Constants& constants, const float* queries, int count, float* logits) {
-  impl_->run(constants, queries, count, logits);
+void StaticNetwork::run(const Constants& constants, const float* queries, int count, float* logits, std::vector<Loop>* record) {
+  impl_->run(constants, queries, count, logits, record);
 }
 
 }  // namespace universeg

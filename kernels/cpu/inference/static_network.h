@@ -29,8 +29,8 @@ struct StaticNetwork {
   // maps: (features, height >> level, width >> level) of each block.
   Constants constants(const std::vector<const float*>& maps, int height, int width) const;
 
-  // Logits (count,H,W) of queries (count,H,W).
-  void run(const Constants& constants, const float* queries, int count, float* logits);
+  // Logits (count,H,W) of queries (count,H,W). record: as Network::run.
+  void run(const Constants& constants, const float* queries, int count, float* logits, std::vector<Loop>* record = nullptr);
 
   std::vector<std::pair<int, int>> outputs() const;  // (features, level) of each block
   int threads() const;  // that could be started, of those asked for

@@ -99,7 +99,7 @@ void convolve(const Kernels& k, Pool& pool, const Maps& x, const float* weights,
     e.bias = aligned_bias.get();
     e.out = out + first * stride - ((long)x.width + 1) * outputs;
     e.out_stride = stride;
-    k.winograd_row(conv, &source, 1, shape, row, count, e, ring_of + together * ring);
+    k.winograd_row(conv, &source, 1, shape, {row, 0, outputs, 0, count}, e, ring_of + together * ring);
   });
 }
 

@@ -1,10 +1,12 @@
-"""The JavaScript sample, where Node.js and onnxruntime-node are there: its masks are FrozenTask's."""
+"""The JavaScript sample, where Node.js is there: its masks are FrozenTask's. onnxruntime-node comes from NODE_PATH, or
+by npm into the system's folder for temporary files, where later runs find it."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -12,18 +14,40 @@ import pytest
 
 from .conftest import SAMPLES, assert_masks_agree, write_pgm
 
-MODULES = Path(os.environ.get("NODE_PATH", SAMPLES / "javascript" / "node_modules"))
+PACKAGE = "onnxruntime-node"
+INSTALLED = Path(tempfile.gettempdir()) / "universeg_rt-tests-node"
+SECONDS = 30  # that installing may take
+NPM = ["npm", "install", "--ignore-scripts", "--no-audit", "--no-fund", "--fetch-retries=0", PACKAGE]
+
+
+@pytest.fixture(scope="module")
+def modules() -> Path:
+    """A folder node_modules with PACKAGE."""
+    if shutil.which("node") is None:
+        pytest.skip("Node.js is not installed")
+    for place in (Path(os.environ.get("NODE_PATH", "")), INSTALLED / "node_modules"):
+        if (place / PACKAGE).is_dir():
+            return place.resolve()
+    if shutil.which("npm") is None:
+        pytest.skip(f"{PACKAGE} is not here, nor npm: install it, and set NODE_PATH to its node_modules")
+    with tempfile.TemporaryDirectory(prefix=f"{INSTALLED.name}-") as folder:
+        try:
+            done = subprocess.run(
+                [*NPM, "--prefix", folder], cwd=folder, capture_output=True, text=True, timeout=SECONDS)
+        except subprocess.TimeoutExpired:
+            pytest.skip(f"npm did not install {PACKAGE} in {SECONDS} s; set NODE_PATH to a node_modules that has it")
+        if done.returncode:
+            pytest.skip(f"npm cannot install {PACKAGE} ({done.stderr.strip().splitlines()[0]})")
+        INSTALLED.mkdir(exist_ok=True)
+        (Path(folder) / "node_modules").rename(INSTALLED / "node_modules")
+    return INSTALLED / "node_modules"
 
 
 @pytest.fixture
-def folder(tmp_path) -> Path:
+def folder(tmp_path, modules) -> Path:
     """With the sample and the packages it imports, which Node.js looks for beside it."""
-    if shutil.which("node") is None:
-        pytest.skip("Node.js is not installed")
-    if not (MODULES / "onnxruntime-node").is_dir():
-        pytest.skip("onnxruntime-node is not here: npm install it, and set NODE_PATH to its node_modules")
     shutil.copy(SAMPLES / "javascript" / "segment.mjs", tmp_path)
-    (tmp_path / "node_modules").symlink_to(MODULES.resolve())
+    (tmp_path / "node_modules").symlink_to(modules)
     return tmp_path
 
 

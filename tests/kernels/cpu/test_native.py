@@ -126,8 +126,27 @@ def test_labels_need_not_be_binary():
 
 def test_the_number_of_threads_changes_no_bit():
     support, weights, query = inputs(5, 48, 80)
-    results = [network(SPECS["four"], threads=n).run([native.prepare(support, weights)], query) for n in (1, 2, 3, 7)]
+    prepared = [native.prepare(support, weights)]
+    results = [network(SPECS["four"], threads=n).run(prepared, query) for n in (1, 2, 3, 7, 16)]
     assert all(np.array_equal(results[0], other) for other in results[1:])
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5, 16])
+def test_a_loop_takes_in_no_more_threads_than_it_has_items(threads):
+    support, weights, query = inputs(5, 48, 80)
+    net = network(SPECS["four"], threads=threads)
+    want = net.run([native.prepare(support, weights)], query)
+    loops = net.loops([native.prepare(support, weights)], query)
+    assert len(loops) > 20 and all(taken == min(threads, len(seconds)) for taken, seconds in loops)
+    assert np.array_equal(net.run([native.prepare(support, weights)], query), want)  # records no more
+
+
+def test_more_threads_have_more_items_where_rows_are_few():
+    support, weights, query = inputs(5, 48, 80)
+    prepared = native.prepare(support, weights)
+    few, many = ([len(seconds) for _, seconds in network(SPECS["four"], threads=n).loops([prepared], query)]
+                 for n in (1, 16))
+    assert all(a <= b for a, b in zip(few, many, strict=True)) and min(many) > min(few)
 
 
 def test_sizes_sets_and_callers_may_change_between_runs():

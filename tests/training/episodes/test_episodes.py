@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed: pip install torch")
@@ -11,9 +12,11 @@ yaml = pytest.importorskip("yaml", reason="pyyaml is not installed: pip install 
 pytest.importorskip("safetensors", reason="safetensors is not installed: pip install '.[train]'")
 
 from universeg_rt.training.episodes.augment import AugmentConfig
-from universeg_rt.training.episodes.config import DataConfig
+from universeg_rt.training.episodes.config import DataConfig, Stage
 from universeg_rt.training.episodes.episodes import EpisodeSource
 from universeg_rt.training.episodes.fields import Draw
+from universeg_rt.training.episodes.synthetic import SyntheticConfig
+from universeg_rt.training.tasks.tasks import Task
 
 pytestmark = pytest.mark.torch
 
@@ -47,3 +50,42 @@ def test_a_window_alike_lies_at_one_place_in_all_images(kit):
     labels[..., 24:40, 24:40] = 1
     images, labels = source._resized(Draw(3), ramp.clone(), labels, 64)
     assert all(torch.equal(images[0], image) for image in images) and labels.flatten(1).any(1).all()
+
+
+def test_tiny_targets_are_drawn_by_their_share(kit):
+    config = DataConfig(real_probability=0.0, synthetic=SyntheticConfig(families={"nested": 1.0}))
+    tiny = []
+    for probability in (0.0, 1.0):
+        source = EpisodeSource(dataclasses.replace(config, tiny_probability=probability), [])
+        shares = [float(source.batch([seed], Stage(samples=1, size=48, entries=(3, 3))).target.mean())
+                  for seed in range(12)]
+        tiny.append(sum(share < 0.01 for share in shares))
+    assert tiny[1] >= 9 > tiny[0]
+
+
+@pytest.mark.parametrize("real", [0.0, 1.0])
+def test_a_first_query_may_lack_the_target(kit, real):
+    source = EpisodeSource(DataConfig(
+        real_probability=real, absent_probability=1.0, augment=AugmentConfig(use_in_task=False, use_task=False)),
+        [kit.real_task(24, 64)])
+    episodes = [source.episode(seed, 48, 2, 4) for seed in range(12)]
+    empty = [not labels[0].any() for _, labels in episodes]
+    assert sum(empty) >= (8 if real else 12)  # a large target leaves no window without it
+    assert all(labels[2:].any() for _, labels in episodes)
+    assert all(float(images[0].std()) > 0.02 for images, _ in episodes)
+
+
+def test_a_repainted_task_keeps_its_labels_and_the_borders_of_other_structures(kit):
+    task = kit.real_task(12, 64, "one", "set")
+    other = np.zeros_like(task.labels)
+    other[:, 4:12, 4:12] = 1
+    twin = Task("two", task.images, other, task.subjects, "set")
+    plain, painted = (EpisodeSource(DataConfig(real_probability=1.0, repaint_probability=p), [task, twin])
+                      for p in (0.0, 1.0))
+    corner = []
+    for seed in range(12):
+        (before, labels), (after, same) = (source._real(Draw(seed), 2, 4) for source in (plain, painted))
+        assert torch.equal(labels, same) and not torch.equal(before, after)
+        assert float(after.min()) >= 0 and float(after.max()) <= 1
+        corner.append(float((after[:, 0, 4:12, 4:12].mean() - after[:, 0, 14:22, 4:12].mean()).abs()))
+    assert max(corner) > 0.1

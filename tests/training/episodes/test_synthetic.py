@@ -11,15 +11,20 @@ torch = pytest.importorskip("torch", reason="torch is not installed: pip install
 from universeg_rt.errors import InputError
 from universeg_rt.training.episodes import shapes
 from universeg_rt.training.episodes.appearance import Appearance
+from universeg_rt.training.episodes.families import FAMILIES
 from universeg_rt.training.episodes.fields import Draw, gaussian_blur, identity_grid, min_max, smooth_noise, sobel, warp
-from universeg_rt.training.episodes.synthetic import SMALLEST_TARGET, SyntheticConfig, synthetic_subjects
+from universeg_rt.training.episodes.synthetic import (
+    SMALLEST_NESTED,
+    SMALLEST_TARGET,
+    SyntheticConfig,
+    synthetic_subjects,
+)
 from universeg_rt.training.tasks.harden import harden
 
 pytestmark = pytest.mark.torch
-FAMILIES = sorted({*shapes.COARSE, *shapes.FINE})
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", sorted(FAMILIES))
 def test_every_family_gives_images_and_targets(family):
     config = SyntheticConfig(families={family: 1.0})
     shares = []
@@ -30,7 +35,8 @@ def test_every_family_gives_images_and_targets(family):
         assert set(labels.unique().tolist()) <= {0.0, 1.0}
         assert bool((images.flatten(1).std(1) > 0.01).all())
         shares.append(labels.mean((1, 2, 3)))
-        assert SMALLEST_TARGET < float(labels.mean()) and float(labels.mean()) < 0.75
+        smallest = SMALLEST_NESTED if family == "nested" else SMALLEST_TARGET
+        assert smallest < float(labels.mean()) and float(labels.mean()) < 0.75
     assert float(torch.stack(shares).std()) > 0.0
 
 
@@ -154,3 +160,33 @@ def test_fields():
     step = torch.zeros(1, 1, 8, 8)
     step[..., 4:] = 1.0
     assert float(sobel(step)[0, 0, 4, 4]) == pytest.approx(0.5, abs=1e-4) and float(sobel(step)[0, 0, 4, 0]) < 1e-5
+
+
+def test_most_targets_of_nested_anatomy_are_small_and_none_needs_to_stand_out():
+    config = SyntheticConfig(families={"nested": 1.0})
+    shares, contrasts = [], []
+    for seed in range(40):
+        images, labels = synthetic_subjects(seed, 4, 64, config)
+        shares.append(float(labels.mean()))
+        inside, rim = (images * labels).sum() / labels.sum(), ring(labels)
+        contrasts.append(abs(float(inside - (images * rim).sum() / rim.sum())))
+    assert sum(share < 0.01 for share in shares) > 8 and max(shares) > 0.02
+    assert sum(contrast < 0.05 for contrast in contrasts) > 5
+
+
+def ring(labels):
+    """What lies within three pixels of a target, outside it."""
+    return torch.nn.functional.max_pool2d(labels, 7, 1, 3) - labels
+
+
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+def test_an_absent_target_is_not_seen(family):
+    config = SyntheticConfig(families={family: 1.0}, background_probability=1.0)
+    same = different = 0
+    for seed in range(4):
+        (there, marked), (absent, empty) = (synthetic_subjects(seed, 3, 48, config, absent=n) for n in (0, 1))
+        assert not empty[0].any() and marked[0].any() and torch.equal(empty[1:], marked[1:])
+        moved = (there[0] - absent[0]).abs()
+        different += float((moved * marked[0]).sum())
+        same += float((moved * (1 - marked[0])).mean())
+    assert different > 0 and same < different

@@ -65,8 +65,26 @@ def test_the_table_is_filled_once_and_goes_on(folder):
 
 def test_means_and_spread_are_over_seeds():
     rows = [{"variant": "a", "seed": str(i), "mean": str(v), "x": "0.5"} for i, v in enumerate((0.2, 0.4))]
-    assert "| a | 2 | 0.300 ± 0.141 | 0.500 ± 0.000 |" in ablation.markdown(rows, ["x"])
-    assert "| a | 1 | 0.200 | 0.500 |" in ablation.markdown(rows[:1], ["x"])
+    assert "| a | 2 | 0.300 ± 0.141 |  | 0.500 ± 0.000 |" in ablation.markdown(rows, ["x"])
+    assert "| a | 1 | 0.200 |  | 0.500 |" in ablation.markdown(rows[:1], ["x"])
+
+
+def test_a_variant_is_compared_with_the_first_seed_by_seed():
+    rows = [{"variant": name, "seed": str(i), "mean": str(v + gain), "x": "0.5"}
+            for name, gain in (("a", 0.0), ("b", 0.05)) for i, v in enumerate((0.2, 0.4, 0.9))]
+    assert "| +0.050 (+0.050 to +0.050) |" in ablation.markdown(rows, ["x"])
+    assert "| b | 2 | 0.350 ± 0.141 | +0.050 |" in ablation.markdown(rows[:5], ["x"])
+
+
+def test_processes_share_a_study_and_runs_begin_from_the_same_weights(folder, monkeypatch):
+    from universeg_rt.training.run.train import Trainer
+
+    assert command(folder, "--seeds", "1", "--first-seed", "1") == 0
+    assert {row["seed"] for row in csv.DictReader(open(folder / "out" / "ablation.csv"))} == {"1"}
+    begun = []
+    monkeypatch.setattr(Trainer, "begin_from", lambda self, path: begun.append(path.name))
+    assert command(folder, "--seeds", "1", "--weights", str(folder / "w.safetensors")) == 0
+    assert begun == ["w.safetensors"] * 2  # seed 0 of both variants; what is in the table is not done again
 
 
 def test_changes_reach_into_a_config_and_replace_lists_and_dicts():

@@ -50,7 +50,7 @@ def test_both_kinds_on_one_size_are_drawn_by_task(command, tmp_path, capsys):
                  str(tmp_path / "k.json"), "--plot", str(tmp_path / "k.png")]) == 0
     out = json.loads((tmp_path / "k.json").read_text())
     assert list(out["tasks"]["disc"]["cells"][0]["methods"]) == ["exact", "static", "atlas", "copy"]
-    assert out["setup"]["kinds"]["static"] == {"runner": "static reference", "precision": "fp32"}
+    assert out["setup"]["kinds"]["static"] == {"runner": "native", "precision": "fp32"}
     assert "static: verdict" in capsys.readouterr().out and (tmp_path / "k.png").read_bytes()[:4] == b"\x89PNG"
 
 

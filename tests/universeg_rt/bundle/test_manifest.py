@@ -58,8 +58,8 @@ def test_every_bit_of_the_numbers_that_decide_a_mask(small_bundle):
     (lambda v: v["spec"].update(downsample="bilinear"), "its universeg.spec is"),
     (lambda v: v.update(weights_sha256="0" * 64), "its universeg.weights_sha256 is"),
     (lambda v: v.update(version="9"), "its universeg.version is"),
-    (lambda v: v["input"].update(labels="other"), "the input contract .* is not one of this version"),
-    (lambda v: v["input"].update(size_multiple=8), "the input contract .* is not one of this version"),
+    (lambda v: v["input"].update(labels="other"), "of its input, labels is 'other'; accepted: 'binary, 0 and 1'"),
+    (lambda v: v["input"].update(size_multiple=8), "of its input, size_multiple is 8; accepted: "),
     (lambda v: (v["parity"].clear(), v["models"]["fp32"].update(whole="predict.onnx")), "its universeg.kind is"),
     (lambda v:
      (v["parity"].clear(), v["models"]["fp32"]["stages"].reverse(), v["models"]["fp32"]["stages"][0].__setitem__(

@@ -65,6 +65,7 @@ def test_masks_are_those_of_the_frozen_task(case, files, kind, runner, capsys):
     assert task["price"]["static_dice"] == frozen.price.static_dice
     assert report["support"] == {"entries": 5, "sha256": support.sha256}
     assert report["runner"] == {"name": frozen.runner.name, "precision": "fp32"}
+    assert report["bundle"]["licence"] == frozen.record.licence == {"weights": "none"}
     assert report["aspect"] == "stretch" and report["normalise"] == "minmax"
     out = capsys.readouterr().out
     assert "3 of 3 images segmented" in out and f"a frozen task, {kind}: asked for; {frozen.price}" in out

@@ -41,8 +41,9 @@ def report() -> dict:
              "foreground_pixels": 1234, "confidence": 0.91, "dice": 0.8, "seconds": seconds, "notes": [EVIL]},
             {"name": "b", "input": "scans/b.nii.gz", "overlay": "overlays/b.png", "shape": [40, 50, 60],
              "spacing": [1.0, 1.0, 3.5], "axis": "axial", "slices": 60, "blank": 7, "in_support": 5, "notes": [],
-             "seconds": seconds, "labels": {"liver": {"voxels": 99, "confidence": 0.4, "dice": 0.7, "slices": [3, 9]}, EVIL: {
-                 "voxels": 0, "confidence": 0.0, "slices": []}}},
+             "seconds": seconds, "labels": {
+                 "liver": {"voxels": 99, "confidence": 0.4, "dice": 0.7, "slices": [3, 9]},
+                 EVIL: {"voxels": 0, "confidence": 0.0, "slices": []}}},
             {"name": "c", "input": "scans/c.png", "error": f"cannot be read ({EVIL})"},
         ],
     }

@@ -54,6 +54,7 @@ def test_masks_are_those_of_the_sdk(case, small_bundle, capsys):
         assert row["seconds"]["network"] > 0
     assert report["mean_dice"] == np.mean([row["dice"] for row in report["images"]])
     assert report["bundle"]["sha256"] == Segmenter.open(small_bundle).bundle.sha256
+    assert report["bundle"]["licence"] == {"weights": "none"}
     assert report["support"] == {"entries": 5, "sha256": SupportSet.load(folder / "support").sha256}
     assert report["ensemble"] == {"members": 2, "support_size": 3, "replacement": False, "seed": 0,
                                   "policy": "random"}

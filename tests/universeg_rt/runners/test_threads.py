@@ -16,7 +16,7 @@ import pytest
 
 from universeg_rt import Segmenter
 from universeg_rt.errors import InputError
-from universeg_rt.runners.threads import MAX_THREADS, cores
+from universeg_rt.runners.threads import MAX_THREADS, cores, quota
 
 from ...conftest import discs
 
@@ -205,3 +205,24 @@ def test_the_most_threads_change_no_bit(small_bundle, tmp_path):
 def test_the_default_keeps_to_the_bound(monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(4 * MAX_THREADS)), raising=False)
     assert cores() == MAX_THREADS
+
+
+@pytest.mark.parametrize("own, files, granted", [
+    ("0::/", {"cpu.max": "150000 100000"}, 1.5),
+    ("0::/a/b", {"a/cpu.max": "200000 100000", "a/b/cpu.max": "max 100000", "cpu.max": "max 100000"}, 2.0),
+    ("0::/a", {"a/cpu.max": "max 100000"}, float("inf")),
+    ("4:cpu,cpuacct:/d", {"cpu,cpuacct/d/cpu.cfs_quota_us": "50000", "cpu,cpuacct/d/cpu.cfs_period_us": "100000"}, 0.5),
+    ("4:cpu:/", {"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, float("inf")),
+    ("3:memory:/", {"memory/cpu.max": "100000 100000"}, float("inf")),
+    ("0::/", {"cpu.max": "nonsense"}, float("inf")),
+    (None, {"cpu.max": "100000 100000"}, float("inf"))])
+def test_what_cgroups_grant(tmp_path, own, files, granted, monkeypatch):
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text + "\n")
+    if own is not None:
+        (tmp_path / "own").write_text(own + "\n")
+    assert quota(tmp_path, tmp_path / "own") == granted
+    here = cores()
+    monkeypatch.setattr("universeg_rt.runners.threads.quota", lambda: granted)
+    assert 1 <= cores() <= max(1, granted) and cores() <= here

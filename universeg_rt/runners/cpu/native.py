@@ -18,6 +18,7 @@ from ...precision import PRECISIONS
 from ...spec import NetworkSpec
 from ..base import Runner
 from ..options import Options
+from ..shared import PreparedSupport
 from ..threads import cores
 from .native_weights import TABLE, read_weights
 
@@ -112,6 +113,12 @@ class NativeRunner(Runner):
             maps = [each[0] * np.float32(share) for each in maps]
             sums = [total + each for total, each in zip(sums, maps)] if sums else maps
         return logits, sums
+
+    def loops(self, prepared: PreparedSupport, query: Floats) -> list[tuple[int, list[float]]]:
+        """Of the loops of a run on one query (1,1,H,W): the threads that each takes in, and its items' seconds, done
+        one after the other."""
+        found: list[tuple[int, list[float]]] = self._network.loops(prepared.value, query[0, 0])
+        return found
 
     def peak_bytes(self, support_size: int, members: int, height: int, width: int) -> int:
         # Counted from kernels/cpu/inference/workspace.cpp: the process with its libraries; weights as they come and

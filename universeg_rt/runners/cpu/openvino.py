@@ -61,7 +61,7 @@ def started() -> tuple[ModuleType, Vendor, list[str]]:
         facts = ("FULL_DEVICE_NAME", "OPTIMIZATION_CAPABILITIES")
         return openvino, core, [str(core.get_property("CPU", name)) for name in facts]
     except ImportError as error:
-        raise RunnerError(f"the openvino runner cannot start ({error}); {install_hint('openvino')}") from None
+        raise RunnerError(f"openvino is not installed ({error}); {install_hint('openvino')}") from None
     except Exception as error:  # a broken installation, or one without the CPU plugin
         said = str(error).strip().splitlines()[-1]
         raise RunnerError(f"OpenVINO cannot start here: {said}; reinstall openvino") from None
