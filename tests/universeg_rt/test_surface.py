@@ -118,7 +118,7 @@ def test_threshold_and_logits(segmenter, support, image):
     assert np.abs(Placement.of(image.shape, segmenter.grid, "stretch").back(mean) - low.probability).max() < 1e-6
 
 
-@pytest.mark.parametrize("threshold", [0, 1, -0.5, float("nan"), "0.5", None, True])
+@pytest.mark.parametrize("threshold", [0, 1, -0.5, float("nan"), "0.5", True])
 def test_thresholds_out_of_range(segmenter, support, image, threshold):
     with pytest.raises(InputError, match="threshold is"):
         segmenter.prepare(support).predict(image, threshold=threshold)
