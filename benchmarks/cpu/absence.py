@@ -22,7 +22,7 @@ import numpy as np
 from universeg_rt import Ensemble, Segmenter, SupportSet
 from universeg_rt.cli.common import importing, run_command
 from universeg_rt.errors import InputError
-from universeg_rt.imaging.metrics import auroc, dice, expected_dice
+from universeg_rt.imaging.metrics import auroc, dice, expected_dice, mean_inside
 from universeg_rt.storage.atomic import write_json
 
 PROGRAM = "universeg_rt.benchmarks.cpu.absence"
@@ -135,7 +135,7 @@ def rows_of(segmenter: Segmenter, case: Case, size: int, queries: int, seed: int
                     "probability mass": float(p.mean()) / area,
                     "area": float(mask.mean()) / area,
                     "greatest probability": float(p.max()),
-                    "mean probability inside": float(p[mask].mean()) if mask.any() else 0.0,
+                    "mean probability inside": mean_inside(p, mask),
                     "agreement of members": float(np.mean([dice(mask_of(m[None]), mask) for m in members]))
                     if mask.any() else 0.0,
                     "similarity": float(alike[marks].max() - alike[~marks].max()) if not marks.all() else
@@ -226,8 +226,8 @@ def main(arguments: list[str] | None = None) -> int:
     p.add_argument("--support-size", type=int, default=16, help="S (16)")
     p.add_argument("--queries", type=int, default=10, help="at most so many of either kind a task (10)")
     p.add_argument("--cost", type=float, default=0.01, help="Dice that a rule may cost on present images (0.01)")
-    p.add_argument("--rules", nargs="*", default=["expected Dice"], help="shown at several thresholds")
-    p.add_argument("--thresholds", type=float, nargs="*", default=[0.4, 0.5, 0.6, 0.7])
+    p.add_argument("--rules", nargs="*", default=["mean probability inside"], help="shown at several thresholds")
+    p.add_argument("--thresholds", type=float, nargs="*", default=[0.55, 0.6, 0.65, 0.7, 0.75])
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--output", type=Path, help="JSON file for all rows")
     return run_command(_main, p, arguments)

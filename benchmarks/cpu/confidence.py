@@ -20,7 +20,7 @@ import numpy as np
 from universeg_rt import Ensemble, Segmenter, SupportSet
 from universeg_rt.cli.common import importing, run_command
 from universeg_rt.errors import InputError
-from universeg_rt.imaging.metrics import BAD_DICE, auroc, dice, expected_dice, rank_correlation
+from universeg_rt.imaging.metrics import BAD_DICE, auroc, dice, expected_dice, mean_inside, rank_correlation
 from universeg_rt.storage.atomic import write_file
 
 PROGRAM = "universeg_rt.benchmarks.cpu.confidence"
@@ -39,10 +39,9 @@ def expected(members: np.ndarray) -> float:
     return expected_dice(members.mean(axis=0), mask_of(members))
 
 
-def mean_inside(members: np.ndarray) -> float:
-    """Mean probability inside the mask; 0 for an empty one."""
-    inside = members.mean(axis=0)[mask_of(members)]
-    return float(inside.mean()) if inside.size else 0.0
+def inside(members: np.ndarray) -> float:
+    """Mean probability inside the mask."""
+    return mean_inside(members.mean(axis=0), mask_of(members))
 
 
 def agreement(members: np.ndarray) -> float:
@@ -58,7 +57,7 @@ def mean_spread(members: np.ndarray) -> float:
 
 CANDIDATES: dict[str, Callable[[np.ndarray], float]] = {
     "expected Dice": expected,
-    "mean probability inside": mean_inside,
+    "mean probability inside": inside,
     "agreement": agreement,
     "mean spread": mean_spread,
 }

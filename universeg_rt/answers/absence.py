@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from ..errors import InputError
-from ..imaging.metrics import expected_dice
+from ..imaging.metrics import mean_inside
 from ..named_types import Bools, Floats
 
 ABSENT_BELOW = 0.6  # the default of commands; benchmarks/NOTES.md has what it gives and costs
 
 
 def presence(probability: Floats, mask: Bools) -> float:
-    """From 0 to 1, how far an answer speaks for a target that is there: the Dice to expect of its mask
-    (`imaging.metrics.expected_dice`). Chosen by measurement among seven rules, see benchmarks/NOTES.md."""
-    return expected_dice(probability, mask)
+    """From 0 to 1, how far an answer speaks for a target that is there: the mean probability inside its mask. Chosen by
+    measurement among seven rules, see benchmarks/NOTES.md: it costs the least, and none is good."""
+    return mean_inside(probability, mask)
 
 
 def check_absent_below(value: object) -> float | None:

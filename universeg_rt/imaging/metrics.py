@@ -20,6 +20,12 @@ def expected_dice(probability: Floats, mask: Bools) -> float:
     return 2 * float(probability[mask].sum(dtype=np.float64)) / total if total else 0.0
 
 
+def mean_inside(probability: Floats, mask: Bools) -> float:
+    """Mean of probabilities where a bool mask of their shape marks; 0 where it is empty."""
+    inside = probability[mask]
+    return float(inside.mean(dtype=np.float64)) if inside.size else 0.0
+
+
 def dice(mask: Array, truth: Array) -> float:
     """Dice score 2|A∩B| / (|A|+|B|) of two bool masks of one shape, from 0 to 1; two empty masks agree (1).
 

@@ -10,14 +10,14 @@ import pytest
 pytest.importorskip("torch", reason="data sets are read by the training package: pip install '.[train]'")
 pytest.importorskip("yaml", reason="data sets are read by the training package: pip install '.[train]'")
 
-from universeg_rt.benchmarks.cpu.confidence import CANDIDATES, agreement, main, mean_inside, mean_spread
+from universeg_rt.benchmarks.cpu.confidence import CANDIDATES, agreement, inside, main, mean_spread
 
 from ...conftest import discs
 
 
 def test_candidates_by_hand():
     members = np.array([[[0.9, 0.8, 0.1]], [[0.7, 0.4, 0.1]]])  # mean 0.8, 0.6, 0.1
-    assert mean_inside(members) == pytest.approx(0.7)
+    assert inside(members) == pytest.approx(0.7)
     assert agreement(members) == pytest.approx((1 + 2 / 3) / 2)
     assert mean_spread(members) == pytest.approx(-0.1)
     assert CANDIDATES["expected Dice"](members) == pytest.approx(2 * 1.4 / (1.5 + 2))

@@ -22,7 +22,8 @@ def task(segmenter):
 def test_a_mask_is_emptied_below_the_presence_asked_for_and_not_at_it(task):
     plain = task.predict(QUERY, threshold=0.3)
     value = presence(plain.probability, plain.mask)
-    assert plain.mask.any() and 0 < value < 1 and value == plain.confidence
+    assert value == pytest.approx(plain.probability[plain.mask].mean())
+    assert plain.mask.any() and 0.3 < value < 1
     kept = task.predict(QUERY, threshold=0.3, absent_below=value)
     assert np.array_equal(kept.mask, plain.mask) and kept.emptied == "" and kept.notes == plain.notes
     emptied = task.predict(QUERY, threshold=0.3, absent_below=min(1.0, value * 1.01))
@@ -41,7 +42,8 @@ def test_an_absent_label_hides_no_other(segmenter):
     maps = np.where(LABELS > 0, 2, 1)
     task = segmenter.prepare_labels(LabelledSupport.from_arrays(IMAGES, maps))
     free = segmenter.prepare_labels(LabelledSupport.from_arrays(IMAGES, maps), overlap="independent")
-    found = {name: each.confidence for name, each in free.predict(QUERY, threshold=0.3).predictions.items()}
+    each = free.predict(QUERY, threshold=0.3).predictions
+    found = {name: presence(one.probability, one.mask) for name, one in each.items()}
     low, high = sorted(found, key=found.__getitem__)
     assert 0 < found[low] < found[high]
     answer = task.predict(QUERY, threshold=0.3, absent_below=found[high])
