@@ -10,6 +10,7 @@ import numpy as np
 
 from universeg_rt.errors import InputError, shown
 from universeg_rt.imaging.files import FORMATS, opened
+from universeg_rt.install import needed
 from universeg_rt.storage.reading import is_folder, reading
 from universeg_rt.training.tasks.tasks import Task, subjects_of
 
@@ -169,10 +170,7 @@ def _subjects(root: Path, pattern: str) -> list[str]:
 
 def _volume(path: Path, dataset: str) -> tuple[np.ndarray, np.ndarray]:
     """Values (X,Y,Z) float32 in RAS order and spacing (3,) in millimetres."""
-    try:
-        import nibabel
-    except ImportError:
-        raise InputError("NIfTI volumes need nibabel: pip install nibabel") from None
+    nibabel = needed("nibabel", "train", f"data set {dataset}, of NIfTI volumes,")
     with reading(f"a whole NIfTI volume of data set {dataset}", path, cure="fetch or write it again"):
         image = nibabel.load(path)
         room = MAX_PACKED * path.stat().st_size

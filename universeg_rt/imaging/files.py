@@ -15,7 +15,7 @@ from ..errors import InputError
 from ..named_types import AnyPath, Array, Bools, Bytes
 from ..storage.arrays import read_npy
 from ..storage.atomic import write_file
-from ..storage.reading import path_of, reading, reason
+from ..storage.reading import path_of, reading, reason, refuse_folder
 from .preprocess import MAX_PIXELS, check_pixels
 
 # Only these are ever handed a file: Pillow knows formats whose reader starts another program.
@@ -234,11 +234,8 @@ def image_files(
     leave_out: says of a subfolder whether it is left out. other: is called with each file of a kind that is not read.
     InputError where a folder cannot be read.
     """
-    def refuse(error: OSError) -> None:
-        raise InputError(f"{error.filename} cannot be read ({reason(error)}); give a folder that can be") from None
-
     found = []
-    for root, folders, names in os.walk(folder, onerror=refuse):
+    for root, folders, names in os.walk(folder, onerror=refuse_folder):
         folders[:] = [f for f in folders if not f.startswith(".") and not (leave_out and leave_out(Path(root) / f))]
         for file in (Path(root) / name for name in names if not name.startswith(".")):
             if file.suffix.lower() in SUFFIXES:

@@ -9,7 +9,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from ..errors import InputError, UniverSegError
 
@@ -89,6 +89,11 @@ def is_folder(path: Path) -> bool:
         return path.is_dir()
     except (OSError, ValueError):
         return False
+
+
+def refuse_folder(error: OSError) -> NoReturn:
+    """Raise InputError for a folder that cannot be listed; `onerror` of os.walk."""
+    raise InputError(f"{error.filename} cannot be read ({reason(error)}); give a folder that can be") from None
 
 
 def reason(caught: BaseException) -> str:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from ..errors import InputError, shown
 from ..imaging.normalisation import Window
 from ..named_types import Array, Vendor
-from ..storage.reading import is_folder
+from ..storage.reading import is_folder, refuse_folder
 from .frames import Frame, NotAnImage, header_of, is_dicom, read_frames, reading_dicom, values_of
 from .geometry import Geometry
 from .scratch import scratch_array
@@ -59,26 +59,36 @@ def read_dicom(path: Path, series: str | int | None) -> Volume:
 
 def dicom_files(folder: Path) -> list[Path]:
     """The DICOM files that lie in a folder itself, sorted; also those that are DICOM by their name alone."""
-    return [file for file in sorted(folder.iterdir())
-            if file.name != INDEX and not file.name.startswith(".") and file.is_file()
+    return [file for file in _files(folder) if file.name != INDEX
             and (file.suffix.lower() in ENDINGS or is_dicom(file))]
 
 
-def is_alone(path: Path) -> bool:
-    """Whether a DICOM file is no slice of a series: it has several frames, or says not where it lies, or is broken."""
+def _files(folder: Path) -> list[Path]:
+    try:
+        return sorted(file for file in folder.iterdir() if not file.name.startswith(".") and file.is_file())
+    except OSError as error:
+        refuse_folder(error)
+
+
+def role_of(path: Path) -> Literal["slice", "alone", "other"]:
+    """What a DICOM file is in a folder: a slice of a series, a volume or picture by itself (several frames, or no place
+    in the patient; also what is broken, which reading it says), or no image."""
     try:
         with reading_dicom(path):
-            header = header_of(path, ("NumberOfFrames", "ImagePositionPatient"))
-            return int(header.get("NumberOfFrames") or 1) > 1 or "ImagePositionPatient" not in header
+            header = header_of(path, ("NumberOfFrames", "ImagePositionPatient", "Rows"))
+            if "Rows" not in header:
+                return "other"
+            several = int(header.get("NumberOfFrames") or 1) > 1
+            return "alone" if several or "ImagePositionPatient" not in header else "slice"
     except InputError:
-        return True
+        return "alone"
 
 
 def _series(folder: Path, notes: list[str]) -> list[list[Frame]]:
     """The series in a folder, each its frames; in the order of their first files."""
     found: dict[str, list[Frame]] = {}
     files = dicom_files(folder)
-    other = sum(file.is_file() and not file.name.startswith(".") for file in folder.iterdir()) - len(files)
+    other = len(_files(folder)) - len(files)
     for file in files:
         try:
             for frame in read_frames(file):

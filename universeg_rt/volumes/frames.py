@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,8 +16,9 @@ from ..imaging.preprocess import check_pixels, luminance
 from ..install import needed
 from ..named_types import Array, Vendor
 from ..storage.reading import reading
-from .quiet import quiet
+from .guards import WholeFile, quiet
 
+LEAST = 16  # bytes that a frame takes, packed and with its item's header
 PREAMBLE, MAGIC = 128, b"DICM"
 TAGS = (
     "TransferSyntaxUID", "SOPClassUID", "SeriesInstanceUID", "FrameOfReferenceUID", "Modality", "ImageType", "Rows",
@@ -36,6 +38,7 @@ GROUPS = {
     "RescaleIntercept": "PixelValueTransformationSequence", "WindowCenter": "FrameVOILUTSequence",
     "WindowWidth": "FrameVOILUTSequence",
 }
+PHOTOMETRIC = ("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR", "RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
 SEGMENTATION = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")  # BINARY and FRACTIONAL; LABELMAP
 
 
@@ -84,9 +87,9 @@ def is_dicom(path: Path) -> bool:
 
 
 @contextmanager
-def reading_dicom(path: Path, what: str = "a whole DICOM image", *, quote: bool = False) -> Iterator[None]:
-    """As `reading`, with the libraries kept quiet; the reason is an error's type alone where they may quote headers."""
-    with quiet(), reading(what, path, quote=quote):
+def reading_dicom(path: Path, what: str = "a whole DICOM image") -> Iterator[None]:
+    """As `reading`, with the libraries kept quiet; the reason is an error's type alone, as they quote headers."""
+    with quiet(), reading(what, path, quote=False):
         yield
 
 
@@ -95,7 +98,8 @@ def header_of(path: Path, tags: tuple[str, ...] | None = TAGS) -> Vendor:
     pydicom = needed("pydicom", "medical", "DICOM")
     if not is_dicom(path):
         raise InputError(f"{path} is not DICOM; it may be encrypted, cut off, or of another kind")
-    return pydicom.dcmread(path, stop_before_pixels=True, specific_tags=None if tags is None else list(tags))
+    with WholeFile(path) as file:
+        return pydicom.dcmread(file, stop_before_pixels=True, specific_tags=None if tags is None else list(tags))
 
 
 def read_frames(path: Path) -> list[Frame]:
@@ -115,6 +119,8 @@ def read_frames(path: Path) -> list[Frame]:
         count = int(header.get("NumberOfFrames") or 1)
         if count == 1 and not per_frame:
             return [_frame(path, None, header, [header, shared])]
+        if count * LEAST > path.stat().st_size:
+            raise InputError(f"{path} says that it has {count} frames, more than its bytes may hold; export it again")
         if count < 1 or per_frame and len(per_frame) != count:
             raise InputError(f"{path} says that it has {count} frames and describes {len(per_frame or ())}; export it "
                              "again")
@@ -126,11 +132,11 @@ def read_frames(path: Path) -> list[Frame]:
 def values_of(path: Path, frames: list[Frame]) -> Iterator[Array]:
     """Each of some frames of one file in their order, (H,W): in the modality's units, colour as luminance."""
     pixels: Vendor = needed("pydicom.pixels", "medical", "DICOM")
-    with reading_dicom(path, quote=True):  # what goes wrong now speaks of pixels
+    with reading_dicom(path):
         header = header_of(path) if frames[0].table or frames[0].colour else None
         indices = None if frames[0].index is None else [frame.index for frame in frames]
         values: Array
-        for frame, raw in zip(frames, pixels.iter_pixels(path, indices=indices), strict=True):
+        for frame, raw in zip(frames, _decoded(path, pixels, indices), strict=True):
             if frame.colour:
                 if header is not None and header.PhotometricInterpretation == "PALETTE COLOR":
                     if not header.file_meta.TransferSyntaxUID.is_little_endian:
@@ -154,6 +160,15 @@ def values_of(path: Path, frames: list[Frame]) -> Iterator[Array]:
             if values.shape != frame.size:
                 raise ValueError("its pixels are not those of its header")
             yield values
+
+
+def _decoded(path: Path, pixels: Vendor, indices: list[int | None] | None) -> Iterator[Array]:
+    try:
+        with WholeFile(path) as file:
+            yield from pixels.iter_pixels(file, indices=indices)
+    except (ValueError, RuntimeError, EOFError):  # of a length that is wrong, or of a decoder
+        raise InputError(f"{path} holds pixels that cannot be decoded, or fewer than its header says: it may be cut "
+                         "off; copy or export it again") from None
 
 
 def _frame(path: Path, index: int | None, header: Vendor, places: list[Vendor | None]) -> Frame:
@@ -184,6 +199,9 @@ def _frame(path: Path, index: int | None, header: Vendor, places: list[Vendor | 
         return out
 
     photometric = str(header.get("PhotometricInterpretation") or "MONOCHROME2")
+    if photometric not in PHOTOMETRIC:
+        raise InputError(f"{path} says of its colours what is not read; accepted: {', '.join(PHOTOMETRIC)}; export it "
+                         "as MONOCHROME2")
     modality = str(header.get("Modality") or "")
     return Frame(
         path, index, str(header.get("SeriesInstanceUID") or ""), str(header.get("FrameOfReferenceUID") or ""),
@@ -228,6 +246,12 @@ def _class_name(header: Vendor) -> str:
     return name if re.fullmatch(r"[A-Za-z][A-Za-z \-/]*", name) else "of an unknown kind"
 
 
+def _is_ended(path: Path) -> bool:
+    """Whether the delimiter of compressed pixels stands in a file, as little-endian data are written."""
+    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        return data.rfind(b"\xfe\xff\xdd\xe0\0\0\0\0") > 0
+
+
 def _check_decoder(path: Path, header: Vendor) -> None:
     """InputError that names the packages where no decoder of the file's compression is installed."""
     pixels: Vendor = needed("pydicom.pixels", "medical", "DICOM")
@@ -237,6 +261,8 @@ def _check_decoder(path: Path, header: Vendor) -> None:
     except NotImplementedError:
         name = syntax.name if syntax.name != str(syntax) else "a private syntax"
         raise InputError(f"{path} is compressed as {name}, which is not read; export it uncompressed") from None
+    if syntax.is_encapsulated and not _is_ended(path):  # pyjpegls never comes back from a stream that is cut off
+        raise InputError(f"{path} is cut off: its pixels have no end; copy or export it again")
     if not decoder.is_available:
         packages = ", or ".join(decoder.missing_dependencies)
         raise InputError(f"{path} is compressed as {syntax.name}; no decoder of it is installed ({packages}): install "

@@ -16,8 +16,8 @@ from ..named_types import Array, Doubles, Vendor
 from ..storage.atomic import write_file
 from ..storage.reading import reading
 from .geometry import Geometry
-from .quiet import quiet
-from .scratch import PIECE, mapped_by_slices, scratch_file
+from .guards import quiet
+from .scratch import PIECE, mapped_by_slices, scratch_file, slices_of
 from .volume import Volume
 
 ENDINGS = (".nii", ".nii.gz")
@@ -157,7 +157,8 @@ def _affine(path: Path, header: Vendor, notes: list[str]) -> Doubles:
     (place, place_code), (turn, turn_code) = header.get_sform(coded=True), header.get_qform(coded=True)
     affine = np.array(header.get_best_affine(), np.float64)
     edges = np.linalg.norm(affine[:3, :3], axis=0)
-    if not np.isfinite(affine).all() or not abs(np.linalg.det(affine[:3, :3])) > SHEAR * edges.prod():
+    flat = not np.isfinite(affine).all() or not abs(np.linalg.det(affine[:3, :3])) > SHEAR * edges.prod()
+    if flat or np.isnan(_nibabel().orientations.io_orientation(affine)).any():
         raise InputError(f"{path} has an affine that no voxel has a place by (singular or not finite); set its "
                          "sform or qform first")
     if not place_code and not turn_code:
@@ -181,7 +182,7 @@ def _acquired(header: Vendor, geometry: Geometry) -> int:
 def _check_finite(path: Path, raw: Array) -> None:
     if raw.dtype.kind != "f":
         return
-    bad = sum(int((~np.isfinite(raw[:, :, k])).sum()) for k in range(raw.shape[2]))
+    bad = sum(int((~np.isfinite(part)).sum()) for part in slices_of(raw))
     if bad:
         raise InputError(f"{path} holds {bad} NaN or infinite values; replace them, for example by numpy.nan_to_num")
 
@@ -192,7 +193,7 @@ def _scaled(path: Path, raw: Array, slope: float, intercept: float) -> Array:
         return raw
     narrow = raw.dtype.itemsize <= 2 or raw.dtype == np.float32
     wide: np.dtype[Any] = np.dtype(np.float64 if raw.dtype.itemsize <= 8 else np.longdouble)
-    values = mapped_by_slices(raw, 2, np.float32 if narrow else np.float64,
+    values = mapped_by_slices(raw, np.float32 if narrow else np.float64,
                               lambda part: np.asarray(part, wide) * slope + intercept)
     _check_finite(path, values)
     return values

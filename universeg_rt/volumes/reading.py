@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,13 +11,14 @@ import numpy as np
 from ..errors import InputError
 from ..imaging.files import add_named
 from ..named_types import AnyPath, Array
-from ..storage.reading import is_folder, path_of
+from ..storage.reading import is_folder, path_of, refuse_folder, regular_file
+from .alignment import in_order_of
 from .dicom import ENDINGS as DICOM_ENDINGS
-from .dicom import dicom_files, is_alone, read_dicom
+from .dicom import dicom_files, read_dicom, role_of
 from .frames import is_dicom
 from .nifti import ENDINGS as NIFTI_ENDINGS
 from .nifti import is_nifti, read_nifti
-from .scratch import mapped_by_slices
+from .scratch import mapped_by_slices, present, slices_of
 from .segmentation import is_segmentation, read_segmentation
 from .stack import is_stack, read_stack
 from .volume import LabelVolume, Volume
@@ -42,22 +44,26 @@ def read_volume(path: AnyPath, *, time: int | None = None, series: str | int | N
         return read_stack(path)
     if is_folder(path) or path.suffix.lower() in DICOM_ENDINGS or is_dicom(path):
         return read_dicom(path, series)
+    regular_file(path)
     raise InputError(f"{path} is no volume; accepted: {ACCEPTED}")
 
 
 def read_labels(path: AnyPath, like: Volume) -> LabelVolume:
     """The label map of a volume, on the same voxels: NIfTI, a DICOM Segmentation of its series, or the pages of a TIFF.
 
-    Values are whole numbers from 0, the background, to 65,535. Raises InputError as `read_volume`, where values are
-    others, and where the labels do not lie on the volume's voxels.
+    Axes may stand in another order or run the other way, as in NIfTI made of a DICOM series: they are put as the
+    volume's, nothing is resampled. Values are whole numbers from 0, the background, to 65,535. Raises InputError as
+    `read_volume`, where values are others, and where the labels do not lie on the volume's voxels.
     """
     path = path_of(path)
     if is_segmentation(path):
         return read_segmentation(path, like)
     found = read_stack(path, label=True) if is_stack(path) else read_volume(path)
+    values, geometry, axes = in_order_of(like.geometry, found.values, found.geometry)
+    found = replace(found, values=values, geometry=geometry, acquired=axes[found.acquired])
     like.geometry.check_same(found.geometry, str(like.files[0] if like.files else "the volume"), str(path))
-    values, present = _whole(path, found)
-    return LabelVolume(values, found.geometry, {value: f"label {value}" for value in present}, found.notes)
+    values, there = _whole(path, found)
+    return LabelVolume(values, like.geometry, {value: f"label {value}" for value in there}, found.notes)
 
 
 def find_volumes(folder: AnyPath) -> dict[str, Path]:
@@ -71,14 +77,14 @@ def find_volumes(folder: AnyPath) -> dict[str, Path]:
     if not is_folder(folder):
         raise InputError(f"{folder} is not a folder")
     found: dict[str, Path] = {}
-    for root, folders, files in os.walk(folder):
+    for root, folders, files in os.walk(folder, onerror=refuse_folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         here = Path(root)
-        slices = [file for file in dicom_files(here) if not is_alone(file)]
+        roles = {file: role_of(file) for file in dicom_files(here)}
         for file in sorted(here / name for name in files if not name.startswith(".")):
-            if file not in slices and is_volume(file):
+            if roles[file] == "alone" if file in roles else is_nifti(file) or is_stack(file):
                 add_named(found, _stem(file.relative_to(folder)), file)
-        if slices:
+        if "slice" in roles.values():
             add_named(found, here.relative_to(folder).as_posix() if here != folder else here.resolve().name, here)
     if not found:
         raise InputError(f"{folder} holds no volumes; accepted: {ACCEPTED}")
@@ -105,18 +111,18 @@ def _refuse(path: Path, name: str, value: object) -> None:
 
 def _whole(path: Path, found: Volume) -> tuple[Array, list[int]]:
     """The values as unsigned integers, and which there are but 0."""
-    present: set[int] = set()
-    for part in np.moveaxis(found.values, found.acquired, 0):
-        values = np.unique(part)
+    there: set[int] = set()
+    for part in slices_of(found.values):
+        values = present(part)
         if values.dtype.kind == "f" and (values != np.round(values)).any():
             raise InputError(f"{path} is no label map: it holds {values[values != np.round(values)][0]:g}; give whole "
                              "numbers, 0 for the background; probabilities must be cut first, for example at 0.5")
         if values[0] < 0 or values[-1] > MOST_LABEL:
-            raise InputError(f"{path} is no label map: it holds {values[0]:g} to {values[-1]:g}; accepted: 0, the "
-                             f"background, to {MOST_LABEL}; give labels other numbers")
-        present.update(int(v) for v in values)
-    present.discard(0)
+            raise InputError(f"{path} is no label map: it holds {values[0] + 0:g} to {values[-1] + 0:g}; accepted: 0, "
+                             f"the background, to {MOST_LABEL}; give labels other numbers")
+        there.update(int(v) for v in values)
+    there.discard(0)
     if found.values.dtype.kind == "u":
-        return found.values, sorted(present)
-    kind = np.uint8 if max(present, default=0) <= 255 else np.uint16
-    return mapped_by_slices(found.values, found.acquired, kind, lambda part: part.astype(kind)), sorted(present)
+        return found.values, sorted(there)
+    kind = np.uint8 if max(there, default=0) <= 255 else np.uint16
+    return mapped_by_slices(found.values, kind, lambda part: part.astype(kind)), sorted(there)

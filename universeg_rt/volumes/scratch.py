@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ from ..errors import OutputError
 from ..named_types import Array
 
 PIECE = 2**20  # bytes that are copied at a time
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
 @contextmanager
@@ -24,6 +26,8 @@ def scratch_file() -> Iterator[IO[bytes]]:
         with tempfile.TemporaryFile(prefix="universeg.") as file:
             yield file
     except OSError as error:
+        if error.errno not in FULL:  # of a file that is read in the block
+            raise
         raise OutputError(f"cannot unpack into {tempfile.gettempdir()}: {error.strerror or error}; set TMPDIR to a "
                           "folder with more room") from None
 
@@ -40,9 +44,21 @@ def scratch_array(shape: tuple[int, ...], dtype: npt.DTypeLike, order: Literal["
         return np.memmap(file, dtype, "r+", 0, shape, order)
 
 
-def mapped_by_slices(values: Array, axis: int, dtype: npt.DTypeLike, convert: Callable[[Array], Array]) -> Array:
-    """`convert` of every slice along an axis, in a temporary file of the same layout."""
+def slices_of(values: Array, like: Array | None = None) -> Iterator[Array]:
+    """The slices (2-D) of a volume as they lie in its file one after another, or as those of `like` do."""
+    return iter(np.moveaxis(values, int(np.argmax(np.abs((values if like is None else like).strides))), 0))
+
+
+def mapped_by_slices(values: Array, dtype: npt.DTypeLike, convert: Callable[[Array], Array]) -> Array:
+    """`convert` of every slice, in a temporary file of the same layout."""
     out = scratch_array(values.shape, dtype, "F" if values.flags.f_contiguous else "C")
-    for source, target in zip(np.moveaxis(values, axis, 0), np.moveaxis(out, axis, 0)):
+    for source, target in zip(slices_of(values), slices_of(out, values)):
         target[...] = convert(source)
     return out
+
+
+def present(values: Array) -> Array:
+    """Which values there are in an array, sorted; fast for those of up to 16 bits without a sign."""
+    if values.dtype.kind == "u" and values.dtype.itemsize <= 2:
+        return np.flatnonzero(np.bincount(values.reshape(-1)))
+    return np.unique(values)

@@ -11,10 +11,12 @@ from ..errors import InputError
 from ..install import needed
 from ..named_types import Array, Vendor
 from ..storage.atomic import write_file
+from .alignment import laid_on
 from .dicom import Source
 from .frames import SEGMENTATION, header_of, is_dicom, reading_dicom
 from .geometry import Geometry
-from .quiet import quiet
+from .guards import WholeFile, quiet
+from .scratch import present, slices_of
 from .volume import LabelVolume, Volume
 
 # What highdicom copies from the images and old files lack; the standard lets each be empty.
@@ -34,6 +36,7 @@ ABNORMAL = ("Cyst", "Edema", "Hemorrhage", "Lesion", "Necrosis", "Neoplasm", "No
 SYNONYMS = {"csf": "CerebrospinalFluid", "greymatter": "GrayMatter", "oesophagus": "Esophagus", "tumour": "Tumor",
             "urinarybladder": "Bladder", "gallbladder": "Gallbladder", "caudate": "CaudateNucleus",
             "thyroidgland": "Thyroid", "oedema": "Edema", "haemorrhage": "Hemorrhage", "smallbowel": "SmallIntestine"}
+MOST_SLICES = 8  # times those of the volume: a place that is far off would fill the memory
 MOST_NAME = 64  # characters of a label in DICOM
 
 
@@ -55,7 +58,8 @@ def read_segmentation(path: Path, like: Volume) -> LabelVolume:
     """
     highdicom = needed("highdicom", "medical", "DICOM Segmentations")
     with reading_dicom(path, "a whole DICOM Segmentation"):
-        segments = highdicom.seg.segread(path)
+        with WholeFile(path) as file:
+            segments = highdicom.seg.segread(file)
         if segments.segmentation_type == highdicom.seg.SegmentationTypeValues.FRACTIONAL:
             raise InputError(f"{path} holds fractional segments; accepted: binary ones and label maps; cut them "
                              "first, for example at 0.5")
@@ -65,7 +69,7 @@ def read_segmentation(path: Path, like: Volume) -> LabelVolume:
         if like.geometry.affine is None:
             values = _unplaced(path, segments, kind, like)
         else:
-            values = _placed(path, highdicom, segments, kind, like)
+            values = _placed(path, segments, kind, like)
     return LabelVolume(values, like.geometry, names)
 
 
@@ -77,7 +81,7 @@ def write_segmentation(path: Path, values: Array, names: Mapping[int, str], like
     highdicom = needed("highdicom", "medical", "DICOM Segmentations")
     source: Source = like.header
     _check_place(path, like)
-    labels = sorted({*names, *_present(values)} - {0}) or [1]
+    labels = sorted({*names, *(int(value) for part in slices_of(values) for value in present(part))} - {0}) or [1]
     numbered = values
     if labels != list(range(1, len(labels) + 1)):
         table = np.zeros(max(labels) + 1, np.uint8 if len(labels) <= 255 else np.uint16)
@@ -109,7 +113,9 @@ def code_of(name: str) -> tuple[Vendor, Vendor, Vendor | None]:
     side = next((word for word in words if word in ("left", "right")), None)
     known = {keyword.lower(): keyword for keyword in (*STRUCTURES, *ABNORMAL)} | SYNONYMS
     rest = "".join(word for word in words if word not in ("left", "right"))
-    keyword = known.get("".join(words)) or known.get(rest) or known.get(rest.removesuffix("s"))
+    found = [known.get(word.removesuffix("s"), "") for word in ("".join(words) + "s", rest + "s", rest, *words)]
+    # Of several words only what is abnormal counts: a tumour of the liver is a tumour.
+    keyword = next((k for k in (*found[:3], *(k for k in found[3:] if k in ABNORMAL)) if k), None)
     if keyword is None:
         return sct.Tissue, sct.Tissue, None
     category = sct.MorphologicallyAbnormalStructure if keyword in ABNORMAL else sct.AnatomicalStructure
@@ -181,11 +187,11 @@ def _header(file: Path) -> Vendor:
     return header
 
 
-def _present(values: Array) -> set[int]:
-    return {int(value) for part in values for value in np.unique(part)}
-
-
-def _placed(path: Path, highdicom: Vendor, segments: Vendor, kind: type, like: Volume) -> Array:
+def _placed(path: Path, segments: Vendor, kind: type, like: Volume) -> Array:
+    geometry = segments.get_volume_geometry(allow_missing_positions=True)
+    if geometry is not None and geometry.spatial_shape[0] > MOST_SLICES * like.geometry.shape[0] + MOST_SLICES:
+        raise InputError(f"{path} spans {geometry.spatial_shape[0]} slices, the volume {like.geometry.shape[0]}; give "
+                         "the Segmentation of this volume")
     try:
         found = segments.get_volume(combine_segments=True, dtype=kind, allow_missing_positions=True)
     except RuntimeError:
@@ -193,21 +199,11 @@ def _placed(path: Path, highdicom: Vendor, segments: Vendor, kind: type, like: V
                          "which each voxel has one at most; give them as files of their own") from None
     known = like.header.geometry.frame_of_reference_uid if like.kind == "dicom" else None
     own = found.frame_of_reference_uid
-    target = highdicom.VolumeGeometry(
-        affine=like.geometry.affine, spatial_shape=like.geometry.shape, coordinate_system="PATIENT",
-        frame_of_reference_uid=known or own, from_reference_convention="RAH")
     if known and own and known != own:
         raise InputError(f"{path} lies in another frame of reference than the volume; give the Segmentation that was "
                          "made of this series")
-    there = Geometry(found.spatial_shape, found.get_affine("RAH"))
-    try:
-        matched = found.match_geometry(target, tol=1e-3)
-    except RuntimeError:
-        like.geometry.check_same(there, str(like.files[0]), str(path))
-        raise InputError(f"{path} does not lie on the voxels of {like.files[0]}; resample it first") from None
-    if np.count_nonzero(matched.array) != np.count_nonzero(found.array):
-        raise InputError(f"{path} marks voxels outside {like.files[0]}; give the Segmentation of this volume")
-    return np.asarray(matched.array, kind)
+    there = Geometry(found.spatial_shape, np.array(found.get_affine("RAH"), np.float64))
+    return laid_on(like.geometry, np.asarray(found.array, kind), there, str(like.files[0]), str(path))
 
 
 def _unplaced(path: Path, segments: Vendor, kind: type, like: Volume) -> Array:

@@ -88,5 +88,5 @@ def test_the_hint_names_extras_that_exist_and_no_index():
         for path in (ROOT / folder).rglob("*.py"):
             text = path.read_text()
             assert "universeg_rt[" not in text, f"{path} names an index that does not have the project"
-            for extra in re.findall(r"install_hint\(['\"](\w+)['\"]\)", text):
+            for extra in re.findall(r"(?:install_hint\(|needed\(['\"][\w.]+['\"], )['\"](\w+)['\"]", text):
                 assert re.search(rf"^{extra} = \[", declared, re.MULTILINE), (path, extra)

@@ -44,6 +44,13 @@ def test_what_says_itself_what_to_do_passes(file, passes):
         raise passes("as it is")
 
 
+def test_a_reader_that_quotes_headers_is_not_quoted(file):
+    with pytest.raises(InputError, match=r"file\.bin cannot be read as a thing \(ValueError\); write") as found:
+        with reading("a thing", file, quote=False):
+            raise ValueError("Doe^Jane")
+    assert "Doe" not in str(found.value)
+
+
 def test_a_decorated_reader(file):
     @reading("a number", file)
     def read():
