@@ -34,7 +34,9 @@ class Ensemble:
     each query the S entries whose images are the most similar to it (`imaging.embedding`); with several members each
     draws S of the K * S most similar. `all` takes every entry. What nearest costs: each query is embedded and its own
     sets are prepared, little beside the network's run; the whole support is held on the grid, 131 kB an entry at
-    128x128; such a task cannot be frozen. Raises InputError where a value is out of range or does not go with the policy.
+    128x128; such a task cannot be frozen.
+
+    Raises InputError where a value is out of range or does not go with the policy.
     """
 
     members: int = 1
