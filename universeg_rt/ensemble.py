@@ -32,9 +32,11 @@ class Ensemble:
 
     policy: which entries a set holds. `random` draws them once for all queries, as the paper does. `nearest` takes for
     each query the S entries whose images are the most similar to it (`imaging.embedding`); with several members each
-    draws S of the K * S most similar. `all` takes every entry. What nearest costs: each query's own sets are prepared,
-    1 to 3 % of a query's time; the whole support is held on the grid, 131 kB an entry at 128x128; such a task cannot be
-    frozen. Raises InputError where a value is out of range or does not go with the policy.
+    draws S of the K * S most similar. `all` takes every entry. What nearest costs: each query is embedded and its own
+    sets are prepared, little beside the network's run; the whole support is held on the grid, 131 kB an entry at
+    128x128; such a task cannot be frozen.
+
+    Raises InputError where a value is out of range or does not go with the policy.
     """
 
     members: int = 1

@@ -97,8 +97,9 @@ def _dice(task: Measured, method: str, cell: int) -> np.ndarray:
 
 
 def _row(name: str, size: int, count: int, base: np.ndarray, differences: list[np.ndarray], units: np.ndarray) -> str:
-    texts = [dice_text(float(values.mean()), *(interval(values, units) or (None, None)), sign)
-             for values, sign in ((base, ""), *((each, "+") for each in differences))]
+    low, high = interval(base, units) or (None, None)
+    texts = [dice_text(float(base.mean()), low and max(0.0, low), high and min(1.0, high))]
+    texts += [dice_text(float(each.mean()), *(interval(each, units) or (None, None)), "+") for each in differences]
     return f"| {name} | {size} | {count} | " + " | ".join(texts) + " |"
 
 
