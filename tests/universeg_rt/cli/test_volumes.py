@@ -112,9 +112,10 @@ def test_the_answer_lies_on_the_input_s_voxels(case, small_bundle):
     assert not (folder / "out" / ".partial").exists()
 
 
-def test_one_label_of_several(case):
+def test_one_label_of_several_and_a_bar_of_its_slices(case, capfd):
     folder, arguments = case
     assert main([*arguments, "--label", "5"]) == 0
+    assert f"p1/{NAME}:" in (bars := capfd.readouterr().err) and "/12 [" in bars
     row = row_of(folder)
     assert list(row["labels"]) == ["label 5"]
     assert set(np.unique(np.asarray(nibabel.load(folder / "out" / row["mask"][0]).dataobj))) <= {0, 5}
