@@ -243,6 +243,29 @@ def test_results_of_volumes_are_not_read_again(case):
         assert len(json.loads((folder / "scans" / "results" / "report.json").read_text())["images"]) == 1
 
 
+@pytest.mark.parametrize("kind", ["static", "exact"])
+def test_a_frozen_file_segments_a_volume(case, small_bundle, kind):
+    folder, arguments = case
+    support = LabelledSupport.load(folder / "support").of(2)
+    frozen = Segmenter.open(small_bundle).prepare(support).freeze(kind=kind)
+    frozen.save(folder / "task.onnx")
+    assert main(["--task", str(folder / "task.onnx"), *arguments[4:], "--post", "largest-component-3d"]) == 0
+    labels = np.asarray(nibabel.load(folder / "out" / row_of(folder)["mask"][0]).dataobj)
+    assert set(np.unique(labels)) <= {0, 1} and row_of(folder)["slices"] == 12
+    assert json.loads((folder / "out" / "report.json").read_text())["task"]["kind"] == kind
+
+
+def test_freezing_first_keeps_what_is_known_of_the_support(case):
+    folder, arguments = case
+    image, labels = head(1)
+    write(folder / "scans" / "p1" / f"{NAME}.nii.gz", image)
+    write(folder / "truth" / "p1" / f"{NAME}.nii.gz", labels)
+    assert main([*arguments, "--truth", str(folder / "truth"), "--freeze", "static"]) == 0
+    report = json.loads((folder / "out" / "report.json").read_text())
+    assert row_of(folder)["in_support"] == 4
+    assert {name: task["kind"] for name, task in report["task"].items()} == {"label 2": "static", "label 5": "static"}
+
+
 def test_one_time_of_a_file_with_several(case):
     folder, arguments = case
     image, _ = head()
