@@ -149,6 +149,7 @@ def test_an_interrupted_volume_goes_on_at_the_slice_where_it_stood(case, monkeyp
     assert main(arguments) == 130
     after = json.loads((folder / "out" / "report.json").read_text())
     assert not after["complete"] and after["images"] == [] and after["bundle"] == report["bundle"]
+    assert after["unfinished"] == {"name": f"p1/{NAME}", "slices": 4 * at, "of": 12}
     calls.clear()
     monkeypatch.setattr(volumes, "_facts", lambda *given: calls.append(1) or original(*given))
     assert main([*arguments, "--resume"]) == 0
