@@ -45,7 +45,7 @@ class TorchReference(Contender):
 
     side = "reference"
 
-    def __init__(self, state: dict, precision: str, compiled: bool = False) -> None:
+    def __init__(self, state: dict, precision: str, compiled: bool = False, channels_last: bool = False) -> None:
         from universeg_rt.training.network.reference import UniverSeg
 
         torch = self.torch = state["torch"]
@@ -54,6 +54,8 @@ class TorchReference(Contender):
         network = UniverSeg(state["spec"]).eval()
         network.load_state_dict({key: torch.from_numpy(value) for key, value in state["weights"].items()})
         self.network = network.to(self.device, self.dtype)
+        if channels_last:  # of the weights: the maps follow them from the first convolution on
+            self.network.to(memory_format=torch.channels_last)
         if compiled:
             self.network = torch.compile(self.network, dynamic=False, backend=state["options"].compile_backend)
 
@@ -228,6 +230,7 @@ def run_contenders(state: dict, entry: dict) -> None:
 
     for precision in FLOATS:
         start(f"reference {precision}", partial(TorchReference, state, precision))
+    start("reference fp16 nhwc", partial(TorchReference, state, "fp16", channels_last=True))
     for precision in ("tf32", "fp16"):
         name = f"torch.compile {precision}"
         if state["options"].compile or any(part in name for part in wanted or ()):

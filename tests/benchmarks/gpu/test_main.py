@@ -34,7 +34,8 @@ def test_the_command_runs_whole_on_the_cpu(tmp_path, capsys):
     assert set(result["steps"]["ceilings"]["matrix_flop_per_second"]) == {"fp32", "tf32", "fp16"}
     assert "engines run on a GPU only" in result["steps"]["engines"]["why"]
     started = set(result["steps"]["contenders"]["started"])
-    assert {"reference fp32", "reference tf32", "reference fp16", "folded torch fp32", "folded torch fp16 nhwc",
+    assert {"reference fp32", "reference tf32", "reference fp16", "reference fp16 nhwc", "folded torch fp32",
+            "folded torch fp16 nhwc",
             "plain onnxruntime fp32", "onnxruntime fp32", "onnxruntime fp16"} <= started
     skipped = result["steps"]["contenders"]["skipped"]
     assert set(skipped) == {

@@ -236,7 +236,8 @@ def test_for_a_gpu_the_labels_come_as_bytes_and_the_loss_is_the_same(kit, tmp_pa
     config = kit.tiny(static_weight=0.5)
     trainer = Trainer(config, [], [], tmp_path)
     source = EpisodeSource(config.data, [])
-    plain, packed = (next(iter(feed(source, steps(config, 2, 8), workers, pinned=bool(workers))))[1] for workers in (0, 1))
+    plain, packed = (next(iter(feed(source, steps(config, 2, 8), workers, pinned=bool(workers))))[1]
+                     for workers in (0, 1))
     for one, other in zip(plain, packed):
         assert other.target.dtype == other.support_labels.dtype == torch.uint8
         assert torch.equal(one.target, other.target.float()) and torch.equal(one.query, other.query)

@@ -123,6 +123,15 @@ class OnnxRuntimeCuda(Runner):
             made = dict(zip(names, binding.get_outputs(), strict=True))
             return _Prepared(made, sets, entries, (height, width))
 
+    def nothing_prepared(self, size: tuple[int, int]) -> _Prepared:
+        """For `run_alone` with images of this size: a model with no input beside the query."""
+        return _Prepared({}, 1, 1, size)
+
+    def run_alone(self, alone: _Prepared, queries: Floats) -> Floats:
+        """Probabilities (B,1,H,W) float32 of queries (B,1,H,W) by a frozen task's model."""
+        return np.concatenate([self._run_part(alone, queries[start : start + MAPS], "probability")
+                               for start in range(0, len(queries), MAPS)])
+
     def _run(self, prepared: _Prepared, queries: Floats) -> Floats:
         part = max(1, MAPS // (prepared.sets * prepared.entries))
         out = np.empty((len(queries), prepared.sets, 1, *prepared.size), np.float32)
@@ -130,7 +139,7 @@ class OnnxRuntimeCuda(Runner):
             out[start : start + part] = self._run_part(prepared, queries[start : start + part])
         return out
 
-    def _run_part(self, prepared: _Prepared, queries: Floats) -> Floats:
+    def _run_part(self, prepared: _Prepared, queries: Floats, output: str = "logits") -> Floats:
         with self._lock:
             bound = prepared.bound.get(queries.shape)
             fresh = bound is None
@@ -149,7 +158,7 @@ class OnnxRuntimeCuda(Runner):
                     raise
                 self.graph_failure, bound.graph = str(error), -1
                 self._run_session(self._predict_session, bound.binding, -1)
-            return np.array(bound.outputs["logits"].numpy(), np.float32)
+            return np.array(bound.outputs[output].numpy(), np.float32)
 
     def peak_bytes(self, support_size: int, members: int, height: int, width: int) -> int:
         # Of the GPU, counted, not measured: the CUDA context and libraries; the support; what is prepared of it; and in
