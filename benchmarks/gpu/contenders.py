@@ -89,7 +89,7 @@ class TorchFolded(Contender):
         if kernels:
             if "kernel_device" not in state:
                 raise RunnerError("the kernels were not built")
-            support_mean = kernel_support_mean(state["kernel_device"])
+            support_mean = kernel_support_mean(state["kernel_device"], channels_last)
         self.network = FoldedInference(state["spec"], state["weights"], self.device, self.dtype, support_mean,
                                        channels_last)
 
@@ -240,7 +240,8 @@ def run_contenders(state: dict, entry: dict) -> None:
     for precision in FLOATS:
         start(f"folded torch {precision}", partial(TorchFolded, state, precision))
         start(f"folded torch {precision} kernels", partial(TorchFolded, state, precision, kernels=True))
-    start("folded torch fp16 nhwc", lambda: TorchFolded(state, "fp16", channels_last=True))
+    start("folded torch fp16 nhwc", partial(TorchFolded, state, "fp16", channels_last=True))
+    start("folded torch fp16 nhwc kernels", partial(TorchFolded, state, "fp16", kernels=True, channels_last=True))
     for tf32 in (False, True):
         start(f"plain onnxruntime {'tf32' if tf32 else 'fp32'}", partial(PlainOnnx, state, tf32))
     _start_onnxruntime(state, start)

@@ -17,7 +17,7 @@ if __package__ in (None, ""):  # run as a script: make the checkout importable a
 
 from universeg_rt.benchmarks.gpu.steps import settings, step  # noqa: E402
 
-CONTENDERS = ("reference", "folded torch")
+CONTENDERS, STEPS = ("reference", "folded torch"), ("network", "parity", "timing")
 
 
 def body(run: step.Step, options: argparse.Namespace) -> bool:
@@ -29,8 +29,7 @@ def body(run: step.Step, options: argparse.Namespace) -> bool:
             settings.kernels(run), seconds=190))
     ended += [
         run.part("compare", "universeg_rt.benchmarks.gpu.main", "--out", out / "compare.json", "--work",
-                 run.work / "compare", *device, *settings.compare(run), "--contenders", *CONTENDERS, "--steps",
-                 "network", "parity", "timing", seconds=150),
+                 run.work / "compare", *device, *settings.compare(run, CONTENDERS, STEPS), seconds=150),
         run.part("convolutions", "universeg_rt.benchmarks.gpu.steps.convolutions", "--out", out / "convolutions.json",
                  *device, *(["--support-size", 1, "--size", 16] if run.small else []), seconds=60),
         run.part("training", "universeg_rt.benchmarks.gpu.steps.training_rates", options.config, "--data-root",

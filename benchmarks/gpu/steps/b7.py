@@ -17,6 +17,8 @@ if __package__ in (None, ""):  # run as a script: make the checkout importable a
 
 from universeg_rt.benchmarks.gpu.steps import settings, step  # noqa: E402
 
+STEPS = ("network", "kernels", "bundle", "plain", "engines", "parity", "timing")
+
 
 def body(run: step.Step, options: argparse.Namespace) -> bool:
     """Frozen tasks first: they take the least time and no plan of minutes."""
@@ -26,8 +28,7 @@ def body(run: step.Step, options: argparse.Namespace) -> bool:
                  run.device, "--work", run.work / "frozen", *(["--rounds", 2] if run.small else []), *tasks,
                  seconds=120),
         run.part("compare", "universeg_rt.benchmarks.gpu.main", "--out", run.out / "compare.json", "--work",
-                 run.work / "compare", "--device", run.device, *settings.compare(run), "--no-int8", "--steps",
-                 "network", *([] if run.small else ["kernels"]), "bundle", "plain", "engines", "parity", "timing",
+                 run.work / "compare", "--device", run.device, "--no-int8", *settings.compare(run, (), STEPS),
                  seconds=450),
     ]
     return all(ended)

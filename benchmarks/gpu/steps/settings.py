@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 from universeg_rt.checkout import ROOT
@@ -30,10 +31,17 @@ def kernels(step: Step) -> Path:
     return brought if brought.is_dir() and not step.small else step.work / "kernels"
 
 
-def compare(step: Step) -> list[object]:
-    """Options of the comparison: sizes, and the reference's logits where they were brought."""
+SMALL = ("reference fp32", "reference fp16 nhwc", "folded torch fp16 nhwc", "onnxruntime fp32")
+
+
+def compare(step: Step, contenders: Sequence[str], steps: Sequence[str]) -> list[object]:
+    """Options of the comparison: sizes, contenders (none: all) and steps, and the reference's logits where they were
+    brought. A rehearsal takes a few of each."""
     if step.small:
-        return ["--support-sizes", 2, "--members", 1, "--rounds", 1]
+        left_out = ("kernels", "plain", "engines")
+        return ["--support-sizes", 2, "--members", 1, "--rounds", 1, "--contenders", *SMALL, "--steps",
+                *(name for name in steps if name not in left_out)]
     references = step.upload / REFERENCES
     return ["--support-sizes", 64, 16, "--members", 1, "--kernels-build", kernels(step),
-            *(["--references", references] if references.is_file() else [])]
+            *(["--references", references] if references.is_file() else []),
+            *(["--contenders", *contenders] if contenders else []), "--steps", *steps]

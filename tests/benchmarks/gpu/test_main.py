@@ -39,7 +39,8 @@ def test_the_command_runs_whole_on_the_cpu(tmp_path, capsys):
             "plain onnxruntime fp32", "onnxruntime fp32", "onnxruntime fp16"} <= started
     skipped = result["steps"]["contenders"]["skipped"]
     assert set(skipped) == {
-        "folded torch fp32 kernels", "folded torch tf32 kernels", "folded torch fp16 kernels", "onnxruntime int8",
+        "folded torch fp32 kernels", "folded torch tf32 kernels", "folded torch fp16 kernels",
+        "folded torch fp16 nhwc kernels", "onnxruntime int8",
         "tensorrt", "tensorrt-rtx", "torch.compile tf32", "torch.compile fp16"
     }
     assert "(--compile)" in skipped["torch.compile fp16"]

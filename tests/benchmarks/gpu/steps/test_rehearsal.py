@@ -127,12 +127,10 @@ def test_a_runtime_comes_in_pieces_and_all_is_compared(tree, tmp_path, monkeypat
     pieces = beforehand.pack(runtime, upload / "own.tar.xz")
     assert len(pieces) > 1
     beforehand.PARTS["tasks"](type("Options", (), {"upload": upload}))
-    for number, piece in enumerate(pieces):
-        if number in (0, 1, len(pieces) - 1):
-            process = start(tree, "b2", tmp_path / f"out{number}", "--upload", upload, "--seconds", 60,
-                            *(pieces[1:-1] if number == 1 else [piece]))
-            assert process.wait(70) == 0, process.stderr.read()
-            check(tmp_path / f"out{number}")
+    for number, some in enumerate((pieces[:1], pieces[1:])):
+        process = start(tree, "b2", tmp_path / f"out{number}", "--upload", upload, "--seconds", 60, *some)
+        assert process.wait(70) == 0, process.stderr.read()
+        check(tmp_path / f"out{number}")
     assert (tmp_path / "work" / "runtimes" / "own" / "brought_along.py").is_file()
     process = start(tree, "b7", tmp_path / "b7", "--upload", upload, "--seconds", 100)
     assert process.wait(120) == 0, (lines(tmp_path / "b7", "b7"), process.stderr.read())
@@ -144,7 +142,7 @@ def test_a_runtime_comes_in_pieces_and_all_is_compared(tree, tmp_path, monkeypat
 
 def test_killed_at_any_moment_what_was_written_is_whole_and_nothing_runs_on(tree, config, tmp_path):
     process = start(tree, "a1", tmp_path / "out", *training(config), "--seconds", 100)
-    end = time.monotonic() + 4 + 8 * random.random()
+    end = time.monotonic() + 1 + 5 * random.random()
     while time.monotonic() < end and process.poll() is None:
         time.sleep(0.1)
     process.kill()
