@@ -128,8 +128,8 @@ def test_a_runtime_comes_in_pieces_and_all_is_compared(tree, tmp_path, monkeypat
     assert len(pieces) > 1
     beforehand.PARTS["tasks"](type("Options", (), {"upload": upload}))
     for number, some in enumerate((pieces[:1], pieces[1:])):
-        process = start(tree, "b2", tmp_path / f"out{number}", "--upload", upload, "--seconds", 60, *some)
-        assert process.wait(70) == 0, process.stderr.read()
+        process = start(tree, "b2", tmp_path / f"out{number}", "--upload", upload, "--seconds", 110, *some)
+        assert process.wait(130) == 0, process.stderr.read()
         check(tmp_path / f"out{number}")
     assert (tmp_path / "work" / "runtimes" / "own" / "brought_along.py").is_file()
     process = start(tree, "b7", tmp_path / "b7", "--upload", upload, "--seconds", 100)
