@@ -34,7 +34,7 @@ COLUMNS = (
     ("absent", "taken as absent", "{}", False),
 )
 # Of a report: what was made, rather than how.
-RESULTS = frozenset({"images", "complete", "mean_dice", "notes", "input_notes", "remarks"})
+RESULTS = frozenset({"images", "complete", "mean_dice", "notes", "input_notes", "unfinished"})
 
 
 def needs_html() -> Any:
@@ -61,7 +61,7 @@ def _content(folder: Path, report: dict[str, Any]) -> dict[str, Any]:
     pictures = _Pictures(folder)
     return {
         "complete": report.get("complete", False),
-        "remarks": report.get("remarks", []),
+        "unfinished": report.get("unfinished"),
         "summary": list(_summary(report, len(done), len(rows))),
         "doubtful": _doubtful(done),
         "skipped": [row for _, row in rows if "error" in row],

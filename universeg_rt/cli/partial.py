@@ -39,7 +39,9 @@ class Partial:
         """
         self._folder = folder
         self._made_of = json.loads(json.dumps(dict(made_of)))
-        self.done, self.facts = self._earlier() if all(self._file(name).is_file() for name in kinds) else (0, [])
+        sizes = {self._file(name): math.prod(shape) * np.dtype(kind).itemsize for name, (shape, kind) in kinds.items()}
+        whole = all(file.is_file() and file.stat().st_size == size for file, size in sizes.items())
+        self.done, self.facts = self._earlier() if whole else (0, [])
         with writing(folder):
             if not self.done:
                 shutil.rmtree(folder, ignore_errors=True)

@@ -7,7 +7,10 @@ from typing import Any, Self
 
 
 class Progress:
-    """A bar over `count` files; as a context it closes what is open."""
+    """A bar over `count` files; as a context it closes what is open.
+
+    unfinished: of a volume that is going on its name, how many slices are done and of how many; else None.
+    """
 
     def __init__(self, count: int) -> None:
         from tqdm import tqdm  # type: ignore[import-untyped]  # it comes without types
@@ -15,10 +18,12 @@ class Progress:
         self._tqdm: Any = tqdm
         self._files = tqdm(total=count, desc="segmenting", unit="image")
         self._slices: Any = None
+        self.unfinished: dict[str, Any] | None = None
 
     def next(self) -> None:
         """A file is done."""
         self._close_slices()
+        self.unfinished = None
         self._files.update()
 
     def slices(self, name: str) -> Callable[[int, int], None]:
@@ -27,6 +32,8 @@ class Progress:
             if self._slices is None:
                 self._slices = self._tqdm(total=count, desc=name[-30:], unit="slice", leave=False)
             self._slices.update(more)
+            done = self.unfinished["slices"] if self.unfinished else 0
+            self.unfinished = {"name": name, "slices": done + more, "of": count}
 
         return tick
 

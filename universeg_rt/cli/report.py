@@ -74,14 +74,16 @@ class Report:
         if time.monotonic() >= self._due:
             self.write(complete=False)
 
-    def write(self, complete: bool) -> dict[str, Any]:
+    def write(self, complete: bool, unfinished: dict[str, Any] | None = None) -> dict[str, Any]:
         """Writes all rows so far, whole or not at all, and gives what it wrote. complete: whether the batch came to its
-        end. Raises OutputError."""
+        end. unfinished: how far a volume is whose row is not there yet. Raises OutputError."""
         start = time.monotonic()
         rows = [self.rows[name] for name in self._names if name in self.rows]
         scores = [row["dice"] for row in rows if isinstance(row.get("dice"), (int, float))]
         mean = float(np.mean(scores)) if scores else None
         report = {**self._facts, **self._settings, "complete": complete, "mean_dice": mean, "images": rows}
+        if unfinished is not None:
+            report["unfinished"] = unfinished
         write_json(self.path, report)
         end = time.monotonic()
         self._due = end + max(PAUSE, SHARE * (end - start))

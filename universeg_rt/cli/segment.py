@@ -58,9 +58,9 @@ def _main(args: argparse.Namespace) -> int:
         discard(args.output)
     report.start(earlier)
 
-    complete = False
+    complete, progress = False, Progress(len(queries.files))
     try:
-        with Progress(len(queries.files)) as progress:
+        with progress:
             for name, query in queries.files.items():
                 truth = truths.get(query.truth_name)
                 row = _row(opened, name, query, truth, earlier.get(name), args, settings, progress)
@@ -68,7 +68,7 @@ def _main(args: argparse.Namespace) -> int:
                 progress.next()
         complete = True
     finally:  # an interruption too leaves a report of what is there
-        content = report.write(complete)
+        content = report.write(complete, progress.unfinished)
         if args.html:
             write_html(args.output, content)
     rows = list(report.rows.values())

@@ -85,7 +85,9 @@ def test_names_that_are_no_text_do_not_stop_it(tmp_path):
 
 
 def test_an_interrupted_run_says_so_and_a_missing_picture_is_named(tmp_path):
-    text = write_html(tmp_path, {**report(), "complete": False}).read_text()
+    text = write_html(tmp_path, {
+        **report(), "complete": False, "unfinished": {"name": EVIL, "slices": 3, "of": 9}}).read_text()
+    assert "3 of 9 slices were done" in text and "<script" not in text
     assert "interrupted" in text and "--resume" in text and "overlays/a.png does not exist" in text
 
 

@@ -112,9 +112,10 @@ def test_the_answer_lies_on_the_input_s_voxels(case, small_bundle):
     assert not (folder / "out" / ".partial").exists()
 
 
-def test_one_label_of_several(case):
+def test_one_label_of_several_and_a_bar_of_its_slices(case, capfd):
     folder, arguments = case
     assert main([*arguments, "--label", "5"]) == 0
+    assert f"p1/{NAME}:" in (bars := capfd.readouterr().err) and "/12 [" in bars
     row = row_of(folder)
     assert list(row["labels"]) == ["label 5"]
     assert set(np.unique(np.asarray(nibabel.load(folder / "out" / row["mask"][0]).dataobj))) <= {0, 5}
@@ -148,6 +149,7 @@ def test_an_interrupted_volume_goes_on_at_the_slice_where_it_stood(case, monkeyp
     assert main(arguments) == 130
     after = json.loads((folder / "out" / "report.json").read_text())
     assert not after["complete"] and after["images"] == [] and after["bundle"] == report["bundle"]
+    assert after["unfinished"] == {"name": f"p1/{NAME}", "slices": 4 * at, "of": 12}
     calls.clear()
     monkeypatch.setattr(volumes, "_facts", lambda *given: calls.append(1) or original(*given))
     assert main([*arguments, "--resume"]) == 0
@@ -240,6 +242,29 @@ def test_results_of_volumes_are_not_read_again(case):
     for _ in range(2):
         assert main([*arguments, "--probabilities"]) == 0
         assert len(json.loads((folder / "scans" / "results" / "report.json").read_text())["images"]) == 1
+
+
+@pytest.mark.parametrize("kind", ["static", "exact"])
+def test_a_frozen_file_segments_a_volume(case, small_bundle, kind):
+    folder, arguments = case
+    support = LabelledSupport.load(folder / "support").of(2)
+    frozen = Segmenter.open(small_bundle).prepare(support).freeze(kind=kind)
+    frozen.save(folder / "task.onnx")
+    assert main(["--task", str(folder / "task.onnx"), *arguments[4:], "--post", "largest-component-3d"]) == 0
+    labels = np.asarray(nibabel.load(folder / "out" / row_of(folder)["mask"][0]).dataobj)
+    assert set(np.unique(labels)) <= {0, 1} and row_of(folder)["slices"] == 12
+    assert json.loads((folder / "out" / "report.json").read_text())["task"]["kind"] == kind
+
+
+def test_freezing_first_keeps_what_is_known_of_the_support(case):
+    folder, arguments = case
+    image, labels = head(1)
+    write(folder / "scans" / "p1" / f"{NAME}.nii.gz", image)
+    write(folder / "truth" / "p1" / f"{NAME}.nii.gz", labels)
+    assert main([*arguments, "--truth", str(folder / "truth"), "--freeze", "static"]) == 0
+    report = json.loads((folder / "out" / "report.json").read_text())
+    assert row_of(folder)["in_support"] == 4
+    assert {name: task["kind"] for name, task in report["task"].items()} == {"label 2": "static", "label 5": "static"}
 
 
 def test_one_time_of_a_file_with_several(case):
