@@ -23,6 +23,7 @@ EXAMPLE = """example:
   universeg-export --checkpoint universeg_v1_nf64_ss64_STv1.pt --spec v1 --output my_bundle
   universeg-export --bundle my_bundle --engine tensorrt --profile-entries 1:64:256
   universeg-export --freeze examples/ --output task.onnx
+  universeg-export --task task.onnx --engine tensorrt --precision fp16 --profile-queries 1:1:16
   universeg-export --explain"""
 
 
@@ -63,6 +64,9 @@ def _main(args: argparse.Namespace) -> int:
     freeze.check(args, parser())
     if args.freeze is not None:
         freeze.run(args)
+        return 0
+    if args.task is not None:
+        engines.run_on_task(args, tuple(args.precision))
         return 0
     spec = _read_spec(args.spec)
     if args.explain:

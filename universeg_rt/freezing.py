@@ -21,8 +21,9 @@ from .bundle.bundle import Bundle
 from .bundle.onnx_bind import bind
 from .ensemble import Draw, Ensemble
 from .errors import BundleError, InputError, RunnerError
+from .frozen.base import FrozenRunner
 from .frozen.record import AUTO, EXACT, KEY, KINDS, STATIC, Price, Record, constant_name
-from .frozen.runners import FrozenRunner, open_frozen_runner
+from .frozen.runners import open_frozen_runner
 from .frozen.seal import sealed
 from .frozen_task import FrozenTask
 from .imaging.metrics import dice

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping
+from pathlib import Path
 
 from .bundle.manifest import LARGEST_FILE
 from .bundle.onnx_bind import query_size
 from .bundle.onnx_file import metadata
 from .errors import BundleError, RunnerError, SpecError
-from .frozen import seal
+from .frozen import engine_file, seal
+from .frozen.base import FrozenRunner
 from .frozen.record import IMAGE, Price, Record
-from .frozen.runners import FrozenRunner, open_frozen_runner
+from .frozen.runners import open_frozen_runner
 from .named_types import AnyPath, Floats
 from .predictor import Predictor, Ran
 from .runners.options import Options
@@ -63,14 +66,16 @@ class FrozenTask(Predictor):
     ) -> FrozenTask:
         """Open a file that `save` or `universeg-export --freeze` wrote.
 
-        runner: `native` (static files), `onnxruntime`, `openvino` (static files), or `auto` for the first that starts.
+        runner: `tensorrt`, `tensorrt-rtx` (static files with an engine beside them), `onnxruntime-cuda`, `native`
+        (static files), `onnxruntime`, `openvino` (static files), or `auto` for the first that starts.
         threads, instructions: as `Segmenter.open`. Raises BundleError where the file cannot be read or is no frozen
         task, RunnerError where no runner runs it, InputError for an unknown runner or option.
         """
         with reading("a frozen task", path, BundleError):
             with open(path, "rb") as file:
                 model = file.read(LARGEST_FILE)
-        return cls.of_bytes(model, runner, Options(threads, instructions=instructions), name=str(path))
+        options = Options(threads, instructions=instructions, engines=engine_file.beside(Path(os.fsdecode(path))))
+        return cls.of_bytes(model, runner, options, name=str(path))
 
     @classmethod
     def of_bytes(

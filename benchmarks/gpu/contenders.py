@@ -45,7 +45,7 @@ class TorchReference(Contender):
 
     side = "reference"
 
-    def __init__(self, state: dict, precision: str, compiled: bool = False) -> None:
+    def __init__(self, state: dict, precision: str, compiled: bool = False, channels_last: bool = False) -> None:
         from universeg_rt.training.network.reference import UniverSeg
 
         torch = self.torch = state["torch"]
@@ -54,6 +54,8 @@ class TorchReference(Contender):
         network = UniverSeg(state["spec"]).eval()
         network.load_state_dict({key: torch.from_numpy(value) for key, value in state["weights"].items()})
         self.network = network.to(self.device, self.dtype)
+        if channels_last:  # of the weights: the maps follow them from the first convolution on
+            self.network.to(memory_format=torch.channels_last)
         if compiled:
             self.network = torch.compile(self.network, dynamic=False, backend=state["options"].compile_backend)
 
@@ -87,7 +89,7 @@ class TorchFolded(Contender):
         if kernels:
             if "kernel_device" not in state:
                 raise RunnerError("the kernels were not built")
-            support_mean = kernel_support_mean(state["kernel_device"])
+            support_mean = kernel_support_mean(state["kernel_device"], channels_last)
         self.network = FoldedInference(state["spec"], state["weights"], self.device, self.dtype, support_mean,
                                        channels_last)
 
@@ -228,6 +230,7 @@ def run_contenders(state: dict, entry: dict) -> None:
 
     for precision in FLOATS:
         start(f"reference {precision}", partial(TorchReference, state, precision))
+    start("reference fp16 nhwc", partial(TorchReference, state, "fp16", channels_last=True))
     for precision in ("tf32", "fp16"):
         name = f"torch.compile {precision}"
         if state["options"].compile or any(part in name for part in wanted or ()):
@@ -237,7 +240,8 @@ def run_contenders(state: dict, entry: dict) -> None:
     for precision in FLOATS:
         start(f"folded torch {precision}", partial(TorchFolded, state, precision))
         start(f"folded torch {precision} kernels", partial(TorchFolded, state, precision, kernels=True))
-    start("folded torch fp16 nhwc", lambda: TorchFolded(state, "fp16", channels_last=True))
+    start("folded torch fp16 nhwc", partial(TorchFolded, state, "fp16", channels_last=True))
+    start("folded torch fp16 nhwc kernels", partial(TorchFolded, state, "fp16", kernels=True, channels_last=True))
     for tf32 in (False, True):
         start(f"plain onnxruntime {'tf32' if tf32 else 'fp32'}", partial(PlainOnnx, state, tf32))
     _start_onnxruntime(state, start)

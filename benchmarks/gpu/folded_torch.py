@@ -152,23 +152,28 @@ def torch_support_mean(term: Tensor, query: Tensor, prepared: Prepared, slope: f
     return out
 
 
-def kernel_support_mean(device) -> SupportMean:
-    """The operation by our kernels. device: of kernels/support_mean/check/devices.py, the GPU or the CPU build."""
+def kernel_support_mean(device, channels_last: bool = False) -> SupportMean:
+    """The operation by our kernels. device: of kernels/support_mean/check/devices.py, the GPU or the CPU build.
+    channels_last: maps lie so in memory, as convolutions that run so leave them and want them."""
     kinds = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
+    layout = "hwc" if channels_last else "chw"
+
+    def inward(x: Tensor) -> Tensor:
+        return (x.movedim(-3, -1) if channels_last else x).contiguous()
 
     def call(term: Tensor, query: Tensor, prepared: Prepared, slope: float, pool: bool,
              activated: bool) -> dict[str, Tensor]:
-        term, query = term.contiguous(), query.contiguous()
+        term, query = inward(term), inward(query)
         problem = {
             "form": host.FORMS["pool" if pool else "mean"], "dtype": kinds[term.dtype], "kernel": 0,
-            "activated": int(activated), "negative_slope": slope, "queries": query.shape[0],
-            "support_queries": term.shape[0], "sets": term.shape[1], "query_sets": query.shape[1],
-            "entries": term.shape[2], "channels": query.shape[3], "height": query.shape[4], "width": query.shape[5]
+            "activated": int(activated), "layout": host.LAYOUTS.index(layout), "negative_slope": slope,
+            "queries": query.shape[0], "support_queries": term.shape[0], "sets": term.shape[1],
+            "query_sets": query.shape[1], "entries": term.shape[2], **dict(zip(host.AXES[layout], query.shape[3:]))
         }
         out = {name: torch.empty(shape, dtype=term.dtype, device=term.device)
                for name, shape in host.output_shapes(problem).items()}
         device.launcher(problem, {"support": term, "query": query, "weights": prepared.weights, **out})()
-        return out
+        return {name: x.movedim(-1, -3) for name, x in out.items()} if channels_last else out
 
     return call
 

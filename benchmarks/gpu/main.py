@@ -75,6 +75,8 @@ def parser() -> argparse.ArgumentParser:
         "--cpu-reference", action="store_true", help=
         "compare with the reference on the CPU at every S; by default with it on the GPU in float32, and that with the "
         "CPU at the smallest S only")
+    p.add_argument("--references", type=Path, metavar="FILE",
+                   help="logits of the reference computed beforehand (benchmarks/gpu/references.py), for the parity")
     p.add_argument("--compile-backend", help="of torch.compile (inductor; on the CPU eager)")
     p.add_argument("--threads", type=int, default=1, help="of PyTorch with --device cpu (1)")
     return p

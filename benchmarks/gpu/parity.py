@@ -11,7 +11,7 @@ import numpy as np
 from universeg_rt.export.gate.parity import TOLERANCES, Cases, Reference, compare, over
 from universeg_rt.kernels.support_mean.check.steps import one_line
 
-from . import machine
+from . import machine, references
 
 
 def run_parity(state: dict, entry: dict) -> None:
@@ -21,7 +21,10 @@ def run_parity(state: dict, entry: dict) -> None:
                   or (1, ), members=(1, ) if small else (1, 3))
     reference = Reference(state["spec"], state["weights"])
     entry["contenders"], entry["failed"], entry["skipped"] = {}, [], {}
-    if state["device"] != "cpu" and not state["options"].cpu_reference:
+    if state["options"].references is not None:
+        references.load(state["options"].references, reference)
+        entry["reference"] = state["options"].references.name
+    elif state["device"] != "cpu" and not state["options"].cpu_reference:
         reference = _DeviceReference(state, reference, replace(cases, support_sizes=(min(cases.support_sizes),)), entry)
         if entry["failed"]:
             return

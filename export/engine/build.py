@@ -8,6 +8,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from universeg_rt.bundle.bundle import Bundle
 from universeg_rt.bundle.engine import BUILDERS, MODELS, EngineEntry, Fingerprint, Profile
@@ -17,6 +18,9 @@ from . import timing
 from .features import LEVELS
 from .process import Built, Hello, Report, Worker
 from .store import add_engine
+
+if TYPE_CHECKING:
+    from .model import BuilderModel
 
 Progress = Callable[[str], AbstractContextManager[Report]]
 
@@ -68,6 +72,14 @@ class EngineOptions:
         if self.plugin is not None and not self.plugin.is_file():
             raise InputError(
                 f"no plugin library at {self.plugin}; build it with `python -m universeg_rt.kernels.build --plugin`")
+
+    def request(self, copy: BuilderModel) -> dict:
+        """What the builder's process is asked for a model."""
+        return {
+            "shapes": copy.shapes, "allowed": copy.allowed, "float32_tensors": copy.float32_tensors, "tf32": self.tf32,
+            "workspace": self.workspace, "level": self.level, "hardware": self.hardware,
+            "capabilities": self.capabilities
+        }
 
 
 @dataclass(frozen=True)
@@ -128,7 +140,7 @@ def _build_one(bundle: Bundle, options: EngineOptions, precision: str, model: st
     source = read_model(bundle.load(precision, model))
     copy = for_builder(source, options.profile, options.plugin is not None)
     with Worker(options.builder, str(options.plugin or "")) as worker:
-        fingerprint = _fingerprint(options, worker.hello, precision, bundle.manifest.files[file].sha256)
+        fingerprint = fingerprint_of(options, worker.hello, precision, bundle.manifest.files[file].sha256)
         entry = EngineEntry(model, "", "", fingerprint, options.profile)
         for other in bundle.manifest.engines:
             if other.key == entry.key and not options.rebuild:
@@ -140,15 +152,10 @@ def _build_one(bundle: Bundle, options: EngineOptions, precision: str, model: st
         caches = [bundle.read(name) for name in names]
         if given and given.content and not given.set_aside:
             caches.append(given.content)
-        request = {
-            "shapes": copy.shapes, "allowed": copy.allowed, "float32_tensors": copy.float32_tensors,
-            "tf32": options.tf32, "workspace": options.workspace, "level": options.level, "hardware": options.hardware,
-            "capabilities": options.capabilities
-        }
-        built = worker.build(request, copy.model, caches, report)
+        built = worker.build(options.request(copy), copy.model, caches, report)
         if built.cache_refused:
             say(f"timing cache set aside by the library: {built.cache_refused}")
-        _check_memory(built, worker.hello, say)
+        check_memory(built, worker.hello, say)
     entry, ours = add_engine(bundle.path, replace(entry, memory_bytes=built.memory_bytes), built.plan,
                              built.timing_cache, options.rebuild)
     if given:
@@ -156,7 +163,8 @@ def _build_one(bundle: Bundle, options: EngineOptions, precision: str, model: st
     return Outcome(entry, bundle.file(entry.file).stat().st_size, ours)
 
 
-def _fingerprint(options: EngineOptions, hello: Hello, precision: str, onnx_sha256: str) -> Fingerprint:
+def fingerprint_of(options: EngineOptions, hello: Hello, precision: str, onnx_sha256: str) -> Fingerprint:
+    """Of an engine of a model that these options ask for, by the library that said hello."""
     gpu, capability = hello.gpu, hello.compute_capability
     choices = {
         "tf32": "on" if options.tf32 else "off", "workspace": str(options.workspace or "all"),
@@ -173,7 +181,8 @@ def _fingerprint(options: EngineOptions, hello: Hello, precision: str, onnx_sha2
                        sha256, precision, tuple(choices.items()))
 
 
-def _check_memory(built: Built, hello: Hello, say: Callable[[str], None]) -> None:
+def check_memory(built: Built, hello: Hello, say: Callable[[str], None]) -> None:
+    """Say where an engine needs more than the GPU has."""
     if hello.gpu_bytes and built.memory_bytes > hello.gpu_bytes:
         say(f"warning: at its largest shapes this engine needs {built.memory_bytes / 1e9:.1f} GB of GPU memory, and "
             f"{hello.gpu} has {hello.gpu_bytes / 1e9:.1f} GB; build for fewer entries, sets or queries")

@@ -32,6 +32,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     g.add_argument("--engine", choices=BUILDERS, help="build with this library, which must be installed")
     g.add_argument("--bundle", metavar="DIR",
                    help="build for this bundle instead of exporting (`shipped`: the package's own, with --output)")
+    g.add_argument("--task", type=Path, metavar="FILE",
+                   help="build for this static frozen task; the engine stands beside it, or at --output, and is found "
+                   "there; a precision that is not the file's is taken from --bundle (the shipped one)")
     g.add_argument("--engine-model", nargs="+", choices=MODELS, default=[],
                    help="which models (prepare and predict, or whole where the bundle has no such pair)")
     g.add_argument("--profile-entries", default="1:64:256", metavar="MIN:OPT:MAX", help="support entries S (1:64:256)")
@@ -80,6 +83,19 @@ def run_on_bundle(args: argparse.Namespace, precisions: tuple[str, ...]) -> None
     with write_folder(args.output) as folder:
         shutil.copytree(bundle.path, folder, dirs_exist_ok=True)
         run(Bundle.open(folder), wanted)
+
+
+def run_on_task(args: argparse.Namespace, precisions: tuple[str, ...]) -> None:
+    """Build for --task, one engine a precision."""
+    from .frozen import build_frozen  # needs onnx
+
+    if args.engine is None:
+        raise InputError("--task is for building engines; say which with --engine tensorrt or --engine tensorrt-rtx")
+    if args.output is not None and len(precisions) > 1:
+        raise InputError("--output is one file, and several precisions are asked for; leave it out, or give one")
+    bundle = None if args.bundle in (None, "shipped") else Bundle.open(args.bundle)
+    for precision in precisions:
+        _print(build_frozen(args.task, options(args, (precision,), (8, 8)), args.output, bundle, _progress, print))
 
 
 def run(bundle: Bundle, wanted: EngineOptions) -> None:

@@ -251,14 +251,14 @@ class Reference:
 
     def __init__(self, spec: NetworkSpec, weights: Mapping[str, np.ndarray], device: str = "cpu") -> None:
         self.spec, self.weights, self.device = spec, weights, device
-        self._logits: dict[tuple, np.ndarray] = {}
+        self.known: dict[tuple, np.ndarray] = {}
 
     def logits(self, kind: str, height: int, width: int, entries: int, half: bool = False) -> np.ndarray:
         """(B,K,1,H,W) float32; half: of the reference run plainly in half precision."""
         key = (kind, height, width, entries, half)
-        if key not in self._logits:
-            self._logits[key] = self._run(*make_inputs(*key[:4], max(MEMBERS)), half)
-        return self._logits[key]
+        if key not in self.known:
+            self.known[key] = self._run(*make_inputs(*key[:4], max(MEMBERS)), half)
+        return self.known[key]
 
     def _run(self, support: np.ndarray, entry_weights: np.ndarray, query: np.ndarray, half: bool) -> np.ndarray:
         import torch

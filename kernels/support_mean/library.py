@@ -18,7 +18,8 @@ class Problem(ctypes.Structure):
     """support_mean_problem."""
 
     _fields_ = [("struct_size", ctypes.c_uint32), ("form", ctypes.c_int32), ("dtype", ctypes.c_int32),
-                ("kernel", ctypes.c_int32), ("activated", ctypes.c_int32), ("negative_slope", ctypes.c_float)] + [
+                ("kernel", ctypes.c_int32), ("activated", ctypes.c_int32), ("layout", ctypes.c_int32),
+                ("negative_slope", ctypes.c_float)] + [
         (name, ctypes.c_int64)
         for name in ("queries", "support_queries", "sets", "query_sets", "entries", "channels", "height", "width")
     ]

@@ -37,6 +37,11 @@ class Batch:
         tensors = (self.query, self.target, self.support_images, self.support_labels)
         return Batch(*(x.to(device, non_blocking=True) for x in tensors), self.seeds)
 
+    def pin_memory(self) -> Batch:
+        """The same in page-locked memory; torch's DataLoader asks for it by this name."""
+        tensors = (self.query, self.target, self.support_images, self.support_labels)
+        return Batch(*(x.pin_memory() for x in tensors), self.seeds)
+
 
 class EpisodeSource:
     """Draws episodes; `tasks` are the real ones, already cut to the subjects that may be trained on."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 import torch
 from torch.utils.data import DataLoader, Dataset
@@ -21,21 +22,30 @@ class _StepData(Dataset):
         return step, [self.source.batch(list(group), step.stage) for group in step.groups]
 
 
+class _PackedStepData(_StepData):
+    """The same for a GPU: labels as bytes, a quarter of what is copied to it. They are 0 or 1."""
+
+    def __getitem__(self, step: Step) -> tuple[Step, list[Batch]]:
+        _, batches = super().__getitem__(step)
+        return step, [replace(b, target=b.target.byte(), support_labels=b.support_labels.byte()) for b in batches]
+
+
 def feed(
-    source: EpisodeSource, plan: Iterable[Step], workers: int = 0, ahead: int = 4
+    source: EpisodeSource, plan: Iterable[Step], workers: int = 0, ahead: int = 4, pinned: bool = False
 ) -> Iterator[tuple[Step, list[Batch]]]:
     """Each step of `plan` with its episodes, in order; the same ones whatever the number of `workers`.
 
     0 workers draw them when they are asked for, on the source's device (a GPU included). More draw on the CPU, up to
-    `ahead` steps each in advance.
+    `ahead` steps each in advance. pinned: for a GPU; they come in page-locked memory, from where copies run beside the
+    host, with labels as bytes.
     """
-    data = _StepData(source)
+    data = _PackedStepData(source) if pinned else _StepData(source)
     if not workers:
         yield from (data[step] for step in plan)
         return
     loader = DataLoader(
         data, batch_size=None, sampler=plan, num_workers=workers, prefetch_factor=ahead,
-        worker_init_fn=_quiet_worker, multiprocessing_context="fork")
+        worker_init_fn=_quiet_worker, multiprocessing_context="fork", pin_memory=pinned)
     yield from loader
 
 

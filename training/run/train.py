@@ -231,7 +231,7 @@ class Trainer:
         saved = validated = self.samples
         in_step = False
         try:
-            for step, batches in feed(self.source, plan, config.workers):
+            for step, batches in feed(self.source, plan, config.workers, pinned=self.device.type == "cuda"):
                 started, in_step = time.process_time(), True
                 loss, norm = self.train_step(step, batches)
                 in_step = False

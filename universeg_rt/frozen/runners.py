@@ -1,9 +1,9 @@
-"""Runs a frozen file: static ones by the native kernels, all of them by ONNX Runtime, static ones by OpenVINO."""
+"""Runs a frozen file on a CPU: static ones by the native kernels, all of them by ONNX Runtime, static ones by OpenVINO;
+and chooses among these and the GPU's (gpu.py)."""
 
 from __future__ import annotations
 
 import logging
-from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from copy import copy
 from typing import Any
@@ -13,7 +13,7 @@ import numpy as np
 from ..bundle.model_bytes import ModelBytes
 from ..bundle.onnx_bind import STORED
 from ..bundle.onnx_file import metadata, tensors
-from ..errors import InputError, RunnerError, first_line
+from ..errors import EngineError, InputError, RunnerError, first_line
 from ..named_types import Floats
 from ..runners.cpu.native import native_part, places
 from ..runners.cpu.native_weights import FIRST_BLOCK, first_block
@@ -24,33 +24,11 @@ from ..runners.libraries import open_session
 from ..runners.options import Options
 from ..runners.threads import cores
 from ..spec import NetworkSpec
+from .base import FrozenRunner, logits_of
+from .gpu import CudaFrozen, TensorRTFrozen, TensorRTRTXFrozen
 from .record import INT8, PRECISION, STATIC, constant_name
 
 log = logging.getLogger(__name__)
-
-
-class FrozenRunner(ABC):
-    """One frozen model on one device. Safe to call from several threads at once.
-
-    name: as `FrozenTask.open(runner=...)`. threads: of a CPU. reason: why this runner was chosen. notes: as
-    `Runner.notes`.
-    """
-
-    name = ""
-    reason = ""
-    notes: tuple[str, ...] = ()
-
-    @abstractmethod
-    def __init__(self, model: bytes, kind: str, spec: NetworkSpec, options: Options) -> None:
-        """RunnerError where the runner cannot start here or does not run this kind."""
-
-    def with_constants(self, maps: Sequence[Floats]) -> FrozenRunner | None:
-        """The same network with other constant maps (C,h,w), a block each; None where that needs a new model."""
-        return None
-
-    @abstractmethod
-    def run(self, queries: Floats) -> Floats:
-        """Logits (B,1,H,W) float32 of queries (B,1,H,W) float32 in [0, 1]."""
 
 
 class Native(FrozenRunner):
@@ -111,7 +89,7 @@ class OnnxRuntime(FrozenRunner):
 
     def run(self, queries: Floats) -> Floats:
         try:
-            return _logits(self._session.run(None, {"query": queries})[0])
+            return logits_of(self._session.run(None, {"query": queries})[0])
         except Exception as error:  # as above
             raise RunnerError(f"ONNX Runtime failed: {first_line(error)}") from None
 
@@ -132,12 +110,13 @@ class OpenVino(FrozenRunner):
 
     def run(self, queries: Floats) -> Floats:
         try:
-            return _logits(self._compiled.create_infer_request().infer({"query": queries})[0])
+            return logits_of(self._compiled.create_infer_request().infer({"query": queries})[0])
         except Exception as error:  # as above
             raise RunnerError(f"OpenVINO failed: {first_line(error)}") from None
 
 
-RUNNERS: Mapping[str, type[FrozenRunner]] = {each.name: each for each in (Native, OnnxRuntime, OpenVino)}
+RUNNERS: Mapping[str, type[FrozenRunner]] = {each.name: each for each in (
+    TensorRTFrozen, TensorRTRTXFrozen, CudaFrozen, Native, OnnxRuntime, OpenVino)}
 
 
 def open_frozen_runner(model: bytes, kind: str, spec: NetworkSpec, runner: str, options: Options) -> FrozenRunner:
@@ -153,9 +132,9 @@ def open_frozen_runner(model: bytes, kind: str, spec: NetworkSpec, runner: str, 
     for name, each in RUNNERS.items():
         try:
             chosen = each(model, kind, spec, options)
-        except RunnerError as error:
+        except (RunnerError, EngineError) as error:
             log.info("the runner %s does not start on this frozen task: %s", name, error)
-            errors[name] = str(error)
+            errors[name] = getattr(error, "short", None) or str(error)
             continue
         chosen.reason = "; ".join(("the fastest that starts here", *(f"not {n} ({e})" for n, e in errors.items())))
         return chosen
@@ -182,11 +161,4 @@ def stored_constant(held: Mapping[str, Floats], name: str) -> Floats:
     out: Floats = stored[0].astype(np.float32)
     if not np.isfinite(out).all():
         raise ValueError(f"{name} holds NaN or infinity")
-    return out
-
-
-def _logits(probability: Floats) -> Floats:
-    """Of probabilities in float32; one that float32 rounds to 0 or 1 counts as the nearest that it tells from them."""
-    nearest = np.clip(probability.astype(np.float64), np.finfo(np.float32).tiny, 1 - 2.0**-24)
-    out: Floats = (np.log(nearest) - np.log1p(-nearest)).astype(np.float32)
     return out

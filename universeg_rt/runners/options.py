@@ -26,7 +26,8 @@ class Options:
     threads: of a CPU runner (one a core). device: the GPU's number (0). tf32: let float32 products of
     `onnxruntime-cuda` be rounded to TF32 (no; the variable: 1). plugin: plugin libraries for TensorRT that are not in
     their usual place (the variable: separated as in PATH). cache: folder for what can be made again (the user's cache
-    folder). instructions: of the native runner, such as `plain` (auto). Raises InputError for a value of a wrong kind.
+    folder). instructions: of the native runner, such as `plain` (auto). engines: files of engines that were built for a
+    frozen task (those beside its file). Raises InputError for a value of a wrong kind.
     """
 
     threads: int | None = None
@@ -35,6 +36,7 @@ class Options:
     plugin: AnyPath | Sequence[AnyPath] | None = None
     cache: AnyPath | None = None
     instructions: str | None = None
+    engines: Sequence[AnyPath] | None = None
 
     def __post_init__(self) -> None:
         check_threads(self.threads)
@@ -51,6 +53,8 @@ class Options:
             if not isinstance(given, Sequence):
                 raise InputError(f"plugin is a {type(given).__name__}; give a path or a list of paths")
             object.__setattr__(self, "plugin", tuple(path_of(path) for path in given))
+        if self.engines is not None:
+            object.__setattr__(self, "engines", tuple(path_of(path) for path in self.engines))
         if self.cache is not None:
             object.__setattr__(self, "cache", path_of(self.cache))
 

@@ -95,9 +95,9 @@ def check_large(state: dict, entry: dict, write) -> None:
     weights = torch.full((1, sizes.entries), 1.0 / sizes.entries, device=device.name)
     entry["worst"] = {}
     for kernel in (1, 3, 5):
-        problem = dict(form=1, dtype=1, kernel=kernel, activated=0, negative_slope=0.01, queries=1, support_queries=1,
-                       sets=1, query_sets=1, entries=sizes.entries, channels=sizes.channels, height=sizes.height,
-                       width=sizes.width)
+        problem = dict(form=1, dtype=1, kernel=kernel, activated=0, layout=0, negative_slope=0.01, queries=1,
+                       support_queries=1, sets=1, query_sets=1, entries=sizes.entries, channels=sizes.channels,
+                       height=sizes.height, width=sizes.width)
         outputs = device.outputs(problem)
         device.launcher(problem, dict(support=support, query=query, weights=weights) | outputs)()
         device.synchronize()

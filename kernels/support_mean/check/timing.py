@@ -95,9 +95,9 @@ def _time_one(device: Device, copy: float, form: str, sizes: Sizes, dtype: str, 
         return out
 
     problem = {"form": host.FORMS[form], "dtype": reference.DTYPES.index(dtype), "activated": int(activated),
-               "negative_slope": 0.01, "queries": s.queries, "support_queries": s.support_queries, "sets": s.sets,
-               "query_sets": s.query_sets, "entries": s.entries, "channels": s.channels, "height": s.height,
-               "width": s.width, "kernel": 0}
+               "layout": 0, "negative_slope": 0.01, "queries": s.queries, "support_queries": s.support_queries,
+               "sets": s.sets, "query_sets": s.query_sets, "entries": s.entries, "channels": s.channels,
+               "height": s.height, "width": s.width, "kernel": 0}
     sets = [new_set()]
     outputs = device.outputs(problem)
     moved = sum(t.numel() * t.element_size() for t in (*sets[0].values(), *outputs.values()))

@@ -62,6 +62,19 @@ SM_HD float weigh(float acc, float weight, float x) {
 }
 
 SM_HD int64_t plane(const Args& a) { return a.channels * a.height * a.width; }
+
+// Elements from one pixel to the next in a row, and from a row to the next, of a (C, H, W) map. Hwc: of a (H, W, C) map.
+// Int: int where the plan has seen to it that a row has fewer than 2^30 elements, which spares registers.
+template <typename Int>
+struct Steps {
+    Int column, row;
+};
+template <bool Hwc, typename Int>
+SM_HD Steps<Int> steps(const Args& a, int64_t width) {
+    const Int channels = static_cast<Int>(a.channels), across = static_cast<Int>(width);
+    return Hwc ? Steps<Int>{channels, across * channels} : Steps<Int>{1, across};
+}
+
 SM_HD int64_t pooled_plane(const Args& a) { return a.channels * (a.height / 2) * (a.width / 2); }
 
 // First element of a (C, H, W) map of support_term, query_term and of the outputs. All in 64 bits: S = 256 entries of

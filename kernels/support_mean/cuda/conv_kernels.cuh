@@ -54,12 +54,12 @@ SM_HD float convolve(const Args& a, const T* entry, int64_t channel, int64_t y, 
 template <typename T>
 struct Conv1 {
     static SM_HD void run(const Args& a, const Place& at) {
-        const int64_t strips = strip_count(a, 2), i = static_cast<int64_t>(at.block) * at.size_x + at.x;
+        const int64_t strips = strip_count<2, false>(a), i = static_cast<int64_t>(at.block) * at.size_x + at.x;
         if (i >= a.queries * a.sets * strips) return;
         const int64_t k = i / strips % a.sets, b = i / strips / a.sets;
         const int64_t p_count = plane(a), pooled_count = pooled_plane(a), raw_count = kInputs * a.height * a.width;
-        const Strip strip = strip_at(a, 2, i % strips);
-        const int64_t p = strip_offset(a, strip), pooled_p = strip_pooled_offset(a, strip);
+        const Strip strip = strip_at<2, false>(a, i % strips);
+        const int64_t p = strip_offset<false>(a, strip), pooled_p = strip_pooled_offset<false>(a, strip);
         const int rows = strip.row + 1 < a.height ? 2 : 1, columns = strip.column + 1 < a.width ? 2 : 1;
         const bool whole = rows == 2 && columns == 2;
         const T* support = static_cast<const T*>(a.support) + k * a.entries * raw_count;

@@ -9,10 +9,20 @@
 namespace universeg {
 namespace support_mean {
 
-// Calls runner.simple<Body>(), runner.split<Body>() runner.tiled<Body>() or
+// Both call runner.simple<Body>(), runner.split<Body>() runner.tiled<Body>() or
 // runner.warps<Body, T>(), by how the kernel uses its block:
 // `simple` has no barrier, `split` one after its sums, `tiled` one around every support entry, `warps` as tiled with
 // products that a warp computes together.
+template <typename T, bool Hwc, typename Runner>
+void dispatch_pool(const support_mean_problem& problem, const support_mean_launch& launch, Runner& runner) {
+    constexpr int kWide = 16 / static_cast<int>(sizeof(T)), kNarrow = kWide / 2;
+    if (launch.kernel == 1) return runner.template simple<Pool1<T, Hwc>>();
+    if (launch.kernel == 4) return runner.template split<PoolVector<T, 4, 2, false, Hwc>>();
+    if (launch.kernel == 5) return runner.template split<PoolVector<T, kNarrow, 1, false, Hwc>>();
+    if (problem.activated != 0) return runner.template split<PoolVector<T, kWide, 1, true, Hwc>>();
+    runner.template split<PoolVector<T, kWide, 1, false, Hwc>>();
+}
+
 template <typename T, typename Runner>
 void dispatch_typed(const support_mean_problem& problem, const support_mean_launch& launch, Runner& runner) {
     const int form = problem.form;
@@ -25,13 +35,9 @@ void dispatch_typed(const support_mean_problem& problem, const support_mean_laun
         if (activated) return runner.template split<MeanVector<T, kWide, 1, true>>();
         return runner.template split<MeanVector<T, kWide, 1, false>>();
     }
-    if (form == SUPPORT_MEAN_POOL) {
-        if (launch.kernel == 1) return runner.template simple<Pool1<T>>();
-        if (launch.kernel == 4) return runner.template split<PoolVector<T, 4, 2, false>>();
-        if (launch.kernel == 5) return runner.template split<PoolVector<T, kNarrow, 1, false>>();
-        if (activated) return runner.template split<PoolVector<T, kWide, 1, true>>();
-        return runner.template split<PoolVector<T, kWide, 1, false>>();
-    }
+    if (form == SUPPORT_MEAN_POOL)
+        return problem.layout == SUPPORT_MEAN_CHANNELS_LAST ? dispatch_pool<T, true>(problem, launch, runner)
+                                                            : dispatch_pool<T, false>(problem, launch, runner);
     if (launch.kernel == 1) return runner.template simple<Conv1<T>>();
     if constexpr (!std::is_same<T, float>::value) {
         if (launch.kernel == 3) return runner.template warps<Conv3<T>, T>();

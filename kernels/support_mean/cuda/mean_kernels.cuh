@@ -1,6 +1,6 @@
 // Form b, SupportMean: add, LeakyReLU, optional write of the activated maps, weighted mean over the support.
 //
-// Nothing here knows rows or columns: a (C, H, W) map is one run of P = C*H*W elements. Numbered from plain to fast;
+// Nothing here knows rows, columns or channels: a map is one run of P = C*H*W elements, in any layout. Numbered from plain to fast;
 // README.md says what each step gains. `Body::...` is the kernel; the __global__ wrappers stand in device_run.cuh.
 #pragma once
 
@@ -11,6 +11,10 @@ namespace support_mean {
 
 constexpr int kThreads = 256;
 constexpr int kAhead = 4;  // independent loads a thread has in flight before it uses the first
+
+// Blocks that a multiprocessor must have registers for: of kernels 2 to 5 with vectors of V elements and Q queries a
+// thread, A where activated is written. The compiler keeps to it, and the plan counts on it.
+constexpr int mean_resident(int v, int q, bool a) { return q > 1 ? 2 : v > 4 ? (a ? 2 : 3) : 4; }
 
 // 1. A thread owns one element of the mean and walks over the support. Any shape.
 template <typename T>
@@ -56,7 +60,7 @@ SM_HD void mean_step(const Args& a, const Pack<T, V>& support, const Pack<T, V>&
 // read nor narrower vectors save any of those.
 template <typename T, int V, int Q, bool A>
 struct MeanVector {
-    static constexpr int kResident = Q > 1 ? 2 : V > 4 ? (A ? 2 : 3) : 4;  // blocks a multiprocessor must have registers for
+    static constexpr int kResident = mean_resident(V, Q, A);
     float sum[Q][V];
 
     // Floats of shared memory that a block of `threads` threads needs.

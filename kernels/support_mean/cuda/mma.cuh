@@ -52,17 +52,23 @@ SM_MMA(Bfloat, "bf16")
 template <typename T>
 __device__ __forceinline__ void multiply(const uint32_t (&fragment)[2][MmaTile::kFragment], const MmaTaps& taps,
                                          MmaTerm& term) {
+    // The accumulators in turn: a product never waits for the one before it, but for the fourth before it.
+#pragma unroll
+    for (int step = 0; step < MmaTile::kSteps; ++step) {
+#pragma unroll
+        for (int part = 0; part < 2; ++part) {
+#pragma unroll
+            for (int p = 0; p < 2; ++p) {
+#pragma unroll
+                for (int n = 0; n < 2; ++n)
+                    mma_wide<T>(term[p][n], &fragment[p][step * 4], taps.wide[step][n][part]);
+            }
+        }
+    }
 #pragma unroll
     for (int p = 0; p < 2; ++p) {
 #pragma unroll
-        for (int n = 0; n < 2; ++n) {
-#pragma unroll
-            for (int step = 0; step < MmaTile::kSteps; ++step) {
-                mma_wide<T>(term[p][n], &fragment[p][step * 4], taps.wide[step][n][0]);
-                mma_wide<T>(term[p][n], &fragment[p][step * 4], taps.wide[step][n][1]);
-            }
-            mma_narrow<T>(term[p][n], &fragment[p][MmaTile::kSteps * 4], taps.last[n]);
-        }
+        for (int n = 0; n < 2; ++n) mma_narrow<T>(term[p][n], &fragment[p][MmaTile::kSteps * 4], taps.last[n]);
     }
 }
 

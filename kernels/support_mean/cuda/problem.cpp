@@ -75,6 +75,11 @@ void check_problem(const support_mean_problem& p) {
     if (p.activated != 0 && p.form == SUPPORT_MEAN_CONV_POOL)
         refuse("activated is 1; the form with the convolution does not write it: pass 0, or use form 1",
                SUPPORT_MEAN_UNSUPPORTED);
+    if (p.layout != SUPPORT_MEAN_CHANNELS_FIRST && p.layout != SUPPORT_MEAN_CHANNELS_LAST)
+        refuse("layout is " + text(p.layout) + "; accepted: 0 (channels first), 1 (channels last)");
+    if (p.layout == SUPPORT_MEAN_CHANNELS_LAST && p.form == SUPPORT_MEAN_CONV_POOL)
+        refuse("layout is 1; the form with the convolution writes maps with channels first: pass 0, or use form 1",
+               SUPPORT_MEAN_UNSUPPORTED);
     if (!(p.negative_slope > 0.0f && p.negative_slope <= 1.0f))
         refuse("negative_slope is " + std::to_string(p.negative_slope) + "; it must lie in (0, 1]");
     const struct {
@@ -154,7 +159,9 @@ support_mean_launch plan(const support_mean_problem& p, int multiprocessors) {
     if (multiprocessors < 1) refuse("the device has " + text(multiprocessors) + " multiprocessors; give at least 1");
     const bool pool = p.form == SUPPORT_MEAN_POOL, conv = p.form == SUPPORT_MEAN_CONV_POOL;
     const int64_t map = p.channels * p.height * p.width;
-    const int64_t run = pool ? p.width : map;  // elements that lie side by side in one thread's reach
+    const bool last_channels = p.layout == SUPPORT_MEAN_CHANNELS_LAST;
+    // Elements that lie side by side in one thread's reach.
+    const int64_t run = !pool ? map : last_channels ? p.channels : p.width;
     const int element = static_cast<int>(element_size(p.dtype));
     // Elements of one access of kernels 2 to 5; kernel 4 takes fewer of a 16-bit type to have registers for its queries.
     const int widths[] = {0, 1, 16 / element, 16 / element, 4, 8 / element};
@@ -164,16 +171,23 @@ support_mean_launch plan(const support_mean_problem& p, int multiprocessors) {
     out.kernel = p.kernel;
     if (p.kernel == 0 && conv) out.kernel = int_offsets ? 2 : 1;
     if (p.kernel == 0 && !conv) out.kernel = run % widths[4] == 0 && shared && p.activated == 0 ? 4
+                                             : pool && element == 2 && run % widths[5] == 0 && p.activated == 0 ? 5
                                              : run % widths[3] == 0                                ? 3
                                              : run % widths[5] == 0 && p.activated == 0            ? 5
                                                                                                    : 1;
+    if (p.kernel == 0 && pool && p.width * (last_channels ? p.channels : 1) >= int64_t{1} << 30) out.kernel = 1;
     const int last = conv ? 3 : 5;
     if (out.kernel < 1 || out.kernel > last)
         refuse("kernel is " + text(p.kernel) + "; this form has kernels 1 to " + text(last) + ", and 0 to choose one");
     const int v = conv ? 1 : widths[out.kernel];
+    if (pool && out.kernel > 1 && p.width * (last_channels ? p.channels : 1) >= int64_t{1} << 30)
+        refuse("kernel " + text(out.kernel) + " needs a row of fewer than 2^30 elements; use kernel 1",
+               SUPPORT_MEAN_UNSUPPORTED);
     if (run % v != 0)
         refuse("kernel " + text(out.kernel) + " reads " + text(v) + " elements at once and the " +
-                   (pool ? "width " + text(p.width) : "map of " + text(map) + " elements") +
+                   (!pool ? "map of " + text(map) + " elements"
+                    : last_channels ? text(p.channels) + " channels"
+                                    : "width " + text(p.width)) +
                    " is no multiple of that; use kernel 0 or 1",
                SUPPORT_MEAN_UNSUPPORTED);
     if (!conv && out.kernel == 4 && p.support_queries != 1)
@@ -214,16 +228,21 @@ support_mean_launch plan(const support_mean_problem& p, int multiprocessors) {
     }
     out.vector = v;
     if (out.kernel == 4) out.group = pool ? 2 : 4;
-    const int64_t items = pool ? p.channels * ceil_div(p.height, 2) * (p.width / v) : map / v;
+    const int64_t items = !pool ? map / v
+                          : last_channels ? ceil_div(p.height, 2) * ceil_div(p.width, 2) * (p.channels / v)
+                                          : p.channels * ceil_div(p.height, 2) * (p.width / v);
     const int64_t groups = ceil_div(p.queries, out.group);
-    // As many slices as it takes to fill the device (2048 threads a multiprocessor), a power of two, at most 8.
+    // As many slices as it takes to have two blocks for each that the device holds at once, so that the last ones to
+    // finish leave little of it idle; a power of two, at most 8.
+    const int resident = pool ? pool_resident(v, element, out.group, p.activated != 0, last_channels)
+                              : mean_resident(v, out.group, p.activated != 0);
     if (out.kernel >= 3)
         while (out.slices < 8 && out.slices * 2 <= p.entries &&
-               static_cast<double>(items) * groups * p.sets * out.slices < 2048.0 * multiprocessors)
+               static_cast<double>(items) * groups * p.sets * out.slices < 2.0 * resident * kThreads * multiprocessors)
             out.slices *= 2;
     out.threads_x = kThreads / out.slices;
     out.threads_y = out.slices;
-    const int sums = out.group * (pool ? 2 * v + v / 2 : v);
+    const int sums = out.group * (!pool ? v : last_channels ? 5 * v : 2 * v + v / 2);
     out.shared_bytes = out.slices == 1 ? 0 : kThreads * sums * sizeof(float);
     const int64_t tiles = ceil_div(items, out.threads_x);
     out.groups = static_cast<uint32_t>(groups);

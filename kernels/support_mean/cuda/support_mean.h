@@ -14,6 +14,9 @@
  * correction (C,2,24), both float32. support_term, query_term and the outputs have one storage type; all arithmetic is
  * float32. The same input, problem and device give the same bits.
  *
+ * With SUPPORT_MEAN_CHANNELS_LAST the maps of support_term, query_term and the outputs are (H,W,C) and (H/2,W/2,C), for
+ * the first two forms; all else is as above.
+ *
  * Every function returns a support_mean_status and, unless it is SUPPORT_MEAN_OK, writes one line that says what was
  * given, what is accepted and the cure into `message` (may be NULL). Nothing is launched for input that is refused.
  */
@@ -48,12 +51,15 @@ typedef enum support_mean_dtype {
     SUPPORT_MEAN_BFLOAT16 = 2
 } support_mean_dtype;
 
+typedef enum support_mean_layout { SUPPORT_MEAN_CHANNELS_FIRST = 0, SUPPORT_MEAN_CHANNELS_LAST = 1 } support_mean_layout;
+
 typedef struct support_mean_problem {
     uint32_t struct_size; /* sizeof(support_mean_problem): refuses a caller built with another version of this file */
     int32_t form;         /* support_mean_form */
     int32_t dtype;        /* support_mean_dtype */
     int32_t kernel;       /* 0: the fastest that serves the shape; else a kernel's number (README.md) */
     int32_t activated;    /* 1: also write activated; 0: do not */
+    int32_t layout;       /* support_mean_layout */
     float negative_slope; /* in (0, 1] */
     int64_t queries, support_queries, sets, query_sets, entries, channels, height, width; /* B Bs K Kq S C H W */
 } support_mean_problem;

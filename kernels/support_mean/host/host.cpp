@@ -20,6 +20,7 @@ support_mean_problem problem_from(const py::dict& values) {
     p.dtype = values["dtype"].cast<int32_t>();
     p.kernel = values["kernel"].cast<int32_t>();
     p.activated = values["activated"].cast<int32_t>();
+    p.layout = values["layout"].cast<int32_t>();
     p.negative_slope = values["negative_slope"].cast<float>();
     int64_t* sizes[] = {&p.queries, &p.support_queries, &p.sets,   &p.query_sets,
                         &p.entries, &p.channels,        &p.height, &p.width};

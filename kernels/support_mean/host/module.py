@@ -16,6 +16,8 @@ from ..reference import DTYPES
 
 FORMS = {"mean": 0, "pool": 1, "conv_pool": 2}
 KERNELS = {"mean": (1, 2, 3, 4, 5), "pool": (1, 2, 3, 4, 5), "conv_pool": (1, 2, 3)}
+LAYOUTS = ("chw", "hwc")
+AXES = {"chw": ("channels", "height", "width"), "hwc": ("height", "width", "channels")}
 BUFFERS = ("support", "query", "weights", "convolution", "border", "mean", "pooled_mean", "pooled", "activated")
 
 
@@ -31,8 +33,11 @@ def module() -> ModuleType:
 
 
 def problem(form: str, support: np.ndarray, query: np.ndarray, *, kernel: int = 0, activated: bool = False,
-            negative_slope: float = 0.01) -> dict:
-    """The problem that arrays of these shapes and this type pose; shapes are not checked here."""
+            negative_slope: float = 0.01, layout: str = "chw") -> dict:
+    """The problem that arrays of these shapes and this type pose; shapes are not checked here.
+
+    layout: of the maps, the arrays' last three axes, `chw` or `hwc`; form conv_pool has the first alone.
+    """
     if form not in FORMS:
         raise InputError(f"form is {form!r}; accepted: {', '.join(FORMS)}")
     name = support.dtype.name
@@ -42,20 +47,23 @@ def problem(form: str, support: np.ndarray, query: np.ndarray, *, kernel: int = 
         support = support[None]
     return {
         "form": FORMS[form], "dtype": DTYPES.index(name), "kernel": kernel, "activated": int(activated),
-        "negative_slope": negative_slope, "queries": query.shape[0], "support_queries": support.shape[0],
-        "sets": support.shape[1], "query_sets": query.shape[1], "entries": support.shape[2],
-        "channels": query.shape[3], "height": query.shape[4], "width": query.shape[5],
+        "layout": LAYOUTS.index(layout), "negative_slope": negative_slope, "queries": query.shape[0],
+        "support_queries": support.shape[0], "sets": support.shape[1], "query_sets": query.shape[1],
+        "entries": support.shape[2], **dict(zip(AXES[layout], query.shape[3:], strict=True)),
     }
 
 
 def output_shapes(values: dict) -> dict[str, tuple[int, ...]]:
     """Shapes of the outputs that a problem has, by name."""
     b, k, s, c, h, w = (values[n] for n in ("queries", "sets", "entries", "channels", "height", "width"))
-    shapes = {"mean": (b, k, c, h, w)}
+    full, half = (c, h, w), (c, h // 2, w // 2)
+    if values["layout"]:
+        full, half = (h, w, c), (h // 2, w // 2, c)
+    shapes = {"mean": (b, k, *full)}
     if values["form"] != FORMS["mean"]:
-        shapes |= {"pooled_mean": (b, k, c, h // 2, w // 2), "pooled": (b, k, s, c, h // 2, w // 2)}
+        shapes |= {"pooled_mean": (b, k, *half), "pooled": (b, k, s, *half)}
     if values["activated"]:
-        shapes["activated"] = (b, k, s, c, h, w)
+        shapes["activated"] = (b, k, s, *full)
     return shapes
 
 
@@ -69,14 +77,15 @@ def aligned(shape: tuple[int, ...], dtype) -> np.ndarray:
 
 
 def run(form: str, support, query, weights, convolution=None, border=None, *, kernel: int = 0, activated: bool = False,
-        negative_slope: float = 0.01, order: str = "forward", multiprocessors: int = 132,
+        negative_slope: float = 0.01, order: str = "forward", multiprocessors: int = 132, layout: str = "chw",
         native: ModuleType | None = None) -> tuple[dict[str, np.ndarray], dict]:
     """(outputs by name, launch) of one kernel on the CPU; every access is checked and every output must be complete.
 
     order: `forward`, `reverse` or `shuffled` order of a block's threads between two barriers.
     """
     native = native or module()
-    values = problem(form, support, query, kernel=kernel, activated=activated, negative_slope=negative_slope)
+    values = problem(form, support, query, kernel=kernel, activated=activated, negative_slope=negative_slope,
+                     layout=layout)
     arrays = {}
     for name, array in zip(BUFFERS[:5], (support, query, weights, convolution, border)):
         if array is not None:

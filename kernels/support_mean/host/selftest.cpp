@@ -129,14 +129,15 @@ struct Totals {
     long runs = 0, elements = 0, same_bits = 0, failed = 0;
 };
 
-void run_case(const Case& c, int32_t form, int32_t dtype, int32_t kernel, int32_t activated, bool dry, int multiprocessors,
-              Totals& totals) {
+void run_case(const Case& c, int32_t form, int32_t dtype, int32_t kernel, int32_t activated, int32_t layout, bool dry,
+              int multiprocessors, Totals& totals) {
     support_mean_problem p{};
     p.struct_size = sizeof p;
     p.form = form;
     p.dtype = dtype;
     p.kernel = kernel;
     p.activated = activated;
+    p.layout = layout;
     p.negative_slope = 0.01f;
     p.queries = c.b;
     p.support_queries = form == SUPPORT_MEAN_CONV_POOL ? 1 : c.bs;
@@ -200,9 +201,9 @@ void run_case(const Case& c, int32_t form, int32_t dtype, int32_t kernel, int32_
         totals.elements += static_cast<long>(count);
         if (wrong != 0) {
             ++totals.failed;
-            std::printf("FAILED %s %s kernel %d B=%lld Bs=%lld K=%lld Kq=%lld S=%lld C=%lld %lldx%lld: %s differs at %ld "
+            std::printf("FAILED %s %s kernel %d layout %d B=%lld Bs=%lld K=%lld Kq=%lld S=%lld C=%lld %lldx%lld: %s differs at %ld "
                         "of %zu elements, worst %g\n",
-                        kFormNames[form], kTypeNames[dtype], kernel, (long long)c.b, (long long)p.support_queries,
+                        kFormNames[form], kTypeNames[dtype], kernel, layout, (long long)c.b, (long long)p.support_queries,
                         (long long)c.k, (long long)c.kq, (long long)c.s, (long long)c.c, (long long)c.h, (long long)c.w,
                         kFields[f].name, wrong, count, worst);
         }
@@ -244,7 +245,8 @@ int main(int argc, char** argv) {
                 for (int32_t dtype = 0; dtype < 3; ++dtype)
                     for (int32_t kernel = 1; kernel <= 5; ++kernel)
                         for (int32_t activated = 0; activated < 2; ++activated)
-                            run_case(c, form, dtype, kernel, activated, dry, multiprocessors, totals);
+                            for (int32_t layout = 0; layout < 2; ++layout)
+                                run_case(c, form, dtype, kernel, activated, layout, dry, multiprocessors, totals);
         }
         std::printf("%ld runs, %ld elements, %ld with equal bits, %ld outputs wrong\n", totals.runs, totals.elements,
                     totals.same_bits, totals.failed);

@@ -39,6 +39,12 @@ int32_t dtype_of(DataType type) {
     return -1;
 }
 
+// kHWC8 has the third axis from the end, C, last and padded to 8: our channels-last layout where there is nothing to pad.
+bool channels_last(const PluginTensorDesc& support) {
+    return support.format == nvinfer1::TensorFormat::kHWC8 && support.type != DataType::kFLOAT &&
+           support.dims.nbDims == 6 && support.dims.d[3] > 0 && support.dims.d[3] % 8 == 0;
+}
+
 void require_rank(const char* name, const nvinfer1::Dims& dims, int32_t rank, const char* axes) {
     if (dims.nbDims != rank) refuse(std::string(name) + " has shape " + shape_text(dims) + "; it must be " + axes);
 }
@@ -178,13 +184,15 @@ support_mean_problem problem_of(const Operation& operation, const Attributes& at
     for (int32_t i = 0; i < input_count; ++i)
         if (!supports(i, inputs))
             refuse("input " + std::to_string(i) + " has a type or format that is not supported; support_term and query_term "
-                   "share float32, float16 or bfloat16 (TensorRT 10 and later), weights are float32, all linear");
+                   "share float32, float16 or bfloat16 (TensorRT 10 and later), linear or, in 16 bits with channels a multiple of 8, kHWC8; "
+                   "weights are float32, linear");
     const nvinfer1::Dims &s = inputs[0].dims, &q = inputs[1].dims;
     support_mean_problem p{};
     p.struct_size = sizeof p;
     p.form = operation.form;
     p.dtype = dtype_of(inputs[0].type);
     p.activated = attributes.outputs > operation.fewest_outputs;
+    p.layout = channels_last(inputs[0]) ? SUPPORT_MEAN_CHANNELS_LAST : SUPPORT_MEAN_CHANNELS_FIRST;
     p.negative_slope = attributes.negative_slope;
     p.queries = q.d[0];
     p.support_queries = s.d[0];
@@ -198,20 +206,22 @@ support_mean_problem problem_of(const Operation& operation, const Attributes& at
     for (int32_t i = 0; i < output_count; ++i) {
         const std::vector<int64_t> expected = expected_shape(p, i);
         const nvinfer1::Dims& given = outputs[i].dims;
-        bool same = given.nbDims == static_cast<int32_t>(expected.size()) && outputs[i].type == inputs[0].type;
+        bool same = given.nbDims == static_cast<int32_t>(expected.size()) && outputs[i].type == inputs[0].type &&
+                    outputs[i].format == inputs[0].format;
         for (int32_t d = 0; same && d < given.nbDims; ++d) same = given.d[d] == expected[d];
         if (!same)
             refuse("output " + std::to_string(i) + " has shape " + shape_text(given) +
-                   ", which the inputs do not give, or another type than support_term");
+                   ", which the inputs do not give, or another type or format than support_term");
     }
     return p;
 }
 
 bool supports(int32_t position, const PluginTensorDesc* tensors) {
     const PluginTensorDesc& t = tensors[position];
-    if (t.format != nvinfer1::TensorFormat::kLINEAR) return false;
-    if (position == 2) return t.type == DataType::kFLOAT;
-    return position == 0 ? dtype_of(t.type) >= 0 : t.type == tensors[0].type;
+    if (position == 2) return t.type == DataType::kFLOAT && t.format == nvinfer1::TensorFormat::kLINEAR;
+    if (position == 0)
+        return dtype_of(t.type) >= 0 && (t.format == nvinfer1::TensorFormat::kLINEAR || channels_last(t));
+    return t.type == tensors[0].type && t.format == tensors[0].format;
 }
 
 void launch(const Operation& operation, const Attributes& attributes, const PluginTensorDesc* input_descs,

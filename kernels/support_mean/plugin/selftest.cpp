@@ -196,6 +196,22 @@ void check_formats(AnyPlugin& plugin) {
         check(!supports(plugin, 4, tensors), "another output type is not offered");
         tensors[1].format = TensorFormat::kCHW32;
         check(!supports(plugin, 1, tensors), "a format that is not linear is not offered");
+        tensors[0].format = TensorFormat::kHWC8;
+        check(!supports(plugin, 0, tensors), "channels last with 4 channels, which would be padded, are not offered");
+        for (size_t i = 0; i < tensors.size(); ++i) {
+            if (i == 2) continue;
+            tensors[i].format = TensorFormat::kHWC8;
+            tensors[i].type = type;
+            tensors[i].dims.d[tensors[i].dims.nbDims - 3] = 8;
+        }
+        const bool half = type == DataType::kHALF;
+        for (int32_t i : {0, 1, 3, 4, 5})
+            if (i == 0 || half)
+                check(supports(plugin, i, tensors) == half, "channels last at position " + std::to_string(i));
+        tensors[4].format = TensorFormat::kLINEAR;
+        check(!half || !supports(plugin, 4, tensors), "a linear output of channels-last inputs is not offered");
+        tensors[2].format = TensorFormat::kHWC8;
+        check(!supports(plugin, 2, tensors), "weights are linear");
     }
 }
 

@@ -36,13 +36,14 @@ def test_the_folded_network_is_the_reference(spec, channels_last):
     assert np.abs(logits - expected).max() < 1e-4
 
 
-def test_with_the_kernels_it_gives_the_same(native):  # noqa: F811
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_with_the_kernels_it_gives_the_same(native, channels_last):  # noqa: F811
     from universeg_rt.kernels.support_mean.check.devices import Dry
 
     weights = random_weights(SMALL_SPEC)
     support, entry_weights, query = make_inputs("random", 32, 32, 3, 2)
     called = []
-    operation = folded_torch.kernel_support_mean(Dry(native.__file__))
+    operation = folded_torch.kernel_support_mean(Dry(native.__file__), channels_last)
 
     def counted(*given):
         called.append(given[4:])
@@ -50,7 +51,7 @@ def test_with_the_kernels_it_gives_the_same(native):  # noqa: F811
 
     results = []
     for support_mean in (None, counted):
-        network = folded_torch.FoldedInference(SMALL_SPEC, weights, "cpu", torch.float32, support_mean)
+        network = folded_torch.FoldedInference(SMALL_SPEC, weights, "cpu", torch.float32, support_mean, channels_last)
         with torch.inference_mode():
             prepared = network.prepare(torch.from_numpy(support), torch.from_numpy(entry_weights))
             results.append(network.forward(torch.from_numpy(query), prepared).numpy())

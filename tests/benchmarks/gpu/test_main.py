@@ -34,11 +34,13 @@ def test_the_command_runs_whole_on_the_cpu(tmp_path, capsys):
     assert set(result["steps"]["ceilings"]["matrix_flop_per_second"]) == {"fp32", "tf32", "fp16"}
     assert "engines run on a GPU only" in result["steps"]["engines"]["why"]
     started = set(result["steps"]["contenders"]["started"])
-    assert {"reference fp32", "reference tf32", "reference fp16", "folded torch fp32", "folded torch fp16 nhwc",
+    assert {"reference fp32", "reference tf32", "reference fp16", "reference fp16 nhwc", "folded torch fp32",
+            "folded torch fp16 nhwc",
             "plain onnxruntime fp32", "onnxruntime fp32", "onnxruntime fp16"} <= started
     skipped = result["steps"]["contenders"]["skipped"]
     assert set(skipped) == {
-        "folded torch fp32 kernels", "folded torch tf32 kernels", "folded torch fp16 kernels", "onnxruntime int8",
+        "folded torch fp32 kernels", "folded torch tf32 kernels", "folded torch fp16 kernels",
+        "folded torch fp16 nhwc kernels", "onnxruntime int8",
         "tensorrt", "tensorrt-rtx", "torch.compile tf32", "torch.compile fp16"
     }
     assert "(--compile)" in skipped["torch.compile fp16"]

@@ -70,5 +70,5 @@ def use(monkeypatch, device, version: str = "10.14.1") -> ModuleType:
 
     trt = make(version, device)
     monkeypatch.setattr(runner, "open_device", lambda *_: device)
-    monkeypatch.setattr(runner.TensorRT, "_import", classmethod(lambda cls: trt))
+    monkeypatch.setattr(runner.TensorRT, "imported", classmethod(lambda cls: trt))
     return trt

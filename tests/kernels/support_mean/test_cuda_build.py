@@ -27,6 +27,13 @@ def test_machine_code_for_every_architecture(cuda):
         assert target in log
 
 
+def test_each_library_calls_its_own_functions(cuda):
+    """The C library and the plugin export the same names; one must not call into the other."""
+    for path in (cuda.library, *cuda.plugins):
+        told = subprocess.run(["readelf", "-d", path], capture_output=True, text=True).stdout
+        assert "SYMBOLIC" in told, path.name
+
+
 def test_self_test_dry_run(cuda):
     """The GPU self-test with the CPU in the GPU's place, its threads in reverse order: equal bits everywhere."""
     done = subprocess.run([cuda.selftest, "--dry-run", "--quick"], capture_output=True, text=True, timeout=120)
@@ -42,8 +49,8 @@ def test_self_test_refuses_an_unknown_option_and_says_where_there_is_no_gpu(cuda
 
 
 def test_library_and_host_build_agree(native, opened):
-    values = dict(form=1, dtype=1, kernel=0, activated=0, negative_slope=0.01, queries=3, support_queries=1, sets=2,
-                  query_sets=1, entries=16, channels=8, height=10, width=16)
+    values = dict(form=1, dtype=1, kernel=0, activated=0, layout=0, negative_slope=0.01, queries=3,
+                  support_queries=1, sets=2, query_sets=1, entries=16, channels=8, height=10, width=16)
     assert opened.sizes(values) == native.sizes(values)
     assert opened.plan(values, 132) == native.plan(values, 132)
 

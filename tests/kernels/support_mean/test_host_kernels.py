@@ -1,6 +1,7 @@
 """The kernels' own code on the CPU against the reference: every index, border and shape, every access checked."""
 
 import mmap
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -41,15 +42,25 @@ def types_of(form, kernel):
     return ("float16", "bfloat16") if (form, kernel) == ("conv_pool", 3) else ("float32", "float16", "bfloat16")
 
 
-def run_and_compare(native, form, sizes, dtype, kernel, activated, order="forward", multiprocessors=132, seed=0):
-    """Runs one kernel; False where it does not serve the shape, which the message must say."""
+def channels_last(arrays):
+    """Maps (...,C,H,W) as (...,H,W,C), by name; weights as they are."""
+    return {name: a if name == "weights" else np.ascontiguousarray(np.moveaxis(a, -3, -1))
+            for name, a in arrays.items()}
+
+
+def run_and_compare(native, form, sizes, dtype, kernel, activated, order="forward", multiprocessors=132, seed=0,
+                    layout="chw"):
+    """Runs one kernel; None where it does not serve the shape, which the message must say."""
     inputs = cases.make_inputs(form, sizes, dtype, seed)
     try:
-        outputs, launch = host.run(form, **inputs, kernel=kernel, activated=activated, order=order,
-                                   multiprocessors=multiprocessors, native=native)
+        given = channels_last(inputs) if layout == "hwc" else inputs
+        outputs, launch = host.run(form, **given, kernel=kernel, activated=activated, order=order,
+                                   multiprocessors=multiprocessors, layout=layout, native=native)
     except native.Refused as refusal:
         assert str(refusal).startswith("unsupported") and "use kernel 0" in str(refusal)
         return None
+    if layout == "hwc":
+        outputs = {name: np.moveaxis(a, -1, -3) for name, a in outputs.items()}
     errors = cases.worst_errors(outputs, cases.expected(form, inputs))
     assert max(errors.values()) <= 1, f"{form} {dtype} kernel {kernel} {sizes}: errors in units of the bound {errors}"
     return outputs, launch
@@ -62,8 +73,12 @@ def run_and_compare(native, form, sizes, dtype, kernel, activated, order="forwar
 def test_every_kernel_equals_the_reference(native, form, dtype, data):
     sizes, activated = data.draw(problems(form))  # the convolution's tiles have their own test below
     multiprocessors, order = data.draw(st.sampled_from([1, 8, 132])), data.draw(st.sampled_from(ORDERS))
+    layout = "chw" if form == "conv_pool" else data.draw(st.sampled_from(host.LAYOUTS))
+    if layout == "hwc" and data.draw(st.booleans()):  # else few numbers of channels are a multiple of a vector's
+        sizes = replace(sizes, channels=8)
     served = [kernel for kernel in (0, *host.KERNELS[form])
-              if run_and_compare(native, form, sizes, dtype, kernel, activated, order, multiprocessors) is not None]
+              if run_and_compare(native, form, sizes, dtype, kernel, activated, order, multiprocessors,
+                                 layout=layout) is not None]
     assert {0, 1} <= set(served)  # these serve every shape
 
 
@@ -100,6 +115,34 @@ def test_convolution_borders_and_tiles(native, height, width):
         for kernel in host.KERNELS["conv_pool"]:
             for dtype in types_of("conv_pool", kernel)[:2]:
                 assert run_and_compare(native, "conv_pool", sizes, dtype, kernel, False, "shuffled")
+
+
+@pytest.mark.parametrize("form", ["mean", "pool"])
+@pytest.mark.parametrize("activated", [False, True])
+def test_channels_last_give_the_same_bits(native, form, activated):
+    """Odd sides too; with the slices of one layout in the other the sums are added in the same order."""
+    for height, width in ((6, 8), (5, 8), (7, 16)):
+        sizes = Sizes(queries=3, sets=2, entries=11, channels=16, height=height, width=width)
+        for dtype in DTYPES:
+            for kernel in host.KERNELS[form][: 3 if activated else 5]:
+                found = [run_and_compare(native, form, sizes, dtype, kernel, activated, layout=layout)
+                         for layout in host.LAYOUTS]
+                assert found[0][1]["slices"] == found[1][1]["slices"]
+                for name, array in found[0][0].items():
+                    assert array.tobytes() == np.ascontiguousarray(found[1][0][name]).tobytes(), (dtype, kernel, name)
+
+
+def test_channels_last_on_odd_widths_and_their_vectors(native):
+    for width in (1, 3, 9):
+        for kernel in host.KERNELS["pool"]:
+            sizes = Sizes(queries=2, entries=5, channels=8, height=3, width=max(2, width))
+            assert run_and_compare(native, "pool", sizes, "float16", kernel, False, layout="hwc") is not None
+    with pytest.raises(native.Refused, match="12 channels is no multiple"):
+        inputs = channels_last(cases.make_inputs("pool", Sizes(channels=12, height=4, width=8), "float16"))
+        host.run("pool", **inputs, kernel=3, layout="hwc", native=native)
+    with pytest.raises(native.Refused, match="convolution writes maps with channels first"):
+        inputs = cases.make_inputs("conv_pool", Sizes(channels=8, height=4, width=8), "float16")
+        native.check(host.problem("conv_pool", inputs["support"], inputs["query"]) | {"layout": 1})
 
 
 @pytest.mark.parametrize("form", host.FORMS)
@@ -151,10 +194,18 @@ def test_the_audit_finds_every_kind_of_wrong_access(native):
 
 
 def test_planned_launches_fill_the_device_or_split_the_support(native):
-    inputs = dict(support_queries=1, queries=1, sets=1, query_sets=1, activated=0, negative_slope=0.01, kernel=0)
+    inputs = dict(support_queries=1, queries=1, sets=1, query_sets=1, activated=0, layout=0, negative_slope=0.01,
+                  kernel=0)
     large = inputs | dict(form=1, dtype=0, entries=64, channels=64, height=128, width=128)
     launch = native.plan(large, multiprocessors=132)
-    assert launch["kernel"] == 3 and launch["slices"] == 4 and launch["blocks"] == 2048
+    assert launch["kernel"] == 3 and launch["slices"] == 2 and launch["blocks"] == 1024
+    # Of 16 bits the narrower vectors, at twice the occupancy; the wider ones have registers for 2 blocks of 256.
+    half = native.plan(large | dict(dtype=1), multiprocessors=132)
+    assert half["kernel"] == 5 and half["slices"] == 4 and half["blocks"] == 2048
+    wide = native.plan(large | dict(dtype=1, kernel=3), multiprocessors=132)
+    assert wide["slices"] == 4 and wide["blocks"] == 1024
+    last = native.plan(large | dict(dtype=1, layout=1), multiprocessors=132)
+    assert last["kernel"] == 5 and last["vector"] == 4 and last["blocks"] * last["threads_x"] == 64 * 64 * 64 // 4
     assert native.plan(large | dict(queries=8, support_queries=8), multiprocessors=132)["slices"] == 1
     assert native.plan(large | dict(queries=8), multiprocessors=132)["kernel"] == 4
     assert native.plan(large | dict(entries=2), multiprocessors=132)["slices"] == 2
@@ -198,7 +249,7 @@ def test_the_last_block_of_more_than_2_to_the_31_elements(native, kernel):
 def test_offsets_beyond_32_bits(native):
     """Index arithmetic at sizes that no test can hold in memory, against Python's integers."""
     sizes = dict(queries=9, support_queries=9, sets=5, query_sets=5, entries=256, channels=64, height=513, width=511)
-    values = sizes | dict(form=1, dtype=1, kernel=0, activated=0, negative_slope=0.01)
+    values = sizes | dict(form=1, dtype=1, kernel=0, activated=0, layout=0, negative_slope=0.01)
     b, k, s, plane = 8, 4, 255, 64 * 513 * 511
     found = native.offsets(values, b, k, s)
     assert found == {

@@ -2,7 +2,7 @@
 
 import pytest
 
-GOOD = dict(form=1, dtype=0, kernel=0, activated=0, negative_slope=0.01, queries=2, support_queries=1, sets=3,
+GOOD = dict(form=1, dtype=0, kernel=0, activated=0, layout=0, negative_slope=0.01, queries=2, support_queries=1, sets=3,
             query_sets=1, entries=4, channels=8, height=6, width=8)
 CONV = GOOD | dict(form=2)
 

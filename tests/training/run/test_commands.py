@@ -19,7 +19,7 @@ pytest.importorskip("safetensors", reason="safetensors is not installed: pip ins
 from universeg_rt.training.episodes.config import Stage
 from universeg_rt.training.network.checkpoint import load_checkpoint
 from universeg_rt.training.run import cli
-from universeg_rt.training.run.train import LATEST, STATE
+from universeg_rt.training.run.train import FINISHED, LATEST, STATE
 from universeg_rt.training.settings.values import to_dict
 
 pytestmark = pytest.mark.torch
@@ -103,6 +103,29 @@ def test_the_script_runs_on_a_bare_checkout_and_stops_at_its_time(kit, tmp_path,
     unpack(tmp_path / "out")
     rows = list(csv.DictReader(open(tmp_path / "log.csv")))
     assert torch.load(tmp_path / STATE, weights_only=True)["samples"] == int(rows[-1]["samples"]) > 0
+
+
+@pytest.mark.slow
+def test_the_script_brings_the_run_to_an_end_and_goes_on_after_kills(kit, tmp_path, training_folder):
+    """Killed with all its processes while it trains, then called again with a time to finish in."""
+    kit.write_run(tmp_path)
+    environment = {**os.environ, "PYTHON": sys.executable, "FINISH_MINUTES": "0.3"}
+    call = ["bash", training_folder / "run" / "train_for.sh", "0.55", tmp_path / "run.yaml", tmp_path / "out", "",
+            "--threads", "1", "--no-progress"]
+    process = subprocess.Popen(call, env=environment, stdout=subprocess.DEVNULL, start_new_session=True)
+    wait_for(tmp_path / "out" / "run" / LATEST, process)
+    twice = subprocess.run(call, env=environment, capture_output=True, text=True)
+    assert twice.returncode == 1 and "is still being trained" in twice.stderr
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    seen = torch.load(tmp_path / "out" / "run" / STATE, weights_only=True)["samples"]
+    done = subprocess.run(call, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    unpack(tmp_path / "out")
+    assert torch.load(tmp_path / STATE, weights_only=True)["samples"] > seen > 0
+    load_checkpoint(tmp_path / FINISHED)
+    rows = list(csv.DictReader(open(tmp_path / "log.csv")))
+    assert float(rows[-1]["learning_rate"]) < 0.2 * max(float(r["learning_rate"]) for r in rows)
 
 
 def test_a_signal_to_the_whole_group_saves_too(kit, tmp_path):

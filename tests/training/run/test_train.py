@@ -231,6 +231,20 @@ def test_workers_draw_the_same_episodes_in_the_same_order(kit):
                    for a, b in zip(one, other))
 
 
+@pytest.mark.filterwarnings("ignore:.*pin_memory")
+def test_for_a_gpu_the_labels_come_as_bytes_and_the_loss_is_the_same(kit, tmp_path):
+    config = kit.tiny(static_weight=0.5)
+    trainer = Trainer(config, [], [], tmp_path)
+    source = EpisodeSource(config.data, [])
+    plain, packed = (next(iter(feed(source, steps(config, 2, 8), workers, pinned=bool(workers))))[1]
+                     for workers in (0, 1))
+    for one, other in zip(plain, packed):
+        assert other.target.dtype == other.support_labels.dtype == torch.uint8
+        assert torch.equal(one.target, other.target.float()) and torch.equal(one.query, other.query)
+        assert torch.equal(one.support_labels, other.support_labels.float())
+        assert trainer.loss(one).item() == trainer.loss(other).item()
+
+
 def test_processes_and_groupings_share_out_the_same_seeds(kit):
     config = kit.tiny(stages=(Stage(samples=64, size=16, queries=2, episodes=4),))
     one = list(steps(config, 0, 0, together=True))

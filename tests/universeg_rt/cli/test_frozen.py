@@ -131,7 +131,7 @@ def test_a_bad_file_is_one_line_and_nothing_is_written(case, files, change, mess
 
 @pytest.mark.parametrize("options, message", [
     (["--task", "absent.onnx"], "absent.onnx does not exist"),
-    (["--runner", "tensorrt"], "accepted for a frozen task: auto, native, onnxruntime, openvino"),
+    (["--runner", "tensorrt"], "no tensorrt engine beside this file"),
     (["--threads", "0"], "threads is 0"),
 ])
 def test_a_file_or_runner_that_is_not_there(case, options, message, capsys):

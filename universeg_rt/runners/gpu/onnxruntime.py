@@ -4,9 +4,10 @@ graphs."""
 from __future__ import annotations
 
 import importlib.util
-from collections import OrderedDict
+import weakref
+from collections import OrderedDict, deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import count
 from threading import RLock
 from types import ModuleType
@@ -27,6 +28,7 @@ from .identity import has_driver
 PROVIDER = "CUDAExecutionProvider"
 TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 GRAPHS = 16  # captured at most: ONNX Runtime keeps each for the session's life
+RETIRED = 4  # supports that nobody holds any more, kept with their graphs for others of the same shape
 SHAPES = 8  # of queries for which a prepared support keeps its bindings
 MAPS = 256  # support entries times sets times queries of one run, which bounds its memory
 NOT_WANTED = "not wanted"
@@ -46,12 +48,29 @@ class _Bound:
     graph: int = -1
 
 
-class _Prepared:
+@dataclass(eq=False)
+class _Memory:
     """Device tensors by the name under which `predict` reads them, and what each shape of queries is run with."""
 
-    def __init__(self, tensors: dict[str, Vendor], sets: int, entries: int, size: tuple[int, int]) -> None:
-        self.tensors, self.sets, self.entries, self.size = tensors, sets, entries, size
-        self.bound: OrderedDict[tuple[int, ...], _Bound] = OrderedDict()
+    shape: tuple[int, ...]  # K, S, H, W of the support
+    tensors: dict[str, Vendor]
+    bound: OrderedDict[tuple[int, ...], _Bound] = field(default_factory=OrderedDict)
+
+
+class _Prepared:
+    """A support on the device. When nobody holds it any more, memory that graphs read goes to `retired`: a later
+    support of the same shape moves in, and runs by these graphs."""
+
+    def __init__(self, memory: _Memory, retired: deque[_Memory]) -> None:
+        self.tensors, self.bound = memory.tensors, memory.bound
+        self.sets, self.entries, *size = memory.shape
+        self.size = (size[0], size[1])
+        weakref.finalize(self, _retire, memory, retired).atexit = False
+
+
+def _retire(memory: _Memory, retired: deque[_Memory]) -> None:
+    if any(bound.graph >= 0 for bound in memory.bound.values()):
+        retired.append(memory)
 
 
 class OnnxRuntimeCuda(Runner):
@@ -76,6 +95,7 @@ class OnnxRuntimeCuda(Runner):
         self.model_bytes = ModelBytes.bytes_in_all(model for model in (predict, prepare) if model is not None)
         self.graph_failure = "" if graphs else NOT_WANTED
         self._lock, self._annotations = RLock(), count(1)
+        self._retired: deque[_Memory] = deque(maxlen=RETIRED)
         self._prepare_session = None if prepare is None else self._session(prepare, graphs=False)
         self._predict_session = self._with_graphs(predict) if graphs else self._session(predict, graphs=False)
         self._features = max((t.shape[2] for t in self._predict_session.get_inputs() if len(t.shape) == 5
@@ -110,18 +130,44 @@ class OnnxRuntimeCuda(Runner):
         kinds = {t.name: TYPES[t.type] for t in (*session.get_inputs(), *session.get_overridable_initializers())}
         given = {"support_images": support[:, :, :1], "support_labels": support[:, :, 1:], "weights": weights}
         with self._lock:
-            values = {name: self._on_device(array, kinds[name]) for name, array in given.items()}
+            memory = self._vacant((sets, entries, height, width))
             if self._prepare_session is None:
-                return _Prepared(values, sets, entries, (height, width))
+                for name, array in given.items():
+                    if name in memory.tensors:
+                        memory.tensors[name].update_inplace(np.ascontiguousarray(array, kinds[name]))
+                    else:
+                        memory.tensors[name] = self._on_device(array, kinds[name])
+                return _Prepared(memory, self._retired)
             binding = session.io_binding()
-            for name, value in values.items():
-                binding.bind_ortvalue_input(name, value)
+            for name, array in given.items():
+                binding.bind_ortvalue_input(name, self._on_device(array, kinds[name]))
             names = [t.name for t in session.get_outputs()]
             for name in names:
-                binding.bind_output(name, *self._place)
+                if name in memory.tensors:
+                    binding.bind_ortvalue_output(name, memory.tensors[name])
+                else:
+                    binding.bind_output(name, *self._place)
             self._run_session(session, binding, -1)
-            made = dict(zip(names, binding.get_outputs(), strict=True))
-            return _Prepared(made, sets, entries, (height, width))
+            if not memory.tensors:
+                memory.tensors.update(zip(names, binding.get_outputs(), strict=True))
+            return _Prepared(memory, self._retired)
+
+    def _vacant(self, shape: tuple[int, ...]) -> _Memory:
+        """The memory of a support of this shape that nobody holds any more, or new."""
+        for memory in list(self._retired):
+            if memory.shape == shape:
+                self._retired.remove(memory)
+                return memory
+        return _Memory(shape, {})
+
+    def nothing_prepared(self, size: tuple[int, int]) -> _Prepared:
+        """For `run_alone` with images of this size: a model with no input beside the query."""
+        return _Prepared(_Memory((1, 1, *size), {}), self._retired)
+
+    def run_alone(self, alone: _Prepared, queries: Floats) -> Floats:
+        """Probabilities (B,1,H,W) float32 of queries (B,1,H,W) by a frozen task's model."""
+        return np.concatenate([self._run_part(alone, queries[start : start + MAPS], "probability")
+                               for start in range(0, len(queries), MAPS)])
 
     def _run(self, prepared: _Prepared, queries: Floats) -> Floats:
         part = max(1, MAPS // (prepared.sets * prepared.entries))
@@ -130,7 +176,7 @@ class OnnxRuntimeCuda(Runner):
             out[start : start + part] = self._run_part(prepared, queries[start : start + part])
         return out
 
-    def _run_part(self, prepared: _Prepared, queries: Floats) -> Floats:
+    def _run_part(self, prepared: _Prepared, queries: Floats, output: str = "logits") -> Floats:
         with self._lock:
             bound = prepared.bound.get(queries.shape)
             fresh = bound is None
@@ -149,7 +195,7 @@ class OnnxRuntimeCuda(Runner):
                     raise
                 self.graph_failure, bound.graph = str(error), -1
                 self._run_session(self._predict_session, bound.binding, -1)
-            return np.array(bound.outputs["logits"].numpy(), np.float32)
+            return np.array(bound.outputs[output].numpy(), np.float32)
 
     def peak_bytes(self, support_size: int, members: int, height: int, width: int) -> int:
         # Of the GPU, counted, not measured: the CUDA context and libraries; the support; what is prepared of it; and in

@@ -104,6 +104,30 @@ def test_each_support_and_shape_has_a_graph_of_its_own_from_its_second_run_on(pl
     assert runner.graph_failure == "" and runner.notes == ()
 
 
+@pytest.mark.parametrize("pair", [True, False])
+def test_supports_that_follow_one_another_run_by_the_graphs_of_those_before(plain_bundle, annotations, expected, pair,
+                                                                            monkeypatch):
+    """ONNX Runtime keeps 16 graphs for life: a support of the same shape takes the memory that they read."""
+    monkeypatch.setattr(onnxruntime_cuda, "GRAPHS", 1)
+    runner = on_cpu(plain_bundle, pair)
+    for seed in range(4):
+        given = support(2, 3, seed=seed)
+        prepared = runner.prepare(*given)
+        for turn in range(2):
+            asked = queries(1, seed=turn)
+            assert np.abs(runner.run(prepared, asked) - expected(given, asked)).max() < 1e-4
+        assert annotations[-1] == 1
+        if seed:
+            assert annotations[-2:] == [1, 1]
+        del prepared
+        gc.collect()
+    held = runner.prepare(*support(2, 3))
+    other = runner.prepare(*support(2, 3, seed=9))  # while another lives its memory is not taken
+    before = runner.run(held, queries(1))
+    runner.run(other, queries(1))
+    assert np.array_equal(runner.run(held, queries(1)), before) and len(runner._retired) == 0
+
+
 def test_where_no_graph_can_be_captured_runs_go_on_without(plain_bundle, annotations, expected):
     runner = on_cpu(plain_bundle)
     given = support(1, 2)

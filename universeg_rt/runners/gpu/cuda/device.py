@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
+import os
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -73,10 +74,22 @@ class Device(ABC):
 
     def __init__(self) -> None:
         self._nesting = local()
+        self._process = os.getpid()
+
+    @property
+    def is_forked(self) -> bool:
+        """Whether this process was forked from the one that opened the device."""
+        return os.getpid() != self._process
 
     @contextmanager
     def current(self) -> Iterator[None]:
-        """Make the device current for this thread; a vendor's calls with addresses or streams of ours belong inside."""
+        """Make the device current for this thread; a vendor's calls with addresses or streams of ours belong inside.
+
+        RunnerError in a process that was forked from the one that opened it: CUDA does not survive a fork."""
+        if self.is_forked:
+            raise RunnerError(
+                "this process was forked from one that uses the GPU, and CUDA does not survive a fork; start processes "
+                "with spawn, or open the Segmenter in each of them", short="forked from a process that uses the GPU")
         depth = getattr(self._nesting, "depth", 0)
         if depth == 0:
             self._nesting.before = self._enter()
@@ -101,11 +114,7 @@ class Device(ABC):
             except OutOfDeviceMemory:
                 raise self.out_of_memory(size, what) from None
 
-        def give_back() -> None:
-            with self.current():
-                release()
-
-        return Buffer(address, size, give_back)
+        return Buffer(address, size, self._giving_back(release))
 
     def out_of_memory(self, size: int, what: str) -> RunnerError:
         """The error to raise where `size` bytes for `what` are not to be had."""
@@ -140,15 +149,21 @@ class Device(ABC):
         with self.current():
             address, release = self._allocate_pinned(max(1, count * dtype.itemsize))
 
-        def give_back() -> None:
-            with self.current():
-                release()
-
         memory = (ctypes.c_uint8 * (count * dtype.itemsize)).from_address(address)
         # The array holds `memory`, so that the pages go back when the last view of them is gone.
-        weakref.finalize(memory, give_back).atexit = False
+        weakref.finalize(memory, self._giving_back(release)).atexit = False
         array: Array = np.frombuffer(memory, dtype, count)  # type: ignore[call-overload]  # ctypes' arrays are buffers
         return array.reshape(shape)
+
+    def _giving_back(self, release: Callable[[], None]) -> Callable[[], None]:
+        """`release` on this device; in a forked process nothing, since the memory is its parent's."""
+
+        def give_back() -> None:
+            if not self.is_forked:
+                with self.current():
+                    release()
+
+        return give_back
 
     @abstractmethod
     def stream(self) -> Stream: ...

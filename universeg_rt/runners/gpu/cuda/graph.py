@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import sys
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 
 from ....errors import RunnerError
@@ -31,7 +33,7 @@ def capture(device: Device, stream: Stream, enqueue: Callable[[], None]) -> Driv
     """What `enqueue` puts on the stream, as a graph; RunnerError with the reason where it cannot be captured."""
     graph, executable = ctypes.c_void_p(), ctypes.c_void_p()
     handle = ctypes.c_void_p(stream.handle)
-    with device.current():
+    with device.current(), collection_paused():
         _call("cuStreamBeginCapture_v2", handle, ctypes.c_int(THREAD_LOCAL))
         failure: BaseException | None = None
         try:
@@ -57,6 +59,18 @@ def capture(device: Device, stream: Stream, enqueue: Callable[[], None]) -> Driv
     return DriverGraph(device, executable)
 
 
+@contextmanager
+def collection_paused() -> Iterator[None]:
+    """Let the garbage collector wait: what it frees on the device, ours or another library's, spoils a capture."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
 @lru_cache(maxsize=1)
 def driver() -> ctypes.CDLL:
     """libcuda, which comes with the NVIDIA driver; RunnerError where there is none."""
@@ -80,5 +94,7 @@ def _check(name: str, status: int) -> None:
 
 
 def _destroy(device: Device, executable: ctypes.c_void_p) -> None:
+    if device.is_forked:
+        return
     with device.current():
         driver().cuGraphExecDestroy(executable)

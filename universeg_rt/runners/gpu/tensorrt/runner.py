@@ -50,7 +50,7 @@ class TensorRT(Runner):
     def open(cls, bundle: Bundle, precision: str, options: Options) -> TensorRT:
         """Of the options, device and plugin have an effect here. Runs the smallest shapes once, so
         that the first request finds all loaded."""
-        trt = cls._import()
+        trt = cls.imported()
         if not any(e.fingerprint.builder == cls.name for e in bundle.manifest.engines):
             raise RunnerError(
                 f"{bundle.path} holds no {cls.name} engine; build one on this machine with universeg-export "
@@ -61,8 +61,12 @@ class TensorRT(Runner):
 
     @classmethod
     def check_here(cls, options: Options) -> None:
-        cls._import()
-        open_device(options.device)
+        cls.here(options)
+
+    @classmethod
+    def here(cls, options: Options) -> tuple[ModuleType, Device]:
+        """TensorRT's module and the GPU; RunnerError, with what to install, where one cannot be had."""
+        return cls.imported(), open_device(options.device)
 
     @classmethod
     def start(cls, bundle: Bundle, plans: Sequence[Plans], precision: str, trt: ModuleType, device: Device, *,
@@ -80,7 +84,8 @@ class TensorRT(Runner):
         return runner
 
     @classmethod
-    def _import(cls) -> ModuleType:
+    def imported(cls) -> ModuleType:
+        """TensorRT's module; RunnerError, with what to install, where it cannot be loaded."""
         if importlib.util.find_spec(cls.module) is None:
             raise RunnerError(
                 f"{cls.module} is not installed; pip install {cls.package}, in the version that the engines were "
@@ -128,16 +133,7 @@ class TensorRT(Runner):
             "; ".join(str(n.profile) for n in self._networks))
 
     def _run(self, prepared: Prepared, queries: Floats) -> Floats:
-        smallest, _, largest = prepared.network.profile.queries
-        worker = self._worker()
-        out = np.empty((len(queries), prepared.sets, 1, *prepared.size), np.float32)
-        for start in range(0, len(queries), largest):  # more queries than the profile takes run in parts
-            part = queries[start : start + largest]
-            count = len(part)
-            if count < smallest:
-                part = np.concatenate([part, np.repeat(part[-1:], smallest - count, axis=0)])
-            out[start : start + count] = worker.run(prepared, part)[:count]
-        return out
+        return self._worker().run_in_parts(prepared, queries)
 
     def peak_bytes(self, support_size: int, members: int, height: int, width: int) -> int:
         """Of the GPU: engines, what is kept of the support, inputs and outputs, and what running takes."""

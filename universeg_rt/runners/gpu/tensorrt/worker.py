@@ -16,10 +16,13 @@ from .engine import Engine, Execution, Scratch
 
 
 class Network:
-    """The engines that run the network together within one profile; prepare None: `predict` is the whole network."""
+    """The engines that run the network together within one profile; prepare None: `predict` is the whole network.
 
-    def __init__(self, prepare: Engine | None, predict: Engine, profile: Profile) -> None:
-        self.prepare, self.predict, self.profile = prepare, predict, profile
+    output: what `predict` gives, `logits` (B,K,1,H,W) or, for a frozen task, `probability` (B,1,H,W).
+    """
+
+    def __init__(self, prepare: Engine | None, predict: Engine, profile: Profile, output: str = "logits") -> None:
+        self.prepare, self.predict, self.profile, self.output = prepare, predict, profile, output
 
 
 Tensors = dict[str, tuple[Buffer, tuple[int, ...]]]  # memory and shape by the name under which the network reads them
@@ -31,23 +34,36 @@ class Prepared:
     def __init__(self, network: Network, tensors: Tensors, sets: int, entries: int, size: tuple[int, int]) -> None:
         self.network, self.tensors, self.sets, self.entries, self.size = network, tensors, sets, entries, size
 
+    def result_of(self, queries: tuple[int, ...]) -> tuple[int, ...]:
+        """Shape of the output for queries of this shape."""
+        if self.network.output == "logits":
+            return (queries[0], self.sets, 1, *self.size)
+        return queries
+
+
 SLOTS = 8  # shapes for which a thread keeps its buffers and graphs
+
+
+@dataclass
+class Captured:
+    """How often a prepared support ran in a slot, its graph (None: there is none, or it cannot be captured), and the
+    generation of scratch memory that the graph was captured in, or could not be (-1: it was not tried)."""
+
+    runs: int = 0
+    graph: Graph | None = None
+    generation: int = -1
 
 
 @dataclass(eq=False)
 class Slot:
     """What one shape needs: a context of its own, since a captured graph may read what its context keeps of a shape;
-    the query and the logits in page-locked host memory; and every tensor on the device."""
+    the query and the result in page-locked host memory; and every tensor on the device."""
 
     execution: Execution
     query: Array
-    logits: Array
+    result: Array
     buffers: dict[str, Buffer]
-    runs: int = 0
-    # Of each prepared support: the graph (None: it cannot be captured) and the generation of scratch memory it holds
-    # for.
-    graphs: weakref.WeakKeyDictionary[Prepared, tuple[Graph | None, int]] = field(
-        default_factory=weakref.WeakKeyDictionary)
+    captured: weakref.WeakKeyDictionary[Prepared, Captured] = field(default_factory=weakref.WeakKeyDictionary)
 
 
 class Worker:
@@ -61,21 +77,37 @@ class Worker:
         self._slots: OrderedDict[tuple[object, ...], Slot] = OrderedDict()
 
     def run(self, prepared: Prepared, queries: Floats) -> Floats:
-        """Logits (B,K,1,H,W) float32 of queries (B,1,H,W) within the profile. The result is the caller's own."""
+        """The network's output, float32, of queries (B,1,H,W) within the profile. The result is the caller's own.
+
+        A support that runs a shape a second time is captured then: one that is used once is not worth a capture.
+        """
         with self._device.current():
             slot = self._slot(prepared, queries.shape)
             slot.query[...] = queries
-            graph, generation = slot.graphs.get(prepared, (None, -1))
-            if graph is not None and generation == self._scratch.generation:
-                graph.launch(self._stream)
+            held = slot.captured.setdefault(prepared, Captured())
+            if held.graph is not None and held.generation == self._scratch.generation:
+                held.graph.launch(self._stream)
                 self._stream.synchronize()
-                return slot.logits.astype(np.float32)
+                return slot.result.astype(np.float32)
             self._run_plainly(prepared, slot)
-            slot.runs += 1
-            if self._graphs and not slot.execution.engine.graphs_inside and slot.runs > 1 \
-                    and generation != self._scratch.generation:
-                slot.graphs[prepared] = (self._capture(prepared, slot), self._scratch.generation)
-            return slot.logits.astype(np.float32)
+            held.runs += 1
+            if self._graphs and not slot.execution.engine.graphs_inside and held.runs > 1 \
+                    and held.generation != self._scratch.generation:
+                held.graph, held.generation = self._capture(prepared, slot), self._scratch.generation
+            return slot.result.astype(np.float32)
+
+    def run_in_parts(self, prepared: Prepared, queries: Floats) -> Floats:
+        """`run` for any number of queries: more than the profile takes go one part after the other, fewer are filled
+        up."""
+        smallest, _, largest = prepared.network.profile.queries
+        out = np.empty(prepared.result_of(queries.shape), np.float32)
+        for start in range(0, len(queries), largest):
+            part = queries[start : start + largest]
+            count = len(part)
+            if count < smallest:
+                part = np.concatenate([part, np.repeat(part[-1:], smallest - count, axis=0)])
+            out[start : start + count] = self.run(prepared, part)[:count]
+        return out
 
     def _slot(self, prepared: Prepared, shape: tuple[int, ...]) -> Slot:
         engine = prepared.network.predict
@@ -87,18 +119,18 @@ class Worker:
             self._slots.popitem(last=False)
         execution = self._execution(engine)
         outputs = execution.set_shapes(self._shapes(prepared, shape))
-        expected = (shape[0], prepared.sets, 1, *shape[2:])
-        if outputs.get("logits") != expected:
+        output, expected = prepared.network.output, prepared.result_of(shape)
+        if outputs.get(output) != expected:
             raise EngineError(
-                f"the engine {engine.name} gives logits of shape {outputs.get('logits')}, expected {expected}; it "
+                f"the engine {engine.name} gives {output} of shape {outputs.get(output)}, expected {expected}; it "
                 "was not built from a model of this bundle")
         query = self._device.pinned(shape, engine.inputs["query"].dtype)
-        logits = self._device.pinned(expected, engine.outputs["logits"].dtype)
+        result = self._device.pinned(expected, engine.outputs[output].dtype)
         buffers = {"query": self._device.allocate(query.nbytes, "the query")}
-        for name, output in outputs.items():
-            size = int(np.prod(output)) * engine.outputs[name].dtype.itemsize
+        for name, made in outputs.items():
+            size = int(np.prod(made)) * engine.outputs[name].dtype.itemsize
             buffers[name] = self._device.allocate(size, name)
-        slot = self._slots[key] = Slot(execution, query, logits, buffers)
+        slot = self._slots[key] = Slot(execution, query, result, buffers)
         return slot
 
     def _execution(self, engine: Engine) -> Execution:
@@ -116,7 +148,7 @@ class Worker:
         self._device.upload(slot.buffers["query"], slot.query, self._stream)
         slot.execution.enqueue({**{name: buffer.address for name, (buffer, _) in prepared.tensors.items()},
                                 **{name: buffer.address for name, buffer in slot.buffers.items()}})
-        self._device.download(slot.logits, slot.buffers["logits"], self._stream)
+        self._device.download(slot.result, slot.buffers[prepared.network.output], self._stream)
 
     def _run_plainly(self, prepared: Prepared, slot: Slot) -> None:
         slot.execution.set_shapes(self._shapes(prepared, slot.query.shape))

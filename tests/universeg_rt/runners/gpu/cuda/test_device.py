@@ -6,9 +6,11 @@ import ctypes
 import gc
 import importlib
 import importlib.util
+import os
 import subprocess
 import sys
 import types
+import weakref
 
 import numpy as np
 import pytest
@@ -228,3 +230,39 @@ def test_without_a_driver_its_library_is_named():
             cuda_graph.driver()
     else:
         assert cuda_graph.driver()
+
+
+def test_a_forked_process_is_told_so_and_frees_nothing_of_its_parents():
+    gpu = StandIn()
+    buffer = gpu.allocate(64, "a test")
+    child = os.fork()
+    if child == 0:
+        try:
+            buffer.free()
+            kept = buffer.address in gpu.blocks
+            with pytest.raises(RunnerError, match="forked from one that uses the GPU.*spawn"):
+                gpu.memory()
+            os._exit(0 if kept else 1)
+        finally:
+            os._exit(2)
+    assert os.waitpid(child, 0)[1] == 0
+    buffer.free()
+    assert not gpu.blocks
+
+
+def test_nothing_is_collected_while_a_graph_is_captured():
+    class Loop:
+        def __init__(self) -> None:
+            self.itself = self
+            weakref.finalize(self, freed.append, 1)
+
+    freed: list[int] = []
+    with cuda_graph.collection_paused():
+        Loop()
+        before = gc.get_threshold()
+        gc.set_threshold(1)
+        _ = [[] for _ in range(1000)]
+        gc.set_threshold(*before)
+        assert not freed
+    gc.collect()
+    assert freed and gc.isenabled()

@@ -60,6 +60,17 @@ def test_logits_are_the_cpu_runners_whatever_the_shapes(plain_bundle, opener, ex
     assert bool(device.calls.get("launch")) == (flavour != "rtx") and runner.graph_failures == []
 
 
+def test_a_support_that_runs_once_is_not_captured_whatever_ran_before(engine_bundle, opener):
+    runner, device, _ = opener(engine_bundle)
+    for seed in range(4):
+        runner.run(runner.prepare(*support(1, 2, seed=seed)), queries(1))
+    assert "capture" not in device.calls
+    prepared = runner.prepare(*support(1, 2))
+    for _ in range(3):
+        runner.run(prepared, queries(1))
+    assert device.calls["capture"] == 1 and device.calls["launch"] == 1
+
+
 def test_more_queries_than_the_profile_takes_run_in_parts(plain_bundle, opener, expected):
     bundle = add_engines(plain_bundle, "prepare", "predict", profile=Profile((2, 2, 3), (1, 1, 3), (1, 2, 6), (32, 32)))
     runner, _, _ = opener(bundle)

@@ -1,0 +1,141 @@
+"""Static frozen tasks on every runner that starts: right first, then timed side by side, image on the host to logits.
+
+    python -m universeg_rt.benchmarks.gpu.frozen task.onnx task_fp16.onnx --out frozen.json
+
+A file is run by ONNX Runtime on the CPU for the truth, by the SDK's runners where it is a frozen task of ours, and by
+engines that are built here where TensorRT or TensorRT-RTX is installed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import shutil
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from universeg_rt.bundle.engine import BUILDERS
+from universeg_rt.bundle.onnx_bind import query_size
+from universeg_rt.bundle.onnx_file import metadata
+from universeg_rt.cli.common import run_command
+from universeg_rt.errors import UniverSegError
+from universeg_rt.export.engine.process import MODULES
+from universeg_rt.frozen import engine_file
+from universeg_rt.frozen.base import FrozenRunner
+from universeg_rt.frozen.gpu import CudaFrozen
+from universeg_rt.frozen.record import KEY, STATIC
+from universeg_rt.frozen.runners import RUNNERS, OnnxRuntime
+from universeg_rt.kernels.support_mean.check.steps import one_line
+from universeg_rt.runners.options import Options
+from universeg_rt.spec import NetworkSpec
+from universeg_rt.storage.atomic import make_folder, write_json
+
+from .timing import figures, interleave
+
+BATCHES, TOY = (1, 16), (1, 2)  # on a GPU; in a rehearsal on a CPU
+FLIPPED = {"fp32": 1e-3, "fp16": 5e-3}  # share of pixels whose mask may differ, as the export's gate has it
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="frozen", description=__doc__.split("\n")[0])
+    parser.add_argument("tasks", type=Path, nargs="*", help="frozen files, or static networks bound to their constants")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--work", type=Path, default=Path("build/gpu_frozen"), help="folder for engines (%(default)s)")
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="cpu: the CPU's runners alone")
+    parser.add_argument("--rounds", type=int, default=200)
+    parser.add_argument("--time-limit", type=float, default=100, help="seconds after which nothing is begun")
+    return run_command(_run, parser, arguments)
+
+
+def _run(options: argparse.Namespace) -> int:
+    deadline = time.monotonic() + options.time_limit
+    values: dict = {"device": options.device, "tasks": {}, "passed": None}
+    write_json(options.out, values)
+    for task in options.tasks:
+        entry = values["tasks"][task.name] = {"skipped": {}, "right": {}, "rows": []}
+        _measure(task, entry, options, deadline, lambda: write_json(options.out, values))
+    right = [ok["within"] for entry in values["tasks"].values() for ok in entry["right"].values()]
+    values["passed"] = bool(right) and all(right) and time.monotonic() < deadline
+    write_json(options.out, values)
+    return 0 if values["passed"] else 1
+
+
+def _measure(task: Path, entry: dict, options: argparse.Namespace, deadline: float, write) -> None:
+    model = task.read_bytes()
+    said = metadata(model)
+    spec, precision = NetworkSpec.from_json(said["universeg.spec"]), said.get("universeg.precision", "fp32")
+    found = _start(task, model, spec, KEY in said, entry, options, deadline)
+    batches = TOY if options.device == "cpu" else BATCHES
+    queries = np.random.default_rng(0).random((max(batches), 1, *query_size(model)), np.float32)
+    truth = OnnxRuntime(model, STATIC, spec, Options()).run(queries)
+    for name, runner in list(found.items()):
+        try:
+            logits = runner.run(queries)
+        except UniverSegError as error:
+            entry["skipped"][name] = one_line(error)
+            del found[name]
+            continue
+        flipped = float(((logits > 0) != (truth > 0)).mean())
+        half = "fp16" in (precision, *name.split())
+        entry["right"][name] = {"logit_error": float(np.abs(logits - truth).max()), "flipped": flipped,
+                                "within": bool(flipped <= FLIPPED["fp16" if half else "fp32"])}
+        write()
+    for batch in batches:
+        calls = {name: partial(runner.run, queries[:batch]) for name, runner in found.items()}
+        for call in calls.values():  # the first runs of a shape find its kernels and capture its graph
+            for _ in range(3):
+                if time.monotonic() < deadline:
+                    call()
+        for name, seconds in interleave(calls, 0.4, options.rounds, deadline).items():
+            entry["rows"].append({"runner": name, "batch": batch, **figures(seconds)})
+        write()
+
+
+def _start(task: Path, model: bytes, spec: NetworkSpec, ours: bool, entry: dict, options: argparse.Namespace,
+           deadline: float) -> dict[str, FrozenRunner]:
+    found: dict[str, FrozenRunner] = {}
+    engines: tuple[Path, ...] = ()
+    if options.device == "cuda" and ours:
+        engines = _build(task, entry, options, deadline)
+    for name, kind in RUNNERS.items():
+        if not ours and kind not in (CudaFrozen, OnnxRuntime):
+            continue
+        for engine in [e for e in engines if f".{name}." in e.name] or [None]:
+            label = name if engine is None else f"{name} {engine.suffixes[-2][1:]}"
+            try:
+                found[label] = kind(model, STATIC, spec, Options(engines=() if engine is None else (engine,)))
+            except UniverSegError as error:
+                entry["skipped"][label] = one_line(error)
+    return found
+
+
+def _build(task: Path, entry: dict, options: argparse.Namespace, deadline: float) -> tuple[Path, ...]:
+    """Engines of the task in both precisions, beside a copy of it; those of an earlier run stay."""
+    from contextlib import nullcontext
+
+    from universeg_rt.bundle.engine import Profile
+    from universeg_rt.export.engine.build import EngineOptions
+    from universeg_rt.export.engine.frozen import build_frozen
+
+    copy = make_folder(options.work) / task.name
+    shutil.copyfile(task, copy)
+    for builder in BUILDERS:
+        if importlib.util.find_spec(MODULES[builder]) is None:
+            continue
+        for precision in FLIPPED:
+            if time.monotonic() > deadline or engine_file.place(copy, builder, precision).exists():
+                continue
+            wanted = EngineOptions(builder, (precision,), profile=Profile((1, 1, max(BATCHES))))
+            try:
+                build_frozen(copy, wanted, None, None, lambda label: nullcontext(lambda *_: None), lambda line: None)
+            except (UniverSegError, OSError) as error:
+                entry["skipped"][f"{builder} {precision}"] = one_line(error)
+    return engine_file.beside(copy)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
