@@ -15,6 +15,7 @@ from .imaging.metrics import dice
 from .imaging.normalisation import MINMAX, Normalisation
 from .imaging.windows import MOST, STRAY, Box, box_around, check_region, cut, inside, put_back, scale_of, window_around
 from .named_types import Array, Bools, Doubles, Floats
+from .notes import IN_SUPPORT
 from .prediction import Prediction, Timing
 from .predictor import THRESHOLD, Placed, Predictor, Ran
 from .support import SupportSet
@@ -87,7 +88,7 @@ class RefinedTask(Predictor):
     ) -> list[Prediction]:
         """Second answers in windows around the first, where windows show less than the image."""
         boxes = [None if found.emptied else _window_of(found.probability, found.threshold) for found in coarse]
-        return self._in_boxes([query.image for query in placed.queries], boxes, coarse, threshold, logits)
+        return self._in_boxes(placed, boxes, coarse, threshold, logits)
 
     def predict_in(
         self, images: Sequence[Array] | Array, regions: Sequence[Box | Bools | None], *,
@@ -111,7 +112,7 @@ class RefinedTask(Predictor):
         found: list[Prediction | None] = [None] * len(boxes)
         for i, answer in zip(free, answers):
             found[i] = answer
-        return self._in_boxes([query.image for query in placed.queries], boxes, found, threshold, logits)
+        return self._in_boxes(placed, boxes, found, threshold, logits)
 
     def predict_in_order(
         self, images: Sequence[Array] | Array, first: Box | Bools | None = None, *,
@@ -137,10 +138,12 @@ class RefinedTask(Predictor):
         return RefinedTask, (self.task, self.zoomed, self.choice)
 
     def _in_boxes(
-        self, images: Sequence[Array], boxes: Sequence[Box | None], found: Sequence[Prediction | None],
-        threshold: float, logits: bool,
+        self, placed: Placed, boxes: Sequence[Box | None], found: Sequence[Prediction | None], threshold: float,
+        logits: bool,
     ) -> list[Prediction]:
-        """Answers within boxes; where there is none, what was found before."""
+        """Answers within boxes; where there is none, what was found before. That an image is in the support is said of
+        the whole image, as scores need it."""
+        images = [query.image for query in placed.queries]
         seen = [i for i, box in enumerate(boxes) if box is not None]
         cuts = [cut(images[i], box) for i, box in enumerate(boxes) if box is not None]
         answers = self.zoomed.predict_batch(cuts, threshold=threshold, logits=logits)
@@ -148,7 +151,9 @@ class RefinedTask(Predictor):
         for i, answer in zip(seen, answers):
             box = boxes[i]
             assert box is not None
-            out[i] = _in_place(answer, box, images[i].shape, found[i])
+            known = tuple(note for note in placed.queries[i].notes if IN_SUPPORT in note)
+            own = tuple(note for note in answer.notes if IN_SUPPORT not in note)
+            out[i] = _in_place(replace(answer, notes=(*known, *own)), box, images[i].shape, found[i])
         return [each for each in out if each is not None]
 
     def _run(self, queries: Floats) -> Floats:
