@@ -121,8 +121,7 @@ class LabelledPredictor:
         self.close()
 
     def __repr__(self) -> str:
-        answering = next(iter(self.answering.values()))
-        return f"{type(self).__name__}({', '.join(self.answering)}, {self.overlap}, {answering!r})"
+        return f"{type(self).__name__}({', '.join(self.answering)}, {self.overlap}, {self._first!r})"
 
     def _thresholds(self, threshold: float | Mapping[str, float] | None) -> dict[str, float]:
         own = {name: task.threshold for name, task in self.answering.items()}

@@ -166,4 +166,4 @@ def test_labels_are_refined_each_for_itself(segmenter):
     found = pickle.loads(pickle.dumps(refined)).predict(QUERY)
     for name, one in task.tasks.items():
         assert np.array_equal(found.predictions[name].probability, one.refine("window").predict(QUERY).probability)
-    assert "RefinedTask(" in repr(refined) and refined.refined["label 1"].choice.kind == "window"
+    assert "refined" in repr(refined) and refined.refined["label 1"].choice.kind == "window"
