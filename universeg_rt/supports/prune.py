@@ -17,7 +17,7 @@ from ..errors import InputError, shown
 from ..imaging.metrics import dice
 from ..imaging.normalisation import MINMAX, Normalisation
 from ..left_out import copies_of, others, predicted
-from ..named_types import Array, Floats
+from ..named_types import Array, Bools, Floats
 from ..runners import Runner
 from ..segmenter import Segmenter
 from ..support import SupportSet
@@ -81,7 +81,7 @@ def prune(
     rng = np.random.default_rng(seed)
     scores = [_left_out(segmenter.runner, entries, i, rng, done) for i in range(len(entries))]
     order = np.argsort(scores, kind="stable")
-    marked = entries[:, 1].any(axis=(1, 2))
+    marked: Bools = np.any(entries[:, 1], axis=(1, 2))
     order = order[marked[order]]
     candidates = [int(i) for i in order[: max(1, len(order) // CANDIDATES)] if scores[i] < np.median(scores)]
     trusted = [i for i in range(len(entries)) if i not in candidates and marked[i]]
