@@ -63,7 +63,7 @@ def write_results(finished: Finished, args: argparse.Namespace) -> dict[str, Any
     probabilities = _probabilities(finished)
     stacks = _stacks(finished, probabilities)
     cleaning = time.perf_counter() - start
-    figures, lines = _figures(finished, stacks)
+    figures, lines = _figures(finished, stacks, probabilities)
     start = time.perf_counter()
     files = _write(finished, stacks, probabilities, lines, args)
     written = time.perf_counter() - start
@@ -75,7 +75,8 @@ def write_results(finished: Finished, args: argparse.Namespace) -> dict[str, Any
 
 
 def _probabilities(finished: Finished) -> dict[str, Floats]:
-    """The maps (slices, H, W) that there are by label, smoothed where it is asked for."""
+    """The maps (slices, H, W) that there are by label, smoothed where it is asked for: then a slice that was emptied
+    has the probability 0, for its neighbours too."""
     found = {name: finished.partial.maps[f"probability{value}"] for name, value in finished.values.items()
              if f"probability{value}" in finished.partial.maps}
     if not finished.opened.smooths:
@@ -83,8 +84,13 @@ def _probabilities(finished: Finished) -> dict[str, Floats]:
     out = {}
     for name, stack in found.items():
         out[name] = scratch_array(stack.shape, np.float32)
+        emptied = np.array([each["blank"] or name in each["absent"] for each in finished.partial.facts])
         for row in range(0, stack.shape[1], ROWS):
-            out[name][:, row : row + ROWS] = smoothed(stack[:, row : row + ROWS], finished.opened.steps)
+            part = np.array(stack[:, row : row + ROWS])
+            part[emptied] = 0
+            part = smoothed(part, finished.opened.steps)
+            part[emptied] = 0
+            out[name][:, row : row + ROWS] = part
     return out
 
 
@@ -145,13 +151,15 @@ def _true(finished: Finished, value: int, i: int) -> Bools | None:
     return np.asarray(found == next((each for each, own in truth.names.items() if own == name), value))
 
 
-def _figures(finished: Finished, stacks: dict[str, Array]) -> tuple[dict[str, dict[str, Any]], list[list[Any]]]:
+def _figures(finished: Finished, stacks: dict[str, Array], probabilities: dict[str, Floats]
+             ) -> tuple[dict[str, dict[str, Any]], list[list[Any]]]:
     """Of each label its figures; of each slice and label a line of the table. Slices that are in the support are not
-    scored."""
+    scored. A confidence is by the smoothed probabilities where there are such, else by the network's own answer."""
     facts, pixel = finished.partial.facts, finished.pixel
     figures, lines = {}, []
     for name, value in finished.values.items():
         present, pixels, both, sizes, scored = [], 0, 0, 0, 0
+        sums = np.zeros(4)
         for i in range(len(finished.slices)):
             mask, truth = _mask(stacks, value, i), _true(finished, value, i)
             count, score = int(mask.sum()), None
@@ -162,9 +170,14 @@ def _figures(finished: Finished, stacks: dict[str, Array]) -> tuple[dict[str, di
                 both, sizes, scored = both + inside, sizes + size, scored + 1
                 score = 2 * inside / size if size else 1.0
             found, p, pm, spread = facts[i]["labels"][name]
-            lines.append([i, name, count, _expected(found, p, pm), spread / found if found else 0.0,
+            mean = spread / found if count and found else 0.0
+            if finished.opened.smooths:
+                probability = probabilities[name][i]
+                found, spread = count, mean * count
+                p, pm = float(probability.sum(dtype=np.float64)), float(probability[mask].sum(dtype=np.float64))
+            sums += found, p, pm, spread
+            lines.append([i, name, count, _expected(found, p, pm) if count else 0.0, mean,
                           "" if score is None else score, _kind(facts[i], name)])
-        sums = np.array([each["labels"][name] for each in facts], float).sum(axis=0)
         figures[name] = {
             "voxels": pixels,
             **({} if pixel is None else {"millilitres": pixels * float(np.prod(pixel)) / 1000}),

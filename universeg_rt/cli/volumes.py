@@ -20,14 +20,13 @@ from ..volumes.slicing import Slices
 from .opened import Opened
 from .partial import FOLDER as PARTIAL
 from .partial import Partial
-from .volume_results import Finished, write_results
+from .volume_results import MAP, Finished, write_results
 
 BLOCK = 4  # slices for each thread in one call of the network
 MOST, FEWEST = 64, 8  # slices of a block, as far as they are small
 ANSWER = 16  # bytes of a pixel's answer for one label, with what is made on the way
 ROOM = 256 * 2**20  # bytes of a block's answers
 EMPTY = "the mask is empty"  # how a note begins that the count of slices with a mask says already
-MAP = "labels"  # the name of the label map where labels exclude one another
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,8 @@ from PIL import Image
 nibabel = pytest.importorskip("nibabel", reason="volumes need nibabel: pip install '.[medical]'")
 
 from universeg_rt import Segmenter
-from universeg_rt.cli import volumes
+from universeg_rt.answers.postprocess import parse_steps
+from universeg_rt.cli import volume_results, volumes
 from universeg_rt.cli.segment import main
 from universeg_rt.labelled import LabelledSupport
 from universeg_rt.volumes.reading import read_labels, read_volume
@@ -308,3 +309,30 @@ def test_memory_does_not_grow_with_the_volume(case, small_bundle):
         assert done.returncode == 0, done.stderr
         peaks.append(int(done.stdout.split("peak ")[1]))
     assert peaks[1] < peaks[0] + 24 * 1024, f"{peaks} kB"
+
+
+def test_smoothing_leaves_emptied_slices_empty():
+    facts = [{"blank": i == 2, "absent": ["a"] * (i == 5)} for i in range(8)]
+    maps = {f"probability{value}": np.full((8, 3, 3), 0.9, np.float32) for value in (1, 2)}
+    opened = SimpleNamespace(smooths=True, steps=parse_steps(["smooth=1"]))
+    found = volume_results._probabilities(SimpleNamespace(
+        partial=SimpleNamespace(maps=maps, facts=facts), values={"a": 1, "b": 2}, opened=opened))
+    assert [i for i in range(8) if not found["a"][i].any()] == [2, 5] and (found["a"][[0, 1, 3, 4, 6, 7]] > 0.5).all()
+    assert [i for i in range(8) if not found["b"][i].any()] == [2] and (maps["probability1"] == np.float32(0.9)).all()
+
+
+def test_the_table_and_the_report_agree_with_a_smoothed_mask(case):
+    folder, arguments = case
+    for options in ([], ["--absent-below", "1"]):
+        assert main([*arguments, "--post", "smooth=1", *options]) == 0
+        row = row_of(folder)
+        with open(folder / "out" / row["table"]) as file:
+            lines = list(csv.DictReader(file))
+        values = np.asarray(nibabel.load(folder / "out" / row["mask"][0]).dataobj)
+        for name, value in (("label 2", 2), ("label 5", 5)):
+            own = [line for line in lines if line["label"] == name]
+            pixels = [int((values[:, :, i] == value).sum()) for i in range(12)]
+            assert [int(line["pixels"]) for line in own] == pixels and sum(pixels) == row["labels"][name]["voxels"]
+            assert [float(line["confidence"]) > 0 for line in own] == [count > 0 for count in pixels]
+            assert not any(int(line["pixels"]) for line in own if line["kind"] in ("absent", "blank"))
+        assert values.any() == (not options)
