@@ -31,14 +31,16 @@ def segment_image(opened: Opened, name: str, path: Path, truth_path: Path | None
     truths: dict[str, Array] = {}
     if truth_path is not None:
         label = read_label(truth_path)
-        truths = true_masks(label, opened.task.values, image.shape[:2], f"true mask {truth_path}")
+        truths = true_masks(label, opened.task.values, image.shape[:2], f"true mask {truth_path}",
+                            args.label is not None)
     try:
         prediction = _cleaned(opened.predict([image])[0], opened)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     found = prediction.predictions
     row = _write(prediction, image, truths, name, opened, args)
-    notes += [note for each in found.values() for note in each.notes if note not in opened.task.notes]
+    notes += [note for key, each in found.items() for note in each.notes
+              if note not in opened.task.answering[key].notes]
     figures = {key: _figures(each, truths.get(key)) for key, each in found.items()}
     return {**row, "files": hashed(args.output, [file for each in row.values() for file in _listed(each)]),
             "size": list(image.shape[:2]), **_together(figures, prediction), "notes": list(dict.fromkeys(notes))}

@@ -27,6 +27,7 @@ from .opened import Opened
 from .partial import Partial
 from .results import hashed, outputs, target
 from .sheet import Shown, volume_sheet
+from .supports import true_values
 
 ROWS = 64  # rows of all slices that are smoothed at a time
 MAP = "labels"  # the name of the label map where labels exclude one another
@@ -34,7 +35,8 @@ MAP = "labels"  # the name of the label map where labels exclude one another
 
 @dataclass(frozen=True, eq=False)
 class Finished:
-    """A volume whose slices are all in its maps. read: seconds that reading it took. notes: on it so far."""
+    """A volume whose slices are all in its maps. read: seconds that reading it took. notes: on it so far.
+    asked: whether labels were asked for."""
 
     opened: Opened
     volume: Volume
@@ -44,6 +46,7 @@ class Finished:
     name: str
     read: float
     notes: list[str]
+    asked: bool = False
 
     @property
     def values(self) -> dict[str, int]:
@@ -139,16 +142,13 @@ def _mask(stacks: dict[str, Array], value: int, i: int) -> Bools:
 
 
 def _true(finished: Finished, value: int, i: int) -> Bools | None:
-    """The true mask of a label in a slice: by its name where the truth has names, as Segmentations do, else by its
-    value; of a single label any two-valued truth is its own."""
-    truth = finished.truth
-    if truth is None:
+    """The true mask of a label in a slice."""
+    if finished.truth is None:
         return None
-    found = finished.slices.take(truth.values, i)
-    if len(finished.values) == 1 and len(truth.names) == 1:
-        return np.asarray(found != 0)
     name = next(name for name, each in finished.values.items() if each == value)
-    return np.asarray(found == next((each for each, own in truth.names.items() if own == name), value))
+    own = true_values(finished.truth.names, finished.values, finished.asked)[name]
+    mask: Bools = np.isin(finished.slices.take(finished.truth.values, i), own)
+    return mask
 
 
 def _figures(finished: Finished, stacks: dict[str, Array], probabilities: dict[str, Floats]

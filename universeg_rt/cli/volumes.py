@@ -71,7 +71,8 @@ def segment_volume(opened: Opened, job: Job, args: argparse.Namespace, tick: Cal
         partial.advance([_facts(prediction, opened.task.notes) for prediction in found])
         tick(len(block), len(slices))
     notes += slice_notes(partial.facts)
-    row = write_results(Finished(opened, volume, slices, partial, truth, job.name, read, notes), args)
+    asked = args.label is not None
+    row = write_results(Finished(opened, volume, slices, partial, truth, job.name, read, notes, asked), args)
     partial.remove()
     return row
 

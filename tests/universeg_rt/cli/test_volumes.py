@@ -336,3 +336,12 @@ def test_the_table_and_the_report_agree_with_a_smoothed_mask(case):
             assert [float(line["confidence"]) > 0 for line in own] == [count > 0 for count in pixels]
             assert not any(int(line["pixels"]) for line in own if line["kind"] in ("absent", "blank"))
         assert values.any() == (not options)
+
+
+def test_a_truth_without_the_label_that_is_asked_for_is_empty(case):
+    folder, arguments = case
+    _, labels = head()
+    write(folder / "truth" / "p1" / f"{NAME}.nii.gz", np.where(labels == 2, 7, 0).astype(np.uint8))
+    assert main([*arguments, "--truth", str(folder / "truth"), "--label", "2"]) == 0
+    figures = row_of(folder)["labels"]["label 2"]
+    assert figures["dice"] == (0.0 if figures["voxels"] else 1.0)
