@@ -19,7 +19,7 @@ from ..labelled_predictor import ARGMAX, LabelledPrediction
 from ..named_types import Array
 from ..prediction import Prediction
 from .opened import Opened
-from .results import FOLDERS, hashed, outputs, target
+from .results import FOLDERS, hashed, lowest_confidence, outputs, target
 from .supports import true_masks
 
 
@@ -107,7 +107,7 @@ def _figures(prediction: Prediction, truth: Array | None) -> dict[str, Any]:
     figures: dict[str, Any] = {
         "foreground_pixels": int(prediction.mask.sum()),
         "foreground_share": float(prediction.mask.mean()),
-        "confidence": prediction.confidence,
+        "confidence": prediction.confidence if prediction.mask.any() else None,
     }
     if truth is not None:
         figures["dice"] = dice(prediction.mask, truth)
@@ -125,6 +125,6 @@ def _together(figures: dict[str, dict[str, Any]], prediction: LabelledPrediction
     return {
         "foreground_pixels": int((prediction.labels != 0).sum()),
         "foreground_share": float((prediction.labels != 0).mean()),
-        "confidence": min(each["confidence"] for each in figures.values()),
+        "confidence": lowest_confidence(figures),
         **({"dice": float(np.mean(scores))} if scores else {}), **seconds, "labels": figures,
     }

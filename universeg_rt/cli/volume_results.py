@@ -25,7 +25,7 @@ from ..volumes.volume import LabelVolume, Volume
 from ..volumes.writing import labels_ending, map_ending, write_labels, write_map
 from .opened import Opened
 from .partial import Partial
-from .results import hashed, outputs, target
+from .results import hashed, lowest_confidence, outputs, target
 from .sheet import Shown, volume_sheet
 from .supports import true_values
 
@@ -181,7 +181,7 @@ def _figures(finished: Finished, stacks: dict[str, Array], probabilities: dict[s
         figures[name] = {
             "voxels": pixels,
             **({} if pixel is None else {"millilitres": pixels * float(np.prod(pixel)) / 1000}),
-            "confidence": _expected(*sums[:3]),
+            "confidence": _expected(*sums[:3]) if pixels else None,
             **({"spread": float(sums[3] / sums[0]) if sums[0] else 0.0} if finished.opened.members > 1 else {}),
             "slices": [present[0], present[-1]] if present else [],
             **({"absent": absent} if (absent := sum(name in each["absent"] for each in facts)) else {}),
@@ -216,7 +216,7 @@ def _facts(finished: Finished, figures: dict[str, dict[str, Any]]) -> dict[str, 
         **({"spacing": [round(mm, 4) for mm in volume.geometry.spacing]} if volume.geometry.spacing else {}),
         "axis": slices.axis, **({"plane": slices.plane} if slices.plane else {}), **counts,
         "foreground_pixels": voxels, "foreground_share": voxels / float(np.prod(volume.geometry.shape)),
-        "confidence": min(each["confidence"] for each in figures.values()), "labels": figures,
+        "confidence": lowest_confidence(figures), "labels": figures,
         **({"dice": float(np.mean(scores))} if scores else {}),
     }
 

@@ -18,6 +18,7 @@ nibabel = pytest.importorskip("nibabel", reason="volumes need nibabel: pip insta
 from universeg_rt import Segmenter
 from universeg_rt.answers.postprocess import parse_steps
 from universeg_rt.cli import volume_results, volumes
+from universeg_rt.cli.results import lowest_confidence
 from universeg_rt.cli.segment import main
 from universeg_rt.labelled import LabelledSupport
 from universeg_rt.volumes.reading import read_labels, read_volume
@@ -345,3 +346,18 @@ def test_a_truth_without_the_label_that_is_asked_for_is_empty(case):
     assert main([*arguments, "--truth", str(folder / "truth"), "--label", "2"]) == 0
     figures = row_of(folder)["labels"]["label 2"]
     assert figures["dice"] == (0.0 if figures["voxels"] else 1.0)
+
+
+def test_an_empty_label_has_no_confidence_and_is_not_to_be_reviewed(case, capsys):
+    folder, arguments = case
+    assert main([*arguments, "--absent-below", "1", "--review-below", "0.5"]) == 0
+    row = row_of(folder)
+    assert row["confidence"] is None and not row["review"] and "0 of them to be looked at" in capsys.readouterr().out
+    assert [figures["confidence"] for figures in row["labels"].values()] == [None, None]
+    assert main([*arguments, "--absent-below", "1", "--review-below", "0.5", "--resume"]) == 0
+    assert row_of(folder) == row, "it stands"
+
+
+def test_the_lowest_confidence_is_of_labels_that_are_there():
+    of = [{"confidence": value} for value in (None, 0.7, 0.4)]
+    assert lowest_confidence(dict(zip("abc", of))) == 0.4 and lowest_confidence({"a": of[0]}) is None
