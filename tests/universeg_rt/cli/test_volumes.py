@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -361,3 +362,30 @@ def test_an_empty_label_has_no_confidence_and_is_not_to_be_reviewed(case, capsys
 def test_the_lowest_confidence_is_of_labels_that_are_there():
     of = [{"confidence": value} for value in (None, 0.7, 0.4)]
     assert lowest_confidence(dict(zip("abc", of))) == 0.4 and lowest_confidence({"a": of[0]}) is None
+
+
+def test_a_killed_run_leaves_a_report_that_resume_is_checked_against(case, monkeypatch, capsys):
+    """Killed: nothing is written on the way out, so what counts is what lies there during the first volume."""
+    folder, arguments = case
+    monkeypatch.setattr(volumes, "FEWEST", 4)
+    monkeypatch.setattr("universeg_rt.cli.report.PAUSE", 0.0)
+    monkeypatch.setattr("universeg_rt.cli.report.SHARE", 0.0)
+    seen, original, left = [], volumes.Partial.advance, folder / "left"
+
+    def watched(partial, facts):
+        original(partial, facts)
+        seen.append((folder / "out" / "report.json").read_bytes())
+        if len(seen) == 2:
+            shutil.copytree(folder / "out", left)
+
+    monkeypatch.setattr(volumes.Partial, "advance", watched)
+    assert main([*arguments, "--threads", "1"]) == 0
+    reports = [json.loads(each) for each in seen]
+    assert [each["unfinished"]["slices"] for each in reports] == [0, 4, 8]
+    assert not any(each["complete"] or each["images"] for each in reports)
+
+    arguments[arguments.index("--output") + 1] = str(left)
+    assert main([*arguments, "--threads", "1", "--resume", "--post", "largest-component"]) == 1
+    assert "is of another run" in capsys.readouterr().err
+    seen.clear()
+    assert main([*arguments, "--threads", "1", "--resume"]) == 0 and len(seen) == 1
