@@ -19,7 +19,7 @@ from ..labelled_predictor import ARGMAX, LabelledPrediction
 from ..named_types import Array
 from ..prediction import Prediction
 from .opened import Opened
-from .results import FOLDERS, hashed, outputs, target
+from .results import FOLDERS, hashed, lowest_confidence, outputs, target
 from .supports import true_masks
 
 
@@ -31,14 +31,16 @@ def segment_image(opened: Opened, name: str, path: Path, truth_path: Path | None
     truths: dict[str, Array] = {}
     if truth_path is not None:
         label = read_label(truth_path)
-        truths = true_masks(label, opened.task.values, image.shape[:2], f"true mask {truth_path}")
+        truths = true_masks(label, opened.task.values, image.shape[:2], f"true mask {truth_path}",
+                            args.label is not None)
     try:
         prediction = _cleaned(opened.predict([image])[0], opened)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     found = prediction.predictions
     row = _write(prediction, image, truths, name, opened, args)
-    notes += [note for each in found.values() for note in each.notes if note not in opened.task.notes]
+    notes += [note for key, each in found.items() for note in each.notes
+              if note not in opened.task.answering[key].notes]
     figures = {key: _figures(each, truths.get(key)) for key, each in found.items()}
     return {**row, "files": hashed(args.output, [file for each in row.values() for file in _listed(each)]),
             "size": list(image.shape[:2]), **_together(figures, prediction), "notes": list(dict.fromkeys(notes))}
@@ -105,7 +107,7 @@ def _figures(prediction: Prediction, truth: Array | None) -> dict[str, Any]:
     figures: dict[str, Any] = {
         "foreground_pixels": int(prediction.mask.sum()),
         "foreground_share": float(prediction.mask.mean()),
-        "confidence": prediction.confidence,
+        "confidence": prediction.confidence if prediction.mask.any() else None,
     }
     if truth is not None:
         figures["dice"] = dice(prediction.mask, truth)
@@ -123,6 +125,6 @@ def _together(figures: dict[str, dict[str, Any]], prediction: LabelledPrediction
     return {
         "foreground_pixels": int((prediction.labels != 0).sum()),
         "foreground_share": float((prediction.labels != 0).mean()),
-        "confidence": min(each["confidence"] for each in figures.values()),
+        "confidence": lowest_confidence(figures),
         **({"dice": float(np.mean(scores))} if scores else {}), **seconds, "labels": figures,
     }

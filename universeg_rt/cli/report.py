@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import InputError, OutputError
+from ..errors import InputError
 from ..storage.atomic import write_json
-from ..storage.reading import reading, reason
+from ..storage.reading import reading
 
 REPORT = "report.json"
 PAUSE = 1.0  # seconds between two writings, at least
@@ -34,19 +34,11 @@ class Report:
         self._due = 0.0
 
     def start(self, earlier: dict[str, dict[str, Any]]) -> None:
-        """Begin with the rows of an earlier run that this one goes on with; each stands until `add` replaces it.
-
-        Where there are none the report of an earlier run is removed: it would stand beside masks of this one. Raises
-        OutputError.
-        """
+        """Begin with the rows of an earlier run that this one goes on with; each stands until `add` replaces it. Writes
+        the report, with no rows where there are none: one of an earlier run would stand beside masks of this one.
+        Raises OutputError."""
         self.rows = {name: earlier[name] for name in self._names if name in earlier}
-        if self.rows:
-            self.write(complete=False)
-            return
-        try:
-            self.path.unlink(missing_ok=True)
-        except OSError as error:
-            raise OutputError(f"cannot remove {self.path}: {reason(error)}; choose another --output") from None
+        self.write(complete=False)
 
     def earlier_rows(self) -> dict[str, dict[str, Any]]:
         """Rows of the report that lies there, by name; none where there is none.
@@ -73,6 +65,11 @@ class Report:
         self.rows[name] = {"name": name, **row}
         if time.monotonic() >= self._due:
             self.write(complete=False)
+
+    def tell(self, unfinished: dict[str, Any] | None) -> None:
+        """Write how far a volume is, if the report has not been written for a moment."""
+        if time.monotonic() >= self._due:
+            self.write(complete=False, unfinished=unfinished)
 
     def write(self, complete: bool, unfinished: dict[str, Any] | None = None) -> dict[str, Any]:
         """Writes all rows so far, whole or not at all, and gives what it wrote. complete: whether the batch came to its

@@ -12,7 +12,7 @@ from ..storage.reading import sha256_of
 
 FOLDERS = {"mask": "masks", "probability": "probabilities", "spread": "spread", "overlay": "overlays",
            "table": "slices"}
-NUMBERS = ("foreground_pixels", "foreground_share", "confidence")  # of a row
+NUMBERS = ("foreground_pixels", "foreground_share")  # of a row
 
 
 def outputs(args: argparse.Namespace) -> list[str]:
@@ -52,15 +52,23 @@ def stands(row: dict[str, Any], hashes: dict[str, str], args: argparse.Namespace
 def is_whole(row: dict[str, Any], scored: bool) -> bool:
     """Whether all that a summary reads of a row is there: reports are edited by hand too."""
     seconds, notes = row.get("seconds"), row.get("notes")
-    numbers = [row.get(key) for key in (*NUMBERS, *["dice"] * scored)]
+    confidence = row.get("confidence", "")  # None where all is empty
+    numbers = [row.get(key) for key in (*NUMBERS, *["dice"] * scored)] + [confidence] * (confidence is not None)
     numbers += list(seconds.values()) if isinstance(seconds, dict) and seconds else [None]
     return (all(isinstance(number, (int, float)) and abs(number) < 1e18 for number in numbers)
             and isinstance(row.get("input"), str) and isinstance(notes, list)
             and all(isinstance(note, str) for note in notes))
 
 
+def lowest_confidence(labels: dict[str, dict[str, Any]]) -> float | None:
+    """The lowest confidence of a row's labels; an empty mask has None, and so has a row of empty ones."""
+    return min((each["confidence"] for each in labels.values() if each["confidence"] is not None), default=None)
+
+
 def reviewed(row: dict[str, Any], below: float | None) -> dict[str, Any]:
     """The row with `review`, whether the mask's confidence is below what was asked for; without it where nothing
-    was."""
+    was. An empty mask has no confidence, and is not named."""
     row = {key: value for key, value in row.items() if key != "review"}
-    return row if below is None or "error" in row else {**row, "review": row["confidence"] < below}
+    if below is None or "error" in row:
+        return row
+    return {**row, "review": row["confidence"] is not None and row["confidence"] < below}

@@ -37,6 +37,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _main(args: argparse.Namespace) -> int:
+    from .. import __version__
+
     # Everything is read and checked before anything is written.
     check(args, parser())
     if args.html:
@@ -50,7 +52,7 @@ def _main(args: argparse.Namespace) -> int:
     facts = {**_facts(opened), "input_notes": queries.notes}
     if args.truth:
         facts["with_truth"] = sum(query.truth_name in truths for query in queries.files.values())
-    settings = {**opened.settings, "outputs": outputs(args)}
+    settings = {"version": __version__, **opened.settings, "outputs": outputs(args)}
     report = Report(args.output, settings, facts, list(queries.files))
     earlier = report.earlier_rows() if args.resume else {}
     earlier = {name: row for name, row in earlier.items() if "error" in row or is_whole(row, "dice" in row)}
@@ -65,7 +67,7 @@ def _main(args: argparse.Namespace) -> int:
         with progress:
             for name, query in queries.files.items():
                 truth = truths.get(query.truth_name)
-                row = _row(opened, name, query, truth, earlier.get(name), args, settings, progress)
+                row = _row(opened, name, query, truth, earlier.get(name), args, settings, progress, report)
                 report.add(name, reviewed(row, args.review_below))
                 progress.next()
         complete = True
@@ -79,7 +81,8 @@ def _main(args: argparse.Namespace) -> int:
 
 
 def _row(opened: Opened, name: str, query: Query, truth: Path | None, earlier: dict[str, Any] | None,
-         args: argparse.Namespace, settings: dict[str, Any], progress: Progress) -> dict[str, Any]:
+         args: argparse.Namespace, settings: dict[str, Any], progress: Progress, report: Report
+         ) -> dict[str, Any]:
     """Segment one file, unless its row of an earlier run still holds; what the report says of it, an error included."""
     path = query.path
     try:
@@ -90,7 +93,13 @@ def _row(opened: Opened, name: str, query: Query, truth: Path | None, earlier: d
             return earlier
         if query.volume:
             job = Job(name, path, truth, hashes)
-            found = segment_volume(opened, job, args, progress.slices(name), settings)
+            tick = progress.slices(name)
+
+            def told(more: int, count: int) -> None:
+                tick(more, count)
+                report.tell(progress.unfinished)
+
+            found = segment_volume(opened, job, args, told, settings)
         else:
             found = segment_image(opened, name, path, truth, args)
         return {"input": str(path), **hashes, **found}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -76,13 +76,33 @@ def _masks(labels: Sequence[Array]) -> list[Array] | None:
     return [np.asarray(label == max(found)) for label in labels]
 
 
-def true_masks(label: Array, values: dict[str, int], shape: tuple[int, int], name: str) -> dict[str, Array]:
-    """The true mask (H,W) bool of each label by its name; of a single label any two values are one, as in a support."""
-    if len(values) == 1 and label.shape == shape and (masks := _masks([label])) is not None:
+def true_masks(label: Array, values: dict[str, int], shape: tuple[int, int], name: str, asked: bool
+               ) -> dict[str, Array]:
+    """The true mask (H,W) bool of each label by its name. asked: as `true_values` takes it; of a support that is a mask
+    any two values are one."""
+    if len(values) == 1 and not asked and label.shape == shape and (masks := _masks([label])) is not None:
         return {next(iter(values)): check_label(masks[0], shape, name)}
     if label.shape != shape:
         check_label(label, shape, name)  # says so
-    return {key: np.asarray(label == value) for key, value in values.items()}
+    there = {value: "" for value in np.unique(label).tolist() if value != 0}
+    return {key: np.isin(label, own) for key, own in true_values(there, values, asked).items()}
+
+
+def true_values(there: Mapping[int, str], values: Mapping[str, int], asked: bool) -> dict[str, list[int]]:
+    """Of each label by its name the values that it has in a truth, none where the truth lacks it.
+
+    there: of the truth's values the names, "" where it has none. values: of the labels by name. asked: whether they
+    were asked for by --label; a single one that was not is all that the support marks, and so is what a truth of two
+    values marks. Otherwise a label has its name, else its value; 1 and 255 are both the value of a mask.
+    """
+    if len(values) == 1:
+        (name, value), = values.items()
+        if len(there) == 1 and (not asked or {value, *there} <= {1, 255}):
+            return {name: list(there)}
+    named = {name: [each for each, own in there.items() if own and own == name] for name in values}
+    taken = {each for own in named.values() for each in own}
+    return {name: named[name] or [each for each in there if each == value and each not in taken]
+            for name, value in values.items()}
 
 
 def _of_volumes(args: argparse.Namespace, labels: Labels, normalise: Normalisation) -> LabelledSupport:

@@ -25,8 +25,9 @@ from ..volumes.volume import LabelVolume, Volume
 from ..volumes.writing import map_ending, write_labels_beside, write_map
 from .opened import Opened
 from .partial import Partial
-from .results import hashed, outputs, target
+from .results import hashed, lowest_confidence, outputs, target
 from .sheet import Shown, volume_sheet
+from .supports import true_values
 
 ROWS = 64  # rows of all slices that are smoothed at a time
 MAP = "labels"  # the name of the label map where labels exclude one another
@@ -34,7 +35,8 @@ MAP = "labels"  # the name of the label map where labels exclude one another
 
 @dataclass(frozen=True, eq=False)
 class Finished:
-    """A volume whose slices are all in its maps. read: seconds that reading it took. notes: on it so far."""
+    """A volume whose slices are all in its maps. read: seconds that reading it took. notes: on it so far.
+    asked: whether labels were asked for."""
 
     opened: Opened
     volume: Volume
@@ -44,6 +46,7 @@ class Finished:
     name: str
     read: float
     notes: list[str]
+    asked: bool = False
 
     @property
     def values(self) -> dict[str, int]:
@@ -63,7 +66,7 @@ def write_results(finished: Finished, args: argparse.Namespace) -> dict[str, Any
     probabilities = _probabilities(finished)
     stacks = _stacks(finished, probabilities)
     cleaning = time.perf_counter() - start
-    figures, lines = _figures(finished, stacks)
+    figures, lines = _figures(finished, stacks, probabilities)
     start = time.perf_counter()
     files = _write(finished, stacks, probabilities, lines, args)
     written = time.perf_counter() - start
@@ -75,7 +78,8 @@ def write_results(finished: Finished, args: argparse.Namespace) -> dict[str, Any
 
 
 def _probabilities(finished: Finished) -> dict[str, Floats]:
-    """The maps (slices, H, W) that there are by label, smoothed where it is asked for."""
+    """The maps (slices, H, W) that there are by label, smoothed where it is asked for: then a slice that was emptied
+    has the probability 0, for its neighbours too."""
     found = {name: finished.partial.maps[f"probability{value}"] for name, value in finished.values.items()
              if f"probability{value}" in finished.partial.maps}
     if not finished.opened.smooths:
@@ -83,8 +87,13 @@ def _probabilities(finished: Finished) -> dict[str, Floats]:
     out = {}
     for name, stack in found.items():
         out[name] = scratch_array(stack.shape, np.float32)
+        emptied = np.array([each["blank"] or name in each["absent"] for each in finished.partial.facts])
         for row in range(0, stack.shape[1], ROWS):
-            out[name][:, row : row + ROWS] = smoothed(stack[:, row : row + ROWS], finished.opened.steps)
+            part = np.array(stack[:, row : row + ROWS])
+            part[emptied] = 0
+            part = smoothed(part, finished.opened.steps)
+            part[emptied] = 0
+            out[name][:, row : row + ROWS] = part
     return out
 
 
@@ -133,25 +142,24 @@ def _mask(stacks: dict[str, Array], value: int, i: int) -> Bools:
 
 
 def _true(finished: Finished, value: int, i: int) -> Bools | None:
-    """The true mask of a label in a slice: by its name where the truth has names, as Segmentations do, else by its
-    value; of a single label any two-valued truth is its own."""
-    truth = finished.truth
-    if truth is None:
+    """The true mask of a label in a slice."""
+    if finished.truth is None:
         return None
-    found = finished.slices.take(truth.values, i)
-    if len(finished.values) == 1 and len(truth.names) == 1:
-        return np.asarray(found != 0)
     name = next(name for name, each in finished.values.items() if each == value)
-    return np.asarray(found == next((each for each, own in truth.names.items() if own == name), value))
+    own = true_values(finished.truth.names, finished.values, finished.asked)[name]
+    mask: Bools = np.isin(finished.slices.take(finished.truth.values, i), own)
+    return mask
 
 
-def _figures(finished: Finished, stacks: dict[str, Array]) -> tuple[dict[str, dict[str, Any]], list[list[Any]]]:
+def _figures(finished: Finished, stacks: dict[str, Array], probabilities: dict[str, Floats]
+             ) -> tuple[dict[str, dict[str, Any]], list[list[Any]]]:
     """Of each label its figures; of each slice and label a line of the table. Slices that are in the support are not
-    scored."""
+    scored. A confidence is by the smoothed probabilities where there are such, else by the network's own answer."""
     facts, pixel = finished.partial.facts, finished.pixel
     figures, lines = {}, []
     for name, value in finished.values.items():
         present, pixels, both, sizes, scored = [], 0, 0, 0, 0
+        sums = np.zeros(4)
         for i in range(len(finished.slices)):
             mask, truth = _mask(stacks, value, i), _true(finished, value, i)
             count, score = int(mask.sum()), None
@@ -162,13 +170,18 @@ def _figures(finished: Finished, stacks: dict[str, Array]) -> tuple[dict[str, di
                 both, sizes, scored = both + inside, sizes + size, scored + 1
                 score = 2 * inside / size if size else 1.0
             found, p, pm, spread = facts[i]["labels"][name]
-            lines.append([i, name, count, _expected(found, p, pm), spread / found if found else 0.0,
+            mean = spread / found if count and found else 0.0
+            if finished.opened.smooths:
+                probability = probabilities[name][i]
+                found, spread = count, mean * count
+                p, pm = float(probability.sum(dtype=np.float64)), float(probability[mask].sum(dtype=np.float64))
+            sums += found, p, pm, spread
+            lines.append([i, name, count, _expected(found, p, pm) if count else 0.0, mean,
                           "" if score is None else score, _kind(facts[i], name)])
-        sums = np.array([each["labels"][name] for each in facts], float).sum(axis=0)
         figures[name] = {
             "voxels": pixels,
             **({} if pixel is None else {"millilitres": pixels * float(np.prod(pixel)) / 1000}),
-            "confidence": _expected(*sums[:3]),
+            "confidence": _expected(*sums[:3]) if pixels else None,
             **({"spread": float(sums[3] / sums[0]) if sums[0] else 0.0} if finished.opened.members > 1 else {}),
             "slices": [present[0], present[-1]] if present else [],
             **({"absent": absent} if (absent := sum(name in each["absent"] for each in facts)) else {}),
@@ -203,7 +216,7 @@ def _facts(finished: Finished, figures: dict[str, dict[str, Any]]) -> dict[str, 
         **({"spacing": [round(mm, 4) for mm in volume.geometry.spacing]} if volume.geometry.spacing else {}),
         "axis": slices.axis, **({"plane": slices.plane} if slices.plane else {}), **counts,
         "foreground_pixels": voxels, "foreground_share": voxels / float(np.prod(volume.geometry.shape)),
-        "confidence": min(each["confidence"] for each in figures.values()), "labels": figures,
+        "confidence": lowest_confidence(figures), "labels": figures,
         **({"dice": float(np.mean(scores))} if scores else {}),
     }
 

@@ -20,7 +20,7 @@ from ..volumes.slicing import Slices
 from .opened import Opened
 from .partial import FOLDER as PARTIAL
 from .partial import Partial
-from .volume_results import Finished, write_results
+from .volume_results import MAP, Finished, write_results
 
 BLOCK = 4  # slices for each thread in one call of the network
 MOST, FEWEST = 64, 8  # slices of a block, as far as they are small
@@ -28,7 +28,6 @@ ANSWER = 16  # bytes of a pixel's answer for one label, with what is made on the
 ROOM = 256 * 2**20  # bytes of a block's answers
 EMPTY = "the mask is empty"  # how a note begins that the count of slices with a mask says already
 WINDOWS = "windows"  # what the last slice of a block says of where the next one is looked at
-MAP = "labels"  # the name of the label map where labels exclude one another
 
 
 @dataclass(frozen=True)
@@ -76,7 +75,8 @@ def segment_volume(opened: Opened, job: Job, args: argparse.Namespace, tick: Cal
         partial.advance(facts)
         tick(len(block), len(slices))
     notes += slice_notes(partial.facts)
-    row = write_results(Finished(opened, volume, slices, partial, truth, job.name, read, notes), args)
+    asked = args.label is not None
+    row = write_results(Finished(opened, volume, slices, partial, truth, job.name, read, notes, asked), args)
     partial.remove()
     return row
 

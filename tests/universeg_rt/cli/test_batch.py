@@ -80,14 +80,14 @@ def test_odd_files_are_skipped(case, make):
     assert report["complete"] and sum("mask" in row for row in report["images"]) == 3
 
 
-def test_an_old_report_is_gone_before_the_first_mask(case, monkeypatch):
+def test_an_old_report_is_replaced_before_the_first_mask(case, monkeypatch):
     folder, arguments = case
     assert main(arguments) == 0
     seen = []
     monkeypatch.setattr(segment, "_row", lambda *_: seen.append(
-        (folder / "out" / "report.json").exists()) or {"input": "", "error": ""})
+        report_of(folder)) or {"input": "", "error": ""})
     main(arguments)
-    assert seen[0] is False
+    assert seen[0]["images"] == [] and not seen[0]["complete"]
 
 
 def test_an_interruption_leaves_a_report_and_resume_goes_on(case, monkeypatch, capsys):
@@ -118,6 +118,10 @@ def test_resume_repeats_what_changed_and_refuses_other_settings(case, monkeypatc
     for other in (["--members", "3", "--support-size", "2"], ["--aspect", "pad"], ["--overlays"]):
         assert main([*arguments, *truth, *other, "--resume"]) == 1
         assert "is of another run" in capsys.readouterr().err
+    with monkeypatch.context() as patch:
+        patch.setattr("universeg_rt.__version__", "0.0.0")
+        assert main([*arguments, *truth, "--resume"]) == 1
+        assert "version was" in capsys.readouterr().err
     assert (folder / "out" / "report.json").read_bytes() == before
 
     Image.fromarray(discs(1, seed=30)[0][0]).save(folder / "queries" / "images" / "case0.png")
@@ -140,13 +144,12 @@ def test_a_report_is_written_while_the_batch_runs(case, monkeypatch):
     rows, original = [], segment.segment_image
 
     def watched(*given):
-        path = folder / "out" / "report.json"
-        rows.append(len(json.loads(path.read_text())["images"]) if path.exists() else None)
+        rows.append(len(report_of(folder)["images"]))
         return original(*given)
 
     monkeypatch.setattr(segment, "segment_image", watched)
     assert main(arguments) == 0
-    assert rows == [None, 1, 2]
+    assert rows == [0, 1, 2]
 
 
 def test_files_of_one_name_in_several_folders(case):

@@ -11,7 +11,7 @@ from PIL import Image
 from universeg_rt import InputError, SupportSet
 from universeg_rt.cli.options import parser
 from universeg_rt.cli.segment import main
-from universeg_rt.cli.supports import Labels, load_support, true_masks
+from universeg_rt.cli.supports import Labels, load_support, true_masks, true_values
 from universeg_rt.labelled import LabelledSupport
 
 from ...conftest import discs
@@ -73,11 +73,27 @@ def test_a_label_that_is_not_there_names_those_that_are(tmp_path, capsys):
 
 def test_true_masks_of_one_label_and_of_several():
     label = np.array([[0, 2], [2, 0]])
-    assert np.array_equal(true_masks(label, {"": 1}, (2, 2), "t")[""], label == 2)
-    several = true_masks(label, {"a": 1, "b": 2}, (2, 2), "t")
+    assert np.array_equal(true_masks(label, {"": 1}, (2, 2), "t", False)[""], label == 2)
+    several = true_masks(label, {"a": 1, "b": 2}, (2, 2), "t", False)
     assert not several["a"].any() and np.array_equal(several["b"], label == 2)
     with pytest.raises(InputError, match="must be the same"):
-        true_masks(label, {"a": 1, "b": 2}, (3, 2), "t")
+        true_masks(label, {"a": 1, "b": 2}, (3, 2), "t", False)
+
+
+def test_a_truth_of_another_label_is_not_that_of_the_label_asked_for():
+    label = np.array([[0, 7], [7, 0]])
+    assert not true_masks(label, {"a": 2}, (2, 2), "t", True)["a"].any()
+    assert np.array_equal(true_masks(label, {"a": 7}, (2, 2), "t", True)["a"], label == 7)
+    assert np.array_equal(true_masks(label // 7 * 255, {"a": 1}, (2, 2), "t", True)["a"], label == 7)
+    assert not true_masks(label // 7, {"a": 2}, (2, 2), "t", True)["a"].any()
+
+
+def test_a_label_s_values_in_a_truth():
+    assert true_values({7: ""}, {"a": 2}, False) == {"a": [7]}
+    assert true_values({7: ""}, {"a": 2}, True) == {"a": []}
+    assert true_values({1: "spleen", 2: "liver"}, {"liver": 1}, True) == {"liver": [2]}
+    assert true_values({1: "spleen"}, {"liver": 1, "spleen": 2}, False) == {"liver": [], "spleen": [1]}
+    assert true_values({1: "label 1", 5: "label 5"}, {"liver": 1, "spleen": 2}, False) == {"liver": [1], "spleen": []}
 
 
 def test_pictures_with_several_labels_give_a_label_map(tmp_path, small_bundle):

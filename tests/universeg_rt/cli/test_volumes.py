@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +17,9 @@ from PIL import Image
 nibabel = pytest.importorskip("nibabel", reason="volumes need nibabel: pip install '.[medical]'")
 
 from universeg_rt import Segmenter
-from universeg_rt.cli import volumes
+from universeg_rt.answers.postprocess import parse_steps
+from universeg_rt.cli import volume_results, volumes
+from universeg_rt.cli.results import lowest_confidence
 from universeg_rt.cli.segment import main
 from universeg_rt.labelled import LabelledSupport
 from universeg_rt.volumes.reading import read_labels, read_volume
@@ -318,3 +321,81 @@ def test_memory_does_not_grow_with_the_volume(case, small_bundle):
         assert done.returncode == 0, done.stderr
         peaks.append(int(done.stdout.split("peak ")[1]))
     assert peaks[1] < peaks[0] + 24 * 1024, f"{peaks} kB"
+
+
+def test_smoothing_leaves_emptied_slices_empty():
+    facts = [{"blank": i == 2, "absent": ["a"] * (i == 5)} for i in range(8)]
+    maps = {f"probability{value}": np.full((8, 3, 3), 0.9, np.float32) for value in (1, 2)}
+    opened = SimpleNamespace(smooths=True, steps=parse_steps(["smooth=1"]))
+    found = volume_results._probabilities(SimpleNamespace(
+        partial=SimpleNamespace(maps=maps, facts=facts), values={"a": 1, "b": 2}, opened=opened))
+    assert [i for i in range(8) if not found["a"][i].any()] == [2, 5] and (found["a"][[0, 1, 3, 4, 6, 7]] > 0.5).all()
+    assert [i for i in range(8) if not found["b"][i].any()] == [2] and (maps["probability1"] == np.float32(0.9)).all()
+
+
+def test_the_table_and_the_report_agree_with_a_smoothed_mask(case):
+    folder, arguments = case
+    for options in ([], ["--absent-below", "1"]):
+        assert main([*arguments, "--post", "smooth=1", *options]) == 0
+        row = row_of(folder)
+        with open(folder / "out" / row["table"]) as file:
+            lines = list(csv.DictReader(file))
+        values = np.asarray(nibabel.load(folder / "out" / row["mask"][0]).dataobj)
+        for name, value in (("label 2", 2), ("label 5", 5)):
+            own = [line for line in lines if line["label"] == name]
+            pixels = [int((values[:, :, i] == value).sum()) for i in range(12)]
+            assert [int(line["pixels"]) for line in own] == pixels and sum(pixels) == row["labels"][name]["voxels"]
+            assert [float(line["confidence"]) > 0 for line in own] == [count > 0 for count in pixels]
+            assert not any(int(line["pixels"]) for line in own if line["kind"] in ("absent", "blank"))
+        assert values.any() == (not options)
+
+
+def test_a_truth_without_the_label_that_is_asked_for_is_empty(case):
+    folder, arguments = case
+    _, labels = head()
+    write(folder / "truth" / "p1" / f"{NAME}.nii.gz", np.where(labels == 2, 7, 0).astype(np.uint8))
+    assert main([*arguments, "--truth", str(folder / "truth"), "--label", "2"]) == 0
+    figures = row_of(folder)["labels"]["label 2"]
+    assert figures["dice"] == (0.0 if figures["voxels"] else 1.0)
+
+
+def test_an_empty_label_has_no_confidence_and_is_not_to_be_reviewed(case, capsys):
+    folder, arguments = case
+    assert main([*arguments, "--absent-below", "1", "--review-below", "0.5"]) == 0
+    row = row_of(folder)
+    assert row["confidence"] is None and not row["review"] and "0 of them to be looked at" in capsys.readouterr().out
+    assert [figures["confidence"] for figures in row["labels"].values()] == [None, None]
+    assert main([*arguments, "--absent-below", "1", "--review-below", "0.5", "--resume"]) == 0
+    assert row_of(folder) == row, "it stands"
+
+
+def test_the_lowest_confidence_is_of_labels_that_are_there():
+    of = [{"confidence": value} for value in (None, 0.7, 0.4)]
+    assert lowest_confidence(dict(zip("abc", of))) == 0.4 and lowest_confidence({"a": of[0]}) is None
+
+
+def test_a_killed_run_leaves_a_report_that_resume_is_checked_against(case, monkeypatch, capsys):
+    """Killed: nothing is written on the way out, so what counts is what lies there during the first volume."""
+    folder, arguments = case
+    monkeypatch.setattr(volumes, "FEWEST", 4)
+    monkeypatch.setattr("universeg_rt.cli.report.PAUSE", 0.0)
+    monkeypatch.setattr("universeg_rt.cli.report.SHARE", 0.0)
+    seen, original, left = [], volumes.Partial.advance, folder / "left"
+
+    def watched(partial, facts):
+        original(partial, facts)
+        seen.append((folder / "out" / "report.json").read_bytes())
+        if len(seen) == 2:
+            shutil.copytree(folder / "out", left)
+
+    monkeypatch.setattr(volumes.Partial, "advance", watched)
+    assert main([*arguments, "--threads", "1"]) == 0
+    reports = [json.loads(each) for each in seen]
+    assert [each["unfinished"]["slices"] for each in reports] == [0, 4, 8]
+    assert not any(each["complete"] or each["images"] for each in reports)
+
+    arguments[arguments.index("--output") + 1] = str(left)
+    assert main([*arguments, "--threads", "1", "--resume", "--post", "largest-component"]) == 1
+    assert "is of another run" in capsys.readouterr().err
+    seen.clear()
+    assert main([*arguments, "--threads", "1", "--resume"]) == 0 and len(seen) == 1
