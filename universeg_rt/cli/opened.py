@@ -22,6 +22,7 @@ from ..refining import OFF, RefinedTask
 from ..runners.threads import cores
 from ..segmenter import Segmenter
 from ..support import SupportSet
+from ..supports.volumes import plane_of
 from ..task import Task
 from .supports import Labels
 
@@ -33,6 +34,7 @@ OPTIONS = {
     "prepare(..., normalise=Percentiles(0.1, 99.9))": "--percentiles 0.1 99.9",
     "say which one with time,": "say which one with --time,",
     "say which one with series,": "say which one with --series,",
+    "say which plane with the axis:": "say which plane with --axis:",
     "absent_below": "--absent-below",
 }
 
@@ -41,7 +43,7 @@ OPTIONS = {
 class Opened:
     """task: predicts all labels; one without a name has the name "". settings: what its results depend on, for the
     report. reason: why this runner. steps: that clean masks up. threads: of a CPU runner. absent_below, region: as
-    given."""
+    given. plane: of the body that the support's entries lie in, empty where it is not known."""
 
     task: LabelledPredictor
     settings: dict[str, Any]
@@ -50,6 +52,7 @@ class Opened:
     threads: int | None = None
     absent_below: float | None = None
     region: Box | None = None
+    plane: str = ""
 
     def predict(self, images: list[Array]) -> list[LabelledPrediction]:
         """All labels of images (H,W), as the options say."""
@@ -99,7 +102,8 @@ def open_task(args: argparse.Namespace, support: SupportSet | LabelledSupport | 
     return Opened(task, {
         **_provenance(segmenter, ensemble, support), "task": _how(task), **_images(first),
         **_answers(args, steps, task),
-    }, segmenter.runner.reason, steps, segmenter.runner.threads, args.absent_below, args.region and tuple(args.region))
+    }, segmenter.runner.reason, steps, segmenter.runner.threads, args.absent_below, args.region and tuple(args.region),
+       plane_of(support.names))
 
 
 def in_options(text: str) -> str:
