@@ -13,6 +13,10 @@ class InputError(UniverSegError, ValueError):
     """An image, label, support set or option that does not meet the input contract."""
 
 
+class SeveralError(InputError):
+    """A file or folder holds several volumes, and nothing says which one is meant."""
+
+
 class BlankError(InputError):
     """An image with nothing to see in it, all one value; as a query it has an empty mask. short: what it is, without
     the cure."""

@@ -16,9 +16,8 @@ from .labelled_predictor import LabelledPredictor, Overlap
 from .named_types import AnyPath, Array
 from .predictor import Predictor
 from .refining import RefinedTask
-from .storage.arrays import read_npz
 from .storage.reading import is_folder, path_of
-from .support import SupportSet, add_to_hash, checked_entries, texts_of
+from .support import SupportSet, add_to_hash, checked_entries, read_entries
 from .task import Task
 
 
@@ -58,12 +57,8 @@ class LabelledSupport:
 
     @classmethod
     def from_npz(cls, path: AnyPath, *, label_names: Mapping[int, str] | None = None) -> LabelledSupport:
-        """An .npz with `images` and `labels` (N,H,W), and `names` of the entries if it has them; never unpickles."""
-        path = path_of(path)
-        data = read_npz(path)
-        if "images" not in data or "labels" not in data:
-            raise InputError(f"{path} holds {', '.join(data) or 'nothing'}; expected the arrays images and labels")
-        return cls.from_arrays(data["images"], data["labels"], texts_of(data, "names", path), label_names=label_names)
+        """An .npz as `SupportSet.from_npz` reads it, whose labels hold several values."""
+        return cls.from_arrays(*read_entries(path), label_names=label_names)
 
     @classmethod
     def load(cls, path: AnyPath, *, label_names: Mapping[int, str] | None = None) -> LabelledSupport:

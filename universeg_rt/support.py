@@ -58,20 +58,7 @@ class SupportSet:
     @classmethod
     def from_npz(cls, path: AnyPath) -> SupportSet:
         """An .npz with `images` and `labels` (N,H,W), or one that `save` wrote; never unpickles."""
-        path = path_of(path)
-        data = read_npz(path)
-        names = texts_of(data, "names", path)
-        if "images" in data and "labels" in data:
-            return cls.from_arrays(data["images"], data["labels"], names)
-        count = sum(key.startswith("image_") for key in data)
-        try:
-            images = [data[f"image_{i}"] for i in range(count)]
-            labels = [data[f"label_{i}"] for i in range(count)]
-        except KeyError as error:
-            raise InputError(f"{path} lacks the array {error.args[0]}") from None
-        if not images:
-            raise InputError(f"{path} holds {', '.join(data) or 'nothing'}; expected the arrays images and labels")
-        return cls.from_arrays(images, labels, names)
+        return cls.from_arrays(*read_entries(path))
 
     @classmethod
     def load(cls, path: AnyPath) -> SupportSet:
@@ -173,6 +160,24 @@ def checked_entries(
     if not any(label.any() for label in checked_labels):
         raise InputError("the labels are empty in every entry; at least one must mark something")
     return tuple(checked_images), tuple(checked_labels), names
+
+
+def read_entries(path: AnyPath) -> tuple[Array | list[Array], Array | list[Array], list[str] | None]:
+    """Images, labels and names of an .npz, as `SupportSet.from_npz` says; InputError where one is missing."""
+    path = path_of(path)
+    data = read_npz(path)
+    names = texts_of(data, "names", path)
+    if "images" in data and "labels" in data:
+        return data["images"], data["labels"], names
+    count = sum(key.startswith("image_") for key in data)
+    try:
+        images = [data[f"image_{i}"] for i in range(count)]
+        labels = [data[f"label_{i}"] for i in range(count)]
+    except KeyError as error:
+        raise InputError(f"{path} lacks the array {error.args[0]}") from None
+    if not images:
+        raise InputError(f"{path} holds {', '.join(data) or 'nothing'}; expected the arrays images and labels")
+    return images, labels, names
 
 
 def texts_of(data: Mapping[str, Array], key: str, path: Path) -> list[str] | None:

@@ -113,7 +113,7 @@ def test_the_gate_ends_with_the_first_input_that_is_over_tolerance(quick_gate):
     reference = parity.Reference(SMALL_SPEC, random_weights(SMALL_SPEC))
     with pytest.raises(ParityError, match=r"2 of 2 comparisons .*, the other 14 were not made; worst: m"):
         parity.check_parity(SMALL_SPEC, reference.weights, {"m": wrong}, reference=reference)
-    assert ran == [(1, 1, 2, 16, 24), (3, 1, 2, 16, 24)] and len(reference._logits) == 1
+    assert ran == [(1, 1, 2, 16, 24), (3, 1, 2, 16, 24)] and len(reference.known) == 1
 
 
 def test_memory_is_kept_for_the_next_map_and_given_back_at_the_end():

@@ -21,6 +21,7 @@ from ..refining import OFF, RefinedTask
 from ..runners.threads import cores
 from ..segmenter import Segmenter
 from ..support import SupportSet
+from ..supports.volumes import plane_of
 from ..task import Task
 from .supports import Labels
 from .where import OPTIONS as WHERE
@@ -34,6 +35,7 @@ OPTIONS = {
     "prepare(..., normalise=Percentiles(0.1, 99.9))": "--percentiles 0.1 99.9",
     "say which one with time,": "say which one with --time,",
     "say which one with series,": "say which one with --series,",
+    "say which plane with the axis:": "say which plane with --axis:",
     "absent_below": "--absent-below",
 }
 
@@ -42,7 +44,7 @@ OPTIONS = {
 class Opened:
     """task: predicts all labels; one without a name has the name "". settings: what its results depend on, for the
     report. reason: why this runner. steps: that clean masks up. threads: of a CPU runner. absent_below: as given.
-    where: images are looked at."""
+    where: images are looked at. plane: of the body that the support's entries lie in, empty where it is not known."""
 
     task: LabelledPredictor
     settings: dict[str, Any]
@@ -51,6 +53,7 @@ class Opened:
     threads: int | None = None
     absent_below: float | None = None
     where: Where = Where()
+    plane: str = ""
 
     def predict(self, images: list[Array]) -> list[LabelledPrediction]:
         """All labels of images (H,W), as the options say."""
@@ -104,7 +107,7 @@ def open_task(args: argparse.Namespace, support: SupportSet | LabelledSupport | 
     return Opened(task, {
         **_provenance(segmenter, ensemble, support), "task": _how(task), **_images(first),
         **_answers(args, steps, task, where),
-    }, segmenter.runner.reason, steps, segmenter.runner.threads, args.absent_below, where)
+    }, segmenter.runner.reason, steps, segmenter.runner.threads, args.absent_below, where, plane_of(support.names))
 
 
 def in_options(text: str) -> str:

@@ -13,9 +13,12 @@ import numpy as np
 
 from ..errors import InputError, UniverSegError
 from ..imaging.files import SUFFIXES, add_named, image_files
+from ..labelled import LabelledSupport
 from ..runners.libraries import runtime_versions
 from ..storage.atomic import make_folder
 from ..storage.reading import is_folder, reason, sha256_of, sha256_of_files
+from ..support import SupportSet
+from ..supports.volumes import has_volumes
 from ..volumes.reading import ACCEPTED, stem_of, volumes_below
 from .common import run_command
 from .html import needs_html, write_html
@@ -28,7 +31,7 @@ from .queries import Query, find_queries
 from .report import Report
 from .results import is_whole, outputs, reviewed, stands
 from .summary import print_all
-from .supports import load_support
+from .supports import load_support, refuse_beside_pictures
 from .volumes import Job, segment_volume
 
 
@@ -43,8 +46,11 @@ def _main(args: argparse.Namespace) -> int:
     check(args, parser())
     if args.html:
         needs_html()
-    support = None if args.support is None else load_support(args, normalisation(args))
+    support = None if args.support is None else _support(args)
     queries = find_queries(args.input, args.output)
+    if not any(query.volume for query in queries.files.values()) and not (
+            args.support and is_folder(args.support) and has_volumes(args.support)):
+        refuse_beside_pictures({name: getattr(args, name) for name in ("axis", "time", "series")})
     if args.follow and not any(query.volume for query in queries.files.values()):
         raise InputError("--follow: --input holds no volumes, whose slices have an order; leave it out")
     truths = _truths(args.truth) if args.truth else {}
@@ -78,6 +84,13 @@ def _main(args: argparse.Namespace) -> int:
     rows = list(report.rows.values())
     print_all(args, opened, queries, rows, facts)
     return 1 if any("error" in row for row in rows) else 0
+
+
+def _support(args: argparse.Namespace) -> SupportSet | LabelledSupport:
+    try:
+        return load_support(args, normalisation(args))
+    except InputError as error:
+        raise InputError(in_options(str(error))) from None
 
 
 def _row(opened: Opened, name: str, query: Query, truth: Path | None, earlier: dict[str, Any] | None,

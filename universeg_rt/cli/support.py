@@ -26,8 +26,9 @@ from ..supports.sheet import support_sheet
 from ..supports.volumes import ABSENT, AREA, SLICES, By, SliceChoice, has_volumes, support_of_volumes, volume_pairs
 from ..volumes.slicing import AXES
 from .common import add_runner_options, run_command
-from .opened import image_options
+from .opened import image_options, in_options
 from .options import add_image_options
+from .supports import refuse_beside_pictures
 
 PROGRAM = "universeg-support"
 SHEET, TABLE = "support.png", "support.json"
@@ -67,11 +68,13 @@ def _action(actions: argparse._SubParsersAction[argparse.ArgumentParser], name: 
     add_image_options(p)
     p.add_argument("--label", help="value or name, where labels hold several")
     slices = p.add_argument_group("a support of volumes")
-    slices.add_argument("--axis", choices=AXES, default=AXES[-1], help=f"across which they are sliced ({AXES[-1]})")
-    slices.add_argument("--slices", type=int, default=SLICES, help=f"slices with the label ({SLICES})")
-    slices.add_argument("--absent", type=int, default=ABSENT, help=f"slices without it ({ABSENT})")
-    slices.add_argument("--by", choices=[by for by in get_args(By) if by != "similar"], default=AREA,
+    slices.add_argument("--axis", choices=AXES, help=f"across which they are sliced ({AXES[-1]})")
+    slices.add_argument("--slices", type=int, help=f"slices with the label ({SLICES})")
+    slices.add_argument("--absent", type=int, help=f"slices without it ({ABSENT})")
+    slices.add_argument("--by", choices=[by for by in get_args(By) if by != "similar"],
                         help=f"which slices: by the label's area, or evenly ({AREA})")
+    slices.add_argument("--time", type=int, metavar="T", help="which volume of a NIfTI file with several, from 0")
+    slices.add_argument("--series", type=int, metavar="N", help="which series of a DICOM folder with several, from 1")
     return p
 
 
@@ -88,11 +91,17 @@ def _main(args: argparse.Namespace) -> int:
 
 def _load(args: argparse.Namespace, how: Normalisation) -> SupportSet:
     """The support of one label."""
+    given = {name: value for name in ("axis", "slices", "absent", "by") if (value := getattr(args, name)) is not None}
+    of_files = {"time": args.time, "series": args.series}
     if is_folder(args.support) and has_volumes(args.support):
-        choice = SliceChoice(args.axis, args.slices, args.absent, args.by, args.seed)
+        choice = SliceChoice(**{"axis": AXES[-1], **given}, seed=args.seed)
         if args.label is None:
             raise InputError("a support of volumes needs --label, the value or name of what is looked at")
-        return support_of_volumes(volume_pairs(args.support), args.label, choice, normalise=how)
+        try:
+            return support_of_volumes(volume_pairs(args.support), args.label, choice, normalise=how, **of_files)
+        except InputError as error:
+            raise InputError(in_options(str(error))) from None
+    refuse_beside_pictures(given | of_files)
     return SupportSet.load(args.support) if args.label is None else LabelledSupport.load(args.support).of(args.label)
 
 

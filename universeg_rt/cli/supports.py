@@ -11,12 +11,13 @@ import numpy as np
 from ..errors import InputError
 from ..imaging.normalisation import Normalisation
 from ..imaging.pairs import read_pairs
-from ..imaging.preprocess import check_label, values_of_classes
+from ..imaging.preprocess import check_label, count_of, values_of_classes
 from ..labelled import LabelledSupport
 from ..named_types import Array
 from ..storage.reading import is_folder
-from ..support import SupportSet
+from ..support import SupportSet, read_entries
 from ..supports.volumes import SLICES, SliceChoice, has_volumes, labelled_support_of_volumes, volume_pairs
+from .common import as_options
 
 
 @dataclass(frozen=True)
@@ -45,20 +46,25 @@ class Labels:
 
 def load_support(args: argparse.Namespace, normalise: Normalisation) -> SupportSet | LabelledSupport:
     """The support that --support names: SupportSet where its labels have two values and none is asked for by name or
-    value, else LabelledSupport. InputError as reading it raises."""
+    value, else LabelledSupport. InputError as reading it raises, and for --slices beside pictures."""
     labels = Labels.of(args.label)
-    if is_folder(args.support) and has_volumes(args.support):
+    folder = is_folder(args.support)
+    if folder and has_volumes(args.support):
         return _of_volumes(args, labels, normalise)
-    if is_folder(args.support):
-        images, maps, names = read_pairs(args.support)
-        if labels.chosen is None and (masks := _masks(maps)) is not None:
-            return SupportSet.from_arrays(images, masks, names)
-        for name, each in zip(names, maps):
-            values_of_classes(each, f"support label {name}")
-        return LabelledSupport.from_arrays(images, maps, names, label_names=labels.names)
-    if labels.chosen is None:
-        return SupportSet.from_npz(args.support)
-    return LabelledSupport.from_npz(args.support, label_names=labels.names)
+    refuse_beside_pictures({"slices": args.slices})
+    images, maps, names = read_pairs(args.support) if folder else read_entries(args.support)
+    count_of(maps, "labels")
+    if labels.chosen is None and (masks := _masks(list(maps))) is not None:
+        return SupportSet.from_arrays(images, masks, names)
+    for name, each in zip(names or map(str, range(len(maps))), maps):
+        values_of_classes(each, f"support label {name}")
+    return LabelledSupport.from_arrays(images, maps, names, label_names=labels.names)
+
+
+def refuse_beside_pictures(options: Mapping[str, object]) -> None:
+    """InputError where an option is given, not None, that says how volumes are read or sliced and none are there."""
+    if said := as_options(name for name, value in options.items() if value is not None):
+        raise InputError(f"{said}: there are no volumes that this could be said of; leave it out")
 
 
 def _masks(labels: Sequence[Array]) -> list[Array] | None:
@@ -108,6 +114,7 @@ def true_values(there: Mapping[int, str], values: Mapping[str, int], asked: bool
 def _of_volumes(args: argparse.Namespace, labels: Labels, normalise: Normalisation) -> LabelledSupport:
     """Slices of labelled volumes, with names given to values; all along the axis that queries are sliced along."""
     choice = SliceChoice(args.axis or "acquired", SLICES if args.slices is None else args.slices, seed=args.seed or 0)
-    support = labelled_support_of_volumes(volume_pairs(args.support), labels.chosen, choice, normalise=normalise)
+    support = labelled_support_of_volumes(volume_pairs(args.support), labels.chosen, choice, normalise=normalise,
+                                          time=args.time, series=args.series)
     names = support.label_names | {v: name for v, name in labels.names.items() if v in support.label_names}
     return LabelledSupport.from_arrays(support.images, support.labels, support.names, label_names=names)

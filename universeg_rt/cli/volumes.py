@@ -56,6 +56,9 @@ def segment_volume(opened: Opened, job: Job, args: argparse.Namespace, tick: Cal
         proposed = f"; the file proposes {volume.window}" if volume.window else ""
         notes.append("a CT without a window: in each slice the table, metal or air set the range; give --window "
                      f"soft-tissue, or another{proposed}")
+    if opened.plane and slices.plane and opened.plane != slices.plane:
+        notes.append(f"its slices are {slices.plane}, those of the support {opened.plane}: the network sees another "
+                     "plane than its examples show; give --axis, or a support of the same plane")
     if partial.done:
         notes.append(f"an earlier run was interrupted after {partial.done} of {len(slices)} slices; they were not made "
                      "again")

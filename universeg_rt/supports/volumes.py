@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,17 +10,19 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from ..errors import BlankError, InputError, shown
+from ..errors import InputError, shown
 from ..imaging.embedding import embed
+from ..imaging.files import image_files
 from ..imaging.normalisation import MINMAX, Normalisation
 from ..imaging.pairs import paired
 from ..labelled import LabelledSupport
-from ..named_types import AnyPath, Array, Doubles, Floats, Integers
+from ..named_types import AnyPath, Doubles
 from ..storage.reading import is_folder, path_of
-from ..support import PlacedImage, SupportSet
-from ..volumes.reading import find_volumes, is_volume, read_labels, read_volume
-from ..volumes.slicing import Slices
-from ..volumes.volume import LabelVolume, Volume
+from ..support import SupportSet
+from ..volumes.reading import find_volumes, volumes_below
+from ..volumes.slicing import PLANES, Slices
+from ..volumes.volume import Volume
+from .labelled_volumes import LabelledVolume, look_of, read_labelled
 from .select import cover
 
 By = Literal["area", "even", "similar"]
@@ -27,7 +30,7 @@ AREA: By = "area"
 EVEN: By = "even"
 SIMILAR: By = "similar"
 SLICES, ABSENT = 16, 2
-LOOK = (64, 64)  # the grid on which slices are compared: twice as fine as the embedding's finest part needs
+NAMED = re.compile(rf".+ ({'|'.join(PLANES)}) \d+", re.DOTALL)  # an entry's name
 
 
 @dataclass(frozen=True)
@@ -58,9 +61,25 @@ class SliceChoice:
 
 
 def has_volumes(folder: AnyPath) -> bool:
-    """Whether a support folder's images/ holds volumes: then `volume_pairs` reads it, else `SupportSet.from_folder`."""
+    """Whether a support folder's images/ holds volumes: then `volume_pairs` reads it, else `SupportSet.from_folder`.
+
+    InputError where it holds pictures too.
+    """
     images = path_of(folder) / "images"
-    return is_folder(images) and any(is_volume(path) for path in images.rglob("*"))
+    volumes = list(volumes_below(images).values()) if is_folder(images) else []
+    pictures = [file for file in image_files(images) if file not in volumes] if volumes else []
+    if pictures:
+        raise InputError(f"{images} holds {len(volumes)} volume{'s' * (len(volumes) > 1)}, first {volumes[0].name}, "
+                         f"and {len(pictures)} picture{'s' * (len(pictures) > 1)}, first {pictures[0].name}; put them "
+                         "into two supports")
+    return bool(volumes)
+
+
+def plane_of(names: Sequence[str]) -> str:
+    """The plane of the body that the entries of a support lie in, by the names that they are given here; empty where
+    they are others."""
+    found = {match and match[1] for match in (NAMED.fullmatch(name) for name in names)}
+    return next(iter(found)) or "" if len(found) == 1 else ""
 
 
 def volume_pairs(folder: AnyPath) -> dict[str, tuple[Path, Path]]:
@@ -73,85 +92,66 @@ def volume_pairs(folder: AnyPath) -> dict[str, tuple[Path, Path]]:
 
 def support_of_volumes(
     pairs: Mapping[str, tuple[AnyPath, AnyPath]], label: int | str, choice: SliceChoice = SliceChoice(), *,
-    query: Volume | None = None, normalise: Normalisation = MINMAX,
+    query: Volume | None = None, normalise: Normalisation = MINMAX, time: int | None = None,
+    series: str | int | None = None,
 ) -> SupportSet:
     """The support of one label, by value or name; else as `labelled_support_of_volumes`."""
-    return labelled_support_of_volumes(pairs, [label], choice, query=query, normalise=normalise).of(label)
+    found = labelled_support_of_volumes(pairs, [label], choice, query=query, normalise=normalise, time=time,
+                                        series=series)
+    return found.of(found.values[0])
 
 
 def labelled_support_of_volumes(
     pairs: Mapping[str, tuple[AnyPath, AnyPath]], labels: Sequence[int | str] | None = None,
     choice: SliceChoice = SliceChoice(), *, query: Volume | None = None, normalise: Normalisation = MINMAX,
+    time: int | None = None, series: str | int | None = None,
 ) -> LabelledSupport:
     """Slices of labelled volumes; entries are named after volume, plane and slice (`p1 axial 87`).
 
-    pairs: by name the paths of image and label, as `volume_pairs` gives them. labels: by value or name; None for all.
-    Every label that is there is in at least one slice. query: the volume that `similar` is alike to. normalise: as the
-    support will be prepared; what it leaves blank is not taken. Raises InputError for a label of another geometry, one
-    that is in no slice or in no volume, and what cannot be read.
+    pairs: by name the paths of image and label, as `volume_pairs` gives them. labels: by value or name; None for all,
+    then two values in all files together are a mask, the lower is the background. Labels of several files are one where
+    they have one name. Every label is in at least one slice. query: the volume that `similar` is alike to. normalise:
+    as the support will be prepared; what it leaves blank is not taken. time, series: as `read_volume`, of the files
+    that have several. Raises InputError for a label of another geometry, one that is in no slice or in no volume, more
+    labels than slices hold, volumes acquired in different planes, and what cannot be read.
     """
     if not pairs:
         raise InputError("no volumes are given; give at least one with its labels")
     if choice.by == SIMILAR and query is None:
         raise InputError("slices by similarity need a query; give the volume that they are to be like")
-    found = [_Labelled.read(name, image, label, choice.axis) for name, (image, label) in pairs.items()]
-    names = {value: each.labels.names[value] for each in reversed(found) for value in each.areas}
+    found, names = read_labelled(pairs, choice.axis, any_two=labels is None, time=time, series=series)
+    _check_planes(found)
+    _check_values(labels, found)
     wanted = _wanted(labels, names)
-    taken = _holding(found, wanted, choice, query, normalise)
+    taken = _holding(found, wanted, names, choice, query, normalise)
     taken += _absent(found, wanted, choice, normalise)
     images, maps, entries = [], [], []
     for place, index in sorted(taken):
         each = found[place]
         images.append(each.slices.take(each.volume.values, index))
-        cut = each.slices.take(each.labels.values, index)
+        cut = each.cut(index)
         maps.append(np.where(np.isin(cut, list(wanted)), cut, 0))
         entries.append(f"{each.name} {each.slices.plane or each.slices.axis} {index}")
     return LabelledSupport.from_arrays(images, maps, entries, label_names={v: names[v] for v in wanted})
 
 
-@dataclass(frozen=True, eq=False)
-class _Labelled:
-    """A volume with its labels, and of each slice the area of each label: areas by value (slices,) pixels."""
-
-    name: str
-    volume: Volume
-    labels: LabelVolume
-    slices: Slices
-    areas: dict[int, Integers]
-
-    @classmethod
-    def read(cls, name: str, image: AnyPath, label: AnyPath, axis: str) -> _Labelled:
-        volume = read_volume(image)
-        labels = read_labels(label, volume)
-        slices = Slices.of(volume.geometry, volume.acquired, axis)
-        counts = [np.unique(part, return_counts=True) for part in slices.view(labels.values)]
-        areas = {value: np.zeros(len(slices), np.int64) for value in labels.names}
-        for index, (values, sizes) in enumerate(counts):
-            for value, size in zip(values.tolist(), sizes.tolist()):
-                if value in areas:
-                    areas[value][index] = size
-        return cls(name, volume, labels, slices, {value: area for value, area in areas.items() if area.any()})
-
-    def look(self, index: int, normalise: Normalisation) -> Floats | None:
-        """A slice on LOOK; None where it is blank."""
-        return _look(self.slices.take(self.volume.values, index), normalise)
-
-    def weights(self, wanted: Sequence[int]) -> Doubles:
-        """(slices,) of the labels' areas, each as a share of its own, so that a small label counts as a large one."""
-        out = np.zeros(len(self.slices))
-        for value in wanted:
-            if value in self.areas:
-                out += self.areas[value] / self.areas[value].sum()
-        return out
+def _check_planes(found: Sequence[LabelledVolume]) -> None:
+    """InputError where volumes were acquired in different planes."""
+    planes = {each.slices.plane: each.name for each in reversed(found) if each.slices.plane}
+    if len(planes) > 1:
+        said = " and ".join(f"{name} {plane}" for plane, name in sorted(planes.items()))
+        raise InputError(f"volumes of the support were acquired in different planes, {said}; say which plane with the "
+                         "axis: axial, coronal or sagittal")
 
 
-def _look(image: Array, normalise: Normalisation) -> Floats | None:
-    if image.min() == image.max():
-        return None
-    try:
-        return PlacedImage.of(image, "slice", LOOK, "stretch", normalise).on_grid
-    except BlankError:
-        return None
+def _check_values(labels: Sequence[int | str] | None, found: Sequence[LabelledVolume]) -> None:
+    """InputError where a label is asked for by a value that has several names in the files."""
+    for label in labels or ():
+        owners = {each.labels.names[value]: each.name for each in reversed(found) for value in each.labels.names
+                  if label in (value, str(value)) and each.numbers.get(value)}
+        if len(owners) > 1:
+            said = " and ".join(f"{shown(name)} in {owner}" for name, owner in sorted(owners.items()))
+            raise InputError(f"label {shown(label)} is {said}; give the name of the label")
 
 
 def _wanted(labels: Sequence[int | str] | None, names: dict[int, str]) -> list[int]:
@@ -175,8 +175,8 @@ def _wanted(labels: Sequence[int | str] | None, names: dict[int, str]) -> list[i
 Taken = list[tuple[int, int]]  # place of the volume, index of the slice
 
 
-def _holding(found: Sequence[_Labelled], wanted: Sequence[int], choice: SliceChoice, query: Volume | None,
-             normalise: Normalisation) -> Taken:
+def _holding(found: Sequence[LabelledVolume], wanted: Sequence[int], names: Mapping[int, str], choice: SliceChoice,
+             query: Volume | None, normalise: Normalisation) -> Taken:
     """Slices that hold a label; each label at least once."""
     weights = [each.weights(wanted) for each in found]
     seen = [[int(i) for i in np.flatnonzero(w) if each.look(int(i), normalise) is not None]
@@ -184,8 +184,16 @@ def _holding(found: Sequence[_Labelled], wanted: Sequence[int], choice: SliceCho
     if not any(seen):
         raise InputError(f"no slice along {choice.axis} holds a label and more than one value of intensity; look at "
                          "the image volumes and the window")
+    if lost := [value for value in wanted if not any(found[place].areas[value][seen[place]].any() for place
+                                                     in range(len(found)) if value in found[place].areas)]:
+        named = ", ".join(f"{value} ({names[value]})" for value in lost)
+        raise InputError(f"no slice along {choice.axis} with more than one value of intensity holds the label {named}; "
+                         "leave it out, or look at the image volumes and the window")
     whole: Taken = [(place, i) for place, indices in enumerate(seen) for i in indices]
-    first = _each_label_once(found, wanted, whole)[: choice.slices]
+    first = _each_label_once(found, wanted, whole)
+    if len(first) > choice.slices:
+        raise InputError(f"slices is {choice.slices}, but {len(wanted)} labels need at least {len(first)} slices; give "
+                         "more slices, or fewer labels")
     if choice.by == SIMILAR and query is not None:
         return _alike(found, whole, query, choice, normalise, first)
     taken = set(first)
@@ -196,7 +204,7 @@ def _holding(found: Sequence[_Labelled], wanted: Sequence[int], choice: SliceCho
     return sorted(taken)
 
 
-def _each_label_once(found: Sequence[_Labelled], wanted: Sequence[int], whole: Taken) -> Taken:
+def _each_label_once(found: Sequence[LabelledVolume], wanted: Sequence[int], whole: Taken) -> Taken:
     """Where there are several labels, of each the slice with the most of it, unless one of another's holds it."""
     out: Taken = []
     if len(wanted) == 1:
@@ -231,11 +239,11 @@ def _shared_out(total: int, available: Sequence[int]) -> list[int]:
     return out
 
 
-def _alike(found: Sequence[_Labelled], whole: Taken, query: Volume, choice: SliceChoice, normalise: Normalisation,
+def _alike(found: Sequence[LabelledVolume], whole: Taken, query: Volume, choice: SliceChoice, normalise: Normalisation,
            first: Taken) -> Taken:
     """Slices that are together the most alike to those of the query."""
     cut = Slices.of(query.geometry, query.acquired, choice.axis)
-    asked = [look for i in range(len(cut)) if (look := _look(cut.take(query.values, i), normalise)) is not None]
+    asked = [look for i in range(len(cut)) if (look := look_of(cut.take(query.values, i), normalise)) is not None]
     if not asked:
         raise InputError("every slice of the query volume is blank; there is nothing to be like")
     offered = [look for place, i in whole if (look := found[place].look(i, normalise)) is not None]
@@ -243,7 +251,8 @@ def _alike(found: Sequence[_Labelled], whole: Taken, query: Volume, choice: Slic
     return sorted(whole[i] for i in cover(likeness, choice.slices, [whole.index(each) for each in first]))
 
 
-def _absent(found: Sequence[_Labelled], wanted: Sequence[int], choice: SliceChoice, normalise: Normalisation) -> Taken:
+def _absent(found: Sequence[LabelledVolume], wanted: Sequence[int], choice: SliceChoice, normalise: Normalisation
+            ) -> Taken:
     """Slices that hold none of the labels and are not blank, drawn by the seed, as many of each volume."""
     rng = np.random.default_rng(choice.seed)
     orders = [rng.permutation(np.flatnonzero(each.weights(wanted) == 0)) for each in found]

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ..errors import InputError, shown
+from ..errors import InputError, SeveralError, shown
 from ..imaging.normalisation import Window
 from ..named_types import Array, Vendor
 from ..storage.reading import is_folder, refuse_folder
@@ -112,8 +112,8 @@ def _chosen(folder: Path, found: list[list[Frame]], series: str | int | None) ->
         lines.append(f"{number}: {len(frames)} of {first.size[0]}x{first.size[1]} {kind}")
     said = "; ".join(lines[:20]) + ("; ..." if len(lines) > 20 else "")
     if series is None:
-        raise InputError(f"{folder} holds {len(found)} series ({said}); say which one with series, 1 to {len(found)}, "
-                         "or put each into a folder of its own")
+        raise SeveralError(f"{folder} holds {len(found)} series ({said}); say which one with series, 1 to "
+                           f"{len(found)}, or put each into a folder of its own")
     if str(series) not in map(str, range(1, len(found) + 1)):
         raise InputError(f"series is {shown(series)}; {folder} holds 1 to {len(found)} ({said})")
     return found[int(series) - 1]

@@ -9,7 +9,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from ..errors import InputError, shown
+from ..errors import InputError, SeveralError, shown
 from ..imaging.preprocess import MAX_PIXELS
 from ..install import needed
 from ..named_types import Array, Doubles, Vendor
@@ -119,7 +119,7 @@ def _three_axes(path: Path, header: Vendor, time: int | None) -> tuple[int, int,
                          "save one volume of three axes")
     count = shape[3] if len(shape) == 4 else 1
     if time is None and count > 1:
-        raise InputError(f"{path} holds {count} volumes, shape {shape}; say which one with time, 0 to {count - 1}")
+        raise SeveralError(f"{path} holds {count} volumes, shape {shape}; say which one with time, 0 to {count - 1}")
     if time is not None and (isinstance(time, bool) or not isinstance(time, int) or not 0 <= time < count):
         raise InputError(f"time is {shown(time)}; {path} holds the times 0 to {count - 1}")
     spatial = (*shape[:3], 1)[:3]

@@ -49,20 +49,40 @@ def read_volume(path: AnyPath, *, time: int | None = None, series: str | int | N
     raise InputError(f"{path} is no volume; accepted: {ACCEPTED}")
 
 
-def read_labels(path: AnyPath, like: Volume) -> LabelVolume:
+def label_values(path: AnyPath) -> set[float] | None:
+    """Up to three of the values in a label file; None of a Segmentation, whose values have names."""
+    path = path_of(path)
+    if is_segmentation(path):
+        return None
+    there: set[float] = set()
+    for part in slices_of(_label_volume(path).values):
+        there.update(present(part)[:3].tolist())
+        if len(there) > 2:
+            break
+    return there
+
+
+def _label_volume(path: Path) -> Volume:
+    return read_stack(path, label=True) if is_stack(path) else read_volume(path)
+
+
+def read_labels(path: AnyPath, like: Volume, *, mask: tuple[float, float] | None = None) -> LabelVolume:
     """The label map of a volume, on the same voxels: NIfTI, a DICOM Segmentation of its series, or the pages of a TIFF.
 
     Axes may stand in another order or run the other way, as in NIfTI made of a DICOM series: they are put as the
-    volume's, nothing is resampled. Values are whole numbers from 0, the background, to 65,535. Raises InputError as
-    `read_volume`, where values are others, and where the labels do not lie on the volume's voxels.
+    volume's, nothing is resampled. Values are whole numbers from 0, the background, to 65,535. mask: two values of any
+    kind that stand for the background and the one label, which keeps its value where it may be a label's, else is 1.
+    Raises InputError as `read_volume`, where values are others, and where the labels do not lie on the volume's voxels.
     """
     path = path_of(path)
     if is_segmentation(path):
         return read_segmentation(path, like)
-    found = read_stack(path, label=True) if is_stack(path) else read_volume(path)
+    found = _label_volume(path)
     values, geometry, axes = in_order_of(like.geometry, found.values, found.geometry)
     found = replace(found, values=values, geometry=geometry, acquired=axes[found.acquired])
     like.geometry.check_same(found.geometry, str(like.files[0] if like.files else "the volume"), str(path))
+    if mask is not None:
+        found = replace(found, values=_marked(found.values, mask[1]))
     values, there = _whole(path, found)
     return LabelVolume(values, like.geometry, {value: f"label {value}" for value in there}, found.notes)
 
@@ -116,6 +136,12 @@ def stem_of(path: Path) -> str:
 def _refuse(path: Path, name: str, value: object) -> None:
     if value is not None:
         raise InputError(f"{name} is {value!r}, but {path} has none to choose from; leave it out")
+
+
+def _marked(values: Array, high: float) -> Array:
+    """A label volume that holds a label where the values are `high`, and 0 elsewhere."""
+    value = int(high) if 0 < high <= MOST_LABEL and high % 1 == 0 else 1
+    return mapped_by_slices(values, np.uint16, lambda part: np.where(part == high, value, 0))
 
 
 def _whole(path: Path, found: Volume) -> tuple[Array, list[int]]:

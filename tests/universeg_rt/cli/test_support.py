@@ -84,6 +84,11 @@ def test_a_folder_of_volumes_is_a_support(tmp_path, capsys):
     table = json.loads((tmp_path / "out" / TABLE).read_text())
     assert len(table["entries"]) == 5 and all(entry["name"].startswith("p1 axial ") for entry in table["entries"])
     capsys.readouterr()
+    four = np.stack([images.transpose(2, 1, 0)] * 2, 3)
+    nibabel.save(nibabel.Nifti1Image(four, np.eye(4)), tmp_path / "s" / "images" / "p1.nii.gz")
+    arguments += ["--axis", "axial"]
+    assert command.main([*arguments, "--label", "2"]) == 1 and "with --time, 0 to 1" in capsys.readouterr().err
+    assert command.main([*arguments, "--label", "2", "--time", "1"]) == 0
     assert command.main(arguments) == 1 and "needs --label" in capsys.readouterr().err
 
 
@@ -93,6 +98,8 @@ def test_a_folder_of_volumes_is_a_support(tmp_path, capsys):
     (["select", "{saved}", "--query", "nothing.png", "--count", "2", "--output", "out.npz"], "nothing.png"),
     (["select", "{saved}", "--query", "{image}", "--count", "11", "--output", "out.npz"], "accepted: 1 to 10"),
     (["show", "{saved}", "--output", "{saved}"], "support.npz"),
+    (["show", "{saved}", "--output", "out", "--by", "even", "--absent", "2"], "--absent, --by: there are no volumes"),
+    (["show", "{saved}", "--output", "out", "--axis", "axial", "--slices", "9"], "--axis, --slices: there are no"),
 ])
 def test_bad_input_is_one_line(saved, tmp_path, capsys, monkeypatch, small_bundle, arguments, message):
     monkeypatch.chdir(tmp_path)

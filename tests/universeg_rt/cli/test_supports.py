@@ -57,6 +57,29 @@ def test_a_mask_with_smoothed_edges_is_not_taken_for_labels(tmp_path):
         load_support(arguments(tmp_path), "minmax")
 
 
+def test_an_npz_with_several_values_has_all_its_labels(tmp_path):
+    images, labels = discs(4)
+    several = labels.astype(np.uint8) * 3
+    several[:, :4, :4] = 7
+    np.savez(tmp_path / "s.npz", images=images, labels=several)
+    support = load_support(arguments(tmp_path / "s.npz"), "minmax")
+    assert isinstance(support, LabelledSupport) and support.values == (3, 7)
+    np.savez(tmp_path / "s.npz", images=images, labels=labels + 1)
+    assert load_support(arguments(tmp_path / "s.npz"), "minmax").sha256 == SupportSet.from_arrays(images, labels).sha256
+    np.savez(tmp_path / "s.npz", images=images, labels=np.arange(images.size).reshape(images.shape) % 256)
+    with pytest.raises(InputError, match="look smoothed"):
+        load_support(arguments(tmp_path / "s.npz"), "minmax")
+
+
+@pytest.mark.parametrize("more", [["--slices", "-3"], ["--axis", "axial"], ["--time", "0"], ["--series", "1"]])
+def test_options_of_volumes_without_any_are_refused(tmp_path, more, capsys):
+    labelled(tmp_path / "s")
+    picture = tmp_path / "s" / "images" / "case0.png"
+    run = ["--support", str(tmp_path / "s"), "--input", str(picture), "--output", str(tmp_path / "out"), *more]
+    assert main(run) == 1 and not (tmp_path / "out").exists()
+    assert f"{more[0]}: there are no volumes" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("text", ["liver=2", "0=air", "2=", "-1=x"])
 def test_a_name_goes_with_a_value(text):
     with pytest.raises(InputError, match="give VALUE=NAME"):
@@ -173,10 +196,29 @@ def test_options_of_answers(volumes, small_bundle, more):
     (["--freeze", "auto", "--refine", "auto"], "--refine: a frozen task cannot look again"),
     (["--window", "soft"], "there is no window 'soft'"), (["--window", "1", "2", "3"], "give LOW and HIGH"),
     (["--window", "a", "b"], "give LOW and HIGH"), (["--post", "polish"], "the step 'polish' is unknown"),
-    (["--slices", "0"], "slices is 0"), (["--label", "9"], "label '9' is in no slice"),
+    (["--slices", "0"], "slices is 0"), (["--slices", "-3"], "slices is -3"),
+    (["--label", "9"], "label '9' is in no slice"),
 ])
 def test_options_that_are_refused(volumes, small_bundle, more, message, capsys):
     run = ["--bundle", str(small_bundle), "--support", str(volumes / "support"), "--input",
            str(volumes / "scans" / "images"), "--output", str(volumes / "out"), *more]
     assert main(run) == 1
     assert message in capsys.readouterr().err and not (volumes / "out").exists()
+
+
+def test_a_query_of_another_plane_than_the_support_has_a_note(volumes, small_bundle, capsys):
+    import nibabel
+
+    image, labels = (np.asarray(nibabel.load(volumes / "support" / part / "group" / "v1.nii.gz").dataobj)
+                     for part in ("images", "labels"))
+    for name, scale in (("axial", (1, 1, 4, 1)), ("sagittal", (4, 1, 1, 1))):
+        for part, values in (("images", np.stack([image, image], 3)), ("labels", labels)):
+            (volumes / name / part).mkdir(parents=True)
+            nibabel.save(nibabel.Nifti1Image(values, np.diag(scale)), volumes / name / part / "p.nii.gz")
+    run = ["--bundle", str(small_bundle), "--support", str(volumes / "axial"), "--input",
+           *(str(volumes / name / "images") for name in ("axial", "sagittal")), "--output", str(volumes / "out")]
+    assert main(run) == 1 and "say which one with --time, 0 to 1" in capsys.readouterr().err
+    assert main([*run, "--time", "1"]) == 0
+    rows = json.loads((volumes / "out" / "report.json").read_text())["images"]
+    said = [[note for note in row["notes"] if "those of the support axial" in note] for row in rows]
+    assert [len(notes) for notes in said] == [0, 1] and "its slices are sagittal" in said[1][0]

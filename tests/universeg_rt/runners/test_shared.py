@@ -60,7 +60,7 @@ def test_a_thousand_members_take_the_memory_of_their_entries(runner, monkeypatch
     tracemalloc.stop()
     written_out = 1000 * 40 * 2 * SMALL_GRID[0] * SMALL_GRID[1] * 4
     assert peak < 3e7 < written_out / 10
-    assert len(task._prepared.weights) == 1000
+    assert len(task.prepared.weights) == 1000
 
 
 @pytest.mark.parametrize("entries, weights", [((0, 2, 32, 32), (1, 0)), ((3, 2, 32, 32), (1, 2)),

@@ -12,6 +12,7 @@ from universeg_rt.supports.volumes import (
     SliceChoice,
     has_volumes,
     labelled_support_of_volumes,
+    plane_of,
     support_of_volumes,
     volume_pairs,
 )
@@ -158,7 +159,7 @@ def test_a_label_of_another_geometry_is_refused(folder):
 def test_folders_that_do_not_pair(folder, tmp_path):
     assert has_volumes(folder) and not has_volumes(tmp_path / "nothing")
     (folder / "labels" / "p1.nii.gz").unlink()
-    with pytest.raises(InputError, match="1 files have no partner, first p1"):
+    with pytest.raises(InputError, match="1 image without a label of the same name, p1"):
         volume_pairs(folder)
 
 
@@ -171,3 +172,113 @@ def test_folders_that_do_not_pair(folder, tmp_path):
 def test_choices_out_of_range(values, message):
     with pytest.raises(InputError, match=message):
         SliceChoice(**values)
+
+
+def write_values(folder, name, values):
+    """An image as `write` makes it, and a label file of these values and their type."""
+    write(folder, name, ball())
+    nibabel.save(nibabel.Nifti1Image(values, np.diag([1, 1, 2, 1])), folder / "labels" / f"{name}.nii.gz")
+
+
+@pytest.mark.parametrize("low, high, value", [(1, 2, 2), (-1, 1, 1), (0, 0.5, 1), (0, 255, 255)])
+def test_two_values_of_any_kind_are_a_mask(tmp_path, low, high, value):
+    kind = np.float32 if high % 1 else np.int16
+    for name in ("a", "b"):
+        write_values(tmp_path, name, np.where(ball(), high, low).astype(kind))
+    support = labelled_support_of_volumes(volume_pairs(tmp_path), choice=SliceChoice(slices=4, absent=1))
+    assert support.label_names == {value: f"label {value}"}
+    for (_, index), label in zip(places(support), support.labels):
+        assert np.array_equal(label == value, ball()[::-1, ::-1, index].T)
+
+
+def test_three_values_are_no_mask(tmp_path):
+    write_values(tmp_path, "a", np.where(ball(), 2, 1).astype(np.uint8))
+    write_values(tmp_path, "b", np.where(ball(), 2, 0).astype(np.uint8))
+    assert labelled_support_of_volumes(volume_pairs(tmp_path)).values == (1, 2)
+    write_values(tmp_path, "b", np.where(ball(), 2, -1).astype(np.int16))
+    with pytest.raises(InputError, match="is no label map: it holds -1 to"):
+        labelled_support_of_volumes(volume_pairs(tmp_path))
+
+
+def test_labels_that_slices_cannot_hold_are_named(tmp_path):
+    labels = np.zeros(SHAPE)
+    labels[5:9, 5:9, 5], labels[5:9, 5:9, 20] = 1, 2
+    write(tmp_path, "p", labels)
+    pairs = volume_pairs(tmp_path)
+    with pytest.raises(InputError, match="slices is 1, but 2 labels need at least 2 slices"):
+        labelled_support_of_volumes(pairs, choice=SliceChoice(slices=1))
+    assert labelled_support_of_volumes(pairs, choice=SliceChoice(slices=2)).values == (1, 2)
+    labels[5:9, 5:9, 1] = 7  # a blank slice
+    write(tmp_path, "p", labels)
+    with pytest.raises(InputError, match=r"no slice along axial .* holds the label 7 \(label 7\)"):
+        labelled_support_of_volumes(pairs)
+    assert labelled_support_of_volumes(pairs, [1, 2]).values == (1, 2)
+
+
+def test_volumes_that_were_acquired_in_different_planes(tmp_path):
+    write(tmp_path, "a", ball(), np.diag([1, 1, 4, 1]))
+    write(tmp_path, "s", ball(), np.diag([4, 1, 1, 1]))
+    with pytest.raises(InputError, match="different planes, a axial and s sagittal"):
+        labelled_support_of_volumes(volume_pairs(tmp_path), choice=SliceChoice("acquired"))
+    support = labelled_support_of_volumes(volume_pairs(tmp_path), choice=SliceChoice("coronal"))
+    assert plane_of(support.names) == "coronal"
+    assert plane_of(["a axial 3", "b sagittal 2"]) == plane_of(["case0"]) == plane_of([]) == ""
+
+
+def test_hidden_files_are_no_volumes_and_pictures_beside_volumes_are_refused(tmp_path):
+    from PIL import Image
+
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "._4.nii").write_bytes(b"x")
+    Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8)).save(tmp_path / "images" / "4.png")
+    assert not has_volumes(tmp_path)
+    write(tmp_path, "p", ball())
+    with pytest.raises(InputError, match=r"holds 1 volume, first p.nii.gz, and 1 picture, first 4.png"):
+        has_volumes(tmp_path)
+
+
+def test_one_time_of_the_images_that_have_several(folder):
+    path = folder / "images" / "p1.nii.gz"
+    values = np.asarray(nibabel.load(path).dataobj)
+    expected = support_of_volumes(volume_pairs(folder), 3).sha256
+    nibabel.save(nibabel.Nifti1Image(np.stack([values + 5 * ball(), values], 3), np.diag([1, 1, 2, 1])), path)
+    with pytest.raises(InputError, match="say which one with time, 0 to 1"):
+        support_of_volumes(volume_pairs(folder), 3)
+    assert support_of_volumes(volume_pairs(folder), 3, time=1).sha256 == expected
+    assert support_of_volumes(volume_pairs(folder), 3, time=0).sha256 != expected
+
+
+def segmented(folder, name, labels, names):
+    """A DICOM series of noise with its Segmentation, under these names by value."""
+    pytest.importorskip("highdicom", reason="Segmentations need highdicom: pip install '.[medical]'")
+    from universeg_rt.volumes.writing import write_labels
+
+    from ..volumes.made import write_series
+
+    write_series(folder / "images" / name, frames=len(labels), size=labels.shape[1:],
+                 values=np.random.default_rng(0).integers(0, 50, labels.shape) + 200 * (labels > 0))
+    (folder / "labels").mkdir(exist_ok=True)
+    write_labels(folder / "labels" / f"{name}.dcm", labels, names, read_volume(folder / "images" / name))
+
+
+def boxes(first, second):
+    """Labels (slices, rows, columns): 80 pixels a slice of one, 60 of the other."""
+    labels = np.zeros((6, 24, 20), np.uint8)
+    labels[1:5, 5:13, 5:15], labels[1:5, 16:22, 5:15] = first, second
+    return labels
+
+
+def test_labels_of_segmentations_are_told_by_their_names(tmp_path):
+    segmented(tmp_path, "a", boxes(1, 0), {1: "liver"})
+    segmented(tmp_path, "b", boxes(2, 1), {1: "spleen", 2: "liver"})
+    pairs = volume_pairs(tmp_path)
+    support = labelled_support_of_volumes(pairs, choice=SliceChoice(absent=0))
+    assert support.label_names == {1: "liver", 2: "spleen"}
+    assert {int(mask.sum()) for mask in support.of("liver").labels} == {80}
+    assert {int(mask.sum()) for mask in support.of("spleen").labels} == {0, 60}
+    with pytest.raises(InputError, match="label 1 is 'liver' in a and 'spleen' in b; give the name"):
+        labelled_support_of_volumes(pairs, [1])
+    segmented(tmp_path, "b", boxes(2, 1), {1: "spleen", 2: "kidney"})
+    found = labelled_support_of_volumes(pairs, ["liver"], SliceChoice(absent=0))
+    assert found.label_names == {1: "liver"} and {name[0] for name in found.names} == {"a"}
+    assert labelled_support_of_volumes(pairs).label_names == {1: "liver", 2: "kidney", 3: "spleen"}

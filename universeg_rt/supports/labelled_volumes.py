@@ -1,0 +1,167 @@
+"""Volumes with their labels, as a support takes slices of them: labels of several files under common values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import count
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import BlankError, InputError, SeveralError, shown
+from ..imaging.normalisation import Normalisation
+from ..named_types import AnyPath, Array, Doubles, Floats, Integers
+from ..storage.reading import path_of
+from ..support import PlacedImage
+from ..volumes.nifti import is_nifti
+from ..volumes.reading import label_values, read_labels, read_volume
+from ..volumes.slicing import Slices
+from ..volumes.volume import LabelVolume, Volume
+
+LOOK = (64, 64)  # the grid on which slices are compared: twice as fine as the embedding's finest part needs
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledVolume:
+    """A volume with its labels, and of each slice the area of each label: areas by value (slices,) pixels.
+
+    numbers: of the file's values the common ones, which areas and `cut` have.
+    """
+
+    name: str
+    volume: Volume
+    labels: LabelVolume
+    slices: Slices
+    areas: dict[int, Integers]
+    numbers: dict[int, int] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, name: str, volume: Volume, labels: LabelVolume, axis: str) -> LabelledVolume:
+        """areas by the file's own values."""
+        slices = Slices.of(volume.geometry, volume.acquired, axis)
+        counts = [np.unique(part, return_counts=True) for part in slices.view(labels.values)]
+        areas = {value: np.zeros(len(slices), np.int64) for value in labels.names}
+        for index, (values, sizes) in enumerate(counts):
+            for value, size in zip(values.tolist(), sizes.tolist()):
+                if value in areas:
+                    areas[value][index] = size
+        return cls(name, volume, labels, slices, {value: area for value, area in areas.items() if area.any()})
+
+    def renumbered(self, values: Mapping[str, int]) -> LabelledVolume:
+        """With common values, by the labels' names; labels of one name are one."""
+        numbers = {own: values[self.labels.names[own]] for own in self.areas}
+        areas: dict[int, Integers] = {}
+        for own, value in numbers.items():
+            areas[value] = areas.get(value, 0) + self.areas[own]
+        return replace(self, areas=areas, numbers=numbers)
+
+    def cut(self, index: int) -> Array:
+        """The label map of a slice (H,W), of common values."""
+        own = self.slices.take(self.labels.values, index)
+        out = np.zeros(own.shape, np.int64)
+        for value, number in self.numbers.items():
+            out[own == value] = number
+        return out
+
+    def look(self, index: int, normalise: Normalisation) -> Floats | None:
+        """A slice on LOOK; None where it is blank."""
+        return look_of(self.slices.take(self.volume.values, index), normalise)
+
+    def weights(self, wanted: Sequence[int]) -> Doubles:
+        """(slices,) of the labels' areas, each as a share of its own, so that a small label counts as a large one."""
+        out = np.zeros(len(self.slices))
+        for value in wanted:
+            if value in self.areas:
+                out += self.areas[value] / self.areas[value].sum()
+        return out
+
+
+def look_of(image: Array, normalise: Normalisation) -> Floats | None:
+    """An image (H,W) on LOOK; None where it is blank."""
+    if image.min() == image.max():
+        return None
+    try:
+        return PlacedImage.of(image, "slice", LOOK, "stretch", normalise).on_grid
+    except BlankError:
+        return None
+
+
+def read_labelled(
+    pairs: Mapping[str, tuple[AnyPath, AnyPath]], axis: str, *, any_two: bool = False, time: int | None = None,
+    series: str | int | None = None,
+) -> tuple[list[LabelledVolume], dict[int, str]]:
+    """Volumes, and the names of their labels by common values.
+
+    any_two: whether two values in all label files together are a mask, the lower is the background. time, series: of
+    the images that have several. InputError as reading them raises, and where a value without a name has several names
+    in other files.
+    """
+    mask = _any_two([label for _, label in pairs.values()]) if any_two else None
+    found = []
+    for name, (image, label) in pairs.items():
+        volume = _image(path_of(image), time, series)
+        found.append(LabelledVolume.read(name, volume, read_labels(label, volume, mask=mask), axis))
+    found = _named(found)
+    values = _common_values(found)
+    return [each.renumbered(values) for each in found], {value: name for name, value in values.items()}
+
+
+def _image(path: Path, time: int | None, series: str | int | None) -> Volume:
+    try:
+        return read_volume(path)
+    except SeveralError:
+        return read_volume(path, time=time) if is_nifti(path) else read_volume(path, series=series)
+
+
+def _any_two(paths: Sequence[AnyPath]) -> tuple[float, float] | None:
+    """The two values in all label files together, where they are not 0 and a label's value already."""
+    there: set[float] = set()
+    for path in paths:
+        values = label_values(path)
+        if values is None:
+            return None
+        there |= values
+        if len(there) > 2 or len(there) == 2 and min(there) == 0 and max(there) % 1 == 0:
+            return None
+    return (min(there), max(there)) if len(there) == 2 else None
+
+
+def _named(found: Sequence[LabelledVolume]) -> list[LabelledVolume]:
+    """Values without a name in a file get the one that other files give the same value."""
+    given: dict[int, dict[str, str]] = {}
+    for each in reversed(found):
+        for value in each.areas:
+            if not _is_unnamed(each, value):
+                given.setdefault(value, {})[each.labels.names[value]] = each.name
+    out = []
+    for each in found:
+        names = dict(each.labels.names)
+        for value in each.areas:
+            known = given.get(value, {})
+            if not _is_unnamed(each, value) or not known:
+                continue
+            if len(known) > 1:
+                said = " and ".join(f"{shown(name)} in {owner}" for name, owner in sorted(known.items()))
+                raise InputError(f"the labels of {each.name} have no names, and {value} is {said}; give names to "
+                                 "the labels of all files, or of none")
+            names[value] = next(iter(known))
+        out.append(replace(each, labels=replace(each.labels, names=names)))
+    return out
+
+
+def _is_unnamed(each: LabelledVolume, value: int) -> bool:
+    return each.labels.names[value] == f"label {value}"
+
+
+def _common_values(found: Sequence[LabelledVolume]) -> dict[str, int]:
+    """A value for each name: its own where no earlier file gives that one to another name, else one that is free."""
+    values: dict[str, int] = {}
+    own = [(each.labels.names[value], value) for each in found for value in sorted(each.areas)]
+    for name, value in own:
+        if name not in values and value not in values.values():
+            values[name] = value
+    for name, _ in own:
+        if name not in values:
+            values[name] = next(free for free in count(1) if free not in values.values())
+    return dict(sorted(values.items(), key=lambda each: each[1]))
