@@ -208,6 +208,9 @@ def test_labels_that_slices_cannot_hold_are_named(tmp_path):
     with pytest.raises(InputError, match="slices is 1, but 2 labels need at least 2 slices"):
         labelled_support_of_volumes(pairs, choice=SliceChoice(slices=1))
     assert labelled_support_of_volumes(pairs, choice=SliceChoice(slices=2)).values == (1, 2)
+    labels[5, 5:7, 12] = 1, 2  # both, of each but a little
+    write(tmp_path, "p", labels)
+    assert places(labelled_support_of_volumes(pairs, choice=SliceChoice(slices=1, absent=0))) == [("p", 12)]
     labels[5:9, 5:9, 1] = 7  # a blank slice
     write(tmp_path, "p", labels)
     with pytest.raises(InputError, match=r"no slice along axial .* holds the label 7 \(label 7\)"):
@@ -273,11 +276,13 @@ def test_labels_of_segmentations_are_told_by_their_names(tmp_path):
     segmented(tmp_path, "b", boxes(2, 1), {1: "spleen", 2: "liver"})
     pairs = volume_pairs(tmp_path)
     support = labelled_support_of_volumes(pairs, choice=SliceChoice(absent=0))
-    assert support.label_names == {1: "liver", 2: "spleen"}
+    assert support.label_names == {1: "liver", 3: "spleen"}
     assert {int(mask.sum()) for mask in support.of("liver").labels} == {80}
     assert {int(mask.sum()) for mask in support.of("spleen").labels} == {0, 60}
     with pytest.raises(InputError, match="label 1 is 'liver' in a and 'spleen' in b; give the name"):
         labelled_support_of_volumes(pairs, [1])
+    with pytest.raises(InputError, match=r"label 2 is in no slice .* hold 1 \(liver\), 3 \(spleen\)"):
+        labelled_support_of_volumes(pairs, [2])
     segmented(tmp_path, "b", boxes(2, 1), {1: "spleen", 2: "kidney"})
     found = labelled_support_of_volumes(pairs, ["liver"], SliceChoice(absent=0))
     assert found.label_names == {1: "liver"} and {name[0] for name in found.names} == {"a"}
