@@ -287,3 +287,21 @@ def test_labels_of_segmentations_are_told_by_their_names(tmp_path):
     found = labelled_support_of_volumes(pairs, ["liver"], SliceChoice(absent=0))
     assert found.label_names == {1: "liver"} and {name[0] for name in found.names} == {"a"}
     assert labelled_support_of_volumes(pairs).label_names == {1: "liver", 2: "kidney", 3: "spleen"}
+
+
+def test_labels_without_names_follow_the_value_of_those_with_names(tmp_path):
+    segmented(tmp_path, "a", boxes(1, 2), {1: "liver", 2: "spleen"})
+    segmented(tmp_path, "b", boxes(2, 1), {1: "spleen", 2: "liver"})
+    (tmp_path / "labels" / "b.dcm").unlink()
+    plain = nibabel.Nifti1Image(boxes(1, 5).transpose(2, 1, 0), like_series(tmp_path / "images" / "b"))
+    nibabel.save(plain, tmp_path / "labels" / "b.nii.gz")
+    support = labelled_support_of_volumes(volume_pairs(tmp_path))
+    assert support.label_names == {1: "liver", 2: "spleen", 5: "label 5"}
+    segmented(tmp_path, "c", boxes(2, 1), {1: "spleen", 2: "liver"})
+    with pytest.raises(InputError, match="labels of b have no names, and 1 is 'liver' in a and 'spleen' in c"):
+        labelled_support_of_volumes(volume_pairs(tmp_path))
+
+
+def like_series(folder):
+    """The affine of a NIfTI file (columns, rows, slices) on the voxels of a DICOM series (slices, rows, columns)."""
+    return read_volume(folder).geometry.affine[:, [2, 1, 0, 3]]
