@@ -155,13 +155,14 @@ def _is_unnamed(each: LabelledVolume, value: int) -> bool:
 
 
 def _common_values(found: Sequence[LabelledVolume]) -> dict[str, int]:
-    """A value for each name: its own where no earlier file gives that one to another name, else one that is free."""
+    """A value for each name: its own where no earlier file gives that one to another name, else one of no file."""
     values: dict[str, int] = {}
     own = [(each.labels.names[value], value) for each in found for value in sorted(each.areas)]
+    used = {value for _, value in own}
     for name, value in own:
         if name not in values and value not in values.values():
             values[name] = value
     for name, _ in own:
         if name not in values:
-            values[name] = next(free for free in count(1) if free not in values.values())
+            values[name] = next(free for free in count(1) if free not in used | {*values.values()})
     return dict(sorted(values.items(), key=lambda each: each[1]))

@@ -192,6 +192,8 @@ def _holding(found: Sequence[LabelledVolume], wanted: Sequence[int], names: Mapp
     whole: Taken = [(place, i) for place, indices in enumerate(seen) for i in indices]
     first = _each_label_once(found, wanted, whole)
     if len(first) > choice.slices:
+        first = _together(found, wanted, whole)
+    if len(first) > choice.slices:
         raise InputError(f"slices is {choice.slices}, but {len(wanted)} labels need at least {len(first)} slices; give "
                          "more slices, or fewer labels")
     if choice.by == SIMILAR and query is not None:
@@ -213,6 +215,16 @@ def _each_label_once(found: Sequence[LabelledVolume], wanted: Sequence[int], who
         areas = {(p, i): int(found[p].areas[value][i]) for p, i in whole if value in found[p].areas}
         if areas and max(areas.values()) and not any(areas.get(each) for each in out):
             out.append(max(areas, key=lambda each: areas[each]))
+    return out
+
+
+def _together(found: Sequence[LabelledVolume], wanted: Sequence[int], whole: Taken) -> Taken:
+    """Few slices that hold all labels: again and again the one with the most labels that none holds yet."""
+    held = {(p, i): {v for v in wanted if v in found[p].areas and found[p].areas[v][i]} for p, i in whole}
+    out, left = [], set(wanted)
+    while left:
+        out.append(max(whole, key=lambda each: len(held[each] & left)))
+        left -= held[out[-1]]
     return out
 
 

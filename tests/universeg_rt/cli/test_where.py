@@ -59,12 +59,18 @@ def test_other_labels_are_looked_for_around_one(case, refined, label, first, sec
                               [each.probability for each in inside.predict_batch(slices)]), "windows change answers"
 
 
+def without_axis(arguments: list[str]) -> list[str]:
+    """For pictures alone, beside which an axis is refused."""
+    place = arguments.index("--axis")
+    return arguments[:place] + arguments[place + 2:]
+
+
 def test_within_is_for_pictures_too(case, refined):
     folder, arguments = case
     task, slices = refined
     (folder / "scans" / "p1" / f"{NAME}.nii.gz").unlink()
     Image.fromarray(slices[5].astype(np.uint16)).save(folder / "scans" / "picture.png")
-    assert main([*arguments, "--within", "5", "--probabilities"]) == 0
+    assert main([*without_axis(arguments), "--within", "5", "--probabilities"]) == 0
     mask = task.answering["label 5"].predict(slices[5]).mask
     (wanted,) = task.answering["label 2"].predict_in([slices[5]], [mask])
     assert np.array_equal(np.load(folder / "out" / row_of(folder)["probability"]["label 2"]), wanted.probability)
@@ -160,5 +166,5 @@ def test_pictures_alone_are_not_followed(case, refined, capsys):
     folder, arguments = case
     (folder / "scans" / "p1" / f"{NAME}.nii.gz").unlink()
     Image.fromarray(refined[1][5].astype(np.uint16)).save(folder / "scans" / "picture.png")
-    assert main([*arguments, "--follow"]) == 1
+    assert main([*without_axis(arguments), "--follow"]) == 1
     assert "--follow: --input holds no volumes" in capsys.readouterr().err and not (folder / "out").exists()

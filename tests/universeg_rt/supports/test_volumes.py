@@ -208,6 +208,9 @@ def test_labels_that_slices_cannot_hold_are_named(tmp_path):
     with pytest.raises(InputError, match="slices is 1, but 2 labels need at least 2 slices"):
         labelled_support_of_volumes(pairs, choice=SliceChoice(slices=1))
     assert labelled_support_of_volumes(pairs, choice=SliceChoice(slices=2)).values == (1, 2)
+    labels[5, 5:7, 12] = 1, 2  # both, of each but a little
+    write(tmp_path, "p", labels)
+    assert places(labelled_support_of_volumes(pairs, choice=SliceChoice(slices=1, absent=0))) == [("p", 12)]
     labels[5:9, 5:9, 1] = 7  # a blank slice
     write(tmp_path, "p", labels)
     with pytest.raises(InputError, match=r"no slice along axial .* holds the label 7 \(label 7\)"):
@@ -273,12 +276,32 @@ def test_labels_of_segmentations_are_told_by_their_names(tmp_path):
     segmented(tmp_path, "b", boxes(2, 1), {1: "spleen", 2: "liver"})
     pairs = volume_pairs(tmp_path)
     support = labelled_support_of_volumes(pairs, choice=SliceChoice(absent=0))
-    assert support.label_names == {1: "liver", 2: "spleen"}
+    assert support.label_names == {1: "liver", 3: "spleen"}
     assert {int(mask.sum()) for mask in support.of("liver").labels} == {80}
     assert {int(mask.sum()) for mask in support.of("spleen").labels} == {0, 60}
     with pytest.raises(InputError, match="label 1 is 'liver' in a and 'spleen' in b; give the name"):
         labelled_support_of_volumes(pairs, [1])
+    with pytest.raises(InputError, match=r"label 2 is in no slice .* hold 1 \(liver\), 3 \(spleen\)"):
+        labelled_support_of_volumes(pairs, [2])
     segmented(tmp_path, "b", boxes(2, 1), {1: "spleen", 2: "kidney"})
     found = labelled_support_of_volumes(pairs, ["liver"], SliceChoice(absent=0))
     assert found.label_names == {1: "liver"} and {name[0] for name in found.names} == {"a"}
     assert labelled_support_of_volumes(pairs).label_names == {1: "liver", 2: "kidney", 3: "spleen"}
+
+
+def test_labels_without_names_follow_the_value_of_those_with_names(tmp_path):
+    segmented(tmp_path, "a", boxes(1, 2), {1: "liver", 2: "spleen"})
+    segmented(tmp_path, "b", boxes(2, 1), {1: "spleen", 2: "liver"})
+    (tmp_path / "labels" / "b.dcm").unlink()
+    plain = nibabel.Nifti1Image(boxes(1, 5).transpose(2, 1, 0), like_series(tmp_path / "images" / "b"))
+    nibabel.save(plain, tmp_path / "labels" / "b.nii.gz")
+    support = labelled_support_of_volumes(volume_pairs(tmp_path))
+    assert support.label_names == {1: "liver", 2: "spleen", 5: "label 5"}
+    segmented(tmp_path, "c", boxes(2, 1), {1: "spleen", 2: "liver"})
+    with pytest.raises(InputError, match="labels of b have no names, and 1 is 'liver' in a and 'spleen' in c"):
+        labelled_support_of_volumes(volume_pairs(tmp_path))
+
+
+def like_series(folder):
+    """The affine of a NIfTI file (columns, rows, slices) on the voxels of a DICOM series (slices, rows, columns)."""
+    return read_volume(folder).geometry.affine[:, [2, 1, 0, 3]]
