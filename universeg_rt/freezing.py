@@ -233,7 +233,7 @@ def _mean(maps: Sequence[Maps]) -> Maps:
 def _static(task: Freezable, constants: Maps, reason: str, price: Price, proxies: str, half: bool) -> FrozenTask:
     record = _record(task, STATIC, reason, price, proxies)
     model = sealed(_with_constants(task, constants, half, record))
-    return FrozenTask.of_bytes(model, "auto", task.segmenter.options, task.notes)
+    return FrozenTask.of_bytes(model, "auto", task.segmenter.options, task.notes, entries=task.entries)
 
 
 def _exact(task: Freezable, reason: str, price: Price) -> FrozenTask:
@@ -260,7 +260,7 @@ def _exact(task: Freezable, reason: str, price: Price) -> FrozenTask:
         outputs=("probability",),
         query_size=task.grid,
     ))
-    return FrozenTask(model, record, bundle.manifest.spec, None, task.notes, task)
+    return FrozenTask(model, record, bundle.manifest.spec, None, task.notes, task, task.entries)
 
 
 def _stored(constants: Maps, half: bool) -> list[Array]:

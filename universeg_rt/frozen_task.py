@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from .bundle.manifest import LARGEST_FILE
 from .bundle.onnx_bind import query_size
@@ -48,9 +49,11 @@ class FrozenTask(Predictor):
         runner: FrozenRunner | None,
         notes: tuple[str, ...] = (),
         task: Predictor | None = None,
+        entries: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
-        """model: the file's bytes. One of runner and task runs it: an exact task that is still there is faster."""
-        super().__init__(record.grid, record.aspect, record.normalise, notes, record.foreground, {})
+        """model: the file's bytes. One of runner and task runs it: an exact task that is still there is faster.
+        entries: as Predictor's; a file does not know them."""
+        super().__init__(record.grid, record.aspect, record.normalise, notes, record.foreground, entries)
         self.record = record
         self.spec = spec
         self._model = model
@@ -79,11 +82,13 @@ class FrozenTask(Predictor):
 
     @classmethod
     def of_bytes(
-        cls, model: bytes, runner: str, options: Options, notes: tuple[str, ...] = (), name: str = "the file"
+        cls, model: bytes, runner: str, options: Options, notes: tuple[str, ...] = (), name: str = "the file",
+        entries: Mapping[str, str] = MappingProxyType({}),
     ) -> FrozenTask:
         """A task from a file's bytes; raises as `open`."""
         record, spec = _read(model, name)
-        opened = cls(model, record, spec, open_frozen_runner(model, record.kind, spec, runner, options), notes)
+        opened = cls(model, record, spec, open_frozen_runner(model, record.kind, spec, runner, options), notes,
+                     entries=entries)
         opened._asked = (runner, options)
         return opened
 
@@ -141,7 +146,7 @@ class FrozenTask(Predictor):
     def __reduce__(self) -> tuple[object, ...]:
         if self._runner is None and self._task is None:
             raise RunnerError("a closed FrozenTask cannot be pickled; open its file again")
-        return FrozenTask.of_bytes, (self._model, *self._asked, self.notes)
+        return FrozenTask.of_bytes, (self._model, *self._asked, self.notes, "the file", dict(self.entries))
 
     @property
     def _members(self) -> int:

@@ -157,5 +157,8 @@ class LabelledTask(LabelledPredictor):
         refined = {name: task.refine(how, seed=seed) for name, task in self.tasks.items()}
         return LabelledTask(self.support, self.tasks, self.overlap, refined)
 
+    def __repr__(self) -> str:
+        return super().__repr__()[:-1] + (")" if self.refined is None else ", refined)")
+
     def __reduce__(self) -> tuple[object, ...]:
         return LabelledTask, (self.support, self.tasks, self.overlap, self.refined)

@@ -47,7 +47,7 @@ class Predictor(ABC):
         self.normalise = normalise
         self.notes = notes
         self.foreground = foreground
-        self._entries = entries
+        self.entries = entries
         self.threshold = THRESHOLD
 
     def predict(
@@ -162,7 +162,7 @@ class Predictor(ABC):
             note = f"{error.short}: its mask is empty, and the network did not run for it"
             return Query(image, placement, (note,), time.perf_counter() - start, error)
         notes = [range_note(wide, name)]
-        if (entry := self._entries.get(fingerprint(out))) is not None:
+        if (entry := self.entries.get(fingerprint(out))) is not None:
             notes.append(support_note(name, entry))
         return Query(image, placement, tuple(note for note in notes if note), time.perf_counter() - start)
 

@@ -16,7 +16,7 @@ from .imaging.normalisation import MINMAX, Normalisation
 from .imaging.windows import MOST, STRAY, Box, box_around, check_region, cut, inside, put_back, scale_of, window_around
 from .named_types import Array, Bools, Doubles, Floats
 from .prediction import Prediction, Timing
-from .predictor import THRESHOLD, Placed, Predictor, Ran
+from .predictor import THRESHOLD, Placed, Predictor, Query, Ran
 from .support import SupportSet
 
 Kind = Literal["off", "window", "threshold"]
@@ -87,7 +87,7 @@ class RefinedTask(Predictor):
     ) -> list[Prediction]:
         """Second answers in windows around the first, where windows show less than the image."""
         boxes = [None if found.emptied else _window_of(found.probability, found.threshold) for found in coarse]
-        return self._in_boxes([query.image for query in placed.queries], boxes, coarse, threshold, logits)
+        return self._in_boxes(placed.queries, boxes, coarse, threshold, logits)
 
     def predict_in(
         self, images: Sequence[Array] | Array, regions: Sequence[Box | Bools | None], *,
@@ -111,7 +111,7 @@ class RefinedTask(Predictor):
         found: list[Prediction | None] = [None] * len(boxes)
         for i, answer in zip(free, answers):
             found[i] = answer
-        return self._in_boxes([query.image for query in placed.queries], boxes, found, threshold, logits)
+        return self._in_boxes(placed.queries, boxes, found, threshold, logits)
 
     def predict_in_order(
         self, images: Sequence[Array] | Array, first: Box | Bools | None = None, *,
@@ -137,18 +137,18 @@ class RefinedTask(Predictor):
         return RefinedTask, (self.task, self.zoomed, self.choice)
 
     def _in_boxes(
-        self, images: Sequence[Array], boxes: Sequence[Box | None], found: Sequence[Prediction | None],
+        self, queries: Sequence[Query], boxes: Sequence[Box | None], found: Sequence[Prediction | None],
         threshold: float, logits: bool,
     ) -> list[Prediction]:
         """Answers within boxes; where there is none, what was found before."""
         seen = [i for i, box in enumerate(boxes) if box is not None]
-        cuts = [cut(images[i], box) for i, box in enumerate(boxes) if box is not None]
+        cuts = [cut(queries[i].image, box) for i, box in enumerate(boxes) if box is not None]
         answers = self.zoomed.predict_batch(cuts, threshold=threshold, logits=logits)
         out = list(found)
         for i, answer in zip(seen, answers):
             box = boxes[i]
             assert box is not None
-            out[i] = _in_place(answer, box, images[i].shape, found[i])
+            out[i] = _in_place(answer, box, queries[i], found[i])
         return [each for each in out if each is not None]
 
     def _run(self, queries: Floats) -> Floats:
@@ -197,15 +197,17 @@ def _window_of(probability: Floats, threshold: float) -> Box | None:
     return window_around(box, probability.shape, scale)
 
 
-def _in_place(answer: Prediction, box: Box, shape: tuple[int, ...], before: Prediction | None) -> Prediction:
+def _in_place(answer: Prediction, box: Box, query: Query, before: Prediction | None) -> Prediction:
+    """The answer of a window in the query's place, with the notes on the whole image too."""
     maps = answer.mask, answer.probability, answer.spread
-    mask, probability, spread = (put_back(each, box, shape) for each in maps)
+    mask, probability, spread = (put_back(each, box, query.image.shape) for each in maps)
     timing = answer.timing
     if before is not None:
         first = before.timing
         timing = Timing(first.preprocess + timing.preprocess, first.network + timing.network,
                         first.postprocess + timing.postprocess, timing.runner, timing.precision, timing.notes)
-    return replace(answer, mask=mask, probability=probability, spread=spread, timing=timing)
+    notes = tuple(dict.fromkeys((*query.notes, *answer.notes)))
+    return replace(answer, mask=mask, probability=probability, spread=spread, timing=timing, notes=notes)
 
 
 # Choosing -------------------------------------------------------------------------------------------------------------

@@ -10,13 +10,15 @@ from pathlib import Path
 
 import numpy as np
 
-from universeg_rt.cli.common import guarded
+from universeg_rt.cli.common import guarded, importing
 from universeg_rt.errors import InputError
-from universeg_rt.export.gate.inputs import KINDS
-from universeg_rt.export.gate.parity import Reference
 from universeg_rt.storage.atomic import write_file
 from universeg_rt.storage.reading import reading
-from universeg_rt.training.network.checkpoint import load_checkpoint, weights_sha256
+
+with importing(__name__, "universeg_rt.benchmarks.gpu.references"):
+    from universeg_rt.export.gate.inputs import KINDS
+    from universeg_rt.export.gate.parity import Reference
+    from universeg_rt.training.network.checkpoint import load_checkpoint, weights_sha256
 
 DIGEST = "weights_sha256"
 

@@ -13,7 +13,6 @@ from ..errors import InputError
 from ..frozen_task import FrozenTask
 from ..imaging.normalisation import MINMAX, Normalisation, Percentiles, Window
 from ..imaging.preprocess import ASPECTS
-from ..imaging.windows import Box
 from ..labelled import LabelledSupport
 from ..labelled_predictor import ARGMAX, LabelledPrediction, LabelledPredictor
 from ..named_types import Array
@@ -24,6 +23,8 @@ from ..segmenter import Segmenter
 from ..support import SupportSet
 from ..task import Task
 from .supports import Labels
+from .where import OPTIONS as WHERE
+from .where import Where, Windows
 
 # Of a support, where they are left out; beside --task one that is given is refused, whatever its value.
 LEFT_OUT = {"members": 1, "seed": 0, "policy": RANDOM, "precision": "auto", "overlap": ARGMAX}
@@ -40,8 +41,8 @@ OPTIONS = {
 @dataclass(frozen=True, eq=False)
 class Opened:
     """task: predicts all labels; one without a name has the name "". settings: what its results depend on, for the
-    report. reason: why this runner. steps: that clean masks up. threads: of a CPU runner. absent_below, region: as
-    given."""
+    report. reason: why this runner. steps: that clean masks up. threads: of a CPU runner. absent_below: as given.
+    where: images are looked at."""
 
     task: LabelledPredictor
     settings: dict[str, Any]
@@ -49,15 +50,18 @@ class Opened:
     steps: tuple[Step, ...] = ()
     threads: int | None = None
     absent_below: float | None = None
-    region: Box | None = None
+    where: Where = Where()
 
     def predict(self, images: list[Array]) -> list[LabelledPrediction]:
         """All labels of images (H,W), as the options say."""
-        if self.region is None:
-            return self.task.predict_batch(images, absent_below=self.absent_below)
-        regions = [self.region] * len(images)
-        return self.task.merged({name: each.predict_in(images, regions)
-                                 for name, each in self.task.answering.items() if isinstance(each, RefinedTask)})
+        return self.where.predict(self.task, images, self.absent_below)
+
+    def predict_slices(self, slices: list[Array], windows: Windows) -> tuple[list[LabelledPrediction], Windows]:
+        """As `predict`, of slices that follow one another; and the windows for those after them, none where slices are
+        not followed."""
+        if not self.where.follow:
+            return self.predict(slices), {}
+        return self.where.predict_in_order(self.task, slices, windows)
 
     @property
     def members(self) -> int:
@@ -91,6 +95,7 @@ def open_task(args: argparse.Namespace, support: SupportSet | LabelledSupport | 
     segmenter = Segmenter.open(args.bundle, runner=args.runner, precision=args.precision, threads=args.threads)
     try:
         tasks, values = _tasks(segmenter, support, ensemble, args)
+        where = Where.of(args, support, values)
         first = next(iter(tasks.values()))
         answering = {name: _answering(task, args) for name, task in tasks.items()}
         task = LabelledPredictor(answering, values, args.overlap, reader=first)
@@ -98,8 +103,8 @@ def open_task(args: argparse.Namespace, support: SupportSet | LabelledSupport | 
         raise InputError(in_options(str(error))) from None
     return Opened(task, {
         **_provenance(segmenter, ensemble, support), "task": _how(task), **_images(first),
-        **_answers(args, steps, task),
-    }, segmenter.runner.reason, steps, segmenter.runner.threads, args.absent_below, args.region and tuple(args.region))
+        **_answers(args, steps, task, where),
+    }, segmenter.runner.reason, steps, segmenter.runner.threads, args.absent_below, where)
 
 
 def support_notes(opened: Opened) -> dict[str, tuple[str, ...]]:
@@ -130,7 +135,7 @@ def _answering(task: Task, args: argparse.Namespace) -> Predictor:
     """The task that answers queries: itself, frozen, or refined."""
     if args.freeze is not None:
         return task.freeze(kind=args.freeze)
-    return task.refine(args.refine or OFF) if args.refine or args.region else task
+    return task.refine(args.refine or OFF) if args.refine or any(getattr(args, name) for name in WHERE) else task
 
 
 def image_options(args: argparse.Namespace) -> dict[str, Any]:
@@ -180,7 +185,7 @@ def _of_file(task: FrozenTask, args: argparse.Namespace, steps: tuple[Step, ...]
             "sha256": task.sha256, "kind": task.kind, "reason": task.reason, "price": asdict(task.price),
             "proxies": record.proxies
         },
-        **_images(task), **_answers(args, steps, labelled),
+        **_images(task), **_answers(args, steps, labelled, Where()),
     }, task.runner.reason, steps, args.threads or cores(), args.absent_below)
 
 
@@ -196,11 +201,12 @@ def _images(task: Predictor) -> dict[str, Any]:
     return {"aspect": task.aspect, "normalise": str(task.normalise)}
 
 
-def _answers(args: argparse.Namespace, steps: tuple[Step, ...], task: LabelledPredictor) -> dict[str, Any]:
+def _answers(args: argparse.Namespace, steps: tuple[Step, ...], task: LabelledPredictor, where: Where
+             ) -> dict[str, Any]:
     """What labels there are and what is done to answers."""
     values: Mapping[str, int] = {name or "label 1": value for name, value in task.values.items()}
     return {"labels": dict(values), "overlap": task.overlap, "axis": args.axis or "acquired", "time": args.time,
             "series": args.series, "post": [str(step) for step in steps], "absent_below": args.absent_below,
-            "region": args.region, "refine": {
+            **where.settings, "refine": {
                 name or "label 1": asdict(each.choice)
                 for name, each in task.answering.items() if isinstance(each, RefinedTask)}}

@@ -18,6 +18,8 @@ from ..runners import RUNNERS
 from ..volumes.slicing import AXES
 from .common import as_options, given
 from .report import REPORT
+from .where import OPTIONS as WHERE
+from .where import check_where
 
 EXAMPLE = """example:
   universeg-segment --support examples/ --input scans/ --output results/ --support-size 16 --overlays
@@ -101,6 +103,10 @@ def _add_answers(p: argparse.ArgumentParser) -> None:
                          "the first mask, or a threshold, by leaving entries of the support out; auto decides so")
     answers.add_argument("--region", type=int, nargs=4, metavar=("TOP", "LEFT", "BOTTOM", "RIGHT"),
                          help="look only within this box of every image or slice, in pixels")
+    answers.add_argument("--within", metavar="LABEL", help="segment this label, by value or name, in whole images "
+                         "first, and look for the others around its mask only")
+    answers.add_argument("--follow", action="store_true", help="in volumes, look for each label around its mask in the "
+                         "slice before; one slice at a time")
 
 
 def _add_outputs(p: argparse.ArgumentParser) -> None:
@@ -124,7 +130,6 @@ def check(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     if args.task is not None and (others := given(args, parser) - WITH_TASK):
         raise InputError(
             f"{as_options(others)}: a frozen task states this itself; leave it out, or freeze again with it")
-    if args.region is not None and args.absent_below is not None:
-        raise InputError("--region and --absent-below: presence is judged of whole images; give one of the two")
-    if args.freeze is not None and (others := given(args, parser) & {"refine", "region"}):
+    check_where(given(args, parser))
+    if args.freeze is not None and (others := given(args, parser) & {"refine", *WHERE}):
         raise InputError(f"{as_options(others)}: a frozen task cannot look again; leave it out, or --freeze")

@@ -13,6 +13,7 @@ from ..imaging.files import SUFFIXES, add_named, image_files
 from ..storage.reading import is_folder
 from ..volumes.reading import ACCEPTED as VOLUMES
 from ..volumes.reading import is_volume, stem_of, volumes_below
+from ..volumes.segmentation import is_segmentation
 from .report import REPORT, is_report
 from .results import FOLDERS
 
@@ -44,13 +45,17 @@ def find_queries(inputs: list[Path], output: Path) -> Queries:
     given: list[tuple[str, Path]] = []
     own, others = _Own(output), Counter[str]()
     volumes: set[str] = set()
+    answered = 0
     for path in inputs:
         if not os.path.exists(path):
             raise InputError(f"--input {path} does not exist")
         if is_folder(path):
             found = volumes_below(path, own)
-            volumes.update(map(os.path.realpath, found.values()))
+            answers = [name for name, file in found.items() if is_segmentation(file)]
+            answered += len(answers)
             held = _held(found.values())
+            found = {name: file for name, file in found.items() if name not in answers}
+            volumes.update(map(os.path.realpath, found.values()))
             files = image_files(path, own, _Others(others, held).add)
             given += [(file.relative_to(path).with_suffix("").as_posix(), file) for file in files if not held(file)]
             given += found.items()
@@ -59,6 +64,9 @@ def find_queries(inputs: list[Path], output: Path) -> Queries:
                 volumes.add(os.path.realpath(path))
             given.append((stem_of(Path(path.name)), path))
     notes = own.notes() + _notes_on_others(others)
+    if answered:
+        notes.append(f"{answered} DICOM Segmentation{'s' * (answered > 1)} in --input left out; give them as --truth, "
+                     "or as labels of a support")
     if not given:
         said = f" ({'; '.join(notes)})" if notes else ""
         raise InputError(f"--input holds no images and no volumes; accepted: {', '.join(SUFFIXES)}, {VOLUMES}{said}")

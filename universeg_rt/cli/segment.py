@@ -45,6 +45,8 @@ def _main(args: argparse.Namespace) -> int:
         needs_html()
     support = None if args.support is None else load_support(args, normalisation(args))
     queries = find_queries(args.input, args.output)
+    if args.follow and not any(query.volume for query in queries.files.values()):
+        raise InputError("--follow: --input holds no volumes, whose slices have an order; leave it out")
     truths = _truths(args.truth) if args.truth else {}
     opened = open_task(args, support)
     facts = {**_facts(opened), "input_notes": queries.notes}

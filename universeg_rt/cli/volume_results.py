@@ -22,7 +22,7 @@ from ..storage.atomic import write_file
 from ..volumes.scratch import scratch_array
 from ..volumes.slicing import Slices
 from ..volumes.volume import LabelVolume, Volume
-from ..volumes.writing import labels_ending, map_ending, write_labels, write_map
+from ..volumes.writing import map_ending, write_labels_beside, write_map
 from .opened import Opened
 from .partial import Partial
 from .results import hashed, lowest_confidence, outputs, target
@@ -228,9 +228,8 @@ def _write(finished: Finished, stacks: dict[str, Array], probabilities: dict[str
     row: dict[str, Any] = {"mask": []}
     for key, stack in stacks.items():
         own = names if key == MAP else {1: names[int(key.removeprefix(MAP))]}
-        file = target(out, "masks", finished.name + ("" if key == MAP else f".{key}"), labels_ending(volume))
-        write_labels(out / file, back(stack), own, volume)
-        row["mask"].append(file)
+        file = target(out, "masks", finished.name + ("" if key == MAP else f".{key}"), "")
+        row["mask"].append(file + write_labels_beside(out / file, back(stack), own, volume, finished.notes))
     for kind, folder in (("probability", "probabilities"), ("spread", "spread")) if args.probabilities else ():
         row[kind] = []
         for name, value in finished.values.items():

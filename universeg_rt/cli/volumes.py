@@ -27,6 +27,7 @@ MOST, FEWEST = 64, 8  # slices of a block, as far as they are small
 ANSWER = 16  # bytes of a pixel's answer for one label, with what is made on the way
 ROOM = 256 * 2**20  # bytes of a block's answers
 EMPTY = "the mask is empty"  # how a note begins that the count of slices with a mask says already
+WINDOWS = "windows"  # what the last slice of a block says of where the next one is looked at
 
 
 @dataclass(frozen=True)
@@ -60,15 +61,18 @@ def segment_volume(opened: Opened, job: Job, args: argparse.Namespace, tick: Cal
                      "again")
     tick(partial.done, len(slices))
     size = _block(opened, slices)
+    windows = partial.facts[-1][WINDOWS] if partial.facts else {}
     for first in range(partial.done, len(slices), size):
         block = range(first, min(first + size, len(slices)))
         start = time.perf_counter()
         images = [slices.take(volume.values, i) for i in block]
         read += time.perf_counter() - start
-        found = opened.predict(images)
+        found, windows = opened.predict_slices(images, windows)
         for i, prediction in zip(block, found):
             _keep(partial, i, prediction, opened.task.overlap)
-        partial.advance([_facts(prediction, support_notes(opened), i) for i, prediction in zip(block, found)])
+        facts = [_facts(prediction, support_notes(opened), i) for i, prediction in zip(block, found)]
+        facts[-1][WINDOWS] = dict(windows)  # an interrupted volume goes on with them
+        partial.advance(facts)
         tick(len(block), len(slices))
     notes += slice_notes(partial.facts)
     asked = args.label is not None

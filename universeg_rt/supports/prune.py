@@ -3,7 +3,7 @@
 Each entry is predicted by others, and those with the lowest Dice are candidates. A candidate hurts where the masks of
 the entries that are none, each by a set that holds it and by the same set with another entry in its place, are better
 without it: on average by MARGIN and by more than twice the standard error. A low Dice alone drops nothing, for a hard
-case that is labelled well is worth much.
+case that is labelled well is worth much. Entries with an empty label stay: they show what absence looks like.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ..errors import InputError, shown
 from ..imaging.metrics import dice
 from ..imaging.normalisation import MINMAX, Normalisation
 from ..left_out import copies_of, others, predicted
-from ..named_types import Array, Floats
+from ..named_types import Array, Bools, Floats
 from ..runners import Runner
 from ..segmenter import Segmenter
 from ..support import SupportSet
@@ -81,8 +81,10 @@ def prune(
     rng = np.random.default_rng(seed)
     scores = [_left_out(segmenter.runner, entries, i, rng, done) for i in range(len(entries))]
     order = np.argsort(scores, kind="stable")
-    candidates = [int(i) for i in order[: max(1, len(entries) // CANDIDATES)] if scores[i] < np.median(scores)]
-    trusted = [i for i in range(len(entries)) if i not in candidates and entries[i, 1].any()]
+    marked: Bools = np.any(entries[:, 1], axis=(1, 2))
+    order = order[marked[order]]
+    candidates = [int(i) for i in order[: max(1, len(order) // CANDIDATES)] if scores[i] < np.median(scores)]
+    trusted = [i for i in range(len(entries)) if i not in candidates and marked[i]]
     judged = [Judged(name, score) for name, score in zip(support.names, scores)]
     for candidate in candidates:
         found = _gains(segmenter.runner, entries, candidate, trusted, rng, done)

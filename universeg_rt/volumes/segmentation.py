@@ -40,6 +40,10 @@ MOST_SLICES = 8  # times those of the volume: a place that is far off would fill
 MOST_NAME = 64  # characters of a label in DICOM
 
 
+class UnreferencedError(InputError):
+    """A series that no Segmentation can reference, for what its headers lack or break."""
+
+
 def is_segmentation(path: Path) -> bool:
     """Whether it is a DICOM Segmentation; False where it cannot be read, which reading it says better."""
     if not is_dicom(path):
@@ -76,7 +80,7 @@ def read_segmentation(path: Path, like: Volume) -> LabelVolume:
 def write_segmentation(path: Path, values: Array, names: Mapping[int, str], like: Volume) -> None:
     """values (slices, rows, columns) unsigned, as a BINARY Segmentation with a frame for every slice and segment.
 
-    Labels become the segments 1, 2, ... in the order of their values. InputError where the series cannot be referenced.
+    Labels become the segments 1, 2, ... in the order of their values. Raises UnreferencedError.
     """
     highdicom = needed("highdicom", "medical", "DICOM Segmentations")
     source: Source = like.header
@@ -94,9 +98,9 @@ def write_segmentation(path: Path, values: Array, names: Mapping[int, str], like
         try:
             made = _made(highdicom, images, numbered, described, source)
         except Exception as error:  # whatever the headers of a series lack; highdicom's words may quote them
-            raise InputError(f"{like.files[0].parent} cannot be referenced by a DICOM Segmentation "
-                             f"({type(error).__name__}: its headers lack or break what one needs); write NIfTI "
-                             "(.nii.gz) or TIFF (.tif) instead") from None
+            raise UnreferencedError(f"{like.files[0].parent} cannot be referenced by a DICOM Segmentation "
+                                    f"({type(error).__name__}: its headers lack or break what one needs); write NIfTI "
+                                    "(.nii.gz) or TIFF (.tif) instead") from None
         with write_file(path) as file:
             made.save_as(file)
 

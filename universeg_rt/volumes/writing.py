@@ -12,7 +12,7 @@ from ..named_types import AnyPath, Array
 from ..storage.reading import path_of
 from .nifti import ENDINGS as NIFTI_ENDINGS
 from .nifti import is_nifti, write_nifti
-from .segmentation import can_reference, write_segmentation
+from .segmentation import UnreferencedError, can_reference, write_segmentation
 from .stack import ENDINGS as STACK_ENDINGS
 from .stack import write_stack
 from .volume import Volume
@@ -41,6 +41,21 @@ def write_labels(path: AnyPath, values: Array, names: Mapping[int, str], like: V
     else:
         raise InputError(f"{path} has no ending that a label map of {like.kind} is written with; accepted: "
                          f"{', '.join(_endings(like))}")
+
+
+def write_labels_beside(stem: AnyPath, values: Array, names: Mapping[int, str], like: Volume, notes: list[str]) -> str:
+    """`write_labels` in the format that fits the input (`labels_ending`); returns the ending that the path `stem` got.
+
+    Where the headers of a DICOM series break what a Segmentation needs, the label map is NIfTI, and a note says so.
+    """
+    stem, ending = path_of(stem), labels_ending(like)
+    try:
+        write_labels(stem.with_name(stem.name + ending), values, names, like)
+    except UnreferencedError as error:
+        ending = map_ending(like)
+        notes.append(f"{error}; its label map is {ending}")
+        write_labels(stem.with_name(stem.name + ending), values, names, like)
+    return ending
 
 
 def write_map(path: AnyPath, values: Array, like: Volume) -> None:

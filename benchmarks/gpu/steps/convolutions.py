@@ -11,14 +11,15 @@ import time
 from functools import partial
 from pathlib import Path
 
-import torch
-
-from universeg_rt.cli.common import run_command
+from universeg_rt.cli.common import importing, run_command
 from universeg_rt.spec import NetworkSpec
 from universeg_rt.storage.atomic import write_json
 
-from .. import machine
-from ..arithmetic import FLOATS, torch_type
+with importing(__name__, "universeg_rt.benchmarks.gpu.steps.convolutions"):
+    import torch
+
+    from .. import machine
+    from ..arithmetic import FLOATS, torch_type
 
 FORMATS = {"nchw": torch.contiguous_format, "nhwc": torch.channels_last}
 

@@ -13,15 +13,18 @@ import time
 from pathlib import Path
 
 import numpy as np
-import torch
 
-from universeg_rt.cli.common import run_command
+from universeg_rt.cli.common import importing, run_command
 from universeg_rt.storage.atomic import write_json
-from universeg_rt.training.run.config import TrainConfig, load_config
-from universeg_rt.training.run.feed import feed
-from universeg_rt.training.run.schedule import steps
-from universeg_rt.training.run.train import Trainer
-from universeg_rt.training.tasks.datasets import add_data_root, load_datasets
+
+with importing(__name__, "universeg_rt.benchmarks.gpu.steps.training_rates"):
+    import torch
+
+    from universeg_rt.training.run.config import TrainConfig, load_config
+    from universeg_rt.training.run.feed import feed
+    from universeg_rt.training.run.schedule import steps
+    from universeg_rt.training.run.train import Trainer
+    from universeg_rt.training.tasks.datasets import add_data_root, load_datasets
 
 WARM = 5  # steps that do not count
 

@@ -3,7 +3,9 @@ is stands in the report, the page, the log or the output."""
 
 from __future__ import annotations
 
+import json
 import logging
+import shutil
 
 import numpy as np
 import pytest
@@ -67,6 +69,29 @@ def test_the_answer_is_a_segmentation_and_says_nothing_of_the_patient(case, capf
     segments = pydicom.dcmread(out / "masks" / "p1.dcm")
     assert segments.SegmentationType == "BINARY" and segments.NumberOfFrames == FRAMES
     assert (out / "probabilities" / "p1.nii.gz").is_file()
+
+
+def test_headers_that_a_segmentation_cannot_bear_give_nifti_and_a_note(case):
+    folder, arguments = case
+    for file in (folder / "scans" / "images" / "p1").iterdir():
+        image = pydicom.dcmread(file)
+        del image.StudyInstanceUID
+        image.save_as(file)
+    assert main(arguments) == 0
+    (row,) = json.loads((folder / "out" / "report.json").read_text())["images"]
+    assert row["mask"] == ["masks/p1.nii.gz"] and (folder / "out" / "masks" / "p1.nii.gz").is_file()
+    assert any("cannot be referenced by a DICOM Segmentation" in note for note in row["notes"])
+    assert row["labels"]["liver"]["dice"] >= 0
+
+
+def test_segmentations_beside_the_images_are_no_queries(case):
+    folder, arguments = case
+    (folder / "scans" / "images" / "answers").mkdir()
+    shutil.copy(folder / "scans" / "labels" / "p1.dcm", folder / "scans" / "images" / "answers" / "seg.dcm")
+    assert main(arguments) == 0
+    report = json.loads((folder / "out" / "report.json").read_text())
+    assert [row["name"] for row in report["images"]] == ["p1"]
+    assert any("1 DICOM Segmentation in --input left out" in note for note in report["input_notes"])
 
 
 def test_a_ct_without_a_window_has_a_note(case):

@@ -233,6 +233,16 @@ def test_slices_of_the_support_are_not_scored(case):
     assert row["in_support"] == 4 and "4 of 12 slices are in the support; they are not scored" in row["notes"]
 
 
+@pytest.mark.parametrize("how", [["--refine", "window"], ["--region", "2", "2", "22", "20"]], ids=lambda how: how[0])
+def test_slices_of_the_support_are_known_where_it_looks_again(case, how):
+    folder, arguments = case
+    image, labels = head(1)
+    write(folder / "scans" / "p1" / f"{NAME}.nii.gz", image)
+    write(folder / "truth" / "p1" / f"{NAME}.nii.gz", labels)
+    assert main([*arguments, "--truth", str(folder / "truth"), *how]) == 0
+    assert row_of(folder)["in_support"] == 4
+
+
 def test_a_stack_of_pages(case):
     folder, arguments = case
     image, _ = head()

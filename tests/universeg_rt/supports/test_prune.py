@@ -50,6 +50,12 @@ def test_of_several_the_worst_go_first_and_never_below_the_least(spoilt, shipped
     assert sum(entry.gain is not None and entry.gain > 0.1 for entry in found.entries) == 2
 
 
+def test_entries_without_the_target_stay(spoilt, shipped, scored):
+    labels = [label if i != 2 else np.zeros_like(label) for i, label in enumerate(spoilt.labels)]
+    found = prune(SupportSet.from_arrays(spoilt.images, labels, spoilt.names), shipped, least=4)
+    assert [entry.name for entry in found.dropped] == ["good 6"] and found.entries[2].gain is None
+
+
 def test_the_network_agrees(spoilt, shipped, monkeypatch):
     monkeypatch.setattr("universeg_rt.supports.prune.JUDGES", 4)
     monkeypatch.setattr("universeg_rt.supports.prune.CANDIDATES", 7)
