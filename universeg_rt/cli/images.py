@@ -18,7 +18,7 @@ from ..imaging.overlays import Look, write_overlay
 from ..labelled_predictor import ARGMAX, LabelledPrediction
 from ..named_types import Array
 from ..prediction import Prediction
-from .opened import Opened
+from .opened import Opened, support_notes
 from .results import FOLDERS, hashed, lowest_confidence, outputs, target
 from .supports import true_masks
 
@@ -39,8 +39,8 @@ def segment_image(opened: Opened, name: str, path: Path, truth_path: Path | None
         raise InputError(f"{path}: {error}") from None
     found = prediction.predictions
     row = _write(prediction, image, truths, name, opened, args)
-    notes += [note for key, each in found.items() for note in each.notes
-              if note not in opened.task.answering[key].notes]
+    of_support = support_notes(opened)
+    notes += [note for key, each in found.items() for note in each.notes if note not in of_support[key]]
     figures = {key: _figures(each, truths.get(key)) for key, each in found.items()}
     return {**row, "files": hashed(args.output, [file for each in row.values() for file in _listed(each)]),
             "size": list(image.shape[:2]), **_together(figures, prediction), "notes": list(dict.fromkeys(notes))}

@@ -110,6 +110,12 @@ def open_task(args: argparse.Namespace, support: SupportSet | LabelledSupport | 
     }, segmenter.runner.reason, steps, segmenter.runner.threads, args.absent_below, where, plane_of(support.names))
 
 
+def support_notes(opened: Opened) -> dict[str, tuple[str, ...]]:
+    """Of each label the notes on its support, those of a refined task's windows too: no image's own."""
+    return {name: (*each.notes, *each.zoomed.notes) if isinstance(each, RefinedTask) else each.notes
+            for name, each in opened.task.answering.items()}
+
+
 def in_options(text: str) -> str:
     """A message of the SDK in the words of the command line."""
     for word, option in OPTIONS.items():

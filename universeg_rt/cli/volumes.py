@@ -17,7 +17,7 @@ from ..notes import IN_SUPPORT
 from ..prediction import ABSENT, BLANK
 from ..volumes.reading import read_labels, read_volume
 from ..volumes.slicing import Slices
-from .opened import Opened
+from .opened import Opened, support_notes
 from .partial import FOLDER as PARTIAL
 from .partial import Partial
 from .volume_results import MAP, Finished, write_results
@@ -73,7 +73,7 @@ def segment_volume(opened: Opened, job: Job, args: argparse.Namespace, tick: Cal
         found, windows = opened.predict_slices(images, windows)
         for i, prediction in zip(block, found):
             _keep(partial, i, prediction, opened.task.overlap)
-        facts = [_facts(prediction, opened.task.notes) for prediction in found]
+        facts = [_facts(prediction, support_notes(opened), i) for i, prediction in zip(block, found)]
         facts[-1][WINDOWS] = dict(windows)  # an interrupted volume goes on with them
         partial.advance(facts)
         tick(len(block), len(slices))
@@ -115,11 +115,13 @@ def _keep(partial: Partial, index: int, prediction: LabelledPrediction, overlap:
                 maps[f"{kind}{value}"][index] = found
 
 
-def _facts(prediction: LabelledPrediction, task_notes: tuple[str, ...]) -> dict[str, Any]:
-    """What is kept of a slice: sums, of which the volume's figures are made, its notes and seconds."""
+def _facts(prediction: LabelledPrediction, support: dict[str, tuple[str, ...]], index: int) -> dict[str, Any]:
+    """What is kept of slice `index`: sums, of which the volume's figures are made, its notes and seconds. support: as
+    `support_notes` gives it."""
     first = next(iter(prediction.predictions.values()))
-    notes = [note for name, each in prediction.predictions.items() for note in each.notes
-             if note not in task_notes and not each.emptied and not note.startswith(EMPTY) and IN_SUPPORT not in note]
+    notes = [_of_slice(note, index) for name, each in prediction.predictions.items() for note in each.notes
+             if note not in support[name] and not each.emptied and not note.startswith(EMPTY)
+             and IN_SUPPORT not in note]
     timing = prediction.timing
     return {
         "blank": first.emptied == BLANK,
@@ -136,11 +138,17 @@ def _facts(prediction: LabelledPrediction, task_notes: tuple[str, ...]) -> dict[
     }
 
 
+def _of_slice(note: str, index: int) -> str:
+    """A note on an image, which names it by its place in a call or not at all, as one on a slice."""
+    # "the image" and "an image" name none.
+    said, count = re.subn(r"(?<!\bthe )(?<!\ban )\bimage( \d+)?\b", f"slice {index}", note, count=1)
+    return said if count else f"slice {index}: {note}"
+
+
 def slice_notes(facts: list[dict[str, Any]]) -> list[str]:
-    """Notes of slices, those that differ by figures alone as one, with its first slice and how many share it."""
-    found: dict[str, list[tuple[int, str]]] = {}
-    for i, each in enumerate(facts):
+    """Notes of slices, those that differ by figures alone as one: the first, and how many there are."""
+    found: dict[str, list[str]] = {}
+    for each in facts:
         for note in each["notes"]:
-            said = re.sub(r"\bimage( \d+)?\b", f"slice {i}", note, count=1)
-            found.setdefault(re.sub(r"\d+", "#", said), []).append((i, said))
-    return [notes[0][1] + (f" ({len(notes)} slices alike)" if len(notes) > 1 else "") for notes in found.values()]
+            found.setdefault(re.sub(r"\d+", "#", note), []).append(note)
+    return [notes[0] + (f" ({len(notes)} slices alike)" if len(notes) > 1 else "") for notes in found.values()]
