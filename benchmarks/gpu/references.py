@@ -5,17 +5,20 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 from pathlib import Path
 
 import numpy as np
 
-from universeg_rt.cli.common import guarded, importing
+from universeg_rt.cli.common import importing, run_command
 from universeg_rt.errors import InputError
 from universeg_rt.storage.atomic import write_file
 from universeg_rt.storage.reading import reading
 
-with importing(__name__, "universeg_rt.benchmarks.gpu.references"):
+PROGRAM = "universeg_rt.benchmarks.gpu.references"
+
+with importing(__name__, PROGRAM):
     from universeg_rt.export.gate.inputs import KINDS
     from universeg_rt.export.gate.parity import Reference
     from universeg_rt.training.network.checkpoint import load_checkpoint, weights_sha256
@@ -54,13 +57,19 @@ def _digest(reference: Reference) -> str:
     return weights_sha256({name: np.asarray(value) for name, value in reference.weights.items()})
 
 
-def main(arguments: list[str]) -> int:
-    if len(arguments) < 2:
-        raise InputError(__doc__.strip().splitlines()[-1].strip())
-    spec, weights, _ = load_checkpoint(Path(arguments[0]))
-    save(Path(arguments[1]), Reference(spec, weights), [int(word) for word in arguments[2:]] or [64, 16], (128, 128))
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog=PROGRAM, description=__doc__.splitlines()[0])
+    parser.add_argument("checkpoint", type=Path, help="weights, a .safetensors file or a bundle")
+    parser.add_argument("output", type=Path, help=".npz for the logits")
+    parser.add_argument("sizes", type=int, nargs="*", default=[64, 16], help="of the support (64 16)")
+    return run_command(_main, parser, arguments)
+
+
+def _main(args: argparse.Namespace) -> int:
+    spec, weights, _ = load_checkpoint(args.checkpoint)
+    save(args.output, Reference(spec, weights), args.sizes, (128, 128))
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(guarded("references", lambda: main(sys.argv[1:])))
+    sys.exit(main())
