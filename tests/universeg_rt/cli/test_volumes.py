@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,9 +16,7 @@ from PIL import Image
 nibabel = pytest.importorskip("nibabel", reason="volumes need nibabel: pip install '.[medical]'")
 
 from universeg_rt import Segmenter
-from universeg_rt.answers.postprocess import parse_steps
-from universeg_rt.cli import volume_results, volumes
-from universeg_rt.cli.results import lowest_confidence
+from universeg_rt.cli import volumes
 from universeg_rt.cli.segment import main
 from universeg_rt.labelled import LabelledSupport
 from universeg_rt.volumes.reading import read_labels, read_volume
@@ -133,64 +130,6 @@ def test_labels_that_may_overlap_have_files_of_their_own(case):
     assert row["mask"] == [f"masks/p1/{NAME}.labels2.nii.gz", f"masks/p1/{NAME}.labels5.nii.gz"]
 
 
-@pytest.mark.parametrize("at", [0, 1])
-def test_an_interrupted_volume_goes_on_at_the_slice_where_it_stood(case, monkeypatch, at):
-    folder, arguments = case
-    arguments = [*arguments, "--probabilities", "--threads", "1"]
-    monkeypatch.setattr(volumes, "FEWEST", 4)
-    assert main(arguments) == 0
-    row, report = row_of(folder), json.loads((folder / "out" / "report.json").read_text())
-    whole = {file: (folder / "out" / file).read_bytes() for file in row["files"]}
-
-    calls, original = [], volumes._facts
-
-    def interrupted(*given):
-        calls.append(1)
-        if len(calls) == 4 * at + 3:
-            raise KeyboardInterrupt
-        return original(*given)
-
-    monkeypatch.setattr(volumes, "_facts", interrupted)
-    assert main(arguments) == 130
-    after = json.loads((folder / "out" / "report.json").read_text())
-    assert not after["complete"] and after["images"] == [] and after["bundle"] == report["bundle"]
-    assert after["unfinished"] == {"name": f"p1/{NAME}", "slices": 4 * at, "of": 12}
-    calls.clear()
-    monkeypatch.setattr(volumes, "_facts", lambda *given: calls.append(1) or original(*given))
-    assert main([*arguments, "--resume"]) == 0
-    assert len(calls) == 12 - 4 * at
-    assert {file: (folder / "out" / file).read_bytes() for file in whole} == whole
-    again = row_of(folder)
-    assert ("was interrupted after 4 of 12 slices" in str(again["notes"])) == bool(at)
-    assert again["notes"] == row["notes"] + [note for note in again["notes"] if "was interrupted" in note]
-    of_time = ("seconds", "network_share", "notes")
-    assert {key: again[key] for key in again if key not in of_time} == {
-        key: row[key] for key in row if key not in of_time}
-    assert not (folder / "out" / ".partial").exists()
-
-
-def test_without_resume_an_interrupted_volume_begins_anew(case, monkeypatch):
-    folder, arguments = case
-    monkeypatch.setattr(volumes, "FEWEST", 4)
-    original, calls = volumes._facts, []
-    monkeypatch.setattr(volumes, "_facts", lambda *given: calls.append(1) or (
-        original(*given) if len(calls) < 7 else (_ for _ in ()).throw(KeyboardInterrupt)))
-    assert main([*arguments, "--threads", "1"]) == 130
-    assert (folder / "out" / ".partial").exists()
-    monkeypatch.setattr(volumes, "_facts", original)
-    assert main([*arguments, "--threads", "1"]) == 0
-    assert "interrupted" not in str(row_of(folder)["notes"]) and not (folder / "out" / ".partial").exists()
-
-
-def test_a_finished_volume_is_not_made_again(case, monkeypatch):
-    folder, arguments = case
-    assert main(arguments) == 0
-    before = row_of(folder)
-    monkeypatch.setattr("universeg_rt.cli.segment.segment_volume", lambda *_: pytest.fail("segmented"))
-    assert main([*arguments, "--resume"]) == 0
-    assert row_of(folder) == before
-
-
 def test_a_single_file_writes_below_the_output_only(case):
     folder, arguments = case
     scan = folder / "scans" / "p1" / f"{NAME}.nii.gz"
@@ -208,39 +147,6 @@ def test_a_broken_volume_and_a_truth_of_another_shape_are_rows_of_their_own(case
     rows = json.loads((folder / "out" / "report.json").read_text())["images"]
     assert [row["name"] for row in rows] == ["broken", f"p1/{NAME}"]
     assert "broken.nii cannot be read" in rows[0]["error"] and "does not lie on the voxels" in rows[1]["error"]
-
-
-@pytest.mark.parametrize("steps", [["largest-component-3d", "fill-holes"], ["smooth=1", "minimum-size=4"]])
-def test_steps_clean_up_and_are_named(case, steps):
-    folder, arguments = case
-    assert main([*arguments, "--post", *steps]) == 0
-    report = json.loads((folder / "out" / "report.json").read_text())
-    assert report["post"] == steps
-    labels = np.asarray(nibabel.load(folder / "out" / row_of(folder)["mask"][0]).dataobj)
-    if "largest-component-3d" in steps:
-        from scipy import ndimage
-
-        assert all(ndimage.label(labels == value)[1] <= 1 for value in (2, 5))
-
-
-def test_slices_of_the_support_are_not_scored(case):
-    folder, arguments = case
-    image, labels = head(1)
-    write(folder / "scans" / "p1" / f"{NAME}.nii.gz", image)
-    write(folder / "truth" / "p1" / f"{NAME}.nii.gz", labels)
-    assert main([*arguments, "--truth", str(folder / "truth")]) == 0
-    row = row_of(folder)
-    assert row["in_support"] == 4 and "4 of 12 slices are in the support; they are not scored" in row["notes"]
-
-
-@pytest.mark.parametrize("how", [["--refine", "window"], ["--region", "2", "2", "22", "20"]], ids=lambda how: how[0])
-def test_slices_of_the_support_are_known_where_it_looks_again(case, how):
-    folder, arguments = case
-    image, labels = head(1)
-    write(folder / "scans" / "p1" / f"{NAME}.nii.gz", image)
-    write(folder / "truth" / "p1" / f"{NAME}.nii.gz", labels)
-    assert main([*arguments, "--truth", str(folder / "truth"), *how]) == 0
-    assert row_of(folder)["in_support"] == 4
 
 
 def test_a_stack_of_pages(case):
@@ -328,114 +234,3 @@ def test_memory_does_not_grow_with_the_volume(case, small_bundle):
         assert done.returncode == 0, done.stderr
         peaks.append(int(done.stdout.split("peak ")[1]))
     assert peaks[1] < peaks[0] + 24 * 1024, f"{peaks} kB"
-
-
-def test_smoothing_leaves_emptied_slices_empty():
-    facts = [{"blank": i == 2, "absent": ["a"] * (i == 5)} for i in range(8)]
-    maps = {f"probability{value}": np.full((8, 3, 3), 0.9, np.float32) for value in (1, 2)}
-    opened = SimpleNamespace(smooths=True, steps=parse_steps(["smooth=1"]))
-    found = volume_results._probabilities(SimpleNamespace(
-        partial=SimpleNamespace(maps=maps, facts=facts), values={"a": 1, "b": 2}, opened=opened))
-    assert [i for i in range(8) if not found["a"][i].any()] == [2, 5] and (found["a"][[0, 1, 3, 4, 6, 7]] > 0.5).all()
-    assert [i for i in range(8) if not found["b"][i].any()] == [2] and (maps["probability1"] == np.float32(0.9)).all()
-
-
-def test_the_table_and_the_report_agree_with_a_smoothed_mask(case):
-    folder, arguments = case
-    for options in ([], ["--absent-below", "1"]):
-        assert main([*arguments, "--post", "smooth=1", *options]) == 0
-        row = row_of(folder)
-        with open(folder / "out" / row["table"]) as file:
-            lines = list(csv.DictReader(file))
-        values = np.asarray(nibabel.load(folder / "out" / row["mask"][0]).dataobj)
-        for name, value in (("label 2", 2), ("label 5", 5)):
-            own = [line for line in lines if line["label"] == name]
-            pixels = [int((values[:, :, i] == value).sum()) for i in range(12)]
-            assert [int(line["pixels"]) for line in own] == pixels and sum(pixels) == row["labels"][name]["voxels"]
-            assert [float(line["confidence"]) > 0 for line in own] == [count > 0 for count in pixels]
-            assert not any(int(line["pixels"]) for line in own if line["kind"] in ("absent", "blank"))
-        assert values.any() == (not options)
-
-
-def test_a_truth_without_the_label_that_is_asked_for_is_empty(case):
-    folder, arguments = case
-    _, labels = head()
-    write(folder / "truth" / "p1" / f"{NAME}.nii.gz", np.where(labels == 2, 7, 0).astype(np.uint8))
-    assert main([*arguments, "--truth", str(folder / "truth"), "--label", "2"]) == 0
-    figures = row_of(folder)["labels"]["label 2"]
-    assert figures["dice"] == (0.0 if figures["voxels"] else 1.0)
-
-
-def test_an_empty_label_has_no_confidence_and_is_not_to_be_reviewed(case, capsys):
-    folder, arguments = case
-    assert main([*arguments, "--absent-below", "1", "--review-below", "0.5"]) == 0
-    row = row_of(folder)
-    assert row["confidence"] is None and not row["review"] and "0 of them to be looked at" in capsys.readouterr().out
-    assert [figures["confidence"] for figures in row["labels"].values()] == [None, None]
-    assert main([*arguments, "--absent-below", "1", "--review-below", "0.5", "--resume"]) == 0
-    assert row_of(folder) == row, "it stands"
-
-
-def test_the_lowest_confidence_is_of_labels_that_are_there():
-    of = [{"confidence": value} for value in (None, 0.7, 0.4)]
-    assert lowest_confidence(dict(zip("abc", of))) == 0.4 and lowest_confidence({"a": of[0]}) is None
-
-
-def test_a_killed_run_leaves_a_report_that_resume_is_checked_against(case, monkeypatch, capsys):
-    """Killed: nothing is written on the way out, so what counts is what lies there during the first volume."""
-    folder, arguments = case
-    monkeypatch.setattr(volumes, "FEWEST", 4)
-    monkeypatch.setattr("universeg_rt.cli.report.PAUSE", 0.0)
-    monkeypatch.setattr("universeg_rt.cli.report.SHARE", 0.0)
-    seen, original, left = [], volumes.Partial.advance, folder / "left"
-
-    def watched(partial, facts):
-        original(partial, facts)
-        seen.append((folder / "out" / "report.json").read_bytes())
-        if len(seen) == 2:
-            shutil.copytree(folder / "out", left)
-
-    monkeypatch.setattr(volumes.Partial, "advance", watched)
-    assert main([*arguments, "--threads", "1"]) == 0
-    reports = [json.loads(each) for each in seen]
-    assert [each["unfinished"]["slices"] for each in reports] == [0, 4, 8]
-    assert not any(each["complete"] or each["images"] for each in reports)
-
-    arguments[arguments.index("--output") + 1] = str(left)
-    assert main([*arguments, "--threads", "1", "--resume", "--post", "largest-component"]) == 1
-    assert "is of another run" in capsys.readouterr().err
-    seen.clear()
-    assert main([*arguments, "--threads", "1", "--resume"]) == 0 and len(seen) == 1
-
-
-@pytest.mark.parametrize("options", [[], ["--refine", "window"]])
-def test_notes_of_slices_name_them_and_those_of_the_support_are_not_repeated(case, options):
-    """Of two labels that differ in their notes, a hot pixel in slices 3 and 5, each in a block of its own place."""
-    folder, arguments = case
-    for path in (folder / "support" / "labels").iterdir():
-        labels = np.array(Image.open(path))
-        labels[labels == 2] = 0
-        labels[4:] = np.where(labels[4:] == 0, 2, labels[4:])  # marks most of the image
-        Image.fromarray(labels).save(path)
-    image, _ = head()
-    image[5, 5, [3, 5]] = 30000
-    write(folder / "scans" / "p1" / f"{NAME}.nii.gz", image)
-    assert main([*arguments, *options]) == 0
-    report = json.loads((folder / "out" / "report.json").read_text())
-    assert any(note.startswith("label 2: the support labels mark") for note in report["notes"])
-    notes = [note for note in row_of(folder)["notes"] if "set its intensity range" in note or "support labels" in note]
-    assert not any("support labels mark" in note or "an slice" in note for note in notes)
-    if options:
-        return  # a window of the slice may lie beside the hot pixel
-    (hot,) = [note for note in notes if "set its intensity range" in note]
-    assert "of slice 3 set its intensity range" in hot and hot.endswith("(2 slices alike)")
-
-
-@pytest.mark.parametrize("note, said", [
-    ("one pixel of image 2 lies", "one pixel of slice 6 lies"),
-    ("one pixel of image lies", "one pixel of slice 6 lies"),
-    ("the mask marks 95% of the image", "slice 6: the mask marks 95% of the image"),
-    ("what images mark of an image", "slice 6: what images mark of an image"),
-])
-def test_a_note_on_an_image_is_said_of_its_slice(note, said):
-    assert volumes._of_slice(note, 6) == said

@@ -1,0 +1,137 @@
+"""What is made of a volume's maps: cleaned masks, scores, confidence, notes."""
+
+from __future__ import annotations
+
+import csv
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+nibabel = pytest.importorskip("nibabel", reason="volumes need nibabel: pip install '.[medical]'")
+
+from universeg_rt.answers.postprocess import parse_steps
+from universeg_rt.cli import volume_results, volumes
+from universeg_rt.cli.results import lowest_confidence
+from universeg_rt.cli.segment import main
+
+from .test_volumes import NAME, case, head, row_of, write  # noqa: F401 (a fixture)
+
+
+@pytest.mark.parametrize("steps", [["largest-component-3d", "fill-holes"], ["smooth=1", "minimum-size=4"]])
+def test_steps_clean_up_and_are_named(case, steps):
+    folder, arguments = case
+    assert main([*arguments, "--post", *steps]) == 0
+    report = json.loads((folder / "out" / "report.json").read_text())
+    assert report["post"] == steps
+    labels = np.asarray(nibabel.load(folder / "out" / row_of(folder)["mask"][0]).dataobj)
+    if "largest-component-3d" in steps:
+        from scipy import ndimage
+
+        assert all(ndimage.label(labels == value)[1] <= 1 for value in (2, 5))
+
+
+def test_slices_of_the_support_are_not_scored(case):
+    folder, arguments = case
+    image, labels = head(1)
+    write(folder / "scans" / "p1" / f"{NAME}.nii.gz", image)
+    write(folder / "truth" / "p1" / f"{NAME}.nii.gz", labels)
+    assert main([*arguments, "--truth", str(folder / "truth")]) == 0
+    row = row_of(folder)
+    assert row["in_support"] == 4 and "4 of 12 slices are in the support; they are not scored" in row["notes"]
+
+
+@pytest.mark.parametrize("how", [["--refine", "window"], ["--region", "2", "2", "22", "20"]], ids=lambda how: how[0])
+def test_slices_of_the_support_are_known_where_it_looks_again(case, how):
+    folder, arguments = case
+    image, labels = head(1)
+    write(folder / "scans" / "p1" / f"{NAME}.nii.gz", image)
+    write(folder / "truth" / "p1" / f"{NAME}.nii.gz", labels)
+    assert main([*arguments, "--truth", str(folder / "truth"), *how]) == 0
+    assert row_of(folder)["in_support"] == 4
+
+
+def test_smoothing_leaves_emptied_slices_empty():
+    facts = [{"blank": i == 2, "absent": ["a"] * (i == 5)} for i in range(8)]
+    maps = {f"probability{value}": np.full((8, 3, 3), 0.9, np.float32) for value in (1, 2)}
+    opened = SimpleNamespace(smooths=True, steps=parse_steps(["smooth=1"]))
+    found = volume_results._probabilities(SimpleNamespace(
+        partial=SimpleNamespace(maps=maps, facts=facts), values={"a": 1, "b": 2}, opened=opened))
+    assert [i for i in range(8) if not found["a"][i].any()] == [2, 5] and (found["a"][[0, 1, 3, 4, 6, 7]] > 0.5).all()
+    assert [i for i in range(8) if not found["b"][i].any()] == [2] and (maps["probability1"] == np.float32(0.9)).all()
+
+
+def test_the_table_and_the_report_agree_with_a_smoothed_mask(case):
+    folder, arguments = case
+    for options in ([], ["--absent-below", "1"]):
+        assert main([*arguments, "--post", "smooth=1", *options]) == 0
+        row = row_of(folder)
+        with open(folder / "out" / row["table"]) as file:
+            lines = list(csv.DictReader(file))
+        values = np.asarray(nibabel.load(folder / "out" / row["mask"][0]).dataobj)
+        for name, value in (("label 2", 2), ("label 5", 5)):
+            own = [line for line in lines if line["label"] == name]
+            pixels = [int((values[:, :, i] == value).sum()) for i in range(12)]
+            assert [int(line["pixels"]) for line in own] == pixels and sum(pixels) == row["labels"][name]["voxels"]
+            assert [float(line["confidence"]) > 0 for line in own] == [count > 0 for count in pixels]
+            assert not any(int(line["pixels"]) for line in own if line["kind"] in ("absent", "blank"))
+        assert values.any() == (not options)
+
+
+def test_a_truth_without_the_label_that_is_asked_for_is_empty(case):
+    folder, arguments = case
+    _, labels = head()
+    write(folder / "truth" / "p1" / f"{NAME}.nii.gz", np.where(labels == 2, 7, 0).astype(np.uint8))
+    assert main([*arguments, "--truth", str(folder / "truth"), "--label", "2"]) == 0
+    figures = row_of(folder)["labels"]["label 2"]
+    assert figures["dice"] == (0.0 if figures["voxels"] else 1.0)
+
+
+def test_an_empty_label_has_no_confidence_and_is_not_to_be_reviewed(case, capsys):
+    folder, arguments = case
+    assert main([*arguments, "--absent-below", "1", "--review-below", "0.5"]) == 0
+    row = row_of(folder)
+    assert row["confidence"] is None and not row["review"] and "0 of them to be looked at" in capsys.readouterr().out
+    assert [figures["confidence"] for figures in row["labels"].values()] == [None, None]
+    assert main([*arguments, "--absent-below", "1", "--review-below", "0.5", "--resume"]) == 0
+    assert row_of(folder) == row, "it stands"
+
+
+def test_the_lowest_confidence_is_of_labels_that_are_there():
+    of = [{"confidence": value} for value in (None, 0.7, 0.4)]
+    assert lowest_confidence(dict(zip("abc", of))) == 0.4 and lowest_confidence({"a": of[0]}) is None
+
+
+@pytest.mark.parametrize("options", [[], ["--refine", "window"]])
+def test_notes_of_slices_name_them_and_those_of_the_support_are_not_repeated(case, options):
+    """Of two labels that differ in their notes, a hot pixel in slices 3 and 5, each in a block of its own place."""
+    folder, arguments = case
+    for path in (folder / "support" / "labels").iterdir():
+        labels = np.array(Image.open(path))
+        labels[labels == 2] = 0
+        labels[4:] = np.where(labels[4:] == 0, 2, labels[4:])  # marks most of the image
+        Image.fromarray(labels).save(path)
+    image, _ = head()
+    image[5, 5, [3, 5]] = 30000
+    write(folder / "scans" / "p1" / f"{NAME}.nii.gz", image)
+    assert main([*arguments, *options]) == 0
+    report = json.loads((folder / "out" / "report.json").read_text())
+    assert any(note.startswith("label 2: the support labels mark") for note in report["notes"])
+    notes = [note for note in row_of(folder)["notes"] if "set its intensity range" in note or "support labels" in note]
+    assert not any("support labels mark" in note or "an slice" in note for note in notes)
+    if options:
+        return  # a window of the slice may lie beside the hot pixel
+    (hot,) = [note for note in notes if "set its intensity range" in note]
+    assert "of slice 3 set its intensity range" in hot and hot.endswith("(2 slices alike)")
+
+
+@pytest.mark.parametrize("note, said", [
+    ("one pixel of image 2 lies", "one pixel of slice 6 lies"),
+    ("one pixel of image lies", "one pixel of slice 6 lies"),
+    ("the mask marks 95% of the image", "slice 6: the mask marks 95% of the image"),
+    ("what images mark of an image", "slice 6: what images mark of an image"),
+])
+def test_a_note_on_an_image_is_said_of_its_slice(note, said):
+    assert volumes._of_slice(note, 6) == said
