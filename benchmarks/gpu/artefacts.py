@@ -241,6 +241,12 @@ def find_earlier(state: dict) -> None:
         bundle = Bundle.open(work / "bundle")
         if bundle.manifest.weights_sha256 == _digest(state["weights"]):
             state["bundle"] = bundle
+    library = (state["options"].kernels_build or work / "kernels") / "lib" / "libsupport_mean.so"
+    if "kernels" not in steps and state["device"] == "cuda" and library.is_file():
+        from universeg_rt.kernels.support_mean.check.devices import Gpu
+        from universeg_rt.kernels.support_mean.library import Library
+
+        state["kernel_device"] = Gpu(Library(library))
     if "bundle" not in state:
         return
     if "plain" not in steps:
@@ -254,12 +260,6 @@ def find_earlier(state: dict) -> None:
                 state["engine_bundles"][_label(fingerprint.builder, fingerprint.precision,
                                                fingerprint.plugin_sha256)] = (fingerprint.builder,
                                                                               fingerprint.precision, manifest.parent)
-    library = (state["options"].kernels_build or work / "kernels") / "lib" / "libsupport_mean.so"
-    if "kernels" not in steps and state["device"] == "cuda" and library.is_file():
-        from universeg_rt.kernels.support_mean.check.devices import Gpu
-        from universeg_rt.kernels.support_mean.library import Library
-
-        state["kernel_device"] = Gpu(Library(library))
 
 
 def _label(builder: str, precision: str, plugin: object) -> str:

@@ -39,6 +39,21 @@ def test_a_later_run_goes_on_from_what_is_built(tmp_path):
     assert "bundle" not in other and "plain" not in other
 
 
+def test_kernels_that_lie_there_are_taken_without_a_bundle_too(tmp_path, monkeypatch):
+    from universeg_rt.kernels.support_mean import library
+    from universeg_rt.kernels.support_mean.check import devices
+
+    built = tmp_path / "kernels" / "lib" / "libsupport_mean.so"
+    built.parent.mkdir(parents=True)
+    built.touch()
+    monkeypatch.setattr(library, "Library", lambda path: path)
+    monkeypatch.setattr(devices, "Gpu", lambda opened: ("gpu", opened))
+    state = make_state(tmp_path, device="cuda")
+    state["options"].steps = ("network", "parity", "timing")
+    artefacts.find_earlier(state)
+    assert state["kernel_device"] == ("gpu", built) and "bundle" not in state
+
+
 def test_engines_are_built_run_and_recorded(tmp_path, monkeypatch):
     state = make_state(tmp_path, device="cuda")
     state["device"] = "cpu"
