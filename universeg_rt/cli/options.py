@@ -18,6 +18,7 @@ from ..runners import RUNNERS
 from ..volumes.slicing import AXES
 from .common import as_options, given
 from .report import REPORT
+from .supports import add_slice_options
 from .where import OPTIONS as WHERE
 from .where import check_where
 
@@ -87,8 +88,7 @@ def _add_labels(p: argparse.ArgumentParser) -> None:
 def _add_volumes(p: argparse.ArgumentParser) -> None:
     volumes = p.add_argument_group("volumes")
     volumes.add_argument("--axis", choices=AXES, help="across which volumes, of the support too, are sliced (acquired)")
-    volumes.add_argument("--slices", type=int, metavar="N",
-                         help="slices taken from the volumes of the support, all of them together (16)")
+    add_slice_options(volumes)
     volumes.add_argument("--time", type=int, metavar="T", help="which volume of a NIfTI file with several, from 0")
     volumes.add_argument("--series", type=int, metavar="N", help="which series of a DICOM folder with several, from 1")
 

@@ -9,12 +9,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import get_args
 
 from ..errors import InputError
 from ..imaging.files import read_image, write_png
 from ..imaging.normalisation import Normalisation
-from ..labelled import LabelledSupport
 from ..segmenter import Segmenter
 from ..storage.atomic import make_folder, write_json
 from ..storage.reading import is_folder
@@ -23,12 +21,12 @@ from ..supports.inspect import Inspection, inspect
 from ..supports.prune import LEAST, Pruned, prune
 from ..supports.select import select
 from ..supports.sheet import support_sheet
-from ..supports.volumes import ABSENT, AREA, SLICES, By, SliceChoice, has_volumes, support_of_volumes, volume_pairs
+from ..supports.volumes import has_volumes
 from ..volumes.slicing import AXES
 from .common import add_runner_options, run_command
 from .opened import image_options, in_options
 from .options import add_image_options
-from .supports import refuse_beside_pictures
+from .supports import TAKEN, add_slice_options, load_support, refuse_beside_pictures
 
 PROGRAM = "universeg-support"
 SHEET, TABLE = "support.png", "support.json"
@@ -69,10 +67,7 @@ def _action(actions: argparse._SubParsersAction[argparse.ArgumentParser], name: 
     p.add_argument("--label", help="value or name, where labels hold several")
     slices = p.add_argument_group("a support of volumes")
     slices.add_argument("--axis", choices=AXES, help=f"across which they are sliced ({AXES[-1]})")
-    slices.add_argument("--slices", type=int, help=f"slices with the label ({SLICES})")
-    slices.add_argument("--absent", type=int, help=f"slices without it ({ABSENT})")
-    slices.add_argument("--by", choices=[by for by in get_args(By) if by != "similar"],
-                        help=f"which slices: by the label's area, or evenly ({AREA})")
+    add_slice_options(slices)
     slices.add_argument("--time", type=int, metavar="T", help="which volume of a NIfTI file with several, from 0")
     slices.add_argument("--series", type=int, metavar="N", help="which series of a DICOM folder with several, from 1")
     return p
@@ -90,19 +85,20 @@ def _main(args: argparse.Namespace) -> int:
 
 
 def _load(args: argparse.Namespace, how: Normalisation) -> SupportSet:
-    """The support of one label."""
-    given = {name: value for name in ("axis", "slices", "absent", "by") if (value := getattr(args, name)) is not None}
-    of_files = {"time": args.time, "series": args.series}
-    if is_folder(args.support) and has_volumes(args.support):
-        choice = SliceChoice(**{"axis": AXES[-1], **given}, seed=args.seed)
-        if args.label is None:
-            raise InputError("a support of volumes needs --label, the value or name of what is looked at")
-        try:
-            return support_of_volumes(volume_pairs(args.support), args.label, choice, normalise=how, **of_files)
-        except InputError as error:
-            raise InputError(in_options(str(error))) from None
-    refuse_beside_pictures(given | of_files)
-    return SupportSet.load(args.support) if args.label is None else LabelledSupport.load(args.support).of(args.label)
+    """The support of one label: the one that is asked for, or the only one that there is."""
+    asked, args.label = args.label, None if args.label is None else [args.label]
+    if not (is_folder(args.support) and has_volumes(args.support)):
+        refuse_beside_pictures({name: getattr(args, name) for name in ("axis", "time", "series", *TAKEN)})
+    try:
+        support = load_support(args, how)
+    except InputError as error:
+        raise InputError(in_options(str(error))) from None
+    if isinstance(support, SupportSet):
+        return support
+    if asked is None and len(support.values) > 1:
+        known = ", ".join(f"{value} ({name})" for value, name in support.label_names.items())
+        raise InputError(f"labels hold several values, {known}; say which one is looked at with --label")
+    return support.of(support.values[0] if asked is None else asked)
 
 
 def _show(args: argparse.Namespace, support: SupportSet, how: Normalisation) -> int:

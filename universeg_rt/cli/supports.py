@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import get_args
 
 import numpy as np
 
@@ -16,8 +17,29 @@ from ..labelled import LabelledSupport
 from ..named_types import Array
 from ..storage.reading import is_folder
 from ..support import SupportSet, read_entries
-from ..supports.volumes import SLICES, SliceChoice, has_volumes, labelled_support_of_volumes, volume_pairs
+from ..supports.volumes import (
+    ABSENT,
+    AREA,
+    SLICES,
+    By,
+    SliceChoice,
+    has_volumes,
+    labelled_support_of_volumes,
+    volume_pairs,
+)
+from ..volumes.slicing import AXES
 from .common import as_options
+
+TAKEN = ("slices", "absent", "by")  # options that say which slices of volumes a support takes
+
+
+def add_slice_options(parser: argparse._ActionsContainer) -> None:
+    """--slices, --absent and --by, for `load_support`."""
+    parser.add_argument("--slices", type=int, metavar="N",
+                        help=f"slices with a label that a support of volumes takes, of all together ({SLICES})")
+    parser.add_argument("--absent", type=int, metavar="N", help=f"slices without any ({ABSENT})")
+    parser.add_argument("--by", choices=[by for by in get_args(By) if by != "similar"],
+                        help=f"which slices: by the label's area, or evenly ({AREA})")
 
 
 @dataclass(frozen=True)
@@ -46,12 +68,12 @@ class Labels:
 
 def load_support(args: argparse.Namespace, normalise: Normalisation) -> SupportSet | LabelledSupport:
     """The support that --support names: SupportSet where its labels have two values and none is asked for by name or
-    value, else LabelledSupport. InputError as reading it raises, and for --slices beside pictures."""
+    value, else LabelledSupport. InputError as reading it raises, and for options of TAKEN beside pictures."""
     labels = Labels.of(args.label)
     folder = is_folder(args.support)
     if folder and has_volumes(args.support):
         return _of_volumes(args, labels, normalise)
-    refuse_beside_pictures({"slices": args.slices})
+    refuse_beside_pictures({name: getattr(args, name) for name in TAKEN})
     images, maps, names = read_pairs(args.support) if folder else read_entries(args.support)
     count_of(maps, "labels")
     if labels.chosen is None and (masks := _masks(list(maps))) is not None:
@@ -113,7 +135,8 @@ def true_values(there: Mapping[int, str], values: Mapping[str, int], asked: bool
 
 def _of_volumes(args: argparse.Namespace, labels: Labels, normalise: Normalisation) -> LabelledSupport:
     """Slices of labelled volumes, with names given to values; all along the axis that queries are sliced along."""
-    choice = SliceChoice(args.axis or "acquired", SLICES if args.slices is None else args.slices, seed=args.seed or 0)
+    given = {name: value for name in ("axis", *TAKEN) if (value := getattr(args, name)) is not None}
+    choice = SliceChoice(**{"axis": AXES[-1], **given}, seed=args.seed or 0)
     support = labelled_support_of_volumes(volume_pairs(args.support), labels.chosen, choice, normalise=normalise,
                                           time=args.time, series=args.series)
     names = support.label_names | {v: name for v, name in labels.names.items() if v in support.label_names}

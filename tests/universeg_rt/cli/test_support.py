@@ -66,9 +66,13 @@ def test_select_writes_the_most_similar(saved, tmp_path, capsys):
 
 def test_a_label_of_several_values_is_chosen(tmp_path, capsys):
     images, labels = discs(6)
-    np.savez(tmp_path / "s.npz", images=images, labels=labels.astype(np.uint8) * 5)
+    maps = labels.astype(np.uint8) * 5
     arguments = ["show", str(tmp_path / "s.npz"), "--output", str(tmp_path / "out"), "--no-network"]
-    assert command.main(arguments) == 1 and "is not binary" in capsys.readouterr().err
+    np.savez(tmp_path / "s.npz", images=images, labels=maps)
+    assert command.main(arguments) == 0, "two values are a mask"
+    maps[:, :3, :3] = 7
+    np.savez(tmp_path / "s.npz", images=images, labels=maps)
+    assert command.main(arguments) == 1 and "5 (label 5), 7 (label 7); say which" in capsys.readouterr().err
     assert command.main([*arguments, "--label", "5"]) == 0
     assert command.main([*arguments, "--label", "6"]) == 1 and "has no label '6'" in capsys.readouterr().err
 
@@ -89,7 +93,7 @@ def test_a_folder_of_volumes_is_a_support(tmp_path, capsys):
     arguments += ["--axis", "axial"]
     assert command.main([*arguments, "--label", "2"]) == 1 and "with --time, 0 to 1" in capsys.readouterr().err
     assert command.main([*arguments, "--label", "2", "--time", "1"]) == 0
-    assert command.main(arguments) == 1 and "needs --label" in capsys.readouterr().err
+    assert command.main([*arguments, "--time", "1"]) == 0, "there is one label alone"
 
 
 @pytest.mark.parametrize("arguments, message", [
