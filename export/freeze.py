@@ -7,8 +7,8 @@ import argparse
 import hashlib
 from pathlib import Path
 
-from universeg_rt.cli.common import as_options, given, say
-from universeg_rt.cli.opened import image_options, in_options
+from universeg_rt.cli.common import as_options, given, in_options, say
+from universeg_rt.cli.opened import image_options
 from universeg_rt.cli.options import add_image_options
 from universeg_rt.ensemble import Ensemble
 from universeg_rt.errors import InputError

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..errors import UniverSegError
+from ..errors import InputError, UniverSegError
 from ..install import install_hint
 
 # What a command's name has in it, and the extra that its packages stand in.
@@ -24,6 +24,16 @@ EXTRAS = {
 
 INTERRUPTED = 128 + signal.SIGINT
 CLOSED = 141  # what a shell gives for a program that SIGPIPE ended: 128 + 13, by number as Windows has no such signal
+# The SDK's words for a cure, and the command's.
+OPTIONS = {
+    "replacement=True": "--replacement", "support_size": "--support-size",
+    "prepare(..., normalise=Percentiles(0.1, 99.9))": "--percentiles 0.1 99.9",
+    "say which one with time,": "say which one with --time,",
+    "say which one with series,": "say which one with --series,",
+    "say which plane with the axis:": "say which plane with --axis:",
+    "absent_below": "--absent-below",
+}
+
 
 
 def run_command(body: Callable[[argparse.Namespace], int], parser: argparse.ArgumentParser,
@@ -43,6 +53,22 @@ def given(args: argparse.Namespace, parser: argparse.ArgumentParser) -> set[str]
 def as_options(names: Iterable[str]) -> str:
     """Names in the parsed arguments as they are given on the command line, in order."""
     return ", ".join(sorted("--" + name.replace("_", "-") for name in names))
+
+
+def in_options(text: str) -> str:
+    """A message of the SDK in the words of the command line."""
+    for word, option in OPTIONS.items():
+        text = text.replace(word, option)
+    return text
+
+
+@contextmanager
+def said_in_options() -> Iterator[None]:
+    """An InputError of the SDK that passes says its cure in the words of the command line."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(in_options(str(error))) from None
 
 
 def guarded(program: str, body: Callable[[], int]) -> int:

@@ -15,7 +15,7 @@ from ..errors import InputError
 from ..install import needed
 from ..storage.atomic import write_file
 from ..storage.reading import reading
-from .opened import in_options
+from .common import in_options
 
 HTML = "report.html"
 TEMPLATE = "report.html.j2"

@@ -23,21 +23,13 @@ from ..segmenter import Segmenter
 from ..support import SupportSet
 from ..supports.volumes import plane_of
 from ..task import Task
+from .common import said_in_options
 from .supports import Labels
 from .where import OPTIONS as WHERE
 from .where import Where, Windows
 
 # Of a support, where they are left out; beside --task one that is given is refused, whatever its value.
 LEFT_OUT = {"members": 1, "seed": 0, "policy": RANDOM, "precision": "auto", "overlap": ARGMAX}
-# The SDK's words for a cure, and the command's.
-OPTIONS = {
-    "replacement=True": "--replacement", "support_size": "--support-size",
-    "prepare(..., normalise=Percentiles(0.1, 99.9))": "--percentiles 0.1 99.9",
-    "say which one with time,": "say which one with --time,",
-    "say which one with series,": "say which one with --series,",
-    "say which plane with the axis:": "say which plane with --axis:",
-    "absent_below": "--absent-below",
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,14 +88,12 @@ def open_task(args: argparse.Namespace, support: SupportSet | LabelledSupport | 
     args = argparse.Namespace(**{**vars(args), **LEFT_OUT, **said})
     ensemble = Ensemble(args.members, args.support_size, args.replacement, args.seed, args.policy)
     segmenter = Segmenter.open(args.bundle, runner=args.runner, precision=args.precision, threads=args.threads)
-    try:
+    with said_in_options():
         tasks, values = _tasks(segmenter, support, ensemble, args)
         where = Where.of(args, support, values)
         first = next(iter(tasks.values()))
         answering = {name: _answering(task, args) for name, task in tasks.items()}
         task = LabelledPredictor(answering, values, args.overlap, reader=first)
-    except InputError as error:
-        raise InputError(in_options(str(error))) from None
     return Opened(task, {
         **_provenance(segmenter, ensemble, support), "task": _how(task), **_images(first),
         **_answers(args, steps, task, where),
@@ -114,13 +104,6 @@ def support_notes(opened: Opened) -> dict[str, tuple[str, ...]]:
     """Of each label the notes on its support, those of a refined task's windows too: no image's own."""
     return {name: (*each.notes, *each.zoomed.notes) if isinstance(each, RefinedTask) else each.notes
             for name, each in opened.task.answering.items()}
-
-
-def in_options(text: str) -> str:
-    """A message of the SDK in the words of the command line."""
-    for word, option in OPTIONS.items():
-        text = text.replace(word, option)
-    return text
 
 
 def _tasks(segmenter: Segmenter, support: SupportSet | LabelledSupport, ensemble: Ensemble, args: argparse.Namespace

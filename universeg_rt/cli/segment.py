@@ -13,17 +13,15 @@ import numpy as np
 
 from ..errors import InputError, UniverSegError
 from ..imaging.files import SUFFIXES, add_named, image_files
-from ..labelled import LabelledSupport
 from ..runners.libraries import runtime_versions
 from ..storage.atomic import make_folder
 from ..storage.reading import is_folder, reason, sha256_of, sha256_of_files
-from ..support import SupportSet
 from ..supports.volumes import has_volumes
 from ..volumes.reading import ACCEPTED, stem_of, volumes_below
-from .common import run_command
+from .common import in_options, run_command
 from .html import needs_html, write_html
 from .images import segment_image
-from .opened import Opened, in_options, normalisation, open_task
+from .opened import Opened, normalisation, open_task
 from .options import check, parser
 from .partial import discard
 from .progress import Progress
@@ -46,7 +44,7 @@ def _main(args: argparse.Namespace) -> int:
     check(args, parser())
     if args.html:
         needs_html()
-    support = None if args.support is None else _support(args)
+    support = None if args.support is None else load_support(args, normalisation(args))
     queries = find_queries(args.input, args.output)
     if not any(query.volume for query in queries.files.values()) and not (
             args.support and is_folder(args.support) and has_volumes(args.support)):
@@ -84,13 +82,6 @@ def _main(args: argparse.Namespace) -> int:
     rows = list(report.rows.values())
     print_all(args, opened, queries, rows, facts)
     return 1 if any("error" in row for row in rows) else 0
-
-
-def _support(args: argparse.Namespace) -> SupportSet | LabelledSupport:
-    try:
-        return load_support(args, normalisation(args))
-    except InputError as error:
-        raise InputError(in_options(str(error))) from None
 
 
 def _row(opened: Opened, name: str, query: Query, truth: Path | None, earlier: dict[str, Any] | None,

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from .common import say
-from .opened import Opened, in_options
+from .common import in_options, say
+from .opened import Opened
 from .queries import Queries, stale_files
 from .report import REPORT
 

@@ -24,7 +24,7 @@ from ..supports.sheet import support_sheet
 from ..supports.volumes import has_volumes
 from ..volumes.slicing import AXES
 from .common import add_runner_options, run_command
-from .opened import image_options, in_options
+from .opened import image_options
 from .options import add_image_options
 from .supports import TAKEN, add_slice_options, load_support, refuse_beside_pictures
 
@@ -89,10 +89,7 @@ def _load(args: argparse.Namespace, how: Normalisation) -> SupportSet:
     asked, args.label = args.label, None if args.label is None else [args.label]
     if not (is_folder(args.support) and has_volumes(args.support)):
         refuse_beside_pictures({name: getattr(args, name) for name in ("axis", "time", "series", *TAKEN)})
-    try:
-        support = load_support(args, how)
-    except InputError as error:
-        raise InputError(in_options(str(error))) from None
+    support = load_support(args, how)
     if isinstance(support, SupportSet):
         return support
     if asked is None and len(support.values) > 1:

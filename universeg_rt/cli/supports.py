@@ -28,7 +28,7 @@ from ..supports.volumes import (
     volume_pairs,
 )
 from ..volumes.slicing import AXES
-from .common import as_options
+from .common import as_options, said_in_options
 
 TAKEN = ("slices", "absent", "by")  # options that say which slices of volumes a support takes
 
@@ -69,7 +69,11 @@ class Labels:
 def load_support(args: argparse.Namespace, normalise: Normalisation) -> SupportSet | LabelledSupport:
     """The support that --support names: SupportSet where its labels have two values and none is asked for by name or
     value, else LabelledSupport. InputError as reading it raises, and for options of TAKEN beside pictures."""
-    labels = Labels.of(args.label)
+    with said_in_options():
+        return _support(args, Labels.of(args.label), normalise)
+
+
+def _support(args: argparse.Namespace, labels: Labels, normalise: Normalisation) -> SupportSet | LabelledSupport:
     folder = is_folder(args.support)
     if folder and has_volumes(args.support):
         return _of_volumes(args, labels, normalise)

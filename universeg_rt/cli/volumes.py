@@ -63,7 +63,7 @@ def segment_volume(opened: Opened, job: Job, args: argparse.Namespace, tick: Cal
         notes.append(f"an earlier run was interrupted after {partial.done} of {len(slices)} slices; they were not made "
                      "again")
     tick(partial.done, len(slices))
-    size = _block(opened, slices)
+    size, of_support = _block(opened, slices), support_notes(opened)
     windows = partial.facts[-1][WINDOWS] if partial.facts else {}
     for first in range(partial.done, len(slices), size):
         block = range(first, min(first + size, len(slices)))
@@ -73,7 +73,7 @@ def segment_volume(opened: Opened, job: Job, args: argparse.Namespace, tick: Cal
         found, windows = opened.predict_slices(images, windows)
         for i, prediction in zip(block, found):
             _keep(partial, i, prediction, opened.task.overlap)
-        facts = [_facts(prediction, support_notes(opened), i) for i, prediction in zip(block, found)]
+        facts = [_facts(prediction, of_support, i) for i, prediction in zip(block, found)]
         facts[-1][WINDOWS] = dict(windows)  # an interrupted volume goes on with them
         partial.advance(facts)
         tick(len(block), len(slices))
