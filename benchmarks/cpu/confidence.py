@@ -13,11 +13,11 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import numpy as np
 
 from universeg_rt import Ensemble, Segmenter, SupportSet
+from universeg_rt.benchmarks.cpu.quality import add_study_options
 from universeg_rt.cli.common import importing, run_command
 from universeg_rt.errors import InputError
 from universeg_rt.imaging.metrics import BAD_DICE, auroc, dice, expected_dice, mean_inside, rank_correlation
@@ -139,17 +139,9 @@ def main(arguments: list[str] | None = None) -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    p.add_argument("datasets", type=Path, nargs="+", help="YAML files of data sets (training/README.md)")
-    p.add_argument("--data-root", type=Path, required=True, help="folder of their files")
-    p.add_argument("--bundle", type=Path, help="bundle folder (the shipped one)")
+    add_study_options(p, 19)
     p.add_argument("--runner", default="auto")
-    p.add_argument("--threads", type=int)
     p.add_argument("--members", type=int, default=5, help="K (5)")
-    p.add_argument("--support-size", type=int, default=16, help="S (16)")
-    p.add_argument("--queries", type=int, default=19, help="at most so many a task (19)")
-    p.add_argument("--draws", type=int, default=3, help="supports drawn for each image (3)")
-    p.add_argument("--seed", type=int, default=0)
-    p.add_argument("--output", type=Path, help="JSON file for all rows")
     return run_command(_main, p, arguments)
 
 

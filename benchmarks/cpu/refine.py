@@ -13,11 +13,11 @@ from __future__ import annotations
 import argparse
 import sys
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 
 from universeg_rt import Ensemble, Segmenter, SupportSet
+from universeg_rt.benchmarks.cpu.quality import add_study_options
 from universeg_rt.cli.common import importing, run_command
 from universeg_rt.imaging.metrics import dice
 from universeg_rt.storage.atomic import write_json
@@ -107,15 +107,7 @@ def _main(args: argparse.Namespace) -> int:
 
 def main(arguments: list[str] | None = None) -> int:
     p = argparse.ArgumentParser(prog=PROGRAM, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("datasets", type=Path, nargs="+", help="YAML files of data sets (training/README.md)")
-    p.add_argument("--data-root", type=Path, required=True, help="folder of their files")
-    p.add_argument("--bundle", type=Path, help="bundle folder (the shipped one)")
-    p.add_argument("--threads", type=int)
-    p.add_argument("--support-size", type=int, default=16, help="S (16)")
-    p.add_argument("--queries", type=int, default=12, help="at most so many a task (12)")
-    p.add_argument("--draws", type=int, default=3, help="supports drawn for each task (3)")
-    p.add_argument("--seed", type=int, default=0)
-    p.add_argument("--output", type=Path, help="JSON file for all rows")
+    add_study_options(p, 12)
     return run_command(_main, p, arguments)
 
 
