@@ -1,0 +1,143 @@
+"""What looking in a region gives in volumes: `--follow`, `--within` and `--region` beside whole slices.
+
+    python -m universeg_rt.benchmarks.cpu.regions --mni --volumes FOLDER ... [--axis AXIS ...] [--split test]
+
+A volume's slices are asked in their order. `follow`: in a window around the mask of the slice before. `within L`: in a
+window around the mask of the label L, as the network finds it in whole slices. `region`: in one window a volume, around
+the true label in all its slices, as a user would draw it. `window`: around the first mask (`refine`). Beside them what
+needs no network: the atlas, and the copy of the most similar entry. Dice is over a volume, of slices that are not in
+the support; gains have 95 % intervals over subjects.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+
+import numpy as np
+
+from universeg_rt import Ensemble, Segmenter, SupportSet
+from universeg_rt.benchmarks.cpu.quality import add_network_options, made_with, mean_text
+from universeg_rt.benchmarks.cpu.volume_sets import Scan, VolumeSet, add_volume_options, volume_sets
+from universeg_rt.cli.common import importing, run_command
+from universeg_rt.errors import InputError
+from universeg_rt.imaging.metrics import dice
+from universeg_rt.imaging.preprocess import Placement
+from universeg_rt.storage.atomic import write_json
+
+PROGRAM = "universeg_rt.benchmarks.cpu.regions"
+
+with importing(__name__, PROGRAM):
+    from universeg_rt.training.evaluation.baselines import atlas, copy
+
+BASELINES = ("atlas", "copy")
+ASPECT = "stretch"
+WITHIN = "within "
+
+Masks = list[np.ndarray]
+Row = dict[str, float | str]
+
+
+def rows_of(segmenter: Segmenter, volumes: VolumeSet) -> Iterator[Row]:
+    """Dice of each way for each volume and label."""
+    names = volumes.support.label_names
+    supports = {name: volumes.support.of(value) for value, name in names.items()}
+    tasks = {name: segmenter.prepare(support).refine("window") for name, support in supports.items()}
+    for scan in volumes.scans:
+        whole = {name: task.task.predict_batch(scan.images) for name, task in tasks.items()}
+        for value, name in names.items():
+            truth = [label == value for label in scan.labels]
+            if not any(each.any() for each, scored in zip(truth, scan.scored) if scored):
+                continue
+            task, box = tasks[name], np.any(truth, axis=0)
+            first = [found.mask for found in whole[name]]
+            placed = task.place(scan.images)
+            found = {
+                "off": first,
+                "window": _masks(task.look_again(placed, whole[name], task.threshold)),
+                "follow": _masks(task.predict_in_order(scan.images)),
+                "region": _masks(task.predict_in(scan.images, [box] * len(truth))),
+                **_without(supports[name], scan, segmenter.grid),
+            }
+            for other in names.values():
+                if other != name:
+                    masks = [each.mask for each in whole[other]]
+                    found[WITHIN + other] = _masks(task.predict_in(scan.images, masks))
+            yield {"data": volumes.name, "label": name, "unit": scan.subject,
+                   **{way: _score(masks, truth, scan.scored) for way, masks in found.items()}}
+
+
+def _masks(answers: list) -> Masks:
+    return [each.mask for each in answers]
+
+
+def _without(support: SupportSet, scan: Scan, grid: tuple[int, int]) -> dict[str, Masks]:
+    """The atlas and the copy of a support, for each slice."""
+    entries = support.on_grid(grid, ASPECT)
+    images, labels = entries[:, 0], entries[:, 1] >= 0.5
+    members = Ensemble().draw(len(entries))
+    share, threshold = atlas(labels, members)
+    out: dict[str, Masks] = {name: [] for name in BASELINES}
+    for image in scan.images:
+        place = Placement.of(image.shape, grid, ASPECT)
+        blank = image.min() == image.max()
+        asked = np.zeros(grid) if blank else place.image_to_grid(image, grid)
+        for name, (values, least) in zip(BASELINES, ((share, threshold), (copy(asked, images, labels, members), 0.5))):
+            out[name].append((place.back(values.astype(np.float32)) >= least) & (not blank))
+    return out
+
+
+def _score(masks: Masks, truth: Masks, scored: np.ndarray) -> float:
+    """Dice over the voxels of all slices that are scored."""
+    kept = [i for i in range(len(truth)) if scored[i]]
+    return dice(np.stack([masks[i] for i in kept]), np.stack([truth[i] for i in kept]))
+
+
+def table(rows: list[Row]) -> str:
+    """Markdown: a row a label; Dice in whole slices, what the other ways gain, and what needs no network."""
+    lines = ["| label | volumes | whole slices | window | follow | region | within | atlas | copy |",
+             "| --- | ---: | ---: | ---: | ---: | ---: | --- | ---: | ---: |"]
+    groups = dict.fromkeys((str(row["data"]), str(row["label"])) for row in rows)
+    for data, label in groups:
+        part = [row for row in rows if (row["data"], row["label"]) == (data, label)]
+        within = ", ".join(f"{way.removeprefix(WITHIN)} {_gain(part, way)}" for way in part[0] if WITHIN in way)
+        cells = [mean_text(*_of(part, "off")), *(_gain(part, way) for way in ("window", "follow", "region")), within,
+                 *(f"{np.mean(_of(part, way)[0]):.3f}" for way in BASELINES)]
+        lines.append(f"| {data}, {label} | {len(part)} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _of(rows: list[Row], way: str) -> tuple[list[float], list[str]]:
+    return [float(row[way]) for row in rows], [str(row["unit"]) for row in rows]
+
+
+def _gain(rows: list[Row], way: str) -> str:
+    return mean_text([float(row[way]) - float(row["off"]) for row in rows], _of(rows, way)[1], sign="+")
+
+
+def _main(args: argparse.Namespace) -> int:
+    if not args.volumes and not args.mni:
+        raise InputError("no volumes are given; give --volumes, --mni or both")
+    segmenter = Segmenter.open(args.bundle, threads=args.threads)
+    rows: list[Row] = []
+    for volumes in volume_sets(args, args.absent):
+        rows += rows_of(segmenter, volumes)
+        if args.output:  # so far: it takes long
+            write_json(args.output, rows)
+    print(f"Dice over a volume, and what is gained over whole slices; S = {args.support_size} slices of "
+          f"{args.support_volumes} subjects and {args.absent} without a label, split {args.split}, "
+          f"{made_with(segmenter)}\n\n{table(rows)}")
+    return 0
+
+
+def main(arguments: list[str] | None = None) -> int:
+    p = argparse.ArgumentParser(prog=PROGRAM, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_volume_options(p)
+    p.add_argument("--absent", type=int, default=2, help="slices of the support without a label (2)")
+    add_network_options(p)
+    return run_command(_main, p, arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
