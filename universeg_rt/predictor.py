@@ -10,7 +10,7 @@ from typing import Self
 
 import numpy as np
 
-from .answers.absence import absent_note, check_absent_below, presence
+from .answers.absence import Looks, absent_note, check_absent_below, presence
 from .errors import BlankError, InputError
 from .imaging.normalisation import Normalisation, normalised
 from .imaging.preprocess import Placement, check_image, count_of, is_colour
@@ -104,7 +104,8 @@ class Predictor(ABC):
         start = time.perf_counter()
         found = self._logits(placed)
         network = (time.perf_counter() - start) / max(1, sum(query.blank is None for query in placed.queries))
-        return [self._finish(*each, network, threshold, logits, absent_below) for each in zip(found, placed.queries)]
+        return [self._finish(*each, network, threshold, logits, absent_below)
+                for each in zip(found, placed.queries, placed.on_grid[:, 0])]
 
     def on_grid(self, images: Sequence[Array] | Array) -> Floats:
         """(N,1,h,w) float32 in [0, 1]: images, as `predict_batch` takes them, as the network reads them. BlankError for
@@ -137,6 +138,11 @@ class Predictor(ABC):
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    @property
+    def _looks(self) -> Looks | None:
+        """What tells a target's absence by an image's look, where the support is known and shows it."""
+        return None
 
     @property
     @abstractmethod
@@ -177,10 +183,10 @@ class Predictor(ABC):
         return logits
 
     def _finish(
-        self, logits: Floats, placed: Query, network: float, threshold: float, keep_logits: bool,
+        self, logits: Floats, placed: Query, image: Floats, network: float, threshold: float, keep_logits: bool,
         absent_below: float | None = None,
     ) -> Prediction:
-        """(K,1,h,w) logits on the grid -> maps at the image's size."""
+        """(K,1,h,w) logits of an image (h,w) on the grid -> maps at the image's size."""
         start = time.perf_counter()
         members = sigmoid(logits[:, 0])
         probability = placed.placement.back(members.mean(axis=0))
@@ -192,8 +198,10 @@ class Predictor(ABC):
         mask = probability >= threshold
         note = mask_note(float(mask.mean()), self.foreground) if seen else None
         emptied = "" if seen else BLANK
-        if absent_below is not None and mask.any() and (found := presence(probability, mask)) < absent_below:
-            mask, emptied, note = np.zeros_like(mask), ABSENT, absent_note(found, absent_below)
+        if absent_below is not None and mask.any():
+            found = presence(probability, mask, image, self._looks)
+            if found < absent_below:
+                mask, emptied, note = np.zeros_like(mask), ABSENT, absent_note(found, absent_below)
         ran = self._ran()
         seconds = placed.seconds, network if seen else 0.0, time.perf_counter() - start
         timing = Timing(*seconds, ran.name, ran.precision, ran.notes)

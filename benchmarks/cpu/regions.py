@@ -4,9 +4,9 @@
 
 A volume's slices are asked in their order. `follow`: in a window around the mask of the slice before. `within L`: in a
 window around the mask of the label L, as the network finds it in whole slices. `region`: in one window a volume, around
-the true label in all its slices, as a user would draw it. `window`: around the first mask (`refine`). Beside them what
-needs no network: the atlas, and the copy of the most similar entry. Dice is over a volume, of slices that are not in
-the support; gains have 95 % intervals over subjects.
+the true label in all its slices, as a user would draw it. Beside them what needs no network: the atlas, and the copy
+of the most similar entry. Dice is over a volume, of slices that are not in the support; gains have 95 % intervals over
+subjects.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def rows_of(segmenter: Segmenter, volumes: VolumeSet) -> Iterator[Row]:
     """Dice of each way for each volume and label."""
     names = volumes.support.label_names
     supports = {name: volumes.support.of(value) for value, name in names.items()}
-    tasks = {name: segmenter.prepare(support).refine("window") for name, support in supports.items()}
+    tasks = {name: segmenter.prepare(support).refine("off") for name, support in supports.items()}
     for scan in volumes.scans:
         whole = {name: task.task.predict_batch(scan.images) for name, task in tasks.items()}
         for value, name in names.items():
@@ -51,19 +51,15 @@ def rows_of(segmenter: Segmenter, volumes: VolumeSet) -> Iterator[Row]:
             if not any(each.any() for each, scored in zip(truth, scan.scored) if scored):
                 continue
             task, box = tasks[name], np.any(truth, axis=0)
-            first = [found.mask for found in whole[name]]
-            placed = task.place(scan.images)
             found = {
-                "off": first,
-                "window": _masks(task.look_again(placed, whole[name], task.threshold)),
+                "off": _masks(whole[name]),
                 "follow": _masks(task.predict_in_order(scan.images)),
                 "region": _masks(task.predict_in(scan.images, [box] * len(truth))),
                 **_without(supports[name], scan, segmenter.grid),
             }
             for other in names.values():
                 if other != name:
-                    masks = [each.mask for each in whole[other]]
-                    found[WITHIN + other] = _masks(task.predict_in(scan.images, masks))
+                    found[WITHIN + other] = _masks(task.predict_in(scan.images, _masks(whole[other])))
             yield {"data": volumes.name, "label": name, "unit": scan.subject,
                    **{way: _score(masks, truth, scan.scored) for way, masks in found.items()}}
 
@@ -96,13 +92,13 @@ def _score(masks: Masks, truth: Masks, scored: np.ndarray) -> float:
 
 def table(rows: list[Row]) -> str:
     """Markdown: a row a label; Dice in whole slices, what the other ways gain, and what needs no network."""
-    lines = ["| label | volumes | whole slices | window | follow | region | within | atlas | copy |",
-             "| --- | ---: | ---: | ---: | ---: | ---: | --- | ---: | ---: |"]
+    lines = ["| label | volumes | whole slices | follow | region | within | atlas | copy |",
+             "| --- | ---: | ---: | ---: | ---: | --- | ---: | ---: |"]
     groups = dict.fromkeys((str(row["data"]), str(row["label"])) for row in rows)
     for data, label in groups:
         part = [row for row in rows if (row["data"], row["label"]) == (data, label)]
         within = ", ".join(f"{way.removeprefix(WITHIN)} {_gain(part, way)}" for way in part[0] if WITHIN in way)
-        cells = [mean_text(*_of(part, "off")), *(_gain(part, way) for way in ("window", "follow", "region")), within,
+        cells = [mean_text(*_of(part, "off")), *(_gain(part, way) for way in ("follow", "region")), within,
                  *(f"{np.mean(_of(part, way)[0]):.3f}" for way in BASELINES)]
         lines.append(f"| {data}, {label} | {len(part)} | " + " | ".join(cells) + " |")
     return "\n".join(lines)

@@ -46,7 +46,7 @@ def add_volume_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--volumes", type=Path, nargs="*", default=[], metavar="FOLDER",
                         help="folders with images/ and labels/, a volume for each subject")
     parser.add_argument("--axis", choices=AXES, nargs="*", default=[], help="of each folder (acquired)")
-    parser.add_argument("--split", choices=("dev", "test"), default="dev", help="subjects whose volumes are asked (dev)")
+    parser.add_argument("--split", choices=("dev", "test"), default="dev", help="whose volumes are asked (dev)")
     parser.add_argument("--support-volumes", type=int, default=4, help="subjects that the support is from (4)")
     parser.add_argument("--scans", type=int, default=10, help="at most so many volumes asked of each folder (10)")
     parser.add_argument("--mni", action="store_true", help="add the MNI152 template, ten of its slices the support")
