@@ -10,7 +10,7 @@ from typing import Self
 
 import numpy as np
 
-from .answers.absence import Looks, absent_note, check_absent_below, presence
+from .answers.absence import UNKNOWN_NOTE, Looks, absent_note, check_absent_below, presence
 from .errors import BlankError, InputError
 from .imaging.normalisation import Normalisation, normalised
 from .imaging.preprocess import Placement, check_image, count_of, is_colour
@@ -196,12 +196,15 @@ class Predictor(ABC):
         else:
             spread = np.zeros_like(probability)
         mask = probability >= threshold
-        note = mask_note(float(mask.mean()), self.foreground) if seen else None
+        notes = [mask_note(float(mask.mean()), self.foreground) if seen else None]
         emptied = "" if seen else BLANK
         if absent_below is not None and mask.any():
-            found = presence(probability, mask, image, self._looks)
+            looks = self._looks
+            found = presence(probability, mask, image, looks)
             if found < absent_below:
-                mask, emptied, note = np.zeros_like(mask), ABSENT, absent_note(found, absent_below)
+                mask, emptied, notes = np.zeros_like(mask), ABSENT, [absent_note(found, absent_below)]
+            if looks is None:
+                notes.append(UNKNOWN_NOTE)
         ran = self._ran()
         seconds = placed.seconds, network if seen else 0.0, time.perf_counter() - start
         timing = Timing(*seconds, ran.name, ran.precision, ran.notes)
@@ -210,7 +213,7 @@ class Predictor(ABC):
             probability,
             spread,
             timing,
-            (*placed.notes, *([note] if note else []), *self.notes),
+            (*placed.notes, *(note for note in notes if note), *self.notes),
             threshold,
             logits[:, 0] if keep_logits else None,
             emptied,

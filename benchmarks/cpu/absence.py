@@ -17,7 +17,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +31,7 @@ from universeg_rt.errors import InputError
 from universeg_rt.imaging.embedding import embed
 from universeg_rt.imaging.metrics import auroc, dice, expected_dice, mean_inside
 from universeg_rt.storage.atomic import write_json
+from universeg_rt.supports.volumes import support_of_volumes
 
 PROGRAM = "universeg_rt.benchmarks.cpu.absence"
 
@@ -85,17 +86,17 @@ def cases_of(tasks: list[Task], size: int, absent: int, seed: int) -> Iterator[C
 
 
 def volume_cases(args: argparse.Namespace) -> Iterator[Case]:
-    """A case for each label of the volumes; entries and slices that hold other labels alone lack it too."""
-    given = argparse.Namespace(**vars(args))
-    given.support_size -= args.absent
-    for full, volumes in zip(volume_sets(args, 0), volume_sets(given, args.absent)):
+    """A case for each label of the volumes, with a support for it alone: slices with it, and slices without."""
+    for volumes, choice in volume_sets(args, 0):
         for value, name in volumes.support.label_names.items():
-            every, some = full.support.of(value), volumes.support.of(value)
-            supports = {WITH: every.subset([i for i, label in enumerate(every.labels) if label.any()])}
-            if not all(label.any() for label in some.labels):
-                supports[SOME] = some
+            supports = {}
+            for kind, absent in ((WITH, 0), (SOME, args.absent)):
+                taken = replace(choice, slices=args.support_size - absent, absent=absent)
+                support = support_of_volumes(volumes.pairs, name, taken)
+                if kind == WITH or not all(label.any() for label in support.labels):
+                    supports[kind] = support
             queries = [(image, label == value, scan.subject) for scan in volumes.scans
-                       for image, label, scored in zip(scan.images, scan.labels, scan.scored) if scored]
+                       for image, label in zip(scan.images, scan.labels)]
             yield Case(f"{volumes.name} {name}", volumes.name, supports, [each for each in queries if each[1].any()],
                        [each for each in queries if not each[1].any()])
 

@@ -14,12 +14,13 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator
+from itertools import chain
 
 import numpy as np
 
 from universeg_rt import Ensemble, Segmenter, SupportSet
 from universeg_rt.benchmarks.cpu.quality import add_network_options, made_with, mean_text
-from universeg_rt.benchmarks.cpu.volume_sets import Scan, VolumeSet, add_volume_options, volume_sets
+from universeg_rt.benchmarks.cpu.volume_sets import Scan, VolumeSet, add_volume_options, template, volume_sets
 from universeg_rt.cli.common import importing, run_command
 from universeg_rt.errors import InputError
 from universeg_rt.imaging.metrics import dice
@@ -117,12 +118,13 @@ def _main(args: argparse.Namespace) -> int:
         raise InputError("no volumes are given; give --volumes, --mni or both")
     segmenter = Segmenter.open(args.bundle, threads=args.threads)
     rows: list[Row] = []
-    for volumes in volume_sets(args, args.absent):
+    sets = (volumes for volumes, _ in volume_sets(args, args.absent))
+    for volumes in chain(sets, [template()] if args.mni else []):
         rows += rows_of(segmenter, volumes)
         if args.output:  # so far: it takes long
             write_json(args.output, rows)
     print(f"Dice over a volume, and what is gained over whole slices; S = {args.support_size} slices of "
-          f"{args.support_volumes} subjects and {args.absent} without a label, split {args.split}, "
+          f"{args.support_volumes} subjects and {args.absent} without a label, split {' and '.join(args.split)}, "
           f"{made_with(segmenter)}\n\n{table(rows)}")
     return 0
 
@@ -130,6 +132,7 @@ def _main(args: argparse.Namespace) -> int:
 def main(arguments: list[str] | None = None) -> int:
     p = argparse.ArgumentParser(prog=PROGRAM, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_volume_options(p)
+    p.add_argument("--mni", action="store_true", help="add the MNI152 template, ten of its slices the support")
     p.add_argument("--absent", type=int, default=2, help="slices of the support without a label (2)")
     add_network_options(p)
     return run_command(_main, p, arguments)

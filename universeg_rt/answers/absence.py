@@ -12,6 +12,8 @@ from ..imaging.metrics import mean_inside
 from ..named_types import Bools, Floats
 
 ABSENT_BELOW = 0.5  # the default of commands; benchmarks/NOTES.md has what it gives and costs
+UNKNOWN_NOTE = ("absence is judged by the mean probability inside the mask, which hardly tells it: no examples without "
+                "the target are known here")
 RIDGE = 0.1  # how much the classifier is held back; from 0.03 to 0.3 it hardly matters
 
 

@@ -53,3 +53,16 @@ def test_the_command_finds_absent_images_in_the_other_tasks(tmp_path, small_bund
     assert "no absent images" in capsys.readouterr().err
     assert main([*asked, "--absent", "4"]) == 1
     assert "accepted: 1 to 3" in capsys.readouterr().err
+
+
+def test_volumes_have_slices_with_each_label_and_without(balls, tmp_path, small_bundle, capsys):
+    assert main(["--volumes", str(balls), "--bundle", str(small_bundle), "--support-size", "4", "--absent", "1",
+                 "--threads", "1", "--output", str(tmp_path / "out.json")]) == 0
+    rows = json.loads((tmp_path / "out.json").read_text())
+    assert {row["task"] for row in rows} == {"balls label 1", "balls label 2"}
+    for label, holding in (("label 1", 7), ("label 2", 3)):
+        for kind in ("all with the target", "some without"):
+            of = [row for row in rows if row["task"].endswith(label) and row["support"] == kind]
+            assert len(of) == 8 and sum(row["present"] for row in of) == holding
+    assert len({row["unit"] for row in rows}) == 1  # of five subjects one is asked
+    assert "2 tasks, 10 present images" in capsys.readouterr().out

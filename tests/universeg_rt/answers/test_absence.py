@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from universeg_rt import InputError, LabelledSupport, SupportSet
-from universeg_rt.answers.absence import ABSENT_BELOW, Looks, presence
+from universeg_rt.answers.absence import ABSENT_BELOW, UNKNOWN_NOTE, Looks, presence
 from universeg_rt.imaging.metrics import mean_inside
 
 from ...conftest import discs
@@ -33,7 +33,8 @@ def test_a_mask_is_emptied_below_the_presence_asked_for_and_not_at_it(task):
     assert value == pytest.approx(plain.probability[plain.mask].mean())
     assert plain.mask.any() and 0.3 < value < 1
     kept = task.predict(QUERY, threshold=0.3, absent_below=value)
-    assert np.array_equal(kept.mask, plain.mask) and kept.emptied == "" and kept.notes == plain.notes
+    assert np.array_equal(kept.mask, plain.mask) and kept.emptied == ""
+    assert kept.notes == (*plain.notes, UNKNOWN_NOTE)
     emptied = task.predict(QUERY, threshold=0.3, absent_below=min(1.0, value * 1.01))
     assert not emptied.mask.any() and emptied.emptied == "absent" and emptied.confidence == 0
     assert np.array_equal(emptied.probability, plain.probability)
@@ -44,7 +45,7 @@ def test_a_support_that_shows_absence_tells_it_by_an_images_look(knowing):
     free = knowing.predict_batch([QUERY, NOISE[3]], threshold=0.3)
     assert all(answer.mask.any() for answer in free)
     kept, emptied = knowing.predict_batch([QUERY, NOISE[3]], threshold=0.3, absent_below=ABSENT_BELOW)
-    assert np.array_equal(kept.mask, free[0].mask) and kept.emptied == ""
+    assert np.array_equal(kept.mask, free[0].mask) and kept.emptied == "" and kept.notes == free[0].notes
     assert not emptied.mask.any() and emptied.emptied == "absent"
 
 
