@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import pickle
+
 import numpy as np
 import pytest
 
-from universeg_rt import InputError, LabelledSupport, SupportSet
+from universeg_rt import FrozenTask, InputError, LabelledSupport, SupportSet
 from universeg_rt.answers.absence import ABSENT_BELOW, UNKNOWN_NOTE, Looks, presence
 from universeg_rt.imaging.metrics import mean_inside
 
@@ -61,6 +63,15 @@ def test_looks_by_hand(knowing):
     swapped[:5, 1], swapped[5:, 1] = 0, 1
     assert looks.presence(image) > 0.5
     assert Looks.of(swapped).presence(image) == pytest.approx(1 - looks.presence(image), abs=1e-5)
+
+
+def test_a_frozen_task_tells_it_too_until_it_is_a_file(knowing, tmp_path):
+    frozen = knowing.freeze(kind="static")
+    asked = {"threshold": 1e-3, "absent_below": ABSENT_BELOW}
+    assert frozen.predict(NOISE[3], threshold=1e-3).mask.any() and frozen.predict(NOISE[3], **asked).emptied == "absent"
+    assert pickle.loads(pickle.dumps(frozen)).predict(NOISE[3], **asked).emptied == "absent"
+    frozen.save(tmp_path / "frozen.onnx")
+    assert UNKNOWN_NOTE in FrozenTask.open(tmp_path / "frozen.onnx").predict(NOISE[3], **asked).notes
 
 
 def test_blank_and_empty_answers_stay_what_they_are(task):
