@@ -2,11 +2,12 @@
 
     python -m universeg_rt.benchmarks.cpu.regions --mni --volumes FOLDER ... [--axis AXIS ...] [--split test]
 
-A volume's slices are asked in their order. `follow`: in a window around the mask of the slice before. `within L`: in a
-window around the mask of the label L, as the network finds it in whole slices. `region`: in one window a volume, around
-the true label in all its slices, as a user would draw it. Beside them what needs no network: the atlas, and the copy
-of the most similar entry. Dice is over a volume, of slices that are not in the support; gains have 95 % intervals over
-subjects.
+A volume's slices are asked in their order. `follow`: in a window around the mask of the slice before. `from a box`: the
+same from the slice with the most of the label to both ends, there within a window that the user knows. `before`: around
+the true label of the slice before, which is what following could give at best. `region`: in one window a volume, around
+the true label in all its slices, as a user would draw it. `within L`: around the mask of the label L, as the network
+finds it in whole slices. Beside them what needs no network: the atlas, and the copy of the most similar entry. Dice is
+over a volume, of slices that are not in the support; gains have 95 % intervals over subjects.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from universeg_rt.cli.common import importing, run_command
 from universeg_rt.errors import InputError
 from universeg_rt.imaging.metrics import dice
 from universeg_rt.imaging.preprocess import Placement
+from universeg_rt.refining import RefinedTask
 from universeg_rt.storage.atomic import write_json
 
 PROGRAM = "universeg_rt.benchmarks.cpu.regions"
@@ -32,6 +34,7 @@ PROGRAM = "universeg_rt.benchmarks.cpu.regions"
 with importing(__name__, PROGRAM):
     from universeg_rt.training.evaluation.baselines import atlas, copy
 
+WAYS = ("follow", "from a box", "before", "region")
 BASELINES = ("atlas", "copy")
 ASPECT = "stretch"
 WITHIN = "within "
@@ -55,6 +58,8 @@ def rows_of(segmenter: Segmenter, volumes: VolumeSet) -> Iterator[Row]:
             found = {
                 "off": _masks(whole[name]),
                 "follow": _masks(task.predict_in_order(scan.images)),
+                "from a box": _outwards(task, scan.images, truth),
+                "before": _masks(task.predict_in(scan.images, [None, *truth[:-1]])),
                 "region": _masks(task.predict_in(scan.images, [box] * len(truth))),
                 **_without(supports[name], scan, segmenter.grid),
             }
@@ -67,6 +72,14 @@ def rows_of(segmenter: Segmenter, volumes: VolumeSet) -> Iterator[Row]:
 
 def _masks(answers: list) -> Masks:
     return [each.mask for each in answers]
+
+
+def _outwards(task: RefinedTask, images: Masks, truth: Masks) -> Masks:
+    """Following from the slice with the most of the label to both ends, the first within its window."""
+    start = int(np.argmax([each.sum() for each in truth]))
+    up = task.predict_in_order(images[start:], truth[start])
+    down = task.predict_in_order(images[start::-1], truth[start])
+    return _masks([*down[:0:-1], *up])
 
 
 def _without(support: SupportSet, scan: Scan, grid: tuple[int, int]) -> dict[str, Masks]:
@@ -93,13 +106,13 @@ def _score(masks: Masks, truth: Masks, scored: np.ndarray) -> float:
 
 def table(rows: list[Row]) -> str:
     """Markdown: a row a label; Dice in whole slices, what the other ways gain, and what needs no network."""
-    lines = ["| label | volumes | whole slices | follow | region | within | atlas | copy |",
-             "| --- | ---: | ---: | ---: | ---: | --- | ---: | ---: |"]
+    lines = [f"| label | volumes | whole slices | {' | '.join(WAYS)} | within | {' | '.join(BASELINES)} |",
+             f"| --- |{' ---: |' * (2 + len(WAYS))} --- |{' ---: |' * len(BASELINES)}"]
     groups = dict.fromkeys((str(row["data"]), str(row["label"])) for row in rows)
     for data, label in groups:
         part = [row for row in rows if (row["data"], row["label"]) == (data, label)]
         within = ", ".join(f"{way.removeprefix(WITHIN)} {_gain(part, way)}" for way in part[0] if WITHIN in way)
-        cells = [mean_text(*_of(part, "off")), *(_gain(part, way) for way in ("follow", "region")), within,
+        cells = [mean_text(*_of(part, "off")), *(_gain(part, way) for way in WAYS), within,
                  *(f"{np.mean(_of(part, way)[0]):.3f}" for way in BASELINES)]
         lines.append(f"| {data}, {label} | {len(part)} | " + " | ".join(cells) + " |")
     return "\n".join(lines)

@@ -81,7 +81,7 @@ def read_set(folder: Path, choice: SliceChoice, splits: Sequence[str], support_v
 
     given = drawn(parts["support"], support_volumes, "support")
     support = labelled_support_of_volumes(given, choice=choice)
-    wanted = drawn([name for split in splits for name in parts[split]], scans, "scans")
+    wanted = drawn([name for split in splits for name in parts[split]], scans, "scans" if splits[1:] else splits[0])
     asked, names = read_labelled(wanted, choice.axis, any_two=True)
     values = {name: value for value, name in support.label_names.items()}
     found = []
