@@ -164,9 +164,9 @@ class OnnxRuntimeCuda(Runner):
         """For `run_alone` with images of this size: a model with no input beside the query."""
         return _Prepared(_Memory((1, 1, *size), {}), self._retired)
 
-    def run_alone(self, alone: _Prepared, queries: Floats) -> Floats:
-        """Probabilities (B,1,H,W) float32 of queries (B,1,H,W) by a frozen task's model."""
-        return np.concatenate([self._run_part(alone, queries[start : start + MAPS], "probability")
+    def run_alone(self, alone: _Prepared, queries: Floats, output: str) -> Floats:
+        """This output (B,1,H,W) float32 of queries (B,1,H,W) by a frozen task's model."""
+        return np.concatenate([self._run_part(alone, queries[start : start + MAPS], output)
                                for start in range(0, len(queries), MAPS)])
 
     def _run(self, prepared: _Prepared, queries: Floats) -> Floats:
@@ -214,10 +214,10 @@ class OnnxRuntimeCuda(Runner):
             binding.bind_ortvalue_input(name, value)
         query = self._empty(shape, TYPES[self._input("query").type])
         binding.bind_ortvalue_input("query", query)
-        shapes = {"logits": (shape[0], prepared.sets, 1, *shape[2:]), "probability": shape}
+        of_sets = {"logits": (shape[0], prepared.sets, 1, *shape[2:])}  # other outputs are one map a query
         outputs = {}
         for tensor in session.get_outputs():
-            outputs[tensor.name] = self._empty(shapes[tensor.name], TYPES[tensor.type])
+            outputs[tensor.name] = self._empty(of_sets.get(tensor.name, shape), TYPES[tensor.type])
             binding.bind_ortvalue_output(tensor.name, outputs[tensor.name])
         return _Bound(binding, query, outputs)
 
