@@ -38,8 +38,8 @@ from .timing import figures, interleave
 
 BATCHES, TOY = (1, 16), (1, 2)  # on a GPU; in a rehearsal on a CPU
 FLIPPED = {"fp32": 1e-3, "fp16": 5e-3}  # share of pixels whose mask may differ, as the export's gate has it
-TIMED = ("queries (B,1,H,W) float32 on the host to logits on the host: both copies, the network up to its sigmoid, which "
-         "nobody computes, and what the runner adds")
+TIMED = ("queries (B,1,H,W) float32 on the host to logits on the host: both copies, the network up to its sigmoid, "
+         "which nobody computes, and what the runner adds")
 
 
 def main(arguments: list[str] | None = None) -> int:
