@@ -54,6 +54,14 @@ class Buffer:
         self._finalizer()
 
 
+def check_process(opened_in: int) -> None:
+    """RunnerError in another process than the one of this id, which opened something on a GPU."""
+    if os.getpid() != opened_in:
+        raise RunnerError(
+            "this process was forked from one that uses the GPU, and CUDA does not survive a fork; start processes "
+            "with spawn, or open the Segmenter in each of them", short="forked from a process that uses the GPU")
+
+
 class Stream(ABC):
     """Work on the device in the order in which it was given. handle: the cudaStream_t as an integer."""
 
@@ -105,10 +113,7 @@ class Device(ABC):
         """Make the device current for this thread; a vendor's calls with addresses or streams of ours belong inside.
 
         RunnerError in a process that was forked from the one that opened it: CUDA does not survive a fork."""
-        if self.is_forked:
-            raise RunnerError(
-                "this process was forked from one that uses the GPU, and CUDA does not survive a fork; start processes "
-                "with spawn, or open the Segmenter in each of them", short="forked from a process that uses the GPU")
+        check_process(self._process)
         depth = getattr(self._nesting, "depth", 0)
         if depth == 0:
             self._nesting.before = self._enter()

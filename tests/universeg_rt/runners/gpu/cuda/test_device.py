@@ -354,3 +354,19 @@ def test_nothing_is_collected_while_a_graph_is_captured():
         assert not freed
     gc.collect()
     assert freed and gc.isenabled()
+
+
+def test_collection_stays_paused_until_the_last_thread_ends():
+    first, second = cuda_graph.collection_paused(), cuda_graph.collection_paused()
+    first.__enter__(), second.__enter__()
+    first.__exit__(None, None, None)
+    assert not gc.isenabled()
+    second.__exit__(None, None, None)
+    assert gc.isenabled()
+    gc.disable()
+    try:
+        with cuda_graph.collection_paused():
+            pass
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
