@@ -110,6 +110,8 @@ def test_a_tensor_in_the_place_of_an_output(small_bundle):
     template, query = bound(bundle.load("fp32", "static").whole(), static_constants(bundle)), queries()
     changed = giving(template, "head/logits", "probability")
     onnx.checker.check_model(onnx.load_model_from_string(changed), full_check=True)
+    left, whole = ([n.op_type for n in onnx.load_model_from_string(m).graph.node] for m in (changed, template))
+    assert "Sigmoid" not in left and set(whole) - set(left) == {"Sigmoid"} and whole.count("Conv") == left.count("Conv")
     assert [(o.name, o.shape) for o in session(changed).get_outputs()] == [("head/logits", ["B", 1, *SIZE])]
     ((logits,), (probability,)) = (session(m).run(None, {"query": query}) for m in (changed, template))
     assert np.abs(1 / (1 + np.exp(-logits.astype(np.float64))) - probability).max() < 1e-6 and logits.std() > 0.1
