@@ -17,7 +17,7 @@ if __package__ in (None, ""):  # run as a script: make the checkout importable a
 
     make_importable()
 
-from universeg_rt.benchmarks.gpu.steps import settings, step  # noqa: E402
+from universeg_rt.benchmarks.gpu.steps import parts, step  # noqa: E402
 from universeg_rt.benchmarks.gpu.steps.beforehand import PIECE, unpack  # noqa: E402
 from universeg_rt.errors import InputError  # noqa: E402
 
@@ -47,9 +47,7 @@ def body(run: step.Step, options: argparse.Namespace) -> bool:
 def _try(run: step.Step, name: str) -> bool:
     """Whether it starts here, and whether it runs a frozen task."""
     run.part("runners", "universeg_rt", "runners", seconds=30, limit="")
-    words = ["--out", run.out / f"{name}.json", "--device", run.device, "--work", run.work / "frozen",
-             "--rounds", 5, *(run.upload / task for task in settings.TASKS if (run.upload / task).is_file())]
-    return run.part("frozen", "universeg_rt.benchmarks.gpu.frozen", *words, seconds=60)
+    return parts.frozen(run, 60, name, rounds=5)
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -57,4 +55,4 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(step.main("b2", 110, __doc__.split("\n")[0], body, add))
+    sys.exit(step.main("b2", __doc__.split("\n")[0], body, add))
