@@ -35,7 +35,7 @@ def body(run: step.Step, options: argparse.Namespace) -> bool:
         part = kept / f"{piece.name}.part"  # whole or not there: a kill leaves a name that nobody counts
         shutil.copyfile(piece, part)
         part.rename(kept / piece.name)
-        have = sorted(p for p in kept.iterdir() if re.fullmatch(PIECE, p.name))
+        have = sorted(p for p in kept.iterdir() if (m := re.fullmatch(PIECE, p.name)) and int(m["of"]) == count)
         run.note("piece", name=piece.name, have=len(have), of=count)
         if len(have) == count:
             site = unpack(have, run.work / "runtimes" / name)
@@ -46,8 +46,7 @@ def body(run: step.Step, options: argparse.Namespace) -> bool:
 
 def _try(run: step.Step, name: str) -> bool:
     """Whether it starts here, and whether it runs a frozen task."""
-    run.part("runners", "universeg_rt", "runners", seconds=30, limit="")
-    return parts.frozen(run, 60, name, rounds=5)
+    return all([run.part("runners", "universeg_rt", seconds=30, limit=""), parts.frozen(run, 60, name, rounds=5)])
 
 
 def add(parser: argparse.ArgumentParser) -> None:

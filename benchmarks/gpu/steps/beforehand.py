@@ -8,8 +8,8 @@ upload/kernels/          the CUDA library and its self-test for compute capabili
 upload/data/             the data sets' files that the config trains and validates on
 upload/NAME.tar.xz.00of03  pieces of a runtime: a folder as `pip install --target FOLDER` leaves it
 
-A line says the size of what is sent, the tree's files and these paths, which git ignores: name them to a tool that sends
-a working tree.
+A line says how much is sent: the tree's files and these paths, which git ignores. Name them to a tool that sends a
+working tree.
 """
 
 from __future__ import annotations
@@ -161,6 +161,8 @@ def pack(folder: Path, target: Path) -> list[Path]:
     with lzma.open(whole, "wb", format=lzma.FORMAT_XZ, filters=PACKING) as packed, \
             tarfile.open(fileobj=packed, mode="w|") as tar:
         tar.add(folder, ".", filter=lambda entry: None if entry.name.endswith(".pyc") else entry)
+    for earlier in target.parent.glob(f"{target.name}.*of*"):
+        earlier.unlink()
     count, written = max(1, -(-whole.stat().st_size // PIECE_BYTES)), []
     with open(whole, "rb") as source:
         for number in range(count):
