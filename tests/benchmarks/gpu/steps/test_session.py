@@ -18,7 +18,8 @@ from .conftest import lines
 
 # A part that starts another process, which takes no hint, and says its own number.
 PARENT = """import os, subprocess, sys, time
-child = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('begun', flush=True); time.sleep(600)"
+child = ("import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
+         "print('begun', flush=True); time.sleep(600)")
 process = subprocess.Popen([sys.executable, '-c', child], stdout=subprocess.PIPE, text=True)
 process.stdout.readline()
 open(os.environ['SAID'] + '.new', 'w').write(str(os.getpid()))
