@@ -79,7 +79,7 @@ def _measure(task: Path, entry: dict, options: argparse.Namespace, deadline: flo
     for name, runner in list(found.items()):
         try:
             logits = runner.run(queries)
-        except UniverSegError as error:
+        except Exception as error:  # each library has errors of its own
             entry["skipped"][name] = one_line(error)
             del found[name]
             continue
@@ -109,7 +109,7 @@ def _start(task: Path, model: bytes, spec: NetworkSpec, ours: bool, entry: dict,
     def start(label: str, kind: Callable, *given: object) -> None:
         try:
             found[label] = kind(model, *given)
-        except UniverSegError as error:
+        except Exception as error:  # as above
             entry["skipped"][label] = one_line(error)
 
     for name, kind in RUNNERS.items():
