@@ -1,5 +1,5 @@
 """Every step on the CPU at toy sizes: from a bare copy of the tree in processes of its own, killed at random moments
-too; those whose parts are rehearsed so already, in this process."""
+too; those whose parts are rehearsed so already, in this process. What a1 has alone: test_convolutions.py."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ torch = pytest.importorskip("torch", reason="the steps need torch")
 pytest.importorskip("yaml", reason="the steps need pyyaml")
 pytest.importorskip("onnx", reason="emitting the models needs onnx")
 
-from universeg_rt.benchmarks.gpu.steps import a1, b2, b7, beforehand, parts, session, step
+from universeg_rt.benchmarks.gpu.steps import b2, b7, beforehand, parts, session, step
 from universeg_rt.training.network.checkpoint import load_checkpoint
 
 from .conftest import check, lines
@@ -114,14 +114,10 @@ def test_what_was_not_packed_is_packed_by_b6(tree, tmp_path):
     assert (tmp_path / "state.pt").read_bytes() == b"state" and not (tmp_path / "half.tmp").exists()
 
 
-def test_a_machine_is_measured_and_all_that_starts_compared(here, upload, training, tmp_path):
-    assert here(a1, tmp_path / "a1", *training) == 0
-    check(tmp_path / "a1")
-    rows = json.loads((tmp_path / "a1" / "convolutions.json").read_text())["rows"]
-    assert {row["layout"] for row in rows} == {"nchw", "nhwc"}
-    assert here(b7, tmp_path / "b7", "--upload", upload) == 0
-    check(tmp_path / "b7")
-    rows = json.loads((tmp_path / "b7" / "compare.json").read_text())["steps"]["timing"]["rows"]
+def test_all_that_starts_is_compared(here, upload, tmp_path):
+    assert here(b7, tmp_path / "out", "--upload", upload) == 0
+    check(tmp_path / "out")
+    rows = json.loads((tmp_path / "out" / "compare.json").read_text())["steps"]["timing"]["rows"]
     assert {"onnxruntime fp32", "folded torch fp16 nhwc"} <= {row["contender"] for row in rows}
 
 
