@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -20,6 +21,12 @@ from universeg_rt.training.settings.values import to_dict
 
 from ....conftest import native_part
 from ....training.conftest import kit  # noqa: F401  fixture
+
+
+@pytest.fixture(autouse=True)
+def path_of_children(monkeypatch):
+    """A step sets it for its parts, for as long as its process lives."""
+    monkeypatch.setenv("PYTHONPATH", os.environ.get("PYTHONPATH", ""))
 
 
 @pytest.fixture(scope="module")
