@@ -3,14 +3,13 @@ graphs."""
 
 from __future__ import annotations
 
-import importlib.util
+import os
 import weakref
 from collections import OrderedDict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from threading import RLock
-from types import ModuleType
 
 import numpy as np
 
@@ -20,19 +19,18 @@ from ...errors import RunnerError, first_line
 from ...named_types import Floats, Vendor
 from ...precision import GPU_AUTO, PRECISIONS
 from ..base import Runner
-from ..libraries import has_cuda_provider, import_onnxruntime, open_session
+from ..libraries import open_session
 from ..options import Options
-from .cuda.device import _ordinal
-from .identity import has_driver
+from .cuda.device import _ordinal, check_process
+from .cuda.graph import collection_paused
+from .provider import INSTALL, PROVIDER, onnxruntime_with
 
-PROVIDER = "CUDAExecutionProvider"
 TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 GRAPHS = 16  # captured at most: ONNX Runtime keeps each for the session's life
 RETIRED = 4  # supports that nobody holds any more, kept with their graphs for others of the same shape
 SHAPES = 8  # of queries for which a prepared support keeps its bindings
 MAPS = 256  # support entries times sets times queries of one run, which bounds its memory
 NOT_WANTED = "not wanted"
-INSTALL = "pip install onnxruntime-gpu (in the place of onnxruntime, not beside it)"
 
 
 @dataclass
@@ -81,20 +79,21 @@ class OnnxRuntimeCuda(Runner):
 
     name = "onnxruntime-cuda"
     graph_failure = ""
+    _lock = RLock()  # of all of them: what one allocates would spoil a graph that another captures
 
     def __init__(self, predict: ModelBytes, prepare: ModelBytes | None, *, ordinal: int = 0, tf32: bool = False,
                  graphs: bool = True, nhwc: bool = False, provider: str = PROVIDER) -> None:
         """prepare None: `predict` is the whole model. tf32: float32 products may be rounded to TF32's 10 bits. nhwc:
         let convolutions run with channels last. RunnerError where the provider does not start or refuses a file, naming
         what to install."""
-        self._ort = _onnxruntime(provider)
+        self._ort = onnxruntime_with(provider)
         self._provider, self._ordinal = provider, ordinal
         self._options = {"use_tf32": str(int(tf32)), **({"prefer_nhwc": "1"} if nhwc else {})}
         self._place = ("cuda", ordinal) if provider == PROVIDER else ("cpu", 0)
         self.device = f"GPU {ordinal} (CUDA)" if provider == PROVIDER else "CPU"
         self.model_bytes = ModelBytes.bytes_in_all(model for model in (predict, prepare) if model is not None)
         self.graph_failure = "" if graphs else NOT_WANTED
-        self._lock, self._annotations = RLock(), count(1)
+        self._process, self._annotations = os.getpid(), count(1)
         self._retired: deque[_Memory] = deque(maxlen=RETIRED)
         self._prepare_session = None if prepare is None else self._session(prepare, graphs=False)
         self._predict_session = self._with_graphs(predict) if graphs else self._session(predict, graphs=False)
@@ -104,7 +103,7 @@ class OnnxRuntimeCuda(Runner):
     @classmethod
     def open(cls, bundle: Bundle, precision: str, options: Options) -> OnnxRuntimeCuda:
         """Of the options, device and tf32 have an effect here."""
-        _onnxruntime(PROVIDER)
+        onnxruntime_with(PROVIDER)
         have = bundle.manifest.models
         if precision == "auto":
             precision = next((p for p in GPU_AUTO if p in have), "fp32")
@@ -116,7 +115,7 @@ class OnnxRuntimeCuda(Runner):
 
     @classmethod
     def check_here(cls, options: Options) -> None:
-        _onnxruntime(PROVIDER)
+        onnxruntime_with(PROVIDER)
 
     @property
     def notes(self) -> tuple[str, ...]:  # type: ignore[override]  # follows graph_failure, where others keep a value
@@ -129,6 +128,7 @@ class OnnxRuntimeCuda(Runner):
         session = self._prepare_session or self._predict_session
         kinds = {t.name: TYPES[t.type] for t in (*session.get_inputs(), *session.get_overridable_initializers())}
         given = {"support_images": support[:, :, :1], "support_labels": support[:, :, 1:], "weights": weights}
+        check_process(self._process)  # before the lock, which a thread of the parent may hold for ever
         with self._lock:
             memory = self._vacant((sets, entries, height, width))
             if self._prepare_session is None:
@@ -164,9 +164,9 @@ class OnnxRuntimeCuda(Runner):
         """For `run_alone` with images of this size: a model with no input beside the query."""
         return _Prepared(_Memory((1, 1, *size), {}), self._retired)
 
-    def run_alone(self, alone: _Prepared, queries: Floats) -> Floats:
-        """Probabilities (B,1,H,W) float32 of queries (B,1,H,W) by a frozen task's model."""
-        return np.concatenate([self._run_part(alone, queries[start : start + MAPS], "probability")
+    def run_alone(self, alone: _Prepared, queries: Floats, output: str) -> Floats:
+        """This output (B,1,H,W) float32 of queries (B,1,H,W) by a frozen task's model."""
+        return np.concatenate([self._run_part(alone, queries[start : start + MAPS], output)
                                for start in range(0, len(queries), MAPS)])
 
     def _run(self, prepared: _Prepared, queries: Floats) -> Floats:
@@ -177,6 +177,7 @@ class OnnxRuntimeCuda(Runner):
         return out
 
     def _run_part(self, prepared: _Prepared, queries: Floats, output: str = "logits") -> Floats:
+        check_process(self._process)
         with self._lock:
             bound = prepared.bound.get(queries.shape)
             fresh = bound is None
@@ -214,10 +215,10 @@ class OnnxRuntimeCuda(Runner):
             binding.bind_ortvalue_input(name, value)
         query = self._empty(shape, TYPES[self._input("query").type])
         binding.bind_ortvalue_input("query", query)
-        shapes = {"logits": (shape[0], prepared.sets, 1, *shape[2:]), "probability": shape}
+        of_sets = {"logits": (shape[0], prepared.sets, 1, *shape[2:])}  # other outputs are one map a query
         outputs = {}
         for tensor in session.get_outputs():
-            outputs[tensor.name] = self._empty(shapes[tensor.name], TYPES[tensor.type])
+            outputs[tensor.name] = self._empty(of_sets.get(tensor.name, shape), TYPES[tensor.type])
             binding.bind_ortvalue_output(tensor.name, outputs[tensor.name])
         return _Bound(binding, query, outputs)
 
@@ -225,7 +226,8 @@ class OnnxRuntimeCuda(Runner):
         options = self._ort.RunOptions()
         options.add_run_config_entry("gpu_graph_id", str(graph))  # -1: neither captures nor replays
         try:
-            session.run_with_iobinding(binding, options)
+            with collection_paused():  # this may be the run that is captured
+                session.run_with_iobinding(binding, options)
         except Exception as error:  # ONNX Runtime raises many types of its own
             raise self._failed(error) from None
 
@@ -273,7 +275,8 @@ class OnnxRuntimeCuda(Runner):
                 "cudnn_conv_algo_search": "EXHAUSTIVE", **self._options
             })]
         try:
-            session = open_session(ort, model, options, providers)
+            with self._lock:
+                session = open_session(ort, model, options, providers)
         except Exception as error:
             raise RunnerError(
                 f"ONNX Runtime cannot load {model.name} with {self._provider}: {first_line(error)}") from None
@@ -283,28 +286,3 @@ class OnnxRuntimeCuda(Runner):
                 f"versions that it was built for; {INSTALL}, with its CUDA and cuDNN: pip install "
                 "'onnxruntime-gpu[cuda,cudnn]'", short="CUDA or cuDNN does not load")
         return session
-
-
-def _onnxruntime(provider: str) -> ModuleType:
-    """The module, its CUDA libraries loaded; RunnerError with the package to install where it has no such provider."""
-    if importlib.util.find_spec("onnxruntime") is None:
-        raise RunnerError(f"onnxruntime is not installed; {INSTALL}", short="not installed")
-    if provider == PROVIDER and not has_cuda_provider():  # said without importing what will not run
-        raise RunnerError(f"the installed onnxruntime has no {provider}; {INSTALL}",
-                          short="onnxruntime-gpu is not installed")
-    if provider == PROVIDER and not has_driver():
-        raise RunnerError(f"{provider} wants a GPU of NVIDIA's and its driver, and the driver is not installed",
-                          short="no NVIDIA driver")
-    try:
-        onnxruntime = import_onnxruntime()
-    except Exception as error:  # a build whose libraries are missing raises many types
-        raise RunnerError(f"onnxruntime cannot be loaded ({error}); {INSTALL}", short="cannot be loaded") from None
-    if provider not in onnxruntime.get_available_providers():
-        raise RunnerError(f"the installed onnxruntime has no {provider}; {INSTALL}",
-                          short="onnxruntime-gpu is not installed")
-    if provider == PROVIDER and hasattr(onnxruntime, "preload_dlls"):
-        try:
-            onnxruntime.preload_dlls()
-        except Exception:  # the session says what is missing
-            pass
-    return onnxruntime
