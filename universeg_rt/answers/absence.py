@@ -43,8 +43,9 @@ class Looks:
         return cls(middle.astype(np.float32), found.astype(np.float32))
 
     def presence(self, image: Floats) -> float:
-        """From 0 to 1, of an image (h,w) on the grid: 0.5 lies halfway between the two kinds."""
-        return float(np.clip(0.5 + 0.5 * ((embed(image[None])[0] - self.middle) @ self.direction), 0, 1))
+        """From 0 to 1, of an image (h,w) on the grid: 0.5 lies halfway between the two kinds, 0.88 and 0.12 where the
+        regression gives 1 and -1."""
+        return float(0.5 + 0.5 * np.tanh((embed(image[None])[0] - self.middle) @ self.direction))
 
 
 def presence(probability: Floats, mask: Bools, image: Floats, looks: Looks | None) -> float:
