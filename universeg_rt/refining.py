@@ -71,8 +71,11 @@ class RefinedTask(Predictor):
         self.choice = choice
         self.threshold = choice.threshold
 
-    def place(self, images: Sequence[Array] | Array) -> Placed:
-        return self.task.place(images)
+    def place(
+        self, images: Sequence[Array] | Array, names: Sequence[str] | None = None, volume_span: float | None = None,
+        shares: Sequence[float] | None = None,
+    ) -> Placed:
+        return self.task.place(images, names, volume_span, shares)
 
     def predict_placed(
         self, placed: Placed, *, threshold: float | None = None, logits: bool = False,
@@ -91,16 +94,18 @@ class RefinedTask(Predictor):
 
     def predict_in(
         self, images: Sequence[Array] | Array, regions: Sequence[Box | Bools | None], *,
-        threshold: float | None = None, logits: bool = False,
+        threshold: float | None = None, logits: bool = False, names: Sequence[str] | None = None,
+        volume_span: float | None = None,
     ) -> list[Prediction]:
         """Segment images within regions that the user knows: boxes (top, left, bottom, right) in pixels, or masks (H,W)
         such as that of another label, which are looked around with a margin. For None, or an empty mask, an image is
         answered as `predict` does.
 
-        The support's windows are around each label with half its size on either side: give boxes alike. Raises as
-        `predict_batch`, and InputError for a region that is none or lies outside.
+        The support's windows are around each label with half its size on either side: give boxes alike. names,
+        volume_span: as `predict_batch` takes them. Raises as that, and InputError for a region that is none or lies
+        outside.
         """
-        placed = self.place(images)
+        placed = self.place(images, names, volume_span)
         if len(regions) != len(placed.queries):
             raise InputError(f"{len(placed.queries)} images but {len(regions)} regions; give each its own, or None")
         boxes = [None if region is None else check_region(region, query.image.shape, f"region {i}")
@@ -115,14 +120,16 @@ class RefinedTask(Predictor):
 
     def predict_in_order(
         self, images: Sequence[Array] | Array, first: Box | Bools | None = None, *,
-        threshold: float | None = None, logits: bool = False,
+        threshold: float | None = None, logits: bool = False, names: Sequence[str] | None = None,
+        volume_span: float | None = None,
     ) -> list[Prediction]:
         """Segment neighbouring slices in order, each within a region around the mask of the one before, the first
         within `first`; where that mask is empty a slice is looked at whole."""
         region: Box | Bools | None = first
         out: list[Prediction] = []
-        for image in images:
-            out += self.predict_in([image], [region], threshold=threshold, logits=logits)
+        for i, image in enumerate(images):
+            out += self.predict_in([image], [region], threshold=threshold, logits=logits,
+                                   names=None if names is None else [names[i]], volume_span=volume_span)
             region = out[-1].mask
         return out
 
@@ -143,7 +150,10 @@ class RefinedTask(Predictor):
         """Answers within boxes; where there is none, what was found before."""
         seen = [i for i, box in enumerate(boxes) if box is not None]
         cuts = [cut(queries[i].image, box) for i, box in enumerate(boxes) if box is not None]
-        answers = self.zoomed.predict_batch(cuts, threshold=threshold, logits=logits)
+        # A window takes as much of [0, 1] as its image, for the support's windows are stretched as its images are.
+        names, shares = [queries[i].name for i in seen], [queries[i].share for i in seen]
+        placed = self.zoomed.place(cuts, names, queries[0].volume_span if queries else None, shares)
+        answers = self.zoomed.predict_placed(placed, threshold=threshold, logits=logits)
         out = list(found)
         for i, answer in zip(seen, answers):
             box = boxes[i]

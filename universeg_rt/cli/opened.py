@@ -23,6 +23,7 @@ from ..segmenter import Segmenter
 from ..support import SupportSet
 from ..supports.volumes import plane_of
 from ..task import Task
+from ..volumes.slicing import ACQUIRED
 from .common import said_in_options
 from .supports import Labels
 from .where import OPTIONS as WHERE
@@ -51,12 +52,13 @@ class Opened:
         """All labels of images (H,W), as the options say."""
         return self.where.predict(self.task, images, self.absent_below)
 
-    def predict_slices(self, slices: list[Array], windows: Windows) -> tuple[list[LabelledPrediction], Windows]:
-        """As `predict`, of slices that follow one another; and the windows for those after them, none where slices are
-        not followed."""
+    def predict_slices(self, slices: list[Array], windows: Windows, names: list[str], span: float
+                       ) -> tuple[list[LabelledPrediction], Windows]:
+        """As `predict`, of slices that follow one another, with the range of intensities of their volume; and the
+        windows for those after them, none where slices are not followed."""
         if not self.where.follow:
-            return self.predict(slices), {}
-        return self.where.predict_in_order(self.task, slices, windows)
+            return self.where.predict(self.task, slices, self.absent_below, names, span), {}
+        return self.where.predict_in_order(self.task, slices, windows, names, span)
 
     @property
     def members(self) -> int:
@@ -191,7 +193,7 @@ def _answers(args: argparse.Namespace, steps: tuple[Step, ...], task: LabelledPr
              ) -> dict[str, Any]:
     """What labels there are and what is done to answers."""
     values: Mapping[str, int] = {name or "label 1": value for name, value in task.values.items()}
-    return {"labels": dict(values), "overlap": task.overlap, "axis": args.axis or "acquired", "time": args.time,
+    return {"labels": dict(values), "overlap": task.overlap, "axis": args.axis or ACQUIRED, "time": args.time,
             "series": args.series, "post": [str(step) for step in steps], "absent_below": args.absent_below,
             **where.settings, "refine": {
                 name or "label 1": asdict(each.choice)

@@ -35,8 +35,8 @@ MAP = "labels"  # the name of the label map where labels exclude one another
 
 @dataclass(frozen=True, eq=False)
 class Finished:
-    """A volume whose slices are all in its maps. read: seconds that reading it took. notes: on it so far.
-    asked: whether labels were asked for."""
+    """A volume whose slices are all in its maps. read: seconds that reading it took. notes: on it so far. span: of its
+    intensities. asked: whether labels were asked for."""
 
     opened: Opened
     volume: Volume
@@ -46,6 +46,7 @@ class Finished:
     name: str
     read: float
     notes: list[str]
+    span: float
     asked: bool = False
 
     @property
@@ -199,7 +200,14 @@ def _kind(fact: dict[str, Any], label: str) -> str:
     """What the table says of a slice and label that is not as others."""
     if fact["blank"]:
         return "blank"
-    return "in the support" if fact["entry"] else "absent" if label in fact["absent"] else ""
+    if fact["entry"]:
+        return "in the support"
+    return "absent" if label in fact["absent"] else "dim" * _is_dim(fact)
+
+
+def _is_dim(fact: dict[str, Any]) -> bool:
+    """Whether a slice was not stretched to its own range (`imaging.normalisation.share_of`)."""
+    return not fact["blank"] and fact["share"] < 1
 
 
 def _facts(finished: Finished, figures: dict[str, dict[str, Any]]) -> dict[str, Any]:
@@ -207,6 +215,7 @@ def _facts(finished: Finished, figures: dict[str, dict[str, Any]]) -> dict[str, 
     voxels = sum(each["voxels"] for each in figures.values())
     scores = [each["dice"] for each in figures.values() if "dice" in each]
     counts = {"slices": len(slices), "blank": sum(each["blank"] for each in facts),
+              "dim": sum(map(_is_dim, facts)),
               "in_support": sum(bool(each["entry"]) for each in facts)}
     if counts["in_support"] and finished.truth is not None:
         finished.notes.append(f"{counts['in_support']} of {len(slices)} slices are in the support; they are not scored")
@@ -214,6 +223,7 @@ def _facts(finished: Finished, figures: dict[str, dict[str, Any]]) -> dict[str, 
         "kind": volume.kind, **({"modality": volume.modality} if volume.modality else {}),
         "shape": list(volume.geometry.shape),
         **({"spacing": [round(mm, 4) for mm in volume.geometry.spacing]} if volume.geometry.spacing else {}),
+        "intensity_span": finished.span,
         "axis": slices.axis, **({"plane": slices.plane} if slices.plane else {}), **counts,
         "foreground_pixels": voxels, "foreground_share": voxels / float(np.prod(volume.geometry.shape)),
         "confidence": lowest_confidence(figures), "labels": figures,
@@ -262,4 +272,5 @@ def _shown(finished: Finished, stacks: dict[str, Array], names: dict[int, str]) 
     return Shown(
         lambda i: slices.take(volume.values, i), lambda i: merged(lambda value, j: _mask(stacks, value, j), i),
         None if finished.truth is None else lambda i: merged(lambda value, j: _true(finished, value, j), i),
-        len(slices), slices.pixel, finished.opened.normalise, Look(names))
+        len(slices), slices.pixel, finished.opened.normalise, Look(names),
+        [each["share"] for each in finished.partial.facts])

@@ -12,11 +12,12 @@ from typing import Any
 
 import numpy as np
 
+from ..imaging.normalisation import share_of
 from ..labelled_predictor import ARGMAX, LabelledPrediction
 from ..notes import IN_SUPPORT
 from ..prediction import ABSENT, BLANK
 from ..volumes.reading import read_labels, read_volume
-from ..volumes.slicing import Slices
+from ..volumes.slicing import ACQUIRED, Slices, intensity_span
 from .opened import Opened, support_notes
 from .partial import FOLDER as PARTIAL
 from .partial import Partial
@@ -46,8 +47,9 @@ def segment_volume(opened: Opened, job: Job, args: argparse.Namespace, tick: Cal
     more slices are done, and of how many. settings: all that the maps depend on."""
     start = time.perf_counter()
     volume = read_volume(job.path, time=args.time, series=args.series)
-    slices = Slices.of(volume.geometry, volume.acquired, args.axis or "acquired")
+    slices = Slices.of(volume.geometry, volume.acquired, args.axis or ACQUIRED)
     truth = None if job.truth is None else read_labels(job.truth, volume)
+    span = intensity_span(volume.values)
     read = time.perf_counter() - start
     made_of = {"settings": settings, "sha256": job.hashes["sha256"]}
     partial = Partial(args.output / PARTIAL / job.name, made_of, _kinds(opened, args, slices))
@@ -70,16 +72,17 @@ def segment_volume(opened: Opened, job: Job, args: argparse.Namespace, tick: Cal
         start = time.perf_counter()
         images = [slices.take(volume.values, i) for i in block]
         read += time.perf_counter() - start
-        found, windows = opened.predict_slices(images, windows)
+        found, windows = opened.predict_slices(images, windows, [f"slice {i}" for i in block], span)
+        shares = [share_of(image, opened.normalise, span) for image in images]
         for i, prediction in zip(block, found):
             _keep(partial, i, prediction, opened.task.overlap)
-        facts = [_facts(prediction, of_support, i) for i, prediction in zip(block, found)]
+        facts = [_facts(*each, of_support) for each in zip(found, shares)]
         facts[-1][WINDOWS] = dict(windows)  # an interrupted volume goes on with them
         partial.advance(facts)
         tick(len(block), len(slices))
     notes += slice_notes(partial.facts)
     asked = args.label is not None
-    row = write_results(Finished(opened, volume, slices, partial, truth, job.name, read, notes, asked), args)
+    row = write_results(Finished(opened, volume, slices, partial, truth, job.name, read, notes, span, asked), args)
     partial.remove()
     return row
 
@@ -115,16 +118,17 @@ def _keep(partial: Partial, index: int, prediction: LabelledPrediction, overlap:
                 maps[f"{kind}{value}"][index] = found
 
 
-def _facts(prediction: LabelledPrediction, support: dict[str, tuple[str, ...]], index: int) -> dict[str, Any]:
-    """What is kept of slice `index`: sums, of which the volume's figures are made, its notes and seconds. support: as
-    `support_notes` gives it."""
+def _facts(prediction: LabelledPrediction, share: float, support: dict[str, tuple[str, ...]]) -> dict[str, Any]:
+    """What is kept of a slice: sums, of which the volume's figures are made, its notes and seconds. share: of [0, 1]
+    that it took. support: as `support_notes` gives it."""
     first = next(iter(prediction.predictions.values()))
-    notes = [_of_slice(note, index) for name, each in prediction.predictions.items() for note in each.notes
+    notes = [note for name, each in prediction.predictions.items() for note in each.notes
              if note not in support[name] and not each.emptied and not note.startswith(EMPTY)
              and IN_SUPPORT not in note]
     timing = prediction.timing
     return {
         "blank": first.emptied == BLANK,
+        "share": share,
         "entry": any(IN_SUPPORT in note for note in first.notes),
         "absent": [name for name, each in prediction.predictions.items() if each.emptied == ABSENT],
         "notes": list(dict.fromkeys(notes)),
@@ -136,13 +140,6 @@ def _facts(prediction: LabelledPrediction, support: dict[str, tuple[str, ...]], 
             for name, each in prediction.predictions.items()
         },
     }
-
-
-def _of_slice(note: str, index: int) -> str:
-    """A note on an image, which names it by its place in a call or not at all, as one on a slice."""
-    # "the image" and "an image" name none.
-    said, count = re.subn(r"(?<!\bthe )(?<!\ban )\bimage( \d+)?\b", f"slice {index}", note, count=1)
-    return said if count else f"slice {index}: {note}"
 
 
 def slice_notes(facts: list[dict[str, Any]]) -> list[str]:

@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import BlankError, InputError, SeveralError, shown
-from ..imaging.normalisation import Normalisation
+from ..imaging.normalisation import Normalisation, share_of
 from ..named_types import AnyPath, Array, Doubles, Floats, Integers
 from ..storage.reading import path_of
 from ..support import PlacedImage
 from ..volumes.nifti import is_nifti
 from ..volumes.reading import label_values, read_labels, read_volume
-from ..volumes.slicing import Slices
+from ..volumes.slicing import Slices, intensity_span
 from ..volumes.volume import LabelVolume, Volume
 
 LOOK = (64, 64)  # the grid on which slices are compared: twice as fine as the embedding's finest part needs
@@ -26,7 +26,7 @@ LOOK = (64, 64)  # the grid on which slices are compared: twice as fine as the e
 class LabelledVolume:
     """A volume with its labels, and of each slice the area of each label: areas by value (slices,) pixels.
 
-    numbers: of the file's values the common ones, which areas and `cut` have.
+    numbers: of the file's values the common ones, which areas and `cut` have. span: of the volume's intensities.
     """
 
     name: str
@@ -35,6 +35,7 @@ class LabelledVolume:
     slices: Slices
     areas: dict[int, Integers]
     numbers: dict[int, int] = field(default_factory=dict)
+    span: float = 0.0
 
     @classmethod
     def read(cls, name: str, volume: Volume, labels: LabelVolume, axis: str) -> LabelledVolume:
@@ -46,7 +47,8 @@ class LabelledVolume:
             for value, size in zip(values.tolist(), sizes.tolist()):
                 if value in areas:
                     areas[value][index] = size
-        return cls(name, volume, labels, slices, {value: area for value, area in areas.items() if area.any()})
+        held = {value: area for value, area in areas.items() if area.any()}
+        return cls(name, volume, labels, slices, held, span=intensity_span(volume.values))
 
     def renumbered(self, values: Mapping[str, int]) -> LabelledVolume:
         """With common values, by the labels' names; labels of one name are one."""
@@ -67,6 +69,10 @@ class LabelledVolume:
     def look(self, index: int, normalise: Normalisation) -> Floats | None:
         """A slice on LOOK; None where it is blank."""
         return look_of(self.slices.take(self.volume.values, index), normalise)
+
+    def is_dim(self, index: int, normalise: Normalisation) -> bool:
+        """Whether a query's slice like this one would not be stretched to its own range."""
+        return share_of(self.slices.take(self.volume.values, index), normalise, self.span) < 1
 
     def weights(self, wanted: Sequence[int]) -> Doubles:
         """(slices,) of the labels' areas, each as a share of its own, so that a small label counts as a large one."""

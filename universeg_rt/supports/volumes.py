@@ -41,7 +41,8 @@ class SliceChoice:
     gives as many, as far as it has them. absent: how many more that hold none of the labels, so that the network knows
     what its absence looks like. by: `area` takes slices at equal steps of the label's area summed along the axis, so
     most where most of it lies; `even` at equal steps from its first slice to its last; `similar` takes those that are
-    together the most alike to a query volume. Slices of one value are never taken. seed: of which slices without a
+    together the most alike to a query volume. Slices of one value are never taken, and such as hardly hold more than
+    noise (`imaging.normalisation.share_of`) only for a label that is nowhere else. seed: of which slices without a
     label are taken. Raises InputError where a value is out of range.
     """
 
@@ -181,6 +182,7 @@ def _holding(found: Sequence[LabelledVolume], wanted: Sequence[int], names: Mapp
     weights = [each.weights(wanted) for each in found]
     seen = [[int(i) for i in np.flatnonzero(w) if each.look(int(i), normalise) is not None]
             for each, w in zip(found, weights)]
+    seen = _without_dim(found, wanted, seen, normalise)
     if not any(seen):
         raise InputError(f"no slice along {choice.axis} holds a label and more than one value of intensity; look at "
                          "the image volumes and the window")
@@ -204,6 +206,16 @@ def _holding(found: Sequence[LabelledVolume], wanted: Sequence[int], names: Mapp
         mass = weights[place][left] if choice.by == AREA else np.ones(len(left))
         taken.update((place, left[i]) for i in _at_equal_steps(mass, count))
     return sorted(taken)
+
+
+def _without_dim(found: Sequence[LabelledVolume], wanted: Sequence[int], seen: Sequence[Sequence[int]],
+                 normalise: Normalisation) -> list[list[int]]:
+    """Without the slices that are not stretched in a query, but for those of labels that no other slice holds."""
+    clear = [[i for i in indices if not each.is_dim(i, normalise)] for each, indices in zip(found, seen)]
+    alone = [value for value in wanted if not any(each.areas[value][indices].any() for each, indices
+                                                  in zip(found, clear) if value in each.areas)]
+    return [[i for i in indices if i in bright or any(each.areas[v][i] for v in alone if v in each.areas)]
+            for each, indices, bright in zip(found, seen, map(set, clear))]
 
 
 def _each_label_once(found: Sequence[LabelledVolume], wanted: Sequence[int], whole: Taken) -> Taken:
@@ -273,7 +285,7 @@ def _absent(found: Sequence[LabelledVolume], wanted: Sequence[int], choice: Slic
         for index in map(int, orders[place]):
             if not count:
                 break
-            if found[place].look(index, normalise) is not None:
+            if found[place].look(index, normalise) is not None and not found[place].is_dim(index, normalise):
                 taken.append((place, index))
                 count -= 1
     return taken

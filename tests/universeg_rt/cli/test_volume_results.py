@@ -13,7 +13,7 @@ from PIL import Image
 nibabel = pytest.importorskip("nibabel", reason="volumes need nibabel: pip install '.[medical]'")
 
 from universeg_rt.answers.postprocess import parse_steps
-from universeg_rt.cli import volume_results, volumes
+from universeg_rt.cli import volume_results
 from universeg_rt.cli.results import lowest_confidence
 from universeg_rt.cli.segment import main
 
@@ -127,11 +127,18 @@ def test_notes_of_slices_name_them_and_those_of_the_support_are_not_repeated(cas
     assert "of slice 3 set its intensity range" in hot and hot.endswith("(2 slices alike)")
 
 
-@pytest.mark.parametrize("note, said", [
-    ("one pixel of image 2 lies", "one pixel of slice 6 lies"),
-    ("one pixel of image lies", "one pixel of slice 6 lies"),
-    ("the mask marks 95% of the image", "slice 6: the mask marks 95% of the image"),
-    ("what images mark of an image", "slice 6: what images mark of an image"),
-])
-def test_a_note_on_an_image_is_said_of_its_slice(note, said):
-    assert volumes._of_slice(note, 6) == said
+def test_slices_of_noise_are_counted_and_not_stretched(case):
+    """Slices beside the patient: what the network reads of them is as dark as they are in the volume."""
+    folder, arguments = case
+    image, _ = head()
+    image[:, :, 10] = np.random.default_rng(1).integers(7, 12, image.shape[:2])
+    write(folder / "scans" / "p1" / f"{NAME}.nii.gz", image)
+    assert main([*arguments, "--html"]) == 0
+    row = row_of(folder)
+    low, high = np.percentile(image, (0.5, 99.5))
+    assert row["intensity_span"] == pytest.approx(high - low) and row["dim"] >= 1
+    with open(folder / "out" / row["table"]) as file:
+        assert {line["kind"] for line in csv.DictReader(file) if line["slice"] == "10"} == {"dim"}
+    assert f"12 slices, 2 blank, {row['dim']} dim, 0 in the support" in (folder / "out" / "report.html").read_text()
+    assert main([*arguments, "--window", "0", "250"]) == 0
+    assert row_of(folder)["dim"] == 0, "a window says itself what is dim"

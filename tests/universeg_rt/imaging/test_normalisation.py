@@ -1,11 +1,15 @@
-"""Windows by name."""
+"""Windows by name, and which of [0, 1] an image takes."""
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
-from universeg_rt import InputError, Window
-from universeg_rt.imaging.normalisation import CT_WINDOWS
+from universeg_rt import InputError, Percentiles, Window
+from universeg_rt.imaging.normalisation import CT_WINDOWS, LEAST_SHARE, MINMAX, normalised, share_of
+from universeg_rt.imaging.preprocess import Placement
+
+IMAGE = np.linspace(100, 300, 64).reshape(8, 8)
 
 
 def test_windows_of_ct_have_names():
@@ -17,3 +21,24 @@ def test_windows_of_ct_have_names():
 def test_other_names_are_refused_with_those_there_are(name):
     with pytest.raises(InputError, match="there is no window .*; accepted: abdomen, bone, brain, liver, lung, "):
         Window.preset(name)
+
+
+def test_the_ends_of_a_window_are_0_and_1_whatever_the_image_spans():
+    values, own = normalised(IMAGE, Window(0, 400), "image")
+    assert not own and np.allclose(values, IMAGE / 400)
+    clipped, _ = normalised(IMAGE, Window(200, 250), "image")
+    assert np.allclose(clipped, np.clip((IMAGE - 200) / 50, 0, 1))
+    for grid in ((8, 8), (4, 4)):  # nor is it stretched on the grid
+        on_grid = Placement.of((8, 8), grid, "stretch").normalised_to_grid(values, grid, "image", own)
+        assert 0.25 <= on_grid.min() and on_grid.max() <= 0.75
+
+
+def test_a_slice_of_little_range_is_not_stretched_to_it():
+    assert share_of(IMAGE, MINMAX, None) == 1 == share_of(IMAGE, MINMAX, 200 / LEAST_SHARE)
+    share = share_of(IMAGE, MINMAX, 400 / LEAST_SHARE)
+    values, own = normalised(IMAGE, MINMAX, "image", share)
+    assert share == 0.5 and not own and values.min() == 0 and np.isclose(values.max(), 0.5)
+    assert np.allclose(values, 0.5 * normalised(IMAGE, MINMAX, "image").values)
+    hot = np.where(IMAGE == IMAGE.max(), 1e6, IMAGE)
+    assert share_of(hot, MINMAX, 1000) == 1 > share_of(hot, Percentiles(5, 95), 1000), "what is clipped has no range"
+    assert share_of(IMAGE, Window(0, 4000), 1e9) == 1, "a window says itself what is dim"
