@@ -17,6 +17,10 @@ class SeveralError(InputError):
     """A file or folder holds several volumes, and nothing says which one is meant."""
 
 
+class GeometryError(InputError):
+    """A label that does not lie on the pixels or voxels of its image."""
+
+
 class BlankError(InputError):
     """An image with nothing to see in it, all one value; as a query it has an empty mask. short: what it is, without
     the cure."""

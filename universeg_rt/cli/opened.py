@@ -25,7 +25,7 @@ from ..supports.volumes import plane_of
 from ..task import Task
 from ..volumes.slicing import ACQUIRED
 from .common import said_in_options
-from .supports import Labels
+from .supports import Labels, slices_taken
 from .where import OPTIONS as WHERE
 from .where import Where, Windows
 
@@ -97,7 +97,7 @@ def open_task(args: argparse.Namespace, support: SupportSet | LabelledSupport | 
         answering = {name: _answering(task, args) for name, task in tasks.items()}
         task = LabelledPredictor(answering, values, args.overlap, reader=first)
     return Opened(task, {
-        **_provenance(segmenter, ensemble, support), "task": _how(task), **_images(first),
+        **_provenance(segmenter, ensemble, support, args), "task": _how(task), **_images(first),
         **_answers(args, steps, task, where),
     }, segmenter.runner.reason, steps, segmenter.runner.threads, args.absent_below, where, plane_of(support.names))
 
@@ -146,7 +146,8 @@ def normalisation(args: argparse.Namespace) -> Normalisation:
     return Window(low, high)
 
 
-def _provenance(segmenter: Segmenter, ensemble: Ensemble, support: SupportSet | LabelledSupport) -> dict[str, Any]:
+def _provenance(segmenter: Segmenter, ensemble: Ensemble, support: SupportSet | LabelledSupport,
+                args: argparse.Namespace) -> dict[str, Any]:
     manifest, runner = segmenter.bundle.manifest, segmenter.runner
     return {
         "bundle": {
@@ -154,7 +155,7 @@ def _provenance(segmenter: Segmenter, ensemble: Ensemble, support: SupportSet | 
             "licence": dict(manifest.licence)
         },
         "runner": {"name": runner.name, "precision": runner.precision},
-        "support": {"entries": len(support), "sha256": support.sha256},
+        "support": {"entries": len(support), "sha256": support.sha256, **slices_taken(args)},
         "ensemble": {
             "members": ensemble.members, "support_size": ensemble.support_size or len(support),
             "replacement": ensemble.replacement, "seed": ensemble.seed, "policy": ensemble.policy

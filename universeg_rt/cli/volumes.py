@@ -12,15 +12,18 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import GeometryError
 from ..imaging.normalisation import share_of
 from ..labelled_predictor import ARGMAX, LabelledPrediction
 from ..notes import IN_SUPPORT
 from ..prediction import ABSENT, BLANK
 from ..volumes.reading import read_labels, read_volume
 from ..volumes.slicing import ACQUIRED, Slices, intensity_span
+from ..volumes.volume import LabelVolume, Volume
 from .opened import Opened, support_notes
 from .partial import FOLDER as PARTIAL
 from .partial import Partial
+from .results import UNSCORED, unscored
 from .volume_results import MAP, Finished, write_results
 
 BLOCK = 4  # slices for each thread in one call of the network
@@ -48,12 +51,12 @@ def segment_volume(opened: Opened, job: Job, args: argparse.Namespace, tick: Cal
     start = time.perf_counter()
     volume = read_volume(job.path, time=args.time, series=args.series)
     slices = Slices.of(volume.geometry, volume.acquired, args.axis or ACQUIRED)
-    truth = None if job.truth is None else read_labels(job.truth, volume)
+    truth, unused = _truth(job.truth, volume)
     span = intensity_span(volume.values)
     read = time.perf_counter() - start
     made_of = {"settings": settings, "sha256": job.hashes["sha256"]}
     partial = Partial(args.output / PARTIAL / job.name, made_of, _kinds(opened, args, slices))
-    notes = [*volume.notes, *slices.notes, *(truth.notes if truth else ())]
+    notes = [*volume.notes, *slices.notes, *(truth.notes if truth else ()), *unused]
     if volume.modality == "CT" and isinstance(opened.normalise, str):
         proposed = f"; the file proposes {volume.window}" if volume.window else ""
         notes.append("a CT without a window: in each slice the table, metal or air set the range; give --window "
@@ -84,7 +87,15 @@ def segment_volume(opened: Opened, job: Job, args: argparse.Namespace, tick: Cal
     asked = args.label is not None
     row = write_results(Finished(opened, volume, slices, partial, truth, job.name, read, notes, span, asked), args)
     partial.remove()
-    return row
+    return {**row, **({UNSCORED: unused[0]} if unused else {})}
+
+
+def _truth(path: Path | None, volume: Volume) -> tuple[LabelVolume | None, list[str]]:
+    """The truth of a volume, if there is one; and why it cannot be used, where it has another geometry."""
+    try:
+        return None if path is None else read_labels(path, volume), []
+    except GeometryError as error:
+        return None, [unscored(error)]
 
 
 def _block(opened: Opened, slices: Slices) -> int:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..errors import BlankError, InputError, shown
+from ..errors import BlankError, GeometryError, InputError, shown
 from ..named_types import Array, Bools, Bytes, Doubles, Floats, Integers
 from ..storage.reading import reason
 
@@ -105,7 +105,7 @@ def _as_label(label: Array, shape: tuple[int, int], name: str) -> Array:
         turned = array.shape == tuple(shape)[::-1]
         hint = ("; one of the two is turned on its side: a picture is turned as its own EXIF orientation says, "
                 "save both upright") if turned else ""
-        raise InputError(f"{name} has shape {array.shape}, its image {tuple(shape)}; they must be the same{hint}")
+        raise GeometryError(f"{name} has shape {array.shape}, its image {tuple(shape)}; they must be the same{hint}")
     if array.dtype.kind not in "biuf":
         raise InputError(f"{name} has type {array.dtype}; expected bool or the numbers 0 and 1")
     return array

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count
-from pathlib import Path
 
 import numpy as np
 
-from ..errors import BlankError, InputError, SeveralError, shown
+from ..errors import BlankError, InputError, shown
 from ..imaging.normalisation import Normalisation, share_of
 from ..named_types import AnyPath, Array, Doubles, Floats, Integers
-from ..storage.reading import path_of
 from ..support import PlacedImage
-from ..volumes.nifti import is_nifti
-from ..volumes.reading import label_values, read_labels, read_volume
+from ..volumes.reading import label_values, read_chosen, read_labels
 from ..volumes.slicing import Slices, intensity_span
 from ..volumes.volume import LabelVolume, Volume
 
@@ -93,6 +90,24 @@ def look_of(image: Array, normalise: Normalisation) -> Floats | None:
         return None
 
 
+def looks_of(queries: Iterable[Volume], axis: str, normalise: Normalisation) -> list[Floats]:
+    """Slices of query volumes as `look_of` has them. InputError where there are none that hold something."""
+    found = [[look_of(image, normalise) for image in query_slices(query, axis, normalise)] for query in queries]
+    if not found:
+        raise InputError("slices by similarity need a query; give a volume that they are to be like")
+    if not (out := [look for looks in found for look in looks if look is not None]):
+        raise InputError("every slice of the query is blank or nearly so; there is nothing to be like")
+    return out
+
+
+def query_slices(query: Volume, axis: str, normalise: Normalisation) -> Iterator[Array]:
+    """Slices (H,W) of a volume that hold more than one value, and more than noise (`share_of`)."""
+    cut, span = Slices.of(query.geometry, query.acquired, axis), intensity_span(query.values)
+    for image in (cut.take(query.values, i) for i in range(len(cut))):
+        if image.min() < image.max() and share_of(image, normalise, span) == 1:
+            yield image
+
+
 def read_labelled(
     pairs: Mapping[str, tuple[AnyPath, AnyPath]], axis: str, *, any_two: bool = False, time: int | None = None,
     series: str | int | None = None,
@@ -106,18 +121,11 @@ def read_labelled(
     mask = _any_two([label for _, label in pairs.values()]) if any_two else None
     found = []
     for name, (image, label) in pairs.items():
-        volume = _image(path_of(image), time, series)
+        volume = read_chosen(image, time, series)
         found.append(LabelledVolume.read(name, volume, read_labels(label, volume, mask=mask), axis))
     found = _named(found)
     values = _common_values(found)
     return [each.renumbered(values) for each in found], {value: name for name, value in values.items()}
-
-
-def _image(path: Path, time: int | None, series: str | int | None) -> Volume:
-    try:
-        return read_volume(path)
-    except SeveralError:
-        return read_volume(path, time=time) if is_nifti(path) else read_volume(path, series=series)
 
 
 def _any_two(paths: Sequence[AnyPath]) -> tuple[float, float] | None:

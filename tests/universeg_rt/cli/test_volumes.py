@@ -139,14 +139,18 @@ def test_a_single_file_writes_below_the_output_only(case):
     assert [path.name for path in scan.parent.iterdir()] == [scan.name]
 
 
-def test_a_broken_volume_and_a_truth_of_another_shape_are_rows_of_their_own(case, capsys):
+def test_a_broken_volume_is_a_row_and_a_truth_of_another_shape_a_note(case, capsys):
     folder, arguments = case
     (folder / "scans" / "broken.nii").write_bytes(b"no volume at all")
     write(folder / "truth" / "p1" / f"{NAME}.nii.gz", head(shape=(8, 9, 10))[1])
     assert main([*arguments, "--truth", str(folder / "truth")]) == 1
     rows = json.loads((folder / "out" / "report.json").read_text())["images"]
     assert [row["name"] for row in rows] == ["broken", f"p1/{NAME}"]
-    assert "broken.nii cannot be read" in rows[0]["error"] and "does not lie on the voxels" in rows[1]["error"]
+    assert "broken.nii cannot be read" in rows[0]["error"]
+    assert "does not lie on the voxels" in rows[1]["unscored"] in rows[1]["notes"] and "dice" not in rows[1]
+    assert (folder / "out" / rows[1]["mask"][0]).is_file()
+    assert main([*arguments, "--truth", str(folder / "truth"), "--resume"]) == 1
+    assert json.loads((folder / "out" / "report.json").read_text())["images"][1] == rows[1], "it stands"
 
 
 def test_a_stack_of_pages(case):
