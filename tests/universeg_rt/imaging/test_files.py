@@ -71,8 +71,8 @@ def test_a_label_in_one_colour_on_black_is_a_mask(tmp_path, ending):
 
 
 @pytest.mark.parametrize("colours, said", [
-    ((BLACK, RED, (0, 130, 0)), "3 colours (#000000, #008200, #ff0000)"),  # of the same luminance, the last two
-    ((WHITE, RED), "2 colours (#ff0000, #ffffff)"), ((RED,), "1 colours"),
+    ((BLACK, RED, (0, 65, 0)), "3 colours (#000000, #004100, #800000)"),  # of the same luminance, the last two
+    ((WHITE, RED), "2 colours (#800000, #ffffff)"), ((RED,), "1 colours"),
 ])
 def test_labels_in_colours_are_refused_with_the_cure(tmp_path, colours, said):
     coloured(*colours).save(tmp_path / "label.png")
