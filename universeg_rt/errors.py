@@ -33,6 +33,10 @@ class BlankError(InputError):
         return type(self), (self.short, str(self)[len(self.short) :])
 
 
+class NoiseError(BlankError):
+    """A slice of a volume that holds nothing but noise, such as air beside the patient."""
+
+
 class BundleError(UniverSegError):
     """A bundle that is missing, altered, truncated, or written by a newer version."""
 

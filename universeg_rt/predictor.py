@@ -11,12 +11,12 @@ from typing import Self
 import numpy as np
 
 from .answers.absence import absent_note, check_absent_below, presence
-from .errors import BlankError, InputError, shown
-from .imaging.normalisation import Normalisation, normalised, share_of, span_of
+from .errors import BlankError, InputError, NoiseError, shown
+from .imaging.normalisation import Normalisation, Range, check_not_noise, normalised, share_of, span_of
 from .imaging.preprocess import Placement, check_image, count_of, is_colour
 from .named_types import Array, Doubles, Floats
 from .notes import HOT, fingerprint, mask_note, range_note, support_note
-from .prediction import ABSENT, BLANK, Prediction, Timing
+from .prediction import ABSENT, BLANK, NOISE, Prediction, Timing
 
 THRESHOLD = 0.5
 
@@ -52,37 +52,38 @@ class Predictor(ABC):
 
     def predict(
         self, image: Array, *, threshold: float | None = None, logits: bool = False, absent_below: float | None = None,
-        volume_span: float | None = None,
+        volume_range: Range | None = None,
     ) -> Prediction:
         """Segment one grey image (H,W) of any size and real type, or a colour one (H,W,3) or (H,W,4) of uint8 by its
         luminance.
 
         threshold: probability from which a pixel is in the mask, between 0 and 1 (None: `self.threshold`). logits: keep
         the members' logits too. absent_below: presence (`answers.absence.presence`, from 0 to 1) below which the target
-        is taken to be absent: the mask is empty, with a note, the probability as it was; None: never. volume_span: of a
-        slice the range of intensities of its volume, as `volumes.slicing.intensity_span` gives it: a slice that spans
-        much less is not stretched to it, as noise would look like tissue (`imaging.normalisation.share_of`).
+        is taken to be absent: the mask is empty, with a note, the probability as it was; None: never. volume_range: of
+        a slice the lowest and highest intensity of its volume, as `volumes.slicing.intensity_range` gives them: a slice
+        that spans much less is not stretched to [0, 1] (`imaging.normalisation.share_of`).
 
         An image of one value, also within `normalise`'s range or on the grid, has an empty mask, probability 0, and a
-        note; the network does not run for it. Raises InputError where the image breaks the input contract or an option
-        is out of range, RunnerError where the runner fails or the Task or its Segmenter is closed.
+        note; the network does not run for it. So it is with a slice that holds nothing but noise (`check_not_noise`
+        there). Raises InputError where the image breaks the input contract or an option is out of range, RunnerError
+        where the runner fails or the Task or its Segmenter is closed.
         """
         return self.predict_batch([image], threshold=threshold, logits=logits, absent_below=absent_below,
-                                  volume_span=volume_span)[0]
+                                  volume_range=volume_range)[0]
 
     def predict_batch(
         self, images: Sequence[Array] | Array, *, threshold: float | None = None, logits: bool = False,
-        absent_below: float | None = None, names: Sequence[str] | None = None, volume_span: float | None = None,
+        absent_below: float | None = None, names: Sequence[str] | None = None, volume_range: Range | None = None,
     ) -> list[Prediction]:
         """Segment images (N,H,W), or a sequence of images as `predict` takes them, of any sizes; all are checked
-        before any is run. names: of the images, for notes and errors. volume_span: as `predict`, of all."""
+        before any is run. names: of the images, for notes and errors. volume_range: as `predict`, of all."""
         threshold = self.threshold if threshold is None else check_threshold(threshold)
         check_absent_below(absent_below)
-        placed = self.place(images, names, volume_span)
+        placed = self.place(images, names, volume_range)
         return self.predict_placed(placed, threshold=threshold, logits=logits, absent_below=absent_below)
 
     def place(
-        self, images: Sequence[Array] | Array, names: Sequence[str] | None = None, volume_span: float | None = None,
+        self, images: Sequence[Array] | Array, names: Sequence[str] | None = None, volume_range: Range | None = None,
         shares: Sequence[float] | None = None,
     ) -> Placed:
         """Images, as `predict_batch` takes them, on the grid, all checked before any is placed; for `predict_placed`
@@ -101,10 +102,11 @@ class Predictor(ABC):
         elif count_of(names, "names") != count:
             raise InputError(f"{count} images but {len(names)} names")
         checked = [check_image(image, name, blank=True) for image, name in zip(images, names)]
+        volume_range = check_range(volume_range)
         if shares is None:
-            shares = [share_of(image, self.normalise, check_span(volume_span)) for image in checked]
+            shares = [share_of(image, self.normalise, volume_range) for image in checked]
         on_grid = np.empty((count, 1, *self.grid), np.float32)
-        return Placed(on_grid, [self._place(*each, volume_span)
+        return Placed(on_grid, [self._place(*each, volume_range)
                                 for each in zip(checked, names, shares, on_grid[:, 0], strict=True)])
 
     def predict_placed(
@@ -165,24 +167,25 @@ class Predictor(ABC):
     @abstractmethod
     def _ran(self) -> Ran: ...
 
-    def _place(self, image: Array, name: str, share: float, out: Floats, volume_span: float | None) -> Query:
+    def _place(self, image: Array, name: str, share: float, out: Floats, volume_range: Range | None) -> Query:
         """Write a checked image to `out`, on the grid."""
         start = time.perf_counter()
         placement = Placement.of(image.shape, self.grid, self.aspect)
         try:
             wide = normalised(image, self.normalise, name, share)
+            check_not_noise(image, name, volume_range)
             out[:] = placement.normalised_to_grid(wide.values, self.grid, name, wide.own)
         except BlankError as error:
             out[:] = 0
             note = f"{error.short}: its mask is empty, and the network did not run for it"
             seconds = time.perf_counter() - start
-            return Query(image, name, volume_span, share, placement, (note,), seconds, error)
-        judged = wide.own and (volume_span is None or span_of(image) > HOT * volume_span)
+            return Query(image, name, volume_range, share, placement, (note,), seconds, error)
+        judged = wide.own and (volume_range is None or span_of(image) > HOT * (volume_range[1] - volume_range[0]))
         notes = [range_note(wide.values, name) if judged else None]
         if (entry := self.entries.get(fingerprint(out))) is not None:
             notes.append(support_note(name, entry))
         said, seconds = tuple(note for note in notes if note), time.perf_counter() - start
-        return Query(image, name, volume_span, share, placement, said, seconds)
+        return Query(image, name, volume_range, share, placement, said, seconds)
 
     def _logits(self, placed: Placed) -> Floats:
         """(N,K,1,h,w): of the network, or of probability 0 for what is blank."""
@@ -209,7 +212,7 @@ class Predictor(ABC):
             spread = np.zeros_like(probability)
         mask = probability >= threshold
         note = mask_note(placed.name, float(mask.mean()), self.foreground) if seen else None
-        emptied = "" if seen else BLANK
+        emptied = "" if seen else NOISE if isinstance(placed.blank, NoiseError) else BLANK
         if absent_below is not None and mask.any() and (found := presence(probability, mask)) < absent_below:
             mask, emptied, note = np.zeros_like(mask), ABSENT, absent_note(found, absent_below)
         ran = self._ran()
@@ -235,7 +238,7 @@ class Query:
 
     image: Array
     name: str
-    volume_span: float | None
+    volume_range: Range | None
     share: float
     placement: Placement
     notes: tuple[str, ...]
@@ -262,12 +265,17 @@ def check_threshold(threshold: object) -> float:
     return float(threshold)
 
 
-def check_span(span: object) -> float | None:
-    """None, or the range of a volume's intensities; InputError unless it is a finite number from 0."""
-    if span is not None and (isinstance(span, bool) or not isinstance(span, (int, float, np.floating))
-                             or not 0 <= span < np.inf):
-        raise InputError(f"volume_span is {shown(span)}; give the range of the volume's intensities, a number from 0")
-    return None if span is None else float(span)
+def check_range(values: object) -> Range | None:
+    """None, or a volume's range of intensities; InputError unless it is two finite numbers, the second not below."""
+    if values is None:
+        return None
+    try:
+        low, high = map(float, values)  # type: ignore[call-overload]
+    except (TypeError, ValueError):
+        low, high = 1.0, 0.0
+    if not -np.inf < low <= high < np.inf:
+        raise InputError(f"volume_range is {shown(values)}; give the lowest and the highest intensity of the volume")
+    return low, high
 
 
 def sigmoid(logits: Floats) -> Doubles:

@@ -12,7 +12,7 @@ from . import left_out
 from .ensemble import Ensemble
 from .errors import InputError, shown
 from .imaging.metrics import dice
-from .imaging.normalisation import MINMAX, Normalisation
+from .imaging.normalisation import MINMAX, Normalisation, Range
 from .imaging.windows import MOST, STRAY, Box, box_around, check_region, cut, inside, put_back, scale_of, window_around
 from .named_types import Array, Bools, Doubles, Floats
 from .prediction import Prediction, Timing
@@ -72,10 +72,10 @@ class RefinedTask(Predictor):
         self.threshold = choice.threshold
 
     def place(
-        self, images: Sequence[Array] | Array, names: Sequence[str] | None = None, volume_span: float | None = None,
+        self, images: Sequence[Array] | Array, names: Sequence[str] | None = None, volume_range: Range | None = None,
         shares: Sequence[float] | None = None,
     ) -> Placed:
-        return self.task.place(images, names, volume_span, shares)
+        return self.task.place(images, names, volume_range, shares)
 
     def predict_placed(
         self, placed: Placed, *, threshold: float | None = None, logits: bool = False,
@@ -95,17 +95,17 @@ class RefinedTask(Predictor):
     def predict_in(
         self, images: Sequence[Array] | Array, regions: Sequence[Box | Bools | None], *,
         threshold: float | None = None, logits: bool = False, names: Sequence[str] | None = None,
-        volume_span: float | None = None,
+        volume_range: Range | None = None,
     ) -> list[Prediction]:
         """Segment images within regions that the user knows: boxes (top, left, bottom, right) in pixels, or masks (H,W)
         such as that of another label, which are looked around with a margin. For None, or an empty mask, an image is
         answered as `predict` does.
 
         The support's windows are around each label with half its size on either side: give boxes alike. names,
-        volume_span: as `predict_batch` takes them. Raises as that, and InputError for a region that is none or lies
+        volume_range: as `predict_batch` takes them. Raises as that, and InputError for a region that is none or lies
         outside.
         """
-        placed = self.place(images, names, volume_span)
+        placed = self.place(images, names, volume_range)
         if len(regions) != len(placed.queries):
             raise InputError(f"{len(placed.queries)} images but {len(regions)} regions; give each its own, or None")
         boxes = [None if region is None else check_region(region, query.image.shape, f"region {i}")
@@ -121,7 +121,7 @@ class RefinedTask(Predictor):
     def predict_in_order(
         self, images: Sequence[Array] | Array, first: Box | Bools | None = None, *,
         threshold: float | None = None, logits: bool = False, names: Sequence[str] | None = None,
-        volume_span: float | None = None,
+        volume_range: Range | None = None,
     ) -> list[Prediction]:
         """Segment neighbouring slices in order, each within a region around the mask of the one before, the first
         within `first`; where that mask is empty a slice is looked at whole."""
@@ -129,7 +129,7 @@ class RefinedTask(Predictor):
         out: list[Prediction] = []
         for i, image in enumerate(images):
             out += self.predict_in([image], [region], threshold=threshold, logits=logits,
-                                   names=None if names is None else [names[i]], volume_span=volume_span)
+                                   names=None if names is None else [names[i]], volume_range=volume_range)
             region = out[-1].mask
         return out
 
@@ -152,7 +152,7 @@ class RefinedTask(Predictor):
         cuts = [cut(queries[i].image, box) for i, box in enumerate(boxes) if box is not None]
         # A window takes as much of [0, 1] as its image, for the support's windows are stretched as its images are.
         names, shares = [queries[i].name for i in seen], [queries[i].share for i in seen]
-        placed = self.zoomed.place(cuts, names, queries[0].volume_span if queries else None, shares)
+        placed = self.zoomed.place(cuts, names, queries[0].volume_range if queries else None, shares)
         answers = self.zoomed.predict_placed(placed, threshold=threshold, logits=logits)
         out = list(found)
         for i, answer in zip(seen, answers):

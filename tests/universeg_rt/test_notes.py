@@ -73,12 +73,12 @@ def test_an_all_but_black_slice_of_a_volume_has_no_hot_pixels(segmenter, support
     task = segmenter.prepare(support)
     noted = task.predict_batch([image], names=["slice 7"])[0].notes
     assert noted[0].startswith("under 0.1 % of the pixels of slice 7 set its intensity range")
-    assert not any("intensity range" in note for note in task.predict(image, volume_span=200).notes)
+    assert not any("intensity range" in note for note in task.predict(image, volume_range=(0, 200)).notes)
     image[0, 0] = 5000
-    assert any("intensity range" in note for note in task.predict(image, volume_span=200).notes), "a hot pixel has"
-    for span in (-1, float("nan"), "wide", True):
-        with pytest.raises(InputError, match="volume_span is .*; give the range of the volume's intensities"):
-            task.predict(image, volume_span=span)
+    assert any("intensity range" in note for note in task.predict(image, volume_range=(0, 200)).notes), "now it has"
+    for limits in (-1, (3, 2), (0, float("nan")), "wide", (1, 2, 3)):
+        with pytest.raises(InputError, match="volume_range is .*; give the lowest and the highest intensity"):
+            task.predict(image, volume_range=limits)
 
 
 def test_entries_without_the_target_and_windows_that_are_too_wide(segmenter):

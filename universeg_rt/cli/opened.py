@@ -11,7 +11,7 @@ from ..answers.postprocess import Step, parse_steps
 from ..ensemble import RANDOM, Ensemble
 from ..errors import InputError
 from ..frozen_task import FrozenTask
-from ..imaging.normalisation import MINMAX, Normalisation, Percentiles, Window
+from ..imaging.normalisation import MINMAX, Normalisation, Percentiles, Range, Window
 from ..imaging.preprocess import ASPECTS
 from ..labelled import LabelledSupport
 from ..labelled_predictor import ARGMAX, LabelledPrediction, LabelledPredictor
@@ -52,13 +52,13 @@ class Opened:
         """All labels of images (H,W), as the options say."""
         return self.where.predict(self.task, images, self.absent_below)
 
-    def predict_slices(self, slices: list[Array], windows: Windows, names: list[str], span: float
+    def predict_slices(self, slices: list[Array], windows: Windows, names: list[str], volume_range: Range
                        ) -> tuple[list[LabelledPrediction], Windows]:
         """As `predict`, of slices that follow one another, with the range of intensities of their volume; and the
         windows for those after them, none where slices are not followed."""
         if not self.where.follow:
-            return self.where.predict(self.task, slices, self.absent_below, names, span), {}
-        return self.where.predict_in_order(self.task, slices, windows, names, span)
+            return self.where.predict(self.task, slices, self.absent_below, names, volume_range), {}
+        return self.where.predict_in_order(self.task, slices, windows, names, volume_range)
 
     @property
     def members(self) -> int:

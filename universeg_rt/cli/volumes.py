@@ -16,9 +16,9 @@ from ..errors import GeometryError
 from ..imaging.normalisation import share_of
 from ..labelled_predictor import ARGMAX, LabelledPrediction
 from ..notes import IN_SUPPORT
-from ..prediction import ABSENT, BLANK
+from ..prediction import ABSENT, BLANK, NOISE
 from ..volumes.reading import read_labels, read_volume
-from ..volumes.slicing import ACQUIRED, Slices, intensity_span
+from ..volumes.slicing import ACQUIRED, Slices, intensity_range
 from ..volumes.volume import LabelVolume, Volume
 from .opened import Opened, support_notes
 from .partial import FOLDER as PARTIAL
@@ -52,7 +52,7 @@ def segment_volume(opened: Opened, job: Job, args: argparse.Namespace, tick: Cal
     volume = read_volume(job.path, time=args.time, series=args.series)
     slices = Slices.of(volume.geometry, volume.acquired, args.axis or ACQUIRED)
     truth, unused = _truth(job.truth, volume)
-    span = intensity_span(volume.values)
+    limits = intensity_range(volume.values)
     read = time.perf_counter() - start
     made_of = {"settings": settings, "sha256": job.hashes["sha256"]}
     partial = Partial(args.output / PARTIAL / job.name, made_of, _kinds(opened, args, slices))
@@ -75,8 +75,8 @@ def segment_volume(opened: Opened, job: Job, args: argparse.Namespace, tick: Cal
         start = time.perf_counter()
         images = [slices.take(volume.values, i) for i in block]
         read += time.perf_counter() - start
-        found, windows = opened.predict_slices(images, windows, [f"slice {i}" for i in block], span)
-        shares = [share_of(image, opened.normalise, span) for image in images]
+        found, windows = opened.predict_slices(images, windows, [f"slice {i}" for i in block], limits)
+        shares = [share_of(image, opened.normalise, limits) for image in images]
         for i, prediction in zip(block, found):
             _keep(partial, i, prediction, opened.task.overlap)
         facts = [_facts(*each, of_support) for each in zip(found, shares)]
@@ -85,7 +85,7 @@ def segment_volume(opened: Opened, job: Job, args: argparse.Namespace, tick: Cal
         tick(len(block), len(slices))
     notes += slice_notes(partial.facts)
     asked = args.label is not None
-    row = write_results(Finished(opened, volume, slices, partial, truth, job.name, read, notes, span, asked), args)
+    row = write_results(Finished(opened, volume, slices, partial, truth, job.name, read, notes, limits, asked), args)
     partial.remove()
     return {**row, **({UNSCORED: unused[0]} if unused else {})}
 
@@ -138,7 +138,7 @@ def _facts(prediction: LabelledPrediction, share: float, support: dict[str, tupl
              and IN_SUPPORT not in note]
     timing = prediction.timing
     return {
-        "blank": first.emptied == BLANK,
+        "unseen": first.emptied if first.emptied in (BLANK, NOISE) else "",
         "share": share,
         "entry": any(IN_SUPPORT in note for note in first.notes),
         "absent": [name for name, each in prediction.predictions.items() if each.emptied == ABSENT],

@@ -8,12 +8,15 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from ..errors import BlankError, InputError, shown
+from ..errors import BlankError, InputError, NoiseError, shown
 from ..named_types import Array, Doubles, Floats
 from .preprocess import check_not_blank, normalise
 
 MINMAX: Literal["minmax"] = "minmax"
 LEAST_SHARE = 0.25  # of its volume's range: a slice that spans as much is stretched to [0, 1]
+# A slice holds nothing but noise where it stays below this share of its volume's range, and its pixels hardly depend on
+# their neighbours: of independent ones the measure is 1, of tissue a few hundredths.
+NOISE_SHARE, ROUGH = 0.5, 0.4
 # Centre and width in Hounsfield units, as Radiopaedia's "Windowing (CT)" lists them; of its ranges the middle.
 CT_WINDOWS = {
     "abdomen": (50, 400), "bone": (400, 1800), "brain": (40, 80), "liver": (30, 150), "lung": (-600, 1500),
@@ -80,6 +83,7 @@ class Percentiles:
 
 
 Normalisation = Window | Percentiles | Literal["minmax"]
+Range = tuple[float, float]  # of a volume's intensities: the lowest and the highest but for outliers
 
 
 def check_normalisation(how: object) -> Normalisation:
@@ -123,13 +127,29 @@ def span_of(image: Array) -> float:
     return float(image.max()) - float(image.min())
 
 
-def share_of(image: Array, how: Normalisation, volume_span: float | None) -> float:
+def check_not_noise(image: Array, name: str, volume_range: Range | None) -> None:
+    """NoiseError where a slice (H,W) of a volume of this range holds nothing but noise: it is dark, and its pixels do
+    not depend on their neighbours by von Neumann's ratio, half the mean square of steps over the variance."""
+    if volume_range is None or min(image.shape) < 2:
+        return
+    low, high = volume_range
+    if float(image.max()) >= low + NOISE_SHARE * (high - low):
+        return
+    wide = image.astype(np.float64)
+    steps = [float((np.diff(wide, axis=axis)**2).mean()) for axis in (0, 1)]
+    if sum(steps) / 4 > ROUGH * float(wide.var()):
+        raise NoiseError(f"{name} holds nothing but noise", f": it reaches {image.max():g}, in a volume of {low:g} to "
+                         f"{high:g}; leave it out")
+
+
+def share_of(image: Array, how: Normalisation, volume_range: Range | None) -> float:
     """The share of [0, 1] that a slice (H,W) of a volume takes: all, unless it spans less than LEAST_SHARE of
-    `volume_span`, as where it holds nothing but noise; then as much less of it. A Window says that itself: 1."""
-    if not volume_span or isinstance(how, Window):
+    `volume_range`; then as much less of it. A Window says that itself: 1."""
+    if volume_range is None or isinstance(how, Window):
         return 1.0
+    low, high = volume_range
     clipped = image if isinstance(how, str) else how.clip(image)
-    return min(1.0, span_of(clipped) / (LEAST_SHARE * volume_span))
+    return min(1.0, span_of(clipped) / (LEAST_SHARE * (high - low))) if high > low else 1.0
 
 
 def _check_range(name: str, low: object, high: object, least: float, most: float) -> None:

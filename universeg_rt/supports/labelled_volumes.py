@@ -8,12 +8,12 @@ from itertools import count
 
 import numpy as np
 
-from ..errors import BlankError, InputError, shown
-from ..imaging.normalisation import Normalisation, share_of
+from ..errors import BlankError, InputError, NoiseError, shown
+from ..imaging.normalisation import Normalisation, Range, check_not_noise, share_of
 from ..named_types import AnyPath, Array, Doubles, Floats, Integers
 from ..support import PlacedImage
 from ..volumes.reading import label_values, read_chosen, read_labels
-from ..volumes.slicing import Slices, intensity_span
+from ..volumes.slicing import Slices, intensity_range
 from ..volumes.volume import LabelVolume, Volume
 
 LOOK = (64, 64)  # the grid on which slices are compared: twice as fine as the embedding's finest part needs
@@ -23,7 +23,7 @@ LOOK = (64, 64)  # the grid on which slices are compared: twice as fine as the e
 class LabelledVolume:
     """A volume with its labels, and of each slice the area of each label: areas by value (slices,) pixels.
 
-    numbers: of the file's values the common ones, which areas and `cut` have. span: of the volume's intensities.
+    numbers: of the file's values the common ones, which areas and `cut` have. limits: of the volume's intensities.
     """
 
     name: str
@@ -32,7 +32,7 @@ class LabelledVolume:
     slices: Slices
     areas: dict[int, Integers]
     numbers: dict[int, int] = field(default_factory=dict)
-    span: float = 0.0
+    limits: Range = (0.0, 0.0)
 
     @classmethod
     def read(cls, name: str, volume: Volume, labels: LabelVolume, axis: str) -> LabelledVolume:
@@ -45,7 +45,7 @@ class LabelledVolume:
                 if value in areas:
                     areas[value][index] = size
         held = {value: area for value, area in areas.items() if area.any()}
-        return cls(name, volume, labels, slices, held, span=intensity_span(volume.values))
+        return cls(name, volume, labels, slices, held, limits=intensity_range(volume.values))
 
     def renumbered(self, values: Mapping[str, int]) -> LabelledVolume:
         """With common values, by the labels' names; labels of one name are one."""
@@ -68,8 +68,8 @@ class LabelledVolume:
         return look_of(self.slices.take(self.volume.values, index), normalise)
 
     def is_dim(self, index: int, normalise: Normalisation) -> bool:
-        """Whether a query's slice like this one would not be stretched to its own range."""
-        return share_of(self.slices.take(self.volume.values, index), normalise, self.span) < 1
+        """Whether a query's slice like this one would not be seen, or not be stretched to its own range."""
+        return not _is_clear(self.slices.take(self.volume.values, index), normalise, self.limits)
 
     def weights(self, wanted: Sequence[int]) -> Doubles:
         """(slices,) of the labels' areas, each as a share of its own, so that a small label counts as a large one."""
@@ -101,11 +101,20 @@ def looks_of(queries: Iterable[Volume], axis: str, normalise: Normalisation) -> 
 
 
 def query_slices(query: Volume, axis: str, normalise: Normalisation) -> Iterator[Array]:
-    """Slices (H,W) of a volume that hold more than one value, and more than noise (`share_of`)."""
-    cut, span = Slices.of(query.geometry, query.acquired, axis), intensity_span(query.values)
+    """Slices (H,W) of a volume that hold more than one value, and more than noise."""
+    cut, limits = Slices.of(query.geometry, query.acquired, axis), intensity_range(query.values)
     for image in (cut.take(query.values, i) for i in range(len(cut))):
-        if image.min() < image.max() and share_of(image, normalise, span) == 1:
+        if image.min() < image.max() and _is_clear(image, normalise, limits):
             yield image
+
+
+def _is_clear(image: Array, normalise: Normalisation, limits: Range) -> bool:
+    """Whether a slice of a volume of this range is neither dim (`share_of`) nor noise (`check_not_noise`)."""
+    try:
+        check_not_noise(image, "slice", limits)
+    except NoiseError:
+        return False
+    return share_of(image, normalise, limits) == 1
 
 
 def read_labelled(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import InputError, shown
+from ..imaging.normalisation import Range
 from ..install import needed
 from ..named_types import Array
 from .geometry import Geometry
@@ -27,14 +28,14 @@ SAMPLE = 2**20  # voxels by which a volume's range is judged
 ENDS = (0.5, 99.5)  # percentiles between which it lies, so that metal or hot pixels do not set it
 
 
-def intensity_span(values: Array) -> float:
+def intensity_range(values: Array) -> Range:
     """The range of a volume's intensities (I,J,K), by percentiles ENDS of voxels that lie evenly in it."""
     steps = [1, 1, 1]
     while np.prod(left := [-(-n // step) for n, step in zip(values.shape, steps)]) > SAMPLE:
         steps[int(np.argmax(left))] += 1
     sample = np.asarray(values[tuple(slice(None, None, step) for step in steps)], np.float64)
     low, high = np.percentile(sample, ENDS)
-    return float(high - low)
+    return float(low), float(high)
 
 
 @dataclass(frozen=True, eq=False)

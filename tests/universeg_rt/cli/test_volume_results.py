@@ -54,7 +54,7 @@ def test_slices_of_the_support_are_known_where_it_looks_again(case, how):
 
 
 def test_smoothing_leaves_emptied_slices_empty():
-    facts = [{"blank": i == 2, "absent": ["a"] * (i == 5)} for i in range(8)]
+    facts = [{"unseen": "blank" * (i == 2), "absent": ["a"] * (i == 5)} for i in range(8)]
     maps = {f"probability{value}": np.full((8, 3, 3), 0.9, np.float32) for value in (1, 2)}
     opened = SimpleNamespace(smooths=True, steps=parse_steps(["smooth=1"]))
     found = volume_results._probabilities(SimpleNamespace(
@@ -128,17 +128,21 @@ def test_notes_of_slices_name_them_and_those_of_the_support_are_not_repeated(cas
 
 
 def test_slices_of_noise_are_counted_and_not_stretched(case):
-    """Slices beside the patient: what the network reads of them is as dark as they are in the volume."""
+    """Slices beside the patient have empty masks; dim ones are as dark to the network as they are in the volume."""
     folder, arguments = case
     image, _ = head()
     image[:, :, 10] = np.random.default_rng(1).integers(7, 12, image.shape[:2])
+    image[:, :, 9] = np.add.outer(np.arange(image.shape[0]), np.arange(image.shape[1])) // 2
     write(folder / "scans" / "p1" / f"{NAME}.nii.gz", image)
     assert main([*arguments, "--html"]) == 0
     row = row_of(folder)
     low, high = np.percentile(image, (0.5, 99.5))
-    assert row["intensity_span"] == pytest.approx(high - low) and row["dim"] >= 1
+    assert row["intensity_range"] == [low, high] and row["dim"] >= 1
     with open(folder / "out" / row["table"]) as file:
-        assert {line["kind"] for line in csv.DictReader(file) if line["slice"] == "10"} == {"dim"}
-    assert f"12 slices, 2 blank, {row['dim']} dim, 0 in the support" in (folder / "out" / "report.html").read_text()
+        lines = [line for line in csv.DictReader(file) if line["slice"] in ("9", "10")]
+    assert [(line["slice"], line["kind"]) for line in lines] == [("9", "dim"), ("10", "noise")] * 2
+    assert all(int(line["pixels"]) == 0 for line in lines if line["kind"] == "noise") and row["noise"] >= 1
+    said = f"12 slices, 2 blank, {row['noise']} noise, {row['dim']} dim, 0 in the support"
+    assert said in (folder / "out" / "report.html").read_text()
     assert main([*arguments, "--window", "0", "250"]) == 0
     assert row_of(folder)["dim"] == 0, "a window says itself what is dim"

@@ -20,7 +20,7 @@ from universeg_rt.cli import volumes
 from universeg_rt.cli.segment import main
 from universeg_rt.labelled import LabelledSupport
 from universeg_rt.volumes.reading import read_labels, read_volume
-from universeg_rt.volumes.slicing import Slices, intensity_span
+from universeg_rt.volumes.slicing import Slices, intensity_range
 
 AFFINE = np.array([[0, -1.5, 0, 30], [-1, 0, 0, 20], [0, 0, 4.0, -8], [0, 0, 0, 1.0]])  # turned, flipped, anisotropic
 NAME = "head"
@@ -89,7 +89,7 @@ def test_the_answer_lies_on_the_input_s_voxels(case, small_bundle):
     expected = np.zeros(volume.geometry.shape, np.uint8)
     probability = np.zeros(volume.geometry.shape, np.float32)
     for i in range(len(slices)):
-        prediction = task.predict(slices.take(volume.values, i), volume_span=intensity_span(volume.values))
+        prediction = task.predict(slices.take(volume.values, i), volume_range=intensity_range(volume.values))
         slices.put(expected, i, prediction.labels)
         slices.put(probability, i, prediction.predictions["label 5"].probability)
     assert expected.any() and np.array_equal(np.asarray(written.dataobj), expected)

@@ -15,7 +15,7 @@ from universeg_rt.cli import volumes
 from universeg_rt.cli.segment import main
 from universeg_rt.labelled import LabelledSupport
 from universeg_rt.volumes.reading import read_volume
-from universeg_rt.volumes.slicing import Slices, intensity_span
+from universeg_rt.volumes.slicing import Slices, intensity_range
 
 from .test_volumes import NAME, case, head, row_of, write  # noqa: F401 (a fixture)
 
@@ -40,7 +40,7 @@ def refined(case, small_bundle):
     task = Segmenter.open(small_bundle).prepare_labels(LabelledSupport.load(folder / "support")).refine("off")
     volume = read_volume(folder / "scans" / "p1" / f"{NAME}.nii.gz")
     slices = Slices.of(volume.geometry, volume.acquired, "axial")
-    return task, [slices.take(volume.values, i) for i in range(len(slices))], intensity_span(volume.values)
+    return task, [slices.take(volume.values, i) for i in range(len(slices))], intensity_range(volume.values)
 
 
 @pytest.mark.parametrize("label, first, second", [("2", 2, 5), ("other", 5, 2)])
@@ -49,13 +49,13 @@ def test_other_labels_are_looked_for_around_one(case, refined, label, first, sec
     names = {2: "label 2", 5: "other"}
     assert main([*arguments, "--label", "2", "5=other", "--within", label, "--probabilities"]) == 0
     assert report_of(folder)["within"] == names[first]
-    task, slices, span = refined
+    task, slices, limits = refined
     around, inside = task.answering[f"label {first}"], task.answering[f"label {second}"]
-    whole = around.predict_batch(slices, volume_span=span)
-    wanted = inside.predict_in(slices, [each.mask for each in whole], volume_span=span)
+    whole = around.predict_batch(slices, volume_range=limits)
+    wanted = inside.predict_in(slices, [each.mask for each in whole], volume_range=limits)
     assert np.array_equal(probabilities_of(folder, first), [each.probability for each in whole])
     assert np.array_equal(probabilities_of(folder, second), [each.probability for each in wanted])
-    plain = [each.probability for each in inside.predict_batch(slices, volume_span=span)]
+    plain = [each.probability for each in inside.predict_batch(slices, volume_range=limits)]
     assert not np.array_equal([each.probability for each in wanted], plain), "windows change answers"
 
 
@@ -82,13 +82,13 @@ def test_slices_are_followed_across_blocks(case, refined, monkeypatch, block):
     monkeypatch.setattr(volumes, "_block", lambda *_: block)
     assert main([*arguments, "--follow", "--probabilities"]) == 0
     assert report_of(folder)["follow"] is True
-    task, slices, span = refined
+    task, slices, limits = refined
     for value in (2, 5):
         each = task.answering[f"label {value}"]
         found = probabilities_of(folder, value)
-        assert np.array_equal(found, [one.probability for one in each.predict_in_order(slices, volume_span=span)])
+        assert np.array_equal(found, [one.probability for one in each.predict_in_order(slices, volume_range=limits)])
         apart = [one.probability for at in range(0, 12, 4)
-                 for one in each.predict_in_order(slices[at : at + 4], volume_span=span)]
+                 for one in each.predict_in_order(slices[at : at + 4], volume_range=limits)]
         assert not np.array_equal(found, apart), "the first slice of a block depends on the block before"
 
 
