@@ -88,7 +88,7 @@ class Predictor(ABC):
     ) -> Placed:
         """Images, as `predict_batch` takes them, on the grid, all checked before any is placed; for `predict_placed`
         of this Predictor, or of one of the same grid, aspect, normalisation and support images. shares: as `share_of`
-        gives them, where they are known."""
+        gave them, where images are windows of others."""
         if isinstance(images, np.ndarray):
             if is_colour(images):
                 raise InputError(
@@ -102,11 +102,11 @@ class Predictor(ABC):
         elif count_of(names, "names") != count:
             raise InputError(f"{count} images but {len(names)} names")
         checked = [check_image(image, name, blank=True) for image, name in zip(images, names)]
-        volume_range = check_range(volume_range)
+        volume_range, whole = check_range(volume_range), shares is None
         if shares is None:
             shares = [share_of(image, self.normalise, volume_range) for image in checked]
         on_grid = np.empty((count, 1, *self.grid), np.float32)
-        return Placed(on_grid, [self._place(*each, volume_range)
+        return Placed(on_grid, [self._place(*each, volume_range, whole)
                                 for each in zip(checked, names, shares, on_grid[:, 0], strict=True)])
 
     def predict_placed(
@@ -167,13 +167,15 @@ class Predictor(ABC):
     @abstractmethod
     def _ran(self) -> Ran: ...
 
-    def _place(self, image: Array, name: str, share: float, out: Floats, volume_range: Range | None) -> Query:
-        """Write a checked image to `out`, on the grid."""
+    def _place(self, image: Array, name: str, share: float, out: Floats, volume_range: Range | None,
+               whole: bool) -> Query:
+        """Write a checked image to `out`, on the grid. whole: whether it is no window of another."""
         start = time.perf_counter()
         placement = Placement.of(image.shape, self.grid, self.aspect)
         try:
             wide = normalised(image, self.normalise, name, share)
-            check_not_noise(image, name, volume_range)
+            if whole:
+                check_not_noise(image, name, volume_range)
             out[:] = placement.normalised_to_grid(wide.values, self.grid, name, wide.own)
         except BlankError as error:
             out[:] = 0

@@ -110,6 +110,7 @@ class RefinedTask(Predictor):
             raise InputError(f"{len(placed.queries)} images but {len(regions)} regions; give each its own, or None")
         boxes = [None if region is None else check_region(region, query.image.shape, f"region {i}")
                  for i, (region, query) in enumerate(zip(regions, placed.queries))]
+        boxes = [box if query.blank is None else None for box, query in zip(boxes, placed.queries)]
         free = [i for i, box in enumerate(boxes) if box is None]
         answers = self.predict_placed(placed.of(free), threshold=threshold, logits=logits) if free else []
         threshold = self.threshold if threshold is None else threshold

@@ -72,7 +72,8 @@ def add_image_options(parser: argparse._ActionsContainer) -> None:
     parser.add_argument("--aspect", choices=ASPECTS, help=f"how images get to the network's grid ({ASPECTS[0]})")
     spans = parser.add_mutually_exclusive_group()
     spans.add_argument("--window", nargs="+", metavar="LOW HIGH | NAME",
-                       help=f"clip intensities to this range first; or a usual window of CT: {', '.join(CT_WINDOWS)}")
+                       help="intensities that are 0 and 1 to the network, what lies outside is clipped; or a usual "
+                       f"window of CT: {', '.join(CT_WINDOWS)}")
     spans.add_argument("--percentiles", type=float, nargs=2, metavar=("LOW", "HIGH"),
                        help="clip each image to these percentiles of its intensities first, for example 0.5 99.5")
 
