@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count
+from typing import Literal
 
 import numpy as np
 
@@ -16,6 +17,10 @@ from ..volumes.reading import label_values, read_chosen, read_labels
 from ..volumes.slicing import Slices, intensity_range
 from ..volumes.volume import LabelVolume, Volume
 
+Kind = Literal["clear", "dim", "noise"]
+CLEAR: Kind = "clear"
+DIM: Kind = "dim"
+NOISE: Kind = "noise"
 LOOK = (64, 64)  # the grid on which slices are compared: twice as fine as the embedding's finest part needs
 
 
@@ -67,9 +72,9 @@ class LabelledVolume:
         """A slice on LOOK; None where it is blank."""
         return look_of(self.slices.take(self.volume.values, index), normalise)
 
-    def is_dim(self, index: int, normalise: Normalisation) -> bool:
-        """Whether a query's slice like this one would not be seen, or not be stretched to its own range."""
-        return not _is_clear(self.slices.take(self.volume.values, index), normalise, self.limits)
+    def kind(self, index: int, normalise: Normalisation) -> Kind:
+        """Of a slice, as `kind_of`."""
+        return kind_of(self.slices.take(self.volume.values, index), normalise, self.limits)
 
     def weights(self, wanted: Sequence[int]) -> Doubles:
         """(slices,) of the labels' areas, each as a share of its own, so that a small label counts as a large one."""
@@ -104,17 +109,17 @@ def query_slices(query: Volume, axis: str, normalise: Normalisation) -> Iterator
     """Slices (H,W) of a volume that hold more than one value, and more than noise."""
     cut, limits = Slices.of(query.geometry, query.acquired, axis), intensity_range(query.values)
     for image in (cut.take(query.values, i) for i in range(len(cut))):
-        if image.min() < image.max() and _is_clear(image, normalise, limits):
+        if image.min() < image.max() and kind_of(image, normalise, limits) == CLEAR:
             yield image
 
 
-def _is_clear(image: Array, normalise: Normalisation, limits: Range) -> bool:
-    """Whether a slice of a volume of this range is neither dim (`share_of`) nor noise (`check_not_noise`)."""
+def kind_of(image: Array, normalise: Normalisation, limits: Range) -> Kind:
+    """Of a slice of a volume of this range: noise (`check_not_noise`), dim (`share_of`), or neither."""
     try:
         check_not_noise(image, "slice", limits)
     except NoiseError:
-        return False
-    return share_of(image, normalise, limits) == 1
+        return NOISE
+    return CLEAR if share_of(image, normalise, limits) == 1 else DIM
 
 
 def read_labelled(

@@ -22,7 +22,7 @@ from ..support import SupportSet
 from ..volumes.reading import find_volumes, volumes_below
 from ..volumes.slicing import PLANES
 from ..volumes.volume import Volume
-from .labelled_volumes import LabelledVolume, looks_of, read_labelled
+from .labelled_volumes import CLEAR, DIM, LabelledVolume, looks_of, read_labelled
 from .select import cover
 
 By = Literal["area", "even", "similar"]
@@ -41,9 +41,9 @@ class SliceChoice:
     gives as many, as far as it has them. absent: how many more that hold none of the labels, so that the network knows
     what its absence looks like. by: `area` takes slices at equal steps of the label's area summed along the axis, so
     most where most of it lies; `even` at equal steps from its first slice to its last; `similar` takes those that are
-    together the most alike to query volumes. Slices of one value are never taken, and such as hardly hold more than
-    noise (`imaging.normalisation.share_of`) only for a label that is nowhere else. seed: of which slices without a
-    label are taken. Raises InputError where a value is out of range.
+    together the most alike to query volumes. Slices of one value are never taken, such as hold noise
+    (`labelled_volumes.kind_of`) only for a label that is nowhere else, and dim ones only where others are too few.
+    seed: of which slices without a label are taken. Raises InputError where a value is out of range.
     """
 
     axis: str = "axial"
@@ -185,7 +185,7 @@ def _holding(found: Sequence[LabelledVolume], wanted: Sequence[int], names: Mapp
     weights = [each.weights(wanted) for each in found]
     seen = [[int(i) for i in np.flatnonzero(w) if each.look(int(i), normalise) is not None]
             for each, w in zip(found, weights)]
-    seen = _without_dim(found, wanted, seen, normalise)
+    seen = _clear(found, wanted, seen, choice.slices, normalise)
     if not any(seen):
         raise InputError(f"no slice along {choice.axis} holds a label and more than one value of intensity; look at "
                          "the image volumes and the window")
@@ -211,14 +211,16 @@ def _holding(found: Sequence[LabelledVolume], wanted: Sequence[int], names: Mapp
     return sorted(taken)
 
 
-def _without_dim(found: Sequence[LabelledVolume], wanted: Sequence[int], seen: Sequence[Sequence[int]],
-                 normalise: Normalisation) -> list[list[int]]:
-    """Without the slices that are not stretched in a query, but for those of labels that no other slice holds."""
-    clear = [[i for i in indices if not each.is_dim(i, normalise)] for each, indices in zip(found, seen)]
+def _clear(found: Sequence[LabelledVolume], wanted: Sequence[int], seen: Sequence[Sequence[int]], count: int,
+           normalise: Normalisation) -> list[list[int]]:
+    """Without noise, and without dim slices where there are `count` others; but for labels that are nowhere else."""
+    kinds = [{i: each.kind(i, normalise) for i in indices} for each, indices in zip(found, seen)]
+    enough = sum(kind == CLEAR for each in kinds for kind in each.values()) >= count
+    kept = [[i for i, kind in each.items() if kind == CLEAR or kind == DIM and not enough] for each in kinds]
     alone = [value for value in wanted if not any(each.areas[value][indices].any() for each, indices
-                                                  in zip(found, clear) if value in each.areas)]
-    return [[i for i in indices if i in bright or any(each.areas[v][i] for v in alone if v in each.areas)]
-            for each, indices, bright in zip(found, seen, map(set, clear))]
+                                                  in zip(found, kept) if value in each.areas)]
+    return [[i for i in indices if i in known or any(each.areas[v][i] for v in alone if v in each.areas)]
+            for each, indices, known in zip(found, seen, kept)]
 
 
 def _each_label_once(found: Sequence[LabelledVolume], wanted: Sequence[int], whole: Taken) -> Taken:
@@ -284,7 +286,7 @@ def _absent(found: Sequence[LabelledVolume], wanted: Sequence[int], choice: Slic
         for index in map(int, orders[place]):
             if not count:
                 break
-            if found[place].look(index, normalise) is not None and not found[place].is_dim(index, normalise):
+            if found[place].look(index, normalise) is not None and found[place].kind(index, normalise) == CLEAR:
                 taken.append((place, index))
                 count -= 1
     return taken

@@ -193,3 +193,14 @@ def test_slices_of_noise_are_taken_only_for_a_label_that_is_nowhere_else(folder)
                                      np.diag([1, 1, 2, 1]))
         nibabel.save(labels, folder / "labels" / f"{name}.nii.gz")
     assert {i for _, i in places(support_of_volumes(pairs, 3, SliceChoice(absent=0)))} == {*range(9, 13)}
+
+
+def test_dim_slices_are_taken_where_others_are_too_few(folder):
+    values = write(folder, "p1", ball() * 3)
+    (folder / "images" / "sub" / "p2.nii.gz").unlink()
+    (folder / "labels" / "sub" / "p2.nii.gz").unlink()
+    values[:, :, 9:14] = 2 * np.arange(SHAPE[1])[:, None] % 40  # steps, no noise, of a fifth of the volume's range
+    nibabel.save(nibabel.Nifti1Image(values, np.diag([1, 1, 2, 1])), folder / "images" / "p1.nii.gz")
+    for slices, lowest in ((6, 14), (7, 9)):
+        support = support_of_volumes(volume_pairs(folder), 3, SliceChoice(slices=slices, absent=0))
+        assert len(support) == slices and min(i for _, i in places(support)) in range(lowest, lowest + 3)
