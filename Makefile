@@ -7,6 +7,8 @@ PIP = $(BIN)/python -m pip --disable-pip-version-check -q
 TENSORRT = onnxruntime-ep-nv-tensorrt-rtx-cu13 tensorrt_cu13_bindings
 # The tests require the native runner: they fail where it cannot be built, in place of being skipped.
 TESTED = UNIVERSEG_RT_NATIVE=1
+# As many tests side by side as there are cores, at most four (each worker may take 5 GB); those of one file follow one another.
+WORKERS = -n auto --maxprocesses 4 --dist loadfile
 PARTS = pyproject.toml setup.py constraints.txt
 
 .PHONY: demo test bench clean
@@ -17,7 +19,7 @@ demo: $(VENV)/.demo
 test: $(VENV)/.test
 	$(BIN)/ruff check
 	$(BIN)/mypy
-	$(TESTED) $(BIN)/python -m pytest -q $(PYTEST_ARGS)
+	$(TESTED) $(BIN)/python -m pytest -q $(WORKERS) $(PYTEST_ARGS)
 
 bench: $(VENV)/.test
 	$(PIP) install -e '.[bench]' -c constraints.txt

@@ -12,6 +12,8 @@ library only, so that it also runs as a script from a plain checkout.
 from __future__ import annotations
 
 import argparse
+import hashlib
+import json
 import os
 import re
 import shutil
@@ -31,6 +33,7 @@ except ImportError:  # run as a script where the package and what it imports are
 
 SOURCE = Path(__file__).resolve().parent
 PARTS = ("host", "cuda", "plugin")
+BROUGHT = "built_for.json"
 SKIPPED = re.compile(r"-- (host module|CUDA library|TensorRT plugin): skipped, (.*)")
 
 
@@ -109,6 +112,34 @@ def install(built: Built, folder: Path) -> list[Path]:
     except OSError as error:
         raise RunnerError(f"cannot write {folder}: {error}; choose a folder with --out") from None
     return out
+
+
+def bring(built: Built, architecture: str, folder: Path) -> None:
+    """Puts the CUDA library and its self-test where a build would, with what they are of, for machines of this
+    architecture; `brought` takes them there."""
+    for path, part in ((built.library, "lib"), (built.selftest, "bin")):
+        (folder / part).mkdir(parents=True, exist_ok=True)
+        shutil.copy2(path, folder / part / path.name)
+    (folder / BROUGHT).write_text(json.dumps({"architecture": architecture, "sources": _digest_of_sources()}))
+
+
+def brought(folder: Path, architecture: str) -> Built | None:
+    """What `bring` put there, where it is whole, of these sources and for this architecture ("native": any)."""
+    try:
+        said = json.loads((folder / BROUGHT).read_text())
+    except (OSError, ValueError):
+        return None
+    if said["sources"] != _digest_of_sources() or architecture not in ("native", said["architecture"]):
+        return None
+    library, selftest = folder / "lib" / "libsupport_mean.so", folder / "bin" / "support_mean_selftest"
+    return Built(library=library, selftest=selftest) if library.is_file() and selftest.is_file() else None
+
+
+def _digest_of_sources() -> str:
+    kinds = (".cu", ".cuh", ".cpp", ".h")
+    files = [path for path in sorted((SOURCE / "support_mean").rglob("*")) if path.suffix in kinds]
+    contents = [f"{path.relative_to(SOURCE)} {hashlib.sha256(path.read_bytes()).hexdigest()}" for path in files]
+    return hashlib.sha256("\n".join(contents).encode()).hexdigest()
 
 
 def tool(name: str) -> str | None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -59,18 +60,26 @@ def parity_archive():
     return np.load(material("parity", "universeg_v1_parity.npz"))
 
 
+@contextlib.contextmanager
+def quick_gate(*image_sizes: tuple[int, int], entries: tuple[int, ...] = (1, 3)) -> Iterator[pytest.MonkeyPatch]:
+    """Exports pass the gate on few inputs: these image sizes (SMALL_GRID without any) and numbers of entries."""
+    from universeg_rt.export.gate import parity
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(parity, "SUPPORT_SIZES", entries)
+        patch.setattr(parity, "IMAGE_SIZES", image_sizes or (SMALL_GRID,))
+        yield patch
+
+
 @pytest.fixture(scope="session")
 def small_bundle(tmp_path_factory) -> Path:
     """A bundle of SMALL_SPEC with random weights, exported and checked as users do."""
     pytest.importorskip("onnx", reason="exporting needs onnx: pip install '.[export]'")
     pytest.importorskip("torch", reason="the parity gate needs torch: pip install '.[export]'")
     from universeg_rt.export.build import build_bundle
-    from universeg_rt.export.gate import parity
 
     folder = tmp_path_factory.mktemp("bundles") / "small"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(parity, "SUPPORT_SIZES", (1, 3))
-        patch.setattr(parity, "IMAGE_SIZES", ((32, 32),))
+    with quick_gate():
         build_bundle(SMALL_SPEC, random_weights(SMALL_SPEC), folder, name="small", grid=SMALL_GRID,
                      provenance={"made": "for tests"}, licence={"weights": "none"})
     return folder

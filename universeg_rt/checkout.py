@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import os
 import runpy
+import shutil
 import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+BESIDE = ("export", "kernels", "training", "benchmarks")  # of the package where it is installed
 
 
 def make_importable() -> None:
@@ -27,14 +29,19 @@ def make_importable_for_children(site: Path) -> None:
     """Let processes that this one starts import the checkout: links under `site`, on PYTHONPATH."""
     package = site.absolute() / "universeg_rt"
     package.mkdir(parents=True, exist_ok=True)
-    parts = [
-        *(ROOT / "universeg_rt").iterdir(), *(ROOT / name for name in ("export", "kernels", "training", "benchmarks"))
-    ]
-    for part in parts:
+    for part in (*(ROOT / "universeg_rt").iterdir(), *(ROOT / name for name in BESIDE)):
         link = package / part.name
-        if not link.exists():
+        if link.is_symlink() and link.readlink() != part:  # of a checkout that lay elsewhere, or is gone
+            link.unlink()
+        if not link.is_symlink():
             link.symlink_to(part)
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(site.absolute()), os.environ.get("PYTHONPATH"))))
+
+
+def copy_to(target: Path) -> None:
+    """Copy the checkout's code to `target`, which runs on where this checkout is replaced."""
+    for name in ("universeg_rt", *BESIDE):
+        shutil.copytree(ROOT / name, target / name, ignore=shutil.ignore_patterns("__pycache__"))
 
 
 if __name__ == "__main__":

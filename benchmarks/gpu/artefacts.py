@@ -7,6 +7,7 @@ import importlib.util
 import shutil
 import time
 import warnings
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ from universeg_rt.precision import GPU_AUTO, PRECISIONS
 from universeg_rt.spec import NetworkSpec
 
 from ..harness.models import random_weights
-from . import machine
+from . import deadline, machine
 
 
 def run_network(state: dict, entry: dict) -> None:
@@ -177,7 +178,7 @@ def run_engines(state: dict, entry: dict) -> None:
     from universeg_rt.export.engine.build import EngineOptions, build_engines
 
     entry["built"], entry["skipped"], state["engine_bundles"] = {}, {}, {}
-    sets, entries = state["members"], state["support_sizes"]
+    sets, entries, end = state["members"], state["support_sizes"], deadline.of_step(state, "engines")
     profile = Profile((1, 1, 1), (min(sets), min(sets), max(sets)),
                       (min(entries), min(max(64, min(entries)), max(entries)), max(entries)), state["grid"])
     given = [p for p in (state["options"].plugin or "").split(":") if p] or state.get("plugins", [])
@@ -190,18 +191,19 @@ def run_engines(state: dict, entry: dict) -> None:
             continue
         plugin_here = _plugin_for(module, given)
         for plugin in (None, plugin_here) if plugin_here else (None,):
-            if time.monotonic() > state["deadline"]:
-                entry["skipped"][f"{builder} {plugin or 'native'}"] = "the time limit was reached"
-                continue
             for precision in sorted(state["bundle"].manifest.models, key=[*GPU_AUTO, *PRECISIONS].index):
                 label = _label(builder, precision, plugin)
+                if time.monotonic() > end:
+                    entry["skipped"][label] = "the time limit was reached"
+                    continue
                 bundle = state["work"] / label.replace(" ", "-")
                 try:
                     shutil.rmtree(bundle, ignore_errors=True)
                     shutil.copytree(state["bundle"].path, bundle)
                     options = EngineOptions(builder, (precision,), ("prepare", "predict"), profile,
                                             plugin=Path(plugin) if plugin else None)
-                    outcomes = build_engines(Bundle.open(bundle), options, say=state["say"])
+                    outcomes = build_engines(Bundle.open(bundle), options, say=state["say"],
+                                             progress=partial(deadline.build_until, end))
                 except (UniverSegError, OSError, ImportError) as error:
                     entry["skipped"][label] = one_line(error)
                     state["say"](f"engine {label}: skipped, {one_line(error)}")

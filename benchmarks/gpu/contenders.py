@@ -16,11 +16,13 @@ from universeg_rt.errors import RunnerError
 from universeg_rt.kernels.support_mean.check.steps import one_line
 from universeg_rt.runners import open_runner
 from universeg_rt.runners.base import Runner
-from universeg_rt.runners.gpu.onnxruntime import PROVIDER, OnnxRuntimeCuda
+from universeg_rt.runners.gpu.onnxruntime import OnnxRuntimeCuda
+from universeg_rt.runners.gpu.provider import PROVIDER
 from universeg_rt.runners.libraries import import_onnxruntime
 
 from . import artefacts, machine
 from .arithmetic import FLOATS, torch_type
+from .captured import Captured
 from .folded_torch import FoldedInference, kernel_support_mean
 
 
@@ -105,45 +107,20 @@ class TorchFolded(Contender):
         machine.set_tf32(torch, self.precision == "tf32")
         with torch.inference_mode():
             if self.device != "cuda":
-                q = torch.from_numpy(queries).to(self.dtype)
-                return self.network.forward(q, prepared["prepared"]).float().numpy()
+                return self._forward(prepared["prepared"], torch.from_numpy(queries)).numpy()
             runs = prepared["graphs"].setdefault(queries.shape, [0, None])
             runs[0] += 1
             if runs[1] is None and runs[0] > 1:  # a support that is used once is not worth a capture
-                runs[1] = self._capture(prepared["prepared"], queries.shape)
+                if self.state.get("graph_pool") is None:  # one for all graphs of a cell: they never run at once
+                    self.state["graph_pool"] = torch.cuda.graph_pool_handle()
+                runs[1] = Captured(partial(self._forward, prepared["prepared"]), queries.shape, self.device,
+                                   self.state["graph_pool"])
             if runs[1] is None:
-                q = torch.from_numpy(queries).to(self.device, self.dtype)
-                return self.network.forward(q, prepared["prepared"]).float().cpu().numpy()
-            graph, given, query, logits, out = runs[1]
-            given.copy_(torch.from_numpy(queries))
-            query.copy_(given, non_blocking=True)
-            graph.replay()
-            out.copy_(logits, non_blocking=True)
-            torch.cuda.current_stream().synchronize()
-            return out.numpy().copy()
+                return self._forward(prepared["prepared"], torch.from_numpy(queries).to(self.device)).cpu().numpy()
+            return runs[1](queries)
 
-    def _capture(self, prepared, shape: tuple[int, ...]) -> tuple:
-        """Graph, pinned float32 query, device query, device logits, pinned float32 logits."""
-        torch = self.torch
-        given = torch.zeros(shape, pin_memory=True)
-        query = torch.zeros(shape, dtype=torch.float32, device=self.device)
-
-        def forward():
-            return self.network.forward(query.to(self.dtype), prepared).float()
-
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            for _ in range(2):
-                forward()
-        torch.cuda.current_stream().wait_stream(side)
-        graph = torch.cuda.CUDAGraph()
-        if self.state.get("graph_pool") is None:
-            self.state["graph_pool"] = torch.cuda.graph_pool_handle()
-        # One pool for all graphs of a cell: they never run at once, and what they give is kept alive.
-        with torch.cuda.graph(graph, pool=self.state["graph_pool"]):
-            logits = forward()
-        return graph, given, query, logits, torch.empty(logits.shape, pin_memory=True)
+    def _forward(self, prepared, query):
+        return self.network.forward(query.to(self.dtype), prepared).float()
 
 
 class OfRunner(Contender):

@@ -2,8 +2,8 @@
 
     python -m universeg_rt.benchmarks.gpu.frozen task.onnx task_fp16.onnx --out frozen.json
 
-A file is run by ONNX Runtime on the CPU for the truth, by the SDK's runners where it is a frozen task of ours, and by
-engines that are built here where TensorRT or TensorRT-RTX is installed.
+A file is run by ONNX Runtime on the CPU for the truth, by the SDK's runners where it is a frozen task of ours, by
+PyTorch, and by engines that are built here where TensorRT or TensorRT-RTX is installed.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import importlib.util
 import shutil
 import sys
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -30,11 +31,14 @@ from universeg_rt.frozen.gpu import CudaFrozen
 from universeg_rt.frozen.record import KEY, STATIC
 from universeg_rt.frozen.runners import RUNNERS, OnnxRuntime
 from universeg_rt.kernels.support_mean.check.steps import one_line
+from universeg_rt.precision import GPU_AUTO
 from universeg_rt.runners.options import Options
 from universeg_rt.spec import NetworkSpec
 from universeg_rt.storage.atomic import make_folder, write_json
 
+from . import deadline as times
 from .timing import figures, interleave
+from .torch_frozen import FORMATS, TorchFrozen
 
 BATCHES, TOY = (1, 16), (1, 2)  # on a GPU; in a rehearsal on a CPU
 FLIPPED = {"fp32": 1e-3, "fp16": 5e-3}  # share of pixels whose mask may differ, as the export's gate has it
@@ -75,7 +79,7 @@ def _measure(task: Path, entry: dict, options: argparse.Namespace, deadline: flo
     for name, runner in list(found.items()):
         try:
             logits = runner.run(queries)
-        except UniverSegError as error:
+        except Exception as error:  # each library has errors of its own
             entry["skipped"][name] = one_line(error)
             del found[name]
             continue
@@ -96,42 +100,46 @@ def _measure(task: Path, entry: dict, options: argparse.Namespace, deadline: flo
 
 
 def _start(task: Path, model: bytes, spec: NetworkSpec, ours: bool, entry: dict, options: argparse.Namespace,
-           deadline: float) -> dict[str, FrozenRunner]:
-    found: dict[str, FrozenRunner] = {}
+           deadline: float) -> dict[str, FrozenRunner | TorchFrozen]:
+    found: dict[str, FrozenRunner | TorchFrozen] = {}
     engines: tuple[Path, ...] = ()
-    if options.device == "cuda" and ours:
-        engines = _build(task, entry, options, deadline)
+    if options.device == "cuda" and ours:  # what is timed next wants half of the time
+        engines = _build(task, entry, options, time.monotonic() + (deadline - time.monotonic()) / 2)
+
+    def start(label: str, kind: Callable, *given: object) -> None:
+        try:
+            found[label] = kind(model, *given)
+        except Exception as error:  # as above
+            entry["skipped"][label] = one_line(error)
+
     for name, kind in RUNNERS.items():
         if not ours and kind not in (CudaFrozen, OnnxRuntime):
             continue
         for engine in [e for e in engines if f".{name}." in e.name] or [None]:
             label = name if engine is None else f"{name} {engine.suffixes[-2][1:]}"
-            try:
-                found[label] = kind(model, STATIC, spec, Options(engines=() if engine is None else (engine,)))
-            except UniverSegError as error:
-                entry["skipped"][label] = one_line(error)
+            start(label, kind, STATIC, spec, Options(engines=() if engine is None else (engine,)))
+    for layout in FORMATS:
+        start(f"torch {layout}", TorchFrozen, options.device, layout)
     return found
 
 
 def _build(task: Path, entry: dict, options: argparse.Namespace, deadline: float) -> tuple[Path, ...]:
     """Engines of the task in both precisions, beside a copy of it; those of an earlier run stay."""
-    from contextlib import nullcontext
-
     from universeg_rt.bundle.engine import Profile
     from universeg_rt.export.engine.build import EngineOptions
     from universeg_rt.export.engine.frozen import build_frozen
 
     copy = make_folder(options.work) / task.name
     shutil.copyfile(task, copy)
-    for builder in BUILDERS:
-        if importlib.util.find_spec(MODULES[builder]) is None:
-            continue
-        for precision in FLIPPED:
-            if time.monotonic() > deadline or engine_file.place(copy, builder, precision).exists():
+    for precision in GPU_AUTO:
+        for builder in BUILDERS:
+            if importlib.util.find_spec(MODULES[builder]) is None or time.monotonic() > deadline:
+                continue
+            if engine_file.place(copy, builder, precision).exists():
                 continue
             wanted = EngineOptions(builder, (precision,), profile=Profile((1, 1, max(BATCHES))))
             try:
-                build_frozen(copy, wanted, None, None, lambda label: nullcontext(lambda *_: None), lambda line: None)
+                build_frozen(copy, wanted, None, None, partial(times.build_until, deadline), lambda line: None)
             except (UniverSegError, OSError) as error:
                 entry["skipped"][f"{builder} {precision}"] = one_line(error)
     return engine_file.beside(copy)

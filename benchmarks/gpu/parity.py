@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
 from universeg_rt.export.gate.parity import TOLERANCES, Cases, Reference, compare, over
 from universeg_rt.kernels.support_mean.check.steps import one_line
 
-from . import machine, references
+from . import deadline, machine, references
 
 
 def run_parity(state: dict, entry: dict) -> None:
     """The worst figures of each contender, and whether each is within its precision's tolerance."""
-    small = state["device"] == "cpu"
+    small, end = state["device"] == "cpu", deadline.of_step(state, "parity")
     cases = Cases(image_sizes=(state["grid"], ), support_sizes=tuple(s for s in state["support_sizes"] if s <= 64)
                   or (1, ), members=(1, ) if small else (1, 3))
     reference = Reference(state["spec"], state["weights"])
@@ -33,8 +33,8 @@ def run_parity(state: dict, entry: dict) -> None:
             continue  # the very same computation
         try:
             report, refused = compare({name: model(contender)}, TOLERANCES[contender.precision], cases, reference,
-                                      lambda grid: _until(state, grid))
-        except _OutOfTime:
+                                      partial(deadline.until, end))
+        except deadline.OutOfTime:
             entry.update(passed=False, why=f"the time limit was reached at {name}")
             return
         except Exception as error:
@@ -59,18 +59,6 @@ def run_parity(state: dict, entry: dict) -> None:
     if not entry["passed"]:
         entry[
             "why"] = f"over tolerance: {', '.join(entry['failed'])}" if entry["failed"] else "nothing could be compared"
-
-
-class _OutOfTime(Exception):
-    """The deadline came between two inputs."""
-
-
-def _until(state: dict, grid: Sequence) -> Iterator:
-    """The inputs one by one; raises _OutOfTime before one that would begin after the deadline."""
-    for inputs in grid:
-        if time.monotonic() > state["deadline"]:
-            raise _OutOfTime
-        yield inputs
 
 
 class _DeviceReference(Reference):

@@ -27,16 +27,16 @@ from universeg_rt.export.gate import parity
 from universeg_rt.spec import NetworkSpec
 from universeg_rt.training.network.checkpoint import save_checkpoint
 
-from ..conftest import SMALL_GRID, SMALL_SPEC, material, random_weights
+from ..conftest import SMALL_GRID, SMALL_SPEC, material, quick_gate, random_weights
 
 pytestmark = pytest.mark.torch
 NATIVE = importlib.util.find_spec("universeg_rt._native") is not None
 
 
 @pytest.fixture
-def quick_gate(monkeypatch):
-    monkeypatch.setattr(parity, "SUPPORT_SIZES", (1, 3))
-    monkeypatch.setattr(parity, "IMAGE_SIZES", ((32, 32), (16, 24)))
+def gate():
+    with quick_gate((32, 32), (16, 24)) as patch:
+        yield patch
 
 
 def make(folder, spec=SMALL_SPEC, **options):
@@ -72,7 +72,7 @@ def test_a_small_network_passes_the_whole_gate(tmp_path, monkeypatch, spec):
 
 
 @pytest.mark.parametrize("damage", ["weight", "border"])
-def test_over_tolerance_leaves_nothing_and_says_the_figures(tmp_path, quick_gate, monkeypatch, damage):
+def test_over_tolerance_leaves_nothing_and_says_the_figures(tmp_path, gate, monkeypatch, damage):
     def wrong(spec, weights):
         network = fold(spec, weights)
         first = network.blocks[0]
@@ -89,7 +89,7 @@ def test_over_tolerance_leaves_nothing_and_says_the_figures(tmp_path, quick_gate
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_template_that_is_not_the_network_is_over_tolerance(tmp_path, quick_gate, monkeypatch):
+def test_a_template_that_is_not_the_network_is_over_tolerance(tmp_path, gate, monkeypatch):
     def wrong(network, *rest):
         first = network.blocks[0]
         kernels = first.query_border_kernels
@@ -102,7 +102,7 @@ def test_a_template_that_is_not_the_network_is_over_tolerance(tmp_path, quick_ga
         make(tmp_path / "b")
 
 
-def test_the_gate_ends_with_the_first_input_that_is_over_tolerance(quick_gate):
+def test_the_gate_ends_with_the_first_input_that_is_over_tolerance(gate):
     """The smallest input comes first; the reference and the models do not run on the larger ones."""
     ran = []
 
@@ -149,7 +149,7 @@ print(plain, kept, while_kept - before, resident() - before, faults())
 
 
 @pytest.mark.slow
-def test_a_failed_export_keeps_the_bundle_that_was_there(tmp_path, quick_gate):
+def test_a_failed_export_keeps_the_bundle_that_was_there(tmp_path, gate):
     make(tmp_path / "b")
     before = (tmp_path / "b" / "manifest.json").read_bytes()
     with pytest.raises(ParityError):
@@ -164,7 +164,7 @@ def test_a_nan_is_over_tolerance():
     assert not result.within(parity.Tolerance())
 
 
-def test_a_folder_that_is_no_bundle_is_not_replaced(tmp_path, quick_gate):
+def test_a_folder_that_is_no_bundle_is_not_replaced(tmp_path, gate):
     (tmp_path / "precious.txt").write_text("x")
     with pytest.raises(OutputError, match="is no bundle"):
         make(tmp_path)
@@ -178,13 +178,13 @@ def test_grids_that_do_not_fit(tmp_path):
 
 
 @pytest.mark.slow
-def test_models_are_the_same_to_the_byte_from_run_to_run(tmp_path, quick_gate):
+def test_models_are_the_same_to_the_byte_from_run_to_run(tmp_path, gate):
     one, two = make(tmp_path / "a").bundle, make(tmp_path / "b").bundle
     assert one.manifest.files == two.manifest.files
 
 
 @pytest.mark.slow
-def test_the_command(tmp_path, quick_gate, capsys):
+def test_the_command(tmp_path, gate, capsys):
     save_checkpoint(tmp_path / "w.safetensors", SMALL_SPEC, random_weights(SMALL_SPEC), {"licence": "test licence"})
     arguments = [
         "--checkpoint",
@@ -255,7 +255,7 @@ def test_the_cost_table_agrees_with_the_algebra():
 
 
 @pytest.mark.slow
-def test_the_published_weights_export(tmp_path, quick_gate, monkeypatch):
+def test_the_published_weights_export(tmp_path, gate, monkeypatch):
     """A .pt as published: a plain state dict, which needs --spec v1."""
     monkeypatch.setattr(parity, "SUPPORT_SIZES", (1,))
     archive = np.load(material("parity", "universeg_v1_parity.npz"))

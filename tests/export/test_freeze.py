@@ -15,7 +15,7 @@ from universeg_rt.imaging.metrics import dice
 from universeg_rt.imaging.normalisation import Percentiles, Window
 from universeg_rt.spec import NetworkSpec
 
-from ..conftest import SMALL_GRID, discs, random_weights
+from ..conftest import SMALL_GRID, discs, quick_gate, random_weights
 from ..universeg_rt.cli.test_commands import run
 from ..universeg_rt.test_support import write_folder
 
@@ -155,13 +155,10 @@ def test_a_network_with_an_activation_in_the_cross_convolution_is_frozen_as_exac
     pytest.importorskip("onnx", reason="exporting needs onnx: pip install '.[export]'")
     pytest.importorskip("torch", reason="the parity gate needs torch: pip install '.[export]'")
     from universeg_rt.export.build import build_bundle
-    from universeg_rt.export.gate import parity
 
     folder, arguments = case
     spec, bundle = NetworkSpec("leaky_relu", (5, 4), (6,), "bilinear"), tmp_path_factory.mktemp("paper") / "bundle"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(parity, "SUPPORT_SIZES", (1, 3))
-        patch.setattr(parity, "IMAGE_SIZES", (SMALL_GRID,))
+    with quick_gate():
         build_bundle(spec, random_weights(spec), bundle, name="paper", grid=SMALL_GRID, provenance={}, licence={})
     arguments = [*arguments, "--bundle", str(bundle)]
     assert main([*arguments, "--kind", "static"]) == 1

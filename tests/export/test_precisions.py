@@ -26,7 +26,7 @@ from universeg_rt.export.int8 import sensitivity
 from universeg_rt.export.int8.calibration import support_episodes, synthetic_episodes
 from universeg_rt.training.network.checkpoint import save_checkpoint
 
-from ..conftest import SMALL_GRID, SMALL_SPEC, discs, random_weights
+from ..conftest import SMALL_GRID, SMALL_SPEC, discs, quick_gate, random_weights
 
 pytestmark = [pytest.mark.torch, pytest.mark.slow]
 
@@ -47,10 +47,8 @@ def quick():
             known[key.digest()] = run(self, *given)
         return known[key.digest()]
 
-    with pytest.MonkeyPatch.context() as patch:
+    with quick_gate() as patch:
         patch.setattr(parity.Reference, "_run", once)
-        patch.setattr(parity, "SUPPORT_SIZES", (1, 3))
-        patch.setattr(parity, "IMAGE_SIZES", ((32, 32),))
         patch.setattr(build, "HELD_OUT_TASKS", 2)
         yield
 

@@ -102,3 +102,33 @@ def test_installing_runs_no_compiler(tmp_path):
     } <= found
     assert not any(name.endswith((".so", ".o")) for name in found)
     assert (package.parent / "training" / "MODEL_CARD.md").is_file(), "whoever installs the weights gets their card"
+
+
+def test_what_was_built_elsewhere_is_taken_where_it_fits(tmp_path, monkeypatch):
+    """Whole, of these sources and for this GPU; a stale library is built anew."""
+    for name in ("libsupport_mean.so", "support_mean_selftest"):
+        (tmp_path / name).write_text(name)
+    made = build_module.Built(library=tmp_path / "libsupport_mean.so", selftest=tmp_path / "support_mean_selftest")
+    folder = tmp_path / "kernels"
+    assert build_module.brought(folder, "90") is None
+    build_module.bring(made, "90", folder)
+    for architecture in ("90", "native"):
+        found = build_module.brought(folder, architecture)
+        assert found.library.read_text() == "libsupport_mean.so" and found.selftest.is_file()
+    assert build_module.brought(folder, "80") is None
+    monkeypatch.setattr(build_module, "_digest_of_sources", lambda: "others")
+    assert build_module.brought(folder, "90") is None
+    monkeypatch.undo()
+    (folder / "bin" / "support_mean_selftest").unlink()
+    assert build_module.brought(folder, "90") is None
+
+
+def test_the_check_takes_what_was_brought_and_builds_nothing(tmp_path, monkeypatch):
+    from universeg_rt.kernels.support_mean.check import machine
+
+    made = build_module.Built(library=tmp_path / "library", selftest=tmp_path / "selftest")
+    monkeypatch.setattr(machine, "build", lambda *_, **__: pytest.fail("built"))
+    monkeypatch.setattr(machine, "brought", lambda folder, architecture: made if architecture == "90" else None)
+    state, entry = {"dry": False, "arch": "90", "build_dir": tmp_path}, {}
+    machine.build_native(state, entry, lambda: None)
+    assert state["built"] is made and entry["passed"] is True and "built elsewhere" in entry["why"]

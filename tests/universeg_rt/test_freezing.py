@@ -205,10 +205,11 @@ def test_a_network_with_a_cross_activation_has_no_static_form(tmp_path):
     from universeg_rt.export.build import build_bundle
     from universeg_rt.spec import NetworkSpec
 
-    from ..conftest import random_weights
+    from ..conftest import quick_gate, random_weights
 
     spec = NetworkSpec("leaky_relu", (4, 4), (4,), "max_pool")
-    build_bundle(spec, random_weights(spec), tmp_path / "paper", name="paper", grid=(16, 16))
+    with quick_gate():
+        build_bundle(spec, random_weights(spec), tmp_path / "paper", name="paper", grid=(16, 16))
     task = Segmenter.open(tmp_path / "paper").prepare(SupportSet.from_arrays(*discs(4)))
     with pytest.raises(InputError, match="activation in the cross convolution.*kind='exact'"):
         task.freeze(kind="static")

@@ -5,9 +5,10 @@
 # at most 8 of them:  cat OUTPUT/run.tar.part* | tar -x  gives the run's folder. A run that failed leaves what it had saved.
 # With FINISH_MINUTES=N in the environment the last N of the minutes bring the learning rate to zero (finished.safetensors): over
 # as many samples as the minutes before say, less a fifth. Killed, the call leaves OUTPUT/run, and the same call goes on from it.
+# A SIGTERM to all its processes ends the training, which saves, and what it left is packed.
 # Nothing needs to be installed but what universeg-train imports.
 set -euo pipefail
-[ $# -ge 3 ] || { sed -n '2,8p' "$0" >&2; exit 2; }
+[ $# -ge 3 ] || { sed -n '2,9p' "$0" >&2; exit 2; }
 minutes=$1 config=$2 output=$3 previous=${4:-} finish=${FINISH_MINUTES:-0}
 shift $(( $# < 4 ? $# : 4 ))
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
@@ -16,7 +17,8 @@ mkdir -p "$run"
 exec 9>"$output/lock"  # held by the processes below too: a run whose script was killed is not run twice
 flock -n 9 || { echo "train_for.sh: $run is still being trained; wait for it, or end its process" >&2; exit 1; }
 [ -z "$previous" ] || [ -e "$run/state.pt" ] || cat "$previous"/run.tar.part* | tar -x -C "$run"
-status=0
+status=0 stopped=
+trap stopped=1 TERM
 
 for_minutes() {  # MINUTES [options]
     local limit=$1; shift
@@ -32,7 +34,8 @@ for_minutes "$(awk "BEGIN {print $minutes - $finish}")" "$@"
 # Starting takes its time in both parts: until the run has read its data and writes its config.
 starting=$(( $(stat -c %Y "$run/config.yaml" 2>/dev/null || echo "$began") - began + 1 ))
 count=$(awk "BEGIN {print int(($(samples) - $before) * ($finish * 60 - $starting) / (($minutes - $finish) * 60 - $starting) * 0.8)}")
-[ "$status" != 0 ] || [ "$count" -lt 1 ] || for_minutes "$finish" "$@" --finish "$count"
+[ "$status$stopped" != 0 ] || [ "$count" -lt 1 ] || for_minutes "$finish" "$@" --finish "$count"
+trap '' TERM
 rm -f "$output"/run.tar.part*
 tar -c -C "$run" . | split --bytes=15M --numeric-suffixes - "$output"/run.tar.part
 parts=("$output"/run.tar.part*)

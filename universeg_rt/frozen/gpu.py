@@ -16,7 +16,8 @@ from ..named_types import Floats
 from ..precision import GPU_AUTO
 from ..runners.gpu.cuda.device import _ordinal
 from ..runners.gpu.identity import gpu_facts
-from ..runners.gpu.onnxruntime import PROVIDER, OnnxRuntimeCuda
+from ..runners.gpu.onnxruntime import OnnxRuntimeCuda
+from ..runners.gpu.provider import PROVIDER
 from ..runners.gpu.tensorrt.engine import Engine
 from ..runners.gpu.tensorrt.runner import TensorRT, TensorRTRTX
 from ..runners.gpu.tensorrt.worker import Network, Prepared, Worker

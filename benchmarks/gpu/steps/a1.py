@@ -15,29 +15,20 @@ if __package__ in (None, ""):  # run as a script: make the checkout importable a
 
     make_importable()
 
-from universeg_rt.benchmarks.gpu.steps import settings, step  # noqa: E402
-
-CONTENDERS, STEPS = ("reference", "folded torch"), ("network", "parity", "timing")
+from universeg_rt.benchmarks.gpu.steps import parts, step  # noqa: E402
 
 
 def body(run: step.Step, options: argparse.Namespace) -> bool:
     """The kernels first: all else is worth nothing where they are wrong."""
-    device, out, ended = ["--device", run.device], run.out, []
-    if not run.small:  # the check has a rehearsal of its own (--dry-run), which compiles for a while
-        ended.append(run.part(
-            "kernels", "universeg_rt.kernels.support_mean.check.main", "--out", out / "kernels.json", "--build-dir",
-            settings.kernels(run), seconds=190))
-    ended += [
-        run.part("compare", "universeg_rt.benchmarks.gpu.main", "--out", out / "compare.json", "--work",
-                 run.work / "compare", *device, *settings.compare(run, CONTENDERS, STEPS), seconds=150),
-        run.part("convolutions", "universeg_rt.benchmarks.gpu.steps.convolutions", "--out", out / "convolutions.json",
-                 *device, *(["--support-size", 1, "--size", 16] if run.small else []), seconds=60),
-        run.part("training", "universeg_rt.benchmarks.gpu.steps.training_rates", options.config, "--data-root",
-                 options.data_root, "--out", out / "training.json", *device, *settings.weights(options), "--steps",
-                 2 if run.small else 200, seconds=120),
-    ]
-    return all(ended)
+    return all([
+        parts.kernels(run, "kernels", 190),
+        parts.compare(run, 150, ("reference", "folded torch"), "network", "parity", "timing"),
+        run.part("convolutions", "universeg_rt.benchmarks.gpu.steps.convolutions", "--out",
+                 run.out / "convolutions.json", "--device", run.device,
+                 *(["--support-size", 1, "--size", 16] if run.small else []), seconds=60),
+        parts.training(run, options, 120),
+    ])
 
 
 if __name__ == "__main__":
-    sys.exit(step.main("a1", 540, __doc__.split("\n")[0], body, settings.add_training))
+    sys.exit(step.main("a1", __doc__.split("\n")[0], body, parts.add_training))

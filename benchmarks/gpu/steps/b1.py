@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -18,26 +19,30 @@ if __package__ in (None, ""):  # run as a script: make the checkout importable a
 
     make_importable()
 
-from universeg_rt.benchmarks.gpu.steps import settings, step  # noqa: E402
-from universeg_rt.checkout import ROOT  # noqa: E402
+from universeg_rt.benchmarks.gpu.steps import parts, plan, session, step  # noqa: E402
+from universeg_rt.checkout import ROOT, copy_to  # noqa: E402
+from universeg_rt.errors import InputError  # noqa: E402
 
 ROWS = 20  # of the log that are enough to see
+PID = "training.pid"  # in the work folder: of the session that trains
 
 
 def body(run: step.Step, options: argparse.Namespace) -> bool:
     """True where the run logged steps."""
-    folder, said = run.work / "training", run.work / "training.log"
+    folder, said, pid = run.work / "training", run.work / "training.log", run.work / PID
+    if pid.is_file() and session.members(int(pid.read_text())):
+        raise InputError(f"a training runs in {run.work} already; b6.py brings it home")
     log = folder / "run" / "log.csv"
-    before = rows(log)
-    # Its files must not lie in this command's tree, which a machine may drop with the command.
+    before, tree = rows(log), run.work / "tree"
+    config, data, *weights = _keep(tree, options.config, options.data_root, *parts.weights(options.weights)[1:])
     with open(said, "ab") as file:
         process = subprocess.Popen(
-            ["bash", ROOT / "training" / "run" / "train_for.sh", str(options.minutes), options.config, folder, "",
-             "--device", run.device, "--data-root", options.data_root, "--no-progress",
-             *map(str, settings.weights(options))],
-            stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT, start_new_session=True,
+            ["bash", tree / "training" / "run" / "train_for.sh", str(options.minutes), config, folder, "",
+             "--device", run.device, "--data-root", data, "--no-progress",
+             *(["--weights", *weights] if weights else [])],
+            stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT, start_new_session=True, cwd=run.work,
             env={**run.environment, "PYTHON": sys.executable, "FINISH_MINUTES": str(options.finish)})
-    (run.work / "training.pid").write_text(str(process.pid))
+    pid.write_text(str(process.pid))
     while process.poll() is None and run.left() and len(rows(log)) < len(before) + ROWS:
         time.sleep(0.5)
     found = rows(log)
@@ -46,15 +51,30 @@ def body(run: step.Step, options: argparse.Namespace) -> bool:
     return len(found) > len(before)
 
 
+def _keep(tree: Path, *used: Path) -> list[Path]:
+    """The files that a run reads, with the code: copied to `tree`, since the next command may replace this checkout."""
+    shutil.rmtree(tree, ignore_errors=True)
+    copy_to(tree)
+    kept = []
+    for path in map(Path.absolute, used):
+        inside = path.is_relative_to(ROOT) and path.exists()
+        kept.append(tree / path.relative_to(ROOT) if inside else path)
+        if inside and path.is_dir():
+            shutil.copytree(path, kept[-1], dirs_exist_ok=True)
+    return kept
+
+
 def rows(log: Path) -> list[str]:
     return log.read_text().splitlines()[1:] if log.is_file() else []
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    settings.add_training(parser)
-    parser.add_argument("--minutes", type=float, default=21, help="of training, the end included (%(default)s)")
-    parser.add_argument("--finish", type=float, default=4, help="of these to bring the rate to zero (%(default)s)")
+    parts.add_training(parser)
+    parser.add_argument("--minutes", type=float, default=plan.TRAINING,
+                        help="of training, the end included (%(default)s)")
+    parser.add_argument("--finish", type=float, default=plan.FINISH,
+                        help="of these to bring the rate to zero (%(default)s)")
 
 
 if __name__ == "__main__":
-    sys.exit(step.main("b1", 110, __doc__.split("\n")[0], body, add))
+    sys.exit(step.main("b1", __doc__.split("\n")[0], body, add))

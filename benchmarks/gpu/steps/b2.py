@@ -17,7 +17,7 @@ if __package__ in (None, ""):  # run as a script: make the checkout importable a
 
     make_importable()
 
-from universeg_rt.benchmarks.gpu.steps import settings, step  # noqa: E402
+from universeg_rt.benchmarks.gpu.steps import parts, step  # noqa: E402
 from universeg_rt.benchmarks.gpu.steps.beforehand import PIECE, unpack  # noqa: E402
 from universeg_rt.errors import InputError  # noqa: E402
 
@@ -35,7 +35,7 @@ def body(run: step.Step, options: argparse.Namespace) -> bool:
         part = kept / f"{piece.name}.part"  # whole or not there: a kill leaves a name that nobody counts
         shutil.copyfile(piece, part)
         part.rename(kept / piece.name)
-        have = sorted(p for p in kept.iterdir() if re.fullmatch(PIECE, p.name))
+        have = sorted(p for p in kept.iterdir() if (m := re.fullmatch(PIECE, p.name)) and int(m["of"]) == count)
         run.note("piece", name=piece.name, have=len(have), of=count)
         if len(have) == count:
             site = unpack(have, run.work / "runtimes" / name)
@@ -46,10 +46,7 @@ def body(run: step.Step, options: argparse.Namespace) -> bool:
 
 def _try(run: step.Step, name: str) -> bool:
     """Whether it starts here, and whether it runs a frozen task."""
-    run.part("runners", "universeg_rt", "runners", seconds=30, limit="")
-    words = ["--out", run.out / f"{name}.json", "--device", run.device, "--work", run.work / "frozen",
-             "--rounds", 5, *(run.upload / task for task in settings.TASKS if (run.upload / task).is_file())]
-    return run.part("frozen", "universeg_rt.benchmarks.gpu.frozen", *words, seconds=60)
+    return all([run.part("runners", "universeg_rt", seconds=30, limit=""), parts.frozen(run, 60, name, rounds=5)])
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -57,4 +54,4 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(step.main("b2", 110, __doc__.split("\n")[0], body, add))
+    sys.exit(step.main("b2", __doc__.split("\n")[0], body, add))

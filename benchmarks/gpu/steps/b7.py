@@ -15,24 +15,16 @@ if __package__ in (None, ""):  # run as a script: make the checkout importable a
 
     make_importable()
 
-from universeg_rt.benchmarks.gpu.steps import settings, step  # noqa: E402
-
-STEPS = ("network", "kernels", "bundle", "plain", "engines", "parity", "timing")
+from universeg_rt.benchmarks.gpu.steps import parts, step  # noqa: E402
 
 
 def body(run: step.Step, options: argparse.Namespace) -> bool:
     """Frozen tasks first: they take the least time and no plan of minutes."""
-    tasks = [run.upload / task for task in settings.TASKS if (run.upload / task).is_file()]
-    ended = [
-        run.part("frozen", "universeg_rt.benchmarks.gpu.frozen", "--out", run.out / "frozen.json", "--device",
-                 run.device, "--work", run.work / "frozen", *(["--rounds", 2] if run.small else []), *tasks,
-                 seconds=120),
-        run.part("compare", "universeg_rt.benchmarks.gpu.main", "--out", run.out / "compare.json", "--work",
-                 run.work / "compare", "--device", run.device, "--no-int8", *settings.compare(run, (), STEPS),
-                 seconds=450),
-    ]
-    return all(ended)
+    return all([
+        parts.frozen(run, 120),
+        parts.compare(run, 450, (), "network", "kernels", "bundle", "plain", "engines", "parity", "timing"),
+    ])
 
 
 if __name__ == "__main__":
-    sys.exit(step.main("b7", 590, __doc__.split("\n")[0], body))
+    sys.exit(step.main("b7", __doc__.split("\n")[0], body))

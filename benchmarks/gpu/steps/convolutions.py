@@ -20,8 +20,7 @@ with importing(__name__, "universeg_rt.benchmarks.gpu.steps.convolutions"):
 
     from .. import machine
     from ..arithmetic import FLOATS, torch_type
-
-FORMATS = {"nchw": torch.contiguous_format, "nhwc": torch.channels_last}
+    from ..torch_frozen import FORMATS
 
 
 def shapes(spec: NetworkSpec, size: int, entries: int) -> list[tuple[int, int, int, int]]:

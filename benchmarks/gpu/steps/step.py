@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import ctypes
 import json
 import os
-import signal
 import subprocess
 import sys
 import tarfile
@@ -20,9 +18,10 @@ from universeg_rt.cli.common import run_command
 from universeg_rt.errors import InputError, OutputError
 from universeg_rt.storage.atomic import make_folder, write_file
 
+from . import plan, session
+
 FILES, BYTES = 8, 16 << 20  # that a step leaves: so many files, each of so many bytes at the most
 GRACE = 5.0  # seconds between asking a part to end and ending it
-SIGKILL_WITH_PARENT = 1  # PR_SET_PDEATHSIG
 
 
 class Step:
@@ -38,6 +37,7 @@ class Step:
         make_importable_for_children(self.work / "site")
         sites = [str(path) for path in sorted((self.work / "runtimes").glob("*")) if path.is_dir()]
         self.environment = {**os.environ, "PYTHONPATH": os.pathsep.join([os.environ["PYTHONPATH"], *sites])}
+        self._guard = session.Guard()
         self.note("begin", seconds=seconds, device=device)
 
     @property
@@ -72,21 +72,24 @@ class Step:
         log = self.work / f"{self.name}_{name}.log"
         with open(log, "wb") as said:
             process = subprocess.Popen(command, stdout=said, stderr=subprocess.STDOUT, env=self.environment,
-                                       start_new_session=True, preexec_fn=_end_with_parent)
-            ended = ""
+                                       start_new_session=True)
+            self._guard.watch(process.pid)
+            ended, status = "", None
             try:
                 status = process.wait(seconds)
             except subprocess.TimeoutExpired:
                 ended = f"ended after its {seconds:.0f} s"
-                status = None
-            finally:
-                _end(process)
+            finally:  # what it started too
+                session.end(process.pid, GRACE)
+                self._guard.watch(0)
+                process.poll()
         lines = log.read_text(errors="replace").splitlines()
         self.note(name, status=status, ended=ended or "by itself", said=[line[:200] for line in lines[-12:]])
         return status == 0
 
     def close(self) -> None:
         """Put what is too much or too large into one archive, in parts; OutputError where even that is too much."""
+        self._guard.close()
         keep = self.out / f"{self.name}.jsonl"
         others = [path for path in sorted(self.out.rglob("*")) if path.is_file() and path != keep]
         if len(others) + 1 > FILES or any(path.stat().st_size > BYTES for path in others):
@@ -116,7 +119,7 @@ def archive(root: Path, files: list[Path], target: Path, work: Path) -> list[Pat
     return written
 
 
-def main(name: str, seconds: float, description: str, body: Callable[[Step, argparse.Namespace], bool],
+def main(name: str, description: str, body: Callable[[Step, argparse.Namespace], bool],
          add: Callable[[argparse.ArgumentParser], object] = lambda parser: None,
          arguments: list[str] | None = None) -> int:
     """The command of a step. Exit status 0 where all of it ended well."""
@@ -126,7 +129,8 @@ def main(name: str, seconds: float, description: str, body: Callable[[Step, argp
                         help="folder on the machine that later steps find again (%(default)s)")
     parser.add_argument("--upload", type=Path, default=ROOT / "upload",
                         help="what beforehand.py made (%(default)s)")
-    parser.add_argument("--seconds", type=float, default=seconds, help="after which it has ended (%(default)s)")
+    parser.add_argument("--seconds", type=float, default=plan.STEPS[name].seconds,
+                        help="after which it has ended (%(default)s)")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="cpu: a rehearsal at toy sizes")
     add(parser)
 
@@ -149,20 +153,3 @@ def _closing(step: Step) -> Iterator[None]:
         raise
     finally:
         step.close()
-
-
-def _end_with_parent() -> None:
-    """In a part's process: where the step is killed, it ends too."""
-    ctypes.CDLL(None).prctl(SIGKILL_WITH_PARENT, signal.SIGKILL)
-
-
-def _end(process: subprocess.Popen) -> None:
-    """End a part with all its processes."""
-    for number, wait in ((signal.SIGTERM, GRACE), (signal.SIGKILL, None)):
-        try:
-            os.killpg(process.pid, number)
-            process.wait(wait)
-        except ProcessLookupError:
-            return
-        except subprocess.TimeoutExpired:
-            continue

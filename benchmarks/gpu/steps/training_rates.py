@@ -85,7 +85,7 @@ def _measure(config: TrainConfig, tasks: list, options: argparse.Namespace, end:
     seconds = sum(waited) + sum(ran)
     return {
         "steps": len(ran), "samples_per_second": seen / seconds if seconds else None,
-        "waiting": _spread(waited), "network": _spread(ran), "first_loss": losses[0], "last_loss": losses[-1],
+        "waiting": _spread(waited), "network": _spread(ran), "losses": [*losses[:1], *losses[-1:]],
         "operators": operators
     }
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from universeg_rt.errors import RunnerError
 
-from ...build import Built, build, tool
+from ...build import brought, build, tool
 
 TOOLS = ("memcheck", "racecheck", "initcheck", "synccheck")
 # What each checker prints when it found nothing.
@@ -50,9 +50,9 @@ def build_native(state: dict, entry: dict, write) -> None:
     if arch == "native":
         arch = _architecture()
     entry["architecture"] = arch
-    if not dry and tool("nvcc") is None and (earlier := _built_earlier(Path(state["build_dir"]))):
+    if not dry and (earlier := brought(Path(state["build_dir"]), arch)):
         state["built"] = earlier
-        entry.update(passed=True, why=f"no compiler here: taken from {state['build_dir']} as it is")
+        entry.update(passed=True, why=f"built elsewhere of these sources: {state['build_dir']}")
         return
     built = build(parts, build_dir=Path(state["build_dir"]), architectures=arch if "cuda" in parts else None)
     state["built"] = built
@@ -61,12 +61,6 @@ def build_native(state: dict, entry: dict, write) -> None:
     if missing:
         entry["why"] = "; ".join(f"{part}: {built.skipped[part]}" for part in missing)
     entry["passed"] = not missing
-
-
-def _built_earlier(folder: Path) -> Built | None:
-    """What a build on another machine left, where it is whole."""
-    library, selftest = folder / "lib" / "libsupport_mean.so", folder / "bin" / "support_mean_selftest"
-    return Built(library=library, selftest=selftest) if library.is_file() and selftest.is_file() else None
 
 
 def _architecture() -> str:

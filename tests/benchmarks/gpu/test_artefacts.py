@@ -62,7 +62,9 @@ def test_engines_are_built_run_and_recorded(tmp_path, monkeypatch):
 
     asked = []
 
-    def build_engines(bundle, options, say):
+    def build_engines(bundle, options, progress, say):
+        with progress("whole fp16") as report:
+            report("parsing the model", 0, 0)
         asked.append((options.builder, options.precisions, options.models, options.profile.entries, options.plugin))
         if options.builder == "tensorrt-rtx":
             raise RunnerError("no such library")

@@ -21,7 +21,7 @@ from universeg_rt.export.cli import main
 from universeg_rt.export.engine import store
 from universeg_rt.runners.gpu.tensorrt.choose import _needed, _plans
 
-from ...conftest import SMALL_SPEC, in_threads, random_weights
+from ...conftest import SMALL_SPEC, in_threads, quick_gate, random_weights
 from .engines import PROFILE, build, bundle, engine_files, fake, hide_libraries, refused, replace_model, toy_bundle  # noqa: F401  fixtures
 
 
@@ -128,15 +128,13 @@ def test_leftovers_of_a_killed_process_are_swept_and_nothing_else(fake, bundle):
 # From a checkpoint ----------------------------------------------------------------------------------------------------
 
 @pytest.fixture
-def checkpoint(tmp_path, monkeypatch):
+def checkpoint(tmp_path):
     pytest.importorskip("safetensors", reason="safetensors is not installed: pip install '.[export]'")
-    from universeg_rt.export.gate import parity
     from universeg_rt.training.network.checkpoint import save_checkpoint
 
-    monkeypatch.setattr(parity, "SUPPORT_SIZES", (1, 3))
-    monkeypatch.setattr(parity, "IMAGE_SIZES", ((32, 32),))
     save_checkpoint(tmp_path / "w.safetensors", SMALL_SPEC, random_weights(SMALL_SPEC))
-    return ["--checkpoint", str(tmp_path / "w.safetensors"), "--output", str(tmp_path / "out"), "--grid", "32", "32",
+    with quick_gate():
+        yield ["--checkpoint", str(tmp_path / "w.safetensors"), "--output", str(tmp_path / "out"), "--grid", "32", "32",
             "--engine", "tensorrt"]
 
 

@@ -45,7 +45,7 @@ def test_without_a_package_a_command_is_one_line_with_the_cure(command, extra, p
 
 def test_the_benchmark_of_our_own_sides_needs_neither_onnx_nor_torch():
     done = run("bench", "--sides", "ours-onnxruntime", "--support-sizes", "1", "--repeats", "1",
-               packages=("torch", "onnx"))
+               "--starts", "0", "--size", "32", packages=("torch", "onnx"))
     assert done.returncode == 0, done.stderr
     assert "| 1 | ours-onnxruntime |" in done.stdout
 

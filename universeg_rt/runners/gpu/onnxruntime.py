@@ -3,14 +3,12 @@ graphs."""
 
 from __future__ import annotations
 
-import importlib.util
 import weakref
 from collections import OrderedDict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from threading import RLock
-from types import ModuleType
 
 import numpy as np
 
@@ -20,19 +18,17 @@ from ...errors import RunnerError, first_line
 from ...named_types import Floats, Vendor
 from ...precision import GPU_AUTO, PRECISIONS
 from ..base import Runner
-from ..libraries import has_cuda_provider, import_onnxruntime, open_session
+from ..libraries import open_session
 from ..options import Options
 from .cuda.device import _ordinal
-from .identity import has_driver
+from .provider import INSTALL, PROVIDER, onnxruntime_with
 
-PROVIDER = "CUDAExecutionProvider"
 TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 GRAPHS = 16  # captured at most: ONNX Runtime keeps each for the session's life
 RETIRED = 4  # supports that nobody holds any more, kept with their graphs for others of the same shape
 SHAPES = 8  # of queries for which a prepared support keeps its bindings
 MAPS = 256  # support entries times sets times queries of one run, which bounds its memory
 NOT_WANTED = "not wanted"
-INSTALL = "pip install onnxruntime-gpu (in the place of onnxruntime, not beside it)"
 
 
 @dataclass
@@ -87,7 +83,7 @@ class OnnxRuntimeCuda(Runner):
         """prepare None: `predict` is the whole model. tf32: float32 products may be rounded to TF32's 10 bits. nhwc:
         let convolutions run with channels last. RunnerError where the provider does not start or refuses a file, naming
         what to install."""
-        self._ort = _onnxruntime(provider)
+        self._ort = onnxruntime_with(provider)
         self._provider, self._ordinal = provider, ordinal
         self._options = {"use_tf32": str(int(tf32)), **({"prefer_nhwc": "1"} if nhwc else {})}
         self._place = ("cuda", ordinal) if provider == PROVIDER else ("cpu", 0)
@@ -104,7 +100,7 @@ class OnnxRuntimeCuda(Runner):
     @classmethod
     def open(cls, bundle: Bundle, precision: str, options: Options) -> OnnxRuntimeCuda:
         """Of the options, device and tf32 have an effect here."""
-        _onnxruntime(PROVIDER)
+        onnxruntime_with(PROVIDER)
         have = bundle.manifest.models
         if precision == "auto":
             precision = next((p for p in GPU_AUTO if p in have), "fp32")
@@ -116,7 +112,7 @@ class OnnxRuntimeCuda(Runner):
 
     @classmethod
     def check_here(cls, options: Options) -> None:
-        _onnxruntime(PROVIDER)
+        onnxruntime_with(PROVIDER)
 
     @property
     def notes(self) -> tuple[str, ...]:  # type: ignore[override]  # follows graph_failure, where others keep a value
@@ -283,28 +279,3 @@ class OnnxRuntimeCuda(Runner):
                 f"versions that it was built for; {INSTALL}, with its CUDA and cuDNN: pip install "
                 "'onnxruntime-gpu[cuda,cudnn]'", short="CUDA or cuDNN does not load")
         return session
-
-
-def _onnxruntime(provider: str) -> ModuleType:
-    """The module, its CUDA libraries loaded; RunnerError with the package to install where it has no such provider."""
-    if importlib.util.find_spec("onnxruntime") is None:
-        raise RunnerError(f"onnxruntime is not installed; {INSTALL}", short="not installed")
-    if provider == PROVIDER and not has_cuda_provider():  # said without importing what will not run
-        raise RunnerError(f"the installed onnxruntime has no {provider}; {INSTALL}",
-                          short="onnxruntime-gpu is not installed")
-    if provider == PROVIDER and not has_driver():
-        raise RunnerError(f"{provider} wants a GPU of NVIDIA's and its driver, and the driver is not installed",
-                          short="no NVIDIA driver")
-    try:
-        onnxruntime = import_onnxruntime()
-    except Exception as error:  # a build whose libraries are missing raises many types
-        raise RunnerError(f"onnxruntime cannot be loaded ({error}); {INSTALL}", short="cannot be loaded") from None
-    if provider not in onnxruntime.get_available_providers():
-        raise RunnerError(f"the installed onnxruntime has no {provider}; {INSTALL}",
-                          short="onnxruntime-gpu is not installed")
-    if provider == PROVIDER and hasattr(onnxruntime, "preload_dlls"):
-        try:
-            onnxruntime.preload_dlls()
-        except Exception:  # the session says what is missing
-            pass
-    return onnxruntime

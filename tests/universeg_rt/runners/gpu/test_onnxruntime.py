@@ -13,6 +13,7 @@ from universeg_rt.bundle.model_bytes import ModelBytes
 from universeg_rt.errors import BundleError, InputError, RunnerError
 from universeg_rt.runners import libraries, open_runner
 from universeg_rt.runners.gpu import onnxruntime as onnxruntime_cuda
+from universeg_rt.runners.gpu import provider as starting
 from universeg_rt.runners.gpu.onnxruntime import OnnxRuntimeCuda
 
 from ....conftest import in_threads
@@ -201,7 +202,7 @@ def test_the_memory_estimate_grows_with_the_support(plain_bundle):
 
 
 def test_without_the_provider_the_package_is_named(plain_bundle):
-    if onnxruntime_cuda.PROVIDER in ort.get_available_providers():
+    if starting.PROVIDER in ort.get_available_providers():
         pytest.skip("onnxruntime-gpu is installed")
     with pytest.raises(RunnerError, match="has no CUDAExecutionProvider; pip install onnxruntime-gpu") as caught:
         open_runner(plain_bundle, "onnxruntime-cuda")
@@ -210,8 +211,8 @@ def test_without_the_provider_the_package_is_named(plain_bundle):
 
 def test_what_cannot_run_is_not_even_imported(plain_bundle, monkeypatch, tmp_path):
     """An onnxruntime that comes with the provider, on a machine without the driver."""
-    monkeypatch.setattr(onnxruntime_cuda, "import_onnxruntime", lambda: pytest.fail("imported"))
-    monkeypatch.setattr(onnxruntime_cuda, "has_driver", lambda: False)
+    monkeypatch.setattr(starting, "import_onnxruntime", lambda: pytest.fail("imported"))
+    monkeypatch.setattr(starting, "has_driver", lambda: False)
     (tmp_path / "onnxruntime" / "capi").mkdir(parents=True)
     (tmp_path / "onnxruntime" / "__init__.py").write_text("")
     spec = importlib.util.spec_from_file_location("onnxruntime", tmp_path / "onnxruntime" / "__init__.py",
@@ -228,9 +229,9 @@ def test_what_cannot_run_is_not_even_imported(plain_bundle, monkeypatch, tmp_pat
 
 def test_a_provider_that_falls_back_to_the_cpu_is_refused(plain_bundle, monkeypatch):
     """As onnxruntime-gpu does where the driver or cuDNN is missing: a warning, and a session on the CPU."""
-    monkeypatch.setattr(ort, "get_available_providers", lambda: [onnxruntime_cuda.PROVIDER, CPU])
-    monkeypatch.setattr(onnxruntime_cuda, "has_cuda_provider", lambda: True)
-    monkeypatch.setattr(onnxruntime_cuda, "has_driver", lambda: True)
+    monkeypatch.setattr(ort, "get_available_providers", lambda: [starting.PROVIDER, CPU])
+    monkeypatch.setattr(starting, "has_cuda_provider", lambda: True)
+    monkeypatch.setattr(starting, "has_driver", lambda: True)
     session = ort.InferenceSession
     asked = []
 
@@ -243,12 +244,12 @@ def test_a_provider_that_falls_back_to_the_cpu_is_refused(plain_bundle, monkeypa
         open_runner(plain_bundle, "onnxruntime-cuda")
     assert caught.value.short == "CUDA or cuDNN does not load"
     (name, options), = asked[0]
-    assert name == onnxruntime_cuda.PROVIDER and options["use_tf32"] == "0" and options["device_id"] == "0"
+    assert name == starting.PROVIDER and options["use_tf32"] == "0" and options["device_id"] == "0"
 
 
 def test_the_pair_is_taken_where_the_bundle_has_it_and_the_precision_that_there_is(plain_bundle, monkeypatch):
     taken = []
-    monkeypatch.setattr(onnxruntime_cuda, "_onnxruntime", lambda provider: ort)
+    monkeypatch.setattr(onnxruntime_cuda, "onnxruntime_with", lambda provider: ort)
     monkeypatch.setattr(OnnxRuntimeCuda, "__init__", lambda self, *given, **options: taken.append((*given, options)))
     runner = open_runner(plain_bundle, "onnxruntime-cuda")
     assert [p.name for p in taken[0][:2]] == ["predict.onnx", "prepare.onnx"] and runner.precision == "fp32"
