@@ -9,14 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import onnx
-from onnx import helper
 
 from universeg_rt.bundle.manifest import Models
 from universeg_rt.bundle.model_bytes import ModelBytes
+from universeg_rt.bundle.onnx_bind import giving
 from universeg_rt.bundle.weights import WEIGHTS
 from universeg_rt.errors import RunnerError
-from universeg_rt.frozen.record import constant_name
+from universeg_rt.frozen.record import LOGITS, PROBABILITY, constant_name
 from universeg_rt.precision import PRECISIONS
 from universeg_rt.runners import libraries
 from universeg_rt.runners.base import Runner
@@ -26,7 +25,6 @@ from universeg_rt.runners.cpu.onnxruntime import StreamedOnnxRuntime
 from .emit import emit_predict, emit_prepare, emit_stages, emit_static, emit_whole
 from .emit.native import emit_native, native_arrays
 from .emit.quantise import Quantisation
-from .emit.static import LOGITS
 from .emit.store import WeightStore
 from .folds import fold_static
 from .folds.constant_through_target import constant
@@ -129,9 +127,8 @@ def pair_model(prepare: Path, predict: Path) -> Model:
 
 def static_model(template: Path, network: FoldedNetwork, terms: SupportTerms) -> Model:
     """A template on ONNX Runtime as the parity gate calls it: each member's constants are those of the query itself."""
-    model = onnx.load(template)
-    model.graph.output.append(helper.make_tensor_value_info(LOGITS, onnx.TensorProto.FLOAT, ["B", 1, "H", "W"]))
-    session, blocks = open_session(model.SerializeToString()), fold_static(network).blocks
+    model = giving(ModelBytes.of_file(template).whole(), LOGITS, PROBABILITY)
+    session, blocks = open_session(model), fold_static(network).blocks
     types = {given.name: np.float16 if "float16" in given.type else np.float32 for given in session.get_inputs()}
 
     def run(support: np.ndarray, weights: np.ndarray, query: np.ndarray) -> np.ndarray:

@@ -35,10 +35,11 @@ class FrozenTask(Predictor):
     (B,1,h,w) float32 in [0, 1], and one output, `probability` (B,1,h,w); any ONNX runtime runs it.
 
     A static network gives one answer, the ensemble's members are in its constants: `spread` is zero, and logits, where
-    they are asked for, are one map, computed from the probability where a runner gives that alone; those that float32
-    rounds to 1 count as 16.6. The file of an exact task gives one answer too, the mean over the members; the FrozenTask
-    that `freeze` returned still runs on its Task, with all members, and closes with it. What is said of the support and
-    of queries that are in it (`notes`) does not go into the file.
+    they are asked for, are one map, which runners read before the file's last operation, the sigmoid. The file of an
+    exact task gives one answer too, the mean over the members: its logits are computed from the probability, and one
+    that float32 rounds to 1 counts as 16.6. The FrozenTask that `freeze` returned still runs on its Task, with all
+    members, and closes with it. What is said of the support and of queries that are in it (`notes`) does not go into
+    the file.
     """
 
     def __init__(

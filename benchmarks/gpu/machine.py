@@ -14,7 +14,7 @@ from universeg_rt.kernels.support_mean.check.machine import describe
 from .arithmetic import FLOATS, torch_type
 
 PACKAGES = ("universeg_rt", "numpy", "torch", "triton", "onnx", "onnxscript", "onnxruntime", "onnxruntime-gpu",
-            "tensorrt", "tensorrt-rtx", "pycuda", "nvidia-cudnn-cu13", "nvidia-cudnn-cu12")
+            "tensorrt", "tensorrt-rtx", "pycuda", "cuda-bindings", "nvidia-cudnn-cu13", "nvidia-cudnn-cu12")
 REPEATS = 10
 
 

@@ -16,7 +16,8 @@ The weights' initialisers, float32 in a float16 network too, where a Cast follow
                                              of `folds/folded.py`, PART is `composed` (C,Cu,5,5), top, bottom, left,
                                              right, top_left, top_right, bottom_left or bottom_right
     head/weight, head/bias     (1,C,1,1), (1,)
-The logits are the tensor `LOGITS`. Only networks without an activation in the cross convolution have this form.
+The logits are the tensor `LOGITS`, which runners read in the place of the output. Only networks without an activation
+in the cross convolution have this form.
 """
 
 from __future__ import annotations
@@ -26,15 +27,13 @@ from collections.abc import Mapping
 import numpy as np
 import onnx
 
-from universeg_rt.frozen.record import constant_name
+from universeg_rt.frozen.record import LOGITS, PROBABILITY, constant_name
 from universeg_rt.spec import HALVED, Flow
 
 from ..folds.folded import FoldedBlock, FoldedNetwork
 from . import layers
 from .graph import GraphBuilder
 from .quantise import MAP_LIMIT, Quantisation, quantise_weight
-
-LOGITS = "head/logits"
 
 
 def emit_static(network: FoldedNetwork, metadata: dict[str, str], version: str, dtype: type = np.float32,
@@ -59,7 +58,7 @@ def emit_static(network: FoldedNetwork, metadata: dict[str, str], version: str, 
         flow.keep(block.spec, (u, down))
     logits = g.conv(u, "head", network.head_weight, network.head_bias)
     logits = g.node("Identity", [g.widen(logits, "head/wide")], LOGITS)
-    g.output(g.node("Sigmoid", [logits], "head/sigmoid"), "probability", ["B", 1, "H", "W"], wide=True)
+    g.output(g.node("Sigmoid", [logits], "head/sigmoid"), PROBABILITY, ["B", 1, "H", "W"], wide=True)
     return g.model("universeg_static", {**metadata, "universeg.kind": "static"}, version)
 
 

@@ -13,7 +13,8 @@ from universeg_rt.bundle.onnx_bind import bind
 from universeg_rt.bundle.onnx_file import metadata, tensors
 from universeg_rt.errors import InputError
 from universeg_rt.frozen import engine_file
-from universeg_rt.frozen.record import INT8, STATIC, constant_name
+from universeg_rt.frozen.base import readable
+from universeg_rt.frozen.record import INT8, PROBABILITY, STATIC, constant_name
 from universeg_rt.frozen.runners import stored_constant
 from universeg_rt.frozen_task import FrozenTask
 from universeg_rt.precision import PRECISIONS
@@ -44,6 +45,7 @@ def build_frozen(task: Path, options: EngineOptions, output: Path | None, bundle
     (precision,) = options.precisions
     profile = Profile(options.profile.queries, entries=(1, 1, 1), image=record.grid)
     source = model if precision == record.precision else in_precision(model, precision, bundle, spec, record.grid)
+    source, _ = readable(source, STATIC)
     copy = for_builder(read_model(ModelBytes(str(task), source)), profile, plugin=False)
     with progress(f"{task.name} {precision}") as report, Worker(options.builder) as worker:
         made = fingerprint_of(options, worker.hello, precision, hashlib.sha256(model).hexdigest())
@@ -67,4 +69,4 @@ def in_precision(model: bytes, precision: str, bundle: Bundle | None, spec, grid
     held = tensors(model)
     constants = {name: stored_constant(held, name)[None].astype(PRECISIONS[precision].dtype)
                  for name in (constant_name(block) for block in spec.blocks())}
-    return bind(bundle.load(precision, STATIC).whole(), constants, {}, outputs=["probability"], query_size=grid)
+    return bind(bundle.load(precision, STATIC).whole(), constants, {}, outputs=[PROBABILITY], query_size=grid)

@@ -96,7 +96,7 @@ class StandIn(Device):
     def _allocate(self, size: int):
         with self._lock:
             if self.used + size > self.total:
-                raise OutOfDeviceMemory
+                raise OutOfDeviceMemory("no memory")
             address = next(self._numbers) << 16
             self.blocks[address] = np.full(size, 0xAB, np.uint8)
         self.count("allocate")

@@ -246,11 +246,18 @@ def test_available_runners_say_why_not(monkeypatch):
         def check_here(cls, options):
             raise RunnerError("it is not here; install it")
 
-    real = choose.backend
-    monkeypatch.setattr(choose, "backend", lambda name: Fails if name == "tensorrt" else real(name))
+    class Starts:
+        @classmethod
+        def check_here(cls, options):
+            return "Some GPU (cuda-bindings)"
+
+    real, instead = choose.backend, {"tensorrt": Fails, "tensorrt-rtx": Starts}
+    monkeypatch.setattr(choose, "backend", lambda name: instead.get(name) or real(name))
     states = {state.name: state for state in available_runners()}
     assert tuple(states) == RUNNERS and states["onnxruntime"].starts and states["onnxruntime"].reason == ""
     assert not states["tensorrt"].starts and states["tensorrt"].reason == "it is not here; install it"
+    assert str(states["tensorrt-rtx"]) == "tensorrt-rtx: starts here on Some GPU (cuda-bindings)"
+    assert str(states["onnxruntime"]) == "onnxruntime: starts here"
 
 
 def test_what_falls_back_is_logged_and_nothing_is_printed(small_bundle, support, image, monkeypatch, caplog, capfd):

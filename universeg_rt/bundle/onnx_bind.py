@@ -7,7 +7,7 @@ into the model, so that one input is left, fixes the image's size, and leaves th
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from .onnx_file import DATA_TYPE, DIMS, GRAPH, INITIALIZER, METADATA, NAME, RAW_
 
 QUERY, BATCH = "query", "B"
 NODE, INPUT, OUTPUT, VALUE_INFO = 1, 11, 12, 13  # fields of GraphProto, beside INITIALIZER
+NODE_INPUT, NODE_OUTPUT = 1, 2  # fields of NodeProto
 VALUE_NAME, VALUE_TYPE = 1, 2  # fields of ValueInfoProto
 TENSOR_TYPE, ELEMENT_TYPE, SHAPE, DIM, DIM_VALUE, DIM_PARAM = 1, 1, 2, 1, 1, 2  # on the way from TypeProto to a side
 CASTABLE = ("float16", "uint8", "int8")  # what may stand for a floating-point input of another type
@@ -64,6 +65,28 @@ def bind(model: bytes, constants: Mapping[str, np.ndarray], metadata: Mapping[st
             kept.append(model[tag:end])
     entries = (protobuf.field(1, key) + protobuf.field(2, value) for key, value in metadata.items())
     return b"".join([*kept, *(protobuf.field(METADATA, entry) for entry in entries)])
+
+
+def giving(model: bytes, tensor: str, output: str) -> bytes:
+    """The model with one of its tensors as an output, in the place of an output of the same type and shape, and without
+    the nodes that only the latter needs: ONNX Runtime would run them. For graphs without graphs in their nodes.
+    ValueError where it has no such output, or no node gives the tensor."""
+    first, last = graph(model)
+    made = {value.name: value for value in _values(model, first, last, OUTPUT)}
+    _all_known("outputs", [output], made)
+    nodes = {place: _edges(model, *place) for place in messages(model, first, last, NODE)}
+    if not any(tensor in gives for _, gives in nodes.values()):
+        raise ValueError(f"no node of the model gives {tensor!r}")
+    outputs, before = {tensor, *made} - {output}, len(nodes) + 1
+    while len(nodes) < before:
+        before, read = len(nodes), outputs.union(*(reads for reads, _ in nodes.values()))
+        nodes = {place: edges for place, edges in nodes.items() if edges[1] & read}
+    body = [model[tag:end] for number, _, start, end, tag in protobuf.fields(model, first, last)
+            if (number != NODE or (start, end) in nodes) and (
+                number != OUTPUT or _value_name(model, start, end) != output)]
+    body.append(protobuf.field(OUTPUT, replace(made[output], name=tensor).encoded()))
+    return b"".join(protobuf.field(GRAPH, b"".join(body)) if number == GRAPH else model[tag:end]
+                    for number, _, _, end, tag in protobuf.fields(model, 0, len(model)))
 
 
 def query_size(model: bytes) -> tuple[int | str, int | str]:
@@ -175,6 +198,17 @@ def _values(data: bytes, start: int, end: int, number: int) -> Iterator[_Value]:
             values, params = _numbers(data, place, DIM_VALUE), messages(data, *place, DIM_PARAM)
             dims.append(values[0] if values else data[slice(*params[0])].decode() if params else "")
         yield _Value(data[slice(*names[0])].decode(), kinds[0], tuple(dims))
+
+
+def _edges(data: bytes, start: int, end: int) -> tuple[set[str], set[str]]:
+    """What a node reads and what it gives."""
+    reads, gives = ({data[slice(*place)].decode() for place in messages(data, start, end, number)}
+                    for number in (NODE_INPUT, NODE_OUTPUT))
+    return reads, gives
+
+
+def _value_name(data: bytes, start: int, end: int) -> str:
+    return data[slice(*messages(data, start, end, VALUE_NAME)[0])].decode()
 
 
 def _numbers(data: bytes, place: tuple[int, int], number: int) -> list[int]:

@@ -7,9 +7,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ..bundle.onnx_bind import giving
+from ..errors import RunnerError
 from ..named_types import Floats
 from ..runners.options import Options
 from ..spec import NetworkSpec
+from .record import LOGITS, PROBABILITY, STATIC
 
 
 class FrozenRunner(ABC):
@@ -38,8 +41,24 @@ class FrozenRunner(ABC):
         """Logits (B,1,H,W) float32 of queries (B,1,H,W) float32 in [0, 1]."""
 
 
-def logits_of(probability: Floats) -> Floats:
-    """Of probabilities in float32; one that float32 rounds to 0 or 1 counts as the nearest that it tells from them."""
-    nearest = np.clip(probability.astype(np.float64), np.finfo(np.float32).tiny, 1 - 2.0**-24)
+def readable(model: bytes, kind: str) -> tuple[bytes, str]:
+    """A file as a runtime loads it, and the name of its output then: LOGITS of a static file, so that nothing is left
+    to compute on the host. An exact one keeps PROBABILITY, a mean over the members that has no logits of its own.
+    RunnerError where a static file holds no logits."""
+    if kind != STATIC:
+        return model, PROBABILITY
+    try:
+        return giving(model, LOGITS, PROBABILITY), LOGITS
+    except ValueError as error:
+        raise RunnerError(f"this file is no static network that universeg-export wrote ({error}); freeze the task "
+                          "again") from None
+
+
+def logits_of(values: Floats, output: str) -> Floats:
+    """Of what that output of a file gives: itself, or computed from probabilities in float32. One that float32 rounds
+    to 0 or 1 counts as the nearest that it tells from them."""
+    if output == LOGITS:
+        return values
+    nearest = np.clip(values.astype(np.float64), np.finfo(np.float32).tiny, 1 - 2.0**-24)
     out: Floats = (np.log(nearest) - np.log1p(-nearest)).astype(np.float32)
     return out

@@ -24,14 +24,15 @@ from ..runners.gpu.tensorrt.worker import Network, Prepared, Worker
 from ..runners.options import Options
 from ..spec import NetworkSpec
 from . import engine_file
-from .base import FrozenRunner, logits_of
-from .record import STATIC
+from .base import FrozenRunner, logits_of, readable
+from .record import LOGITS, STATIC
 
 
 class CudaFrozen(FrozenRunner):
     name = "onnxruntime-cuda"
 
     def __init__(self, model: bytes, kind: str, spec: NetworkSpec, options: Options, provider: str = PROVIDER) -> None:
+        model, self._output = readable(model, kind)
         self._runner = OnnxRuntimeCuda(ModelBytes("the frozen file", model), None, ordinal=_ordinal(options.device),
                                        tf32=options.use_tf32, provider=provider)
         self.device = self._runner.device
@@ -42,7 +43,7 @@ class CudaFrozen(FrozenRunner):
         return self._runner.notes
 
     def run(self, queries: Floats) -> Floats:
-        return logits_of(self._runner.run_alone(self._alone, queries))
+        return logits_of(self._runner.run_alone(self._alone, queries, self._output), self._output)
 
 
 class TensorRTFrozen(FrozenRunner):
@@ -71,11 +72,11 @@ class TensorRTFrozen(FrozenRunner):
             raise EngineError(f"{refused[0]}: build it here with universeg-export --task FILE --engine {self.name}")
         _, path, entry, plan = min(found, key=lambda each: each[:2])
         engine = Engine(trt, device, plan, path.name)
-        if set(engine.inputs) != {"query"} or "probability" not in engine.outputs:
+        if set(engine.inputs) != {"query"} or LOGITS not in engine.outputs:
             raise EngineError(f"{path.name} is no engine of a frozen task; build it again")
-        self.device = f"{device.gpu.name} ({device.library}), {entry.fingerprint.precision}"
+        self.device = f"{device.place}, {entry.fingerprint.precision}"
         self._gpu, self._workers, self.graph_failures = device, local(), list[str]()
-        self._alone = Prepared(Network(None, engine, entry.profile, "probability"), {}, 1, 1, entry.profile.image)
+        self._alone = Prepared(Network(None, engine, entry.profile, LOGITS), {}, 1, 1, entry.profile.image)
 
     @property
     def notes(self) -> tuple[str, ...]:  # type: ignore[override]  # follows graph_failures
@@ -85,7 +86,7 @@ class TensorRTFrozen(FrozenRunner):
         worker = getattr(self._workers, "worker", None)
         if worker is None:
             worker = self._workers.worker = Worker(self._gpu, True, self.graph_failures)
-        return logits_of(worker.run_in_parts(self._alone, queries))
+        return worker.run_in_parts(self._alone, queries)
 
 
 class TensorRTRTXFrozen(TensorRTFrozen):

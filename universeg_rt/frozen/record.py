@@ -17,6 +17,8 @@ FORMAT = 1
 STATIC, EXACT, AUTO = "static", "exact", "auto"
 KINDS = (STATIC, EXACT)
 PRECISION, INT8 = "universeg.precision", "int8"  # the metadata that state a model's precision; one of its values
+PROBABILITY = "probability"  # the file's output
+LOGITS = "head/logits"  # the tensor of a static model that the last sigmoid reads
 IMAGE = "universeg.image"  # the metadata that state the type of the image of a file that prepares it itself
 IMAGE_TYPES = ("float32", "uint8")
 

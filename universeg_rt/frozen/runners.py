@@ -24,7 +24,7 @@ from ..runners.libraries import open_session
 from ..runners.options import Options
 from ..runners.threads import cores
 from ..spec import NetworkSpec
-from .base import FrozenRunner, logits_of
+from .base import FrozenRunner, logits_of, readable
 from .gpu import CudaFrozen, TensorRTFrozen, TensorRTRTXFrozen
 from .record import INT8, PRECISION, STATIC, constant_name
 
@@ -78,6 +78,7 @@ class OnnxRuntime(FrozenRunner):
 
     def __init__(self, model: bytes, kind: str, spec: NetworkSpec, options: Options) -> None:
         ort = onnxruntime_module()
+        model, self._output = readable(model, kind)
         self.threads = options.threads or cores()
         self.device = "CPU"
         session_options = quiet_options(ort, self.threads)
@@ -89,7 +90,7 @@ class OnnxRuntime(FrozenRunner):
 
     def run(self, queries: Floats) -> Floats:
         try:
-            return logits_of(self._session.run(None, {"query": queries})[0])
+            return logits_of(self._session.run([self._output], {"query": queries})[0], self._output)
         except Exception as error:  # as above
             raise RunnerError(f"ONNX Runtime failed: {first_line(error)}") from None
 
@@ -101,6 +102,7 @@ class OpenVino(FrozenRunner):
         if kind != STATIC:
             raise RunnerError(f"OpenVINO runs static frozen files, not {kind} ones; use runner='onnxruntime'")
         openvino, core, _ = started()
+        model, _ = readable(model, kind)
         self.threads = options.threads or cores()
         self.device = "CPU"
         try:
@@ -110,7 +112,8 @@ class OpenVino(FrozenRunner):
 
     def run(self, queries: Floats) -> Floats:
         try:
-            return logits_of(self._compiled.create_infer_request().infer({"query": queries})[0])
+            logits: Floats = self._compiled.create_infer_request().infer({"query": queries})[0]
+            return logits
         except Exception as error:  # as above
             raise RunnerError(f"OpenVINO failed: {first_line(error)}") from None
 

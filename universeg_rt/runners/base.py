@@ -40,9 +40,11 @@ class Runner(ABC):
         where the runner cannot start here: it names the package to install or the field of the machine that does not
         fit."""
 
-    @classmethod  # noqa: B027 (not abstract: a runner that starts on every machine has nothing to check)
-    def check_here(cls, options: Options) -> None:
-        """Raise RunnerError, as `open` would, where it starts on this machine with no bundle."""
+    @classmethod
+    def check_here(cls, options: Options) -> str | None:
+        """On what it starts here, in words; None where that says no more than its name. Raises RunnerError, as `open`
+        would, where it starts on this machine with no bundle."""
+        return None
 
     @property
     def place(self) -> str:

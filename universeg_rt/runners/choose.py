@@ -28,14 +28,18 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class RunnerState:
-    """Whether a runner starts on this machine; reason: why not, with the cure, empty where it starts."""
+    """Whether a runner starts on this machine; reason: why not, with the cure, empty where it starts. device: where it
+    starts on a GPU, which one, and by what its memory is managed, where the runner says so."""
 
     name: str
     starts: bool
     reason: str = ""
+    device: str = ""
 
     def __str__(self) -> str:
-        return f"{self.name}: {'starts here' if self.starts else self.reason}"
+        if not self.starts:
+            return f"{self.name}: {self.reason}"
+        return f"{self.name}: starts here" + (f" on {self.device}" if self.device else "")
 
 
 def available_runners(options: Options | None = None) -> list[RunnerState]:
@@ -45,8 +49,7 @@ def available_runners(options: Options | None = None) -> list[RunnerState]:
     out = []
     for name in RUNNERS:
         try:
-            backend(name).check_here(options)
-            out.append(RunnerState(name, True))
+            out.append(RunnerState(name, True, device=backend(name).check_here(options) or ""))
         except (RunnerError, InputError) as error:
             out.append(RunnerState(name, False, str(error)))
     return out

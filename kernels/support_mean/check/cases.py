@@ -10,6 +10,7 @@ import numpy as np
 from universeg_rt.errors import RunnerError
 
 from .. import reference
+from ..host import module as host
 
 MOST_SLICES = 8  # partial sums that a kernel adds up at the end
 
@@ -101,6 +102,24 @@ def expected(form: str, inputs: dict[str, np.ndarray], negative_slope: float = 0
         name: (result, reference.error_bounds(dtype, terms, result, n))
         for name, (result, terms, n) in pairs.items()
     }
+
+
+def layouts(form: str) -> tuple[str, ...]:
+    """Those that a form has."""
+    return host.LAYOUTS[:1] if form == "conv_pool" else host.LAYOUTS
+
+
+def laid_out(inputs: dict[str, np.ndarray], layout: str) -> dict[str, np.ndarray]:
+    """Inputs by buffer name, their maps (...,C,H,W) as (...,H,W,C) where the layout is `hwc`."""
+    if layout == "chw":
+        return inputs
+    return {name: array if name == "weights" else np.ascontiguousarray(np.moveaxis(array, -3, -1))
+            for name, array in inputs.items()}
+
+
+def channels_first(outputs: dict[str, np.ndarray], layout: str) -> dict[str, np.ndarray]:
+    """Outputs by name, (...,C,H,W) whatever their layout."""
+    return outputs if layout == "chw" else {name: np.moveaxis(array, -1, -3) for name, array in outputs.items()}
 
 
 def worst_errors(outputs: dict[str, np.ndarray], wanted: dict[str, tuple]) -> dict[str, float]:

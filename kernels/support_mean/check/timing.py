@@ -10,6 +10,7 @@ from functools import partial
 
 from .. import reference
 from ..host import module as host
+from . import cases
 from .cases import Sizes
 from .devices import Device, open_device
 
@@ -38,15 +39,18 @@ def copy_bandwidth(state: dict, entry: dict, write) -> None:
     device.free()
 
 
-def configurations(dry: bool) -> list[tuple[str, Sizes, bool]]:
-    """(form, sizes, activated): v1's first block at S = 16, 64, 256; the paper's form with and without its maps."""
-    channels, size = (4, 16) if dry else (64, 128)
-    out = []
+def configurations(dry: bool, dtype: str) -> list[tuple[str, Sizes, bool, str]]:
+    """(form, sizes, activated, layout): v1's first block at S = 16, 64, 256; the paper's form with and without its
+    maps. With channels last in 16 bits, as TensorRT's convolutions and PyTorch's have them."""
+    channels, size = (8, 16) if dry else (64, 128)
+    out: list[tuple[str, Sizes, bool]] = []
     for entries in (2, 3) if dry else (16, 64, 256):
         sizes = Sizes(entries=entries, channels=channels, height=size, width=size)
         out += [("pool", sizes, False), ("mean", sizes, False), ("mean", sizes, True), ("conv_pool", sizes, False)]
     shared = Sizes(queries=4, entries=3 if dry else 64, channels=channels, height=size, width=size)
-    return out + [("pool", shared, False), ("mean", shared, False)]
+    out += [("pool", shared, False), ("mean", shared, False)]
+    return [(*each, layout) for each in out for layout in cases.layouts(each[0])
+            if layout == "chw" or dtype != "float32"]
 
 
 def time_kernels(state: dict, entry: dict, write) -> None:
@@ -59,27 +63,28 @@ def time_kernels(state: dict, entry: dict, write) -> None:
     entry["rows"] = rows = []
     entry["passed"] = True
     for dtype in reference.DTYPES:
-        for form, sizes, activated in configurations(state["dry"]):
+        for form, sizes, activated, layout in configurations(state["dry"], dtype):
             if time.monotonic() > state["deadline"]:
-                entry.update(passed=False, why=f"the time limit was reached before {form} {dtype} {sizes}")
+                entry.update(passed=False, why=f"the time limit was reached before {form} {dtype} {layout} {sizes}")
                 return
-            new = _time_one(device, state["copy"], form, sizes, dtype, activated,
+            new = _time_one(device, state["copy"], form, sizes, dtype, activated, layout,
                             DRY_ROUNDS if state["dry"] else ROUNDS, DRY_TARGET if state["dry"] else TARGET)
             rows += new
             best = min((r for r in new if r["variant"] != "pytorch"), key=lambda r: r["median"])
-            state["say"](f"{form} {dtype} {sizes}{' activated' if activated else ''}: {best['variant']} "
+            state["say"](f"{form} {dtype} {layout} {sizes}{' activated' if activated else ''}: {best['variant']} "
                          f"{best['median'] * 1e6:.1f} us, {best['of_copy']:.0%} of copy, "
                          f"{best['over_pytorch']:.2f}x PyTorch")
             write()
             device.free()
 
 
-def _time_one(device: Device, copy: float, form: str, sizes: Sizes, dtype: str, activated: bool, rounds: int,
-              target: float) -> list[dict]:
+def _time_one(device: Device, copy: float, form: str, sizes: Sizes, dtype: str, activated: bool, layout: str,
+              rounds: int, target: float) -> list[dict]:
     torch, kind = device.torch, device.torch_dtype(dtype)
     s = sizes
     raw = (s.sets, s.entries, 2, s.height, s.width)
-    term = (s.support_queries, s.sets, s.entries, s.channels, s.height, s.width)
+    sides = [getattr(s, axis) for axis in host.AXES[layout]]
+    term = (s.support_queries, s.sets, s.entries, *sides)
 
     def new_set() -> dict:
         """Inputs drawn on the device; random, since zeros are faster."""
@@ -87,7 +92,7 @@ def _time_one(device: Device, copy: float, form: str, sizes: Sizes, dtype: str, 
             return torch.randn(shape, device=device.name).to(type)
 
         out = {"support": draw(*(raw if form == "conv_pool" else term)),
-               "query": draw(s.queries, s.query_sets, 1, s.channels, s.height, s.width),
+               "query": draw(s.queries, s.query_sets, 1, *sides),
                "weights": torch.full((s.sets, s.entries), 1.0 / s.entries, device=device.name)}
         if form == "conv_pool":
             out["convolution"] = draw(s.channels, 2, 5, 5, type=torch.float32)
@@ -95,9 +100,9 @@ def _time_one(device: Device, copy: float, form: str, sizes: Sizes, dtype: str, 
         return out
 
     problem = {"form": host.FORMS[form], "dtype": reference.DTYPES.index(dtype), "activated": int(activated),
-               "layout": 0, "negative_slope": 0.01, "queries": s.queries, "support_queries": s.support_queries,
-               "sets": s.sets, "query_sets": s.query_sets, "entries": s.entries, "channels": s.channels,
-               "height": s.height, "width": s.width, "kernel": 0}
+               "layout": host.LAYOUTS.index(layout), "negative_slope": 0.01, "queries": s.queries,
+               "support_queries": s.support_queries, "sets": s.sets, "query_sets": s.query_sets,
+               "entries": s.entries, "channels": s.channels, "height": s.height, "width": s.width, "kernel": 0}
     sets = [new_set()]
     outputs = device.outputs(problem)
     moved = sum(t.numel() * t.element_size() for t in (*sets[0].values(), *outputs.values()))
@@ -105,7 +110,7 @@ def _time_one(device: Device, copy: float, form: str, sizes: Sizes, dtype: str, 
     for _ in range(min(16, math.ceil(4 * device.cache_bytes / moved)) - 1):
         sets.append(new_set())
 
-    variants = {"pytorch": _cycle([_pytorch(torch, form, tensors) for tensors in sets])}
+    variants = {"pytorch": _cycle([_pytorch(torch, form, tensors, layout) for tensors in sets])}
     for kernel in host.KERNELS[form]:
         given = problem | {"kernel": kernel}
         calls = [device.launcher(given, tensors | outputs) for tensors in sets]
@@ -133,11 +138,11 @@ def _time_one(device: Device, copy: float, form: str, sizes: Sizes, dtype: str, 
         values.sort()
         median = statistics.median(values)
         rows.append({
-            "form": form, "dtype": dtype, "activated": activated, "variant": name, "entries": s.entries,
-            "queries": s.queries, "sizes": str(s), "median": median, "low": values[len(values) // 10],
-            "high": values[-1 - len(values) // 10], "bytes": moved, "gigabytes_per_second": moved / median / 1e9,
-            "of_copy": moved / median / 1e9 / copy, "over_pytorch": ordinary / median, "input_sets": len(sets),
-            "graph": captured[name],
+            "form": form, "dtype": dtype, "layout": layout, "activated": activated, "variant": name,
+            "entries": s.entries, "queries": s.queries, "sizes": str(s), "median": median,
+            "low": values[len(values) // 10], "high": values[-1 - len(values) // 10], "bytes": moved,
+            "gigabytes_per_second": moved / median / 1e9, "of_copy": moved / median / 1e9 / copy,
+            "over_pytorch": ordinary / median, "input_sets": len(sets), "graph": captured[name],
         })
     return rows
 
@@ -147,9 +152,12 @@ def _cycle(functions: list):
     return lambda: next(turn)()
 
 
-def _pytorch(torch, form: str, tensors: dict):
-    """The same work by PyTorch's operators; with the convolution, the 5x5 one without the border's correction."""
+def _pytorch(torch, form: str, tensors: dict, layout: str):
+    """The same work by PyTorch's operators; with the convolution, the 5x5 one without the border's correction. Channels
+    last are a matter of strides there."""
     functional, support, query = torch.nn.functional, tensors["support"], tensors["query"]
+    if layout == "hwc":
+        support, query = support.movedim(-1, -3), query.movedim(-1, -3)
 
     def call():
         term = support
@@ -176,14 +184,14 @@ def table(values: dict) -> list[str]:
     copy = values["steps"]["bandwidth"]["gigabytes_per_second"]
     out = [
         f"copy bandwidth {copy:.0f} GB/s" + (" (dry run: times mean nothing)" if values["dry_run"] else ""),
-        f"{'form':10}{'type':10}{'S':>4}{'B':>3} "
+        f"{'form':10}{'type':10}{'layout':7}{'S':>4}{'B':>3} "
         f"{'variant':10}{'median us':>11}{'10-90 %':>20}{'GB/s':>7}{'of copy':>9}"
         f"{'x PyTorch':>11}"
     ]
     for r in rows:
         form = r["form"] + ("+z" if r["activated"] else "")
         spread = f"{r['low'] * 1e6:.1f} - {r['high'] * 1e6:.1f}"
-        out.append(f"{form:10}{r['dtype']:10}{r['entries']:4}{r['queries']:3} {r['variant']:10}"
+        out.append(f"{form:10}{r['dtype']:10}{r['layout']:7}{r['entries']:4}{r['queries']:3} {r['variant']:10}"
                    f"{r['median'] * 1e6:11.1f}{spread:>20}"
                    f"{r['gigabytes_per_second']:7.0f}{r['of_copy']:9.0%}{r['over_pytorch']:11.2f}")
     return out

@@ -1,6 +1,7 @@
 // Checks a call and plans its launch, without CUDA: shared by the device library, the plugin and the host build.
 #pragma once
 
+#include <limits>
 #include <stdexcept>
 #include <string>
 
@@ -19,6 +20,16 @@ public:
 private:
     int status_;
 };
+
+constexpr int64_t kMaxSize = std::numeric_limits<int32_t>::max();
+
+[[noreturn]] inline void refuse(const std::string& message, int status = SUPPORT_MEAN_INVALID) {
+    throw Refused(status, "support_mean: " + message);
+}
+
+inline std::string text(int64_t value) { return std::to_string(value); }
+
+inline size_t element_size(int32_t dtype) { return dtype == SUPPORT_MEAN_FLOAT32 ? 4 : 2; }
 
 // Each throws Refused. `needed_bytes` gives the size of every buffer, 0 for one that the problem
 // does not have.

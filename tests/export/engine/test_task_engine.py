@@ -14,7 +14,8 @@ from universeg_rt.export.cli import main
 from universeg_rt.frozen import engine_file
 
 from ...conftest import discs, native_part
-from .engines import rtx  # noqa: F401  fixture
+from ...fakes.tensorrt import read_plan
+from .engines import fake, rtx  # noqa: F401  fixtures
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +44,16 @@ def test_tensorrt_rtx_builds_plans_over_the_batch_without_a_plugin(rtx, files, c
         assert entry.profile.queries == (1, 1, 16) and entry.profile.image == (128, 128) and entry.memory_bytes > 0
         sizes[made.precision] = len(plan)
     assert set(sizes) == {"fp32", "fp16"} and 1_000_000 < sizes["fp16"] < sizes["fp32"]
+
+
+def test_an_engine_gives_logits_so_that_the_host_computes_none(fake, files):  # noqa: F811
+    fake("10.14.1")
+    task = files / "static.onnx"
+    assert main(["--task", str(task), "--engine", "tensorrt", "--precision", "fp32", "fp16"]) == 0
+    for precision in ("fp32", "fp16"):
+        _, plan = engine_file.read(engine_file.place(task, "tensorrt", precision))
+        (output,) = onnx.load_model_from_string(read_plan(plan)[1]).graph.output
+        assert output.name == "head/logits" and output.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
 
 
 def test_the_network_in_half_precision_has_the_tasks_own_constants(files):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import random
 import runpy
@@ -17,17 +18,19 @@ from universeg_rt.runners.cpu.native import places
 from universeg_rt.spec import NetworkSpec
 
 from ...conftest import ROOT
+from ..conftest import build_folder
 
 FOLDER = ROOT / "kernels" / "cpu"
 PARTS = runpy.run_path(str(FOLDER / "sources.py"))
 SOME = (1, 3, 8, 16, 17, 24, 32, 48, 64, 100)  # features, narrow and wide: they meet in a pair of blocks
 
 
-def compile_selftest(folder: Path, files: Iterable[str | Path], sanitizer: str | None, *, without: Sequence[str] = (),
+def compile_selftest(name: str, files: Iterable[str | Path], sanitizer: str | None, *, without: Sequence[str] = (),
                      defines: Sequence[str] = ()) -> Path:
     """The program of these files (in FOLDER), under a sanitizer; skips where the compiler or the sanitizer is missing.
 
-    without: files that are compiled without their own options.
+    name: under which it is kept; it is compiled again where a source, an option or the compiler has changed. without:
+    files that are compiled without their own options.
     """
     compiler = shutil.which("g++")
     if compiler is None:
@@ -48,10 +51,23 @@ def compile_selftest(folder: Path, files: Iterable[str | Path], sanitizer: str |
         run(*own, "-c", str(FOLDER / file), "-o", str(out))
         return str(out)
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        objects = list(pool.map(compiled, files))
-    run(*objects, "-o", str(folder / "selftest"))
-    return folder / "selftest"
+    with build_folder(f"{name}-{sanitizer or 'plain'}") as folder:
+        program, stated, key = folder / "selftest", folder / "key", _key(compiler, options, without)
+        if not (program.exists() and stated.exists() and stated.read_text() == key):
+            with ThreadPoolExecutor(os.cpu_count()) as pool:
+                objects = list(pool.map(compiled, files))
+            run(*objects, "-o", str(program))
+            stated.write_text(key)
+    return program
+
+
+def _key(compiler: str, options: Sequence[str], without: Sequence[str]) -> str:
+    version = subprocess.run([compiler, "--version"], capture_output=True, text=True).stdout
+    digest = hashlib.sha256(repr((version, options, without)).encode())
+    for path in sorted(FOLDER.rglob("*")):
+        if path.suffix in (".h", ".cpp", ".py"):
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 def write_networks(path: Path, count: int, seed: int = 1) -> Path:

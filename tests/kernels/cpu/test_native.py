@@ -109,10 +109,10 @@ def test_the_instructions_with_the_least_padded_work_are_taken(features, fastest
     assert network(spec).instructions == fastest
 
 
-@pytest.mark.slow
 def test_many_entries_go_through_in_chunks(instructions):
+    """Of four, as a chunk is of 4 MiB, and one of two."""
     spec = NetworkSpec("none", (16,) * 2, (16,), "max_pool")
-    (support, weights, query), want = case(spec, 90, 128, 128)
+    (support, weights, query), want = case(spec, 18, 128, 128)
     got = network(spec, instructions).run([native.prepare(support, weights)], query)[0]
     assert np.abs(got - want).max() < 2e-5 * max(1.0, np.abs(want).max())
 
@@ -198,7 +198,7 @@ def test_inputs_that_do_not_fit():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("sanitizer, shapes", [("thread", 1), ("address,undefined", 20)])
+@pytest.mark.parametrize("sanitizer, shapes", [("thread", 1), ("address,undefined", 8)])
 def test_under_the_sanitizers(tmp_path, sanitizer, shapes):
     """No data race and no access outside a buffer, in random networks too.
 
@@ -208,7 +208,7 @@ def test_under_the_sanitizers(tmp_path, sanitizer, shapes):
     lacking = [name for name in INSTRUCTIONS if name not in native.available()]
     emulated = [f"arithmetic/kernels_{name}.cpp" for name in lacking] if ON_X86 else []
     tests = [file.relative_to(FOLDER) for file in sorted((FOLDER / "selftest").glob("*.cpp"))]
-    program = compile_selftest(tmp_path, [*tests, *PARTS["LIBRARY"]], sanitizer, without=emulated, defines=(
+    program = compile_selftest("selftest", [*tests, *PARTS["LIBRARY"]], sanitizer, without=emulated, defines=(
         "UNIVERSEG_CHUNK_BYTES=65536L", *(["UNIVERSEG_ALL_KERNELS"] if emulated else [])))
     networks = write_networks(tmp_path / "networks", shapes)
     done = subprocess.run([str(program), str(networks)], capture_output=True, text=True)

@@ -17,6 +17,6 @@ def test_selftest(tmp_path, sanitizer):
     """Items each once, bodies that throw, children that use or drop it, forks during a loop; no data race, no leak."""
     (tmp_path / "main.cpp").write_text(MAIN)
     files = ("arithmetic/pool.cpp", "selftest/selftest_pool.cpp", tmp_path / "main.cpp")
-    program = compile_selftest(tmp_path, files, sanitizer)
+    program = compile_selftest("pool", files, sanitizer)
     done = subprocess.run([str(program)], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr

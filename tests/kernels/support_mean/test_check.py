@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from universeg_rt.kernels.support_mean import reference
 from universeg_rt.kernels.support_mean.check import cases, correctness, timing
 from universeg_rt.kernels.support_mean.check import main as check
 from universeg_rt.kernels.support_mean.host import module as host
@@ -43,9 +44,14 @@ def test_a_dry_run_passes_and_writes_everything(tmp_path, native):
     served = set(steps["correctness"]["worst"])
     assert {f"{form} {dtype} kernel {kernel}" for form in host.FORMS for dtype in ("float32", "float16", "bfloat16")
             for kernel in host.KERNELS[form] if (form, dtype, kernel) != ("conv_pool", "float32", 3)} <= served
+    assert {f"{form} {dtype} kernel {kernel} hwc" for form in ("mean", "pool") for dtype in reference.DTYPES
+            for kernel in host.KERNELS[form]} <= served
+    assert set(steps["large"]["worst"]) == {f"kernel {n}{layout}" for n in (1, 3, 5) for layout in ("", " hwc")}
     rows = steps["timing"]["rows"]
-    assert {(r["form"], r["dtype"], r["variant"]) for r in rows} >= {("conv_pool", "bfloat16", "kernel 3"),
-                                                                     ("mean", "float16", "pytorch")}
+    assert {(r["form"], r["dtype"], r["layout"], r["variant"]) for r in rows} >= {
+        ("conv_pool", "bfloat16", "chw", "kernel 3"), ("mean", "float16", "chw", "pytorch"),
+        ("mean", "float16", "hwc", "pytorch"), ("pool", "bfloat16", "hwc", "kernel 3")}
+    assert not any(r["layout"] == "hwc" and r["dtype"] == "float32" for r in rows)
     assert all(r["low"] <= r["median"] <= r["high"] for r in rows)
     assert "times mean nothing" in done.stdout and "x PyTorch" in done.stdout
 

@@ -23,7 +23,7 @@ def test_machine_code_for_every_architecture(cuda):
                                                                     "build.ninja").exists() else ""
     if not log:
         pytest.skip("the build did not use ninja, whose file is read here")
-    for target in ("code=sm_75", "sm_80", "sm_86", "sm_89", "sm_90"):
+    for target in ("code=sm_75", "sm_80", "sm_90"):
         assert target in log
 
 

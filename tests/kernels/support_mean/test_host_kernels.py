@@ -42,25 +42,17 @@ def types_of(form, kernel):
     return ("float16", "bfloat16") if (form, kernel) == ("conv_pool", 3) else ("float32", "float16", "bfloat16")
 
 
-def channels_last(arrays):
-    """Maps (...,C,H,W) as (...,H,W,C), by name; weights as they are."""
-    return {name: a if name == "weights" else np.ascontiguousarray(np.moveaxis(a, -3, -1))
-            for name, a in arrays.items()}
-
-
 def run_and_compare(native, form, sizes, dtype, kernel, activated, order="forward", multiprocessors=132, seed=0,
                     layout="chw"):
     """Runs one kernel; None where it does not serve the shape, which the message must say."""
     inputs = cases.make_inputs(form, sizes, dtype, seed)
     try:
-        given = channels_last(inputs) if layout == "hwc" else inputs
-        outputs, launch = host.run(form, **given, kernel=kernel, activated=activated, order=order,
-                                   multiprocessors=multiprocessors, layout=layout, native=native)
+        outputs, launch = host.run(form, **cases.laid_out(inputs, layout), kernel=kernel, activated=activated,
+                                   order=order, multiprocessors=multiprocessors, layout=layout, native=native)
     except native.Refused as refusal:
         assert str(refusal).startswith("unsupported") and "use kernel 0" in str(refusal)
         return None
-    if layout == "hwc":
-        outputs = {name: np.moveaxis(a, -1, -3) for name, a in outputs.items()}
+    outputs = cases.channels_first(outputs, layout)
     errors = cases.worst_errors(outputs, cases.expected(form, inputs))
     assert max(errors.values()) <= 1, f"{form} {dtype} kernel {kernel} {sizes}: errors in units of the bound {errors}"
     return outputs, launch
@@ -138,7 +130,7 @@ def test_channels_last_on_odd_widths_and_their_vectors(native):
             sizes = Sizes(queries=2, entries=5, channels=8, height=3, width=max(2, width))
             assert run_and_compare(native, "pool", sizes, "float16", kernel, False, layout="hwc") is not None
     with pytest.raises(native.Refused, match="12 channels is no multiple"):
-        inputs = channels_last(cases.make_inputs("pool", Sizes(channels=12, height=4, width=8), "float16"))
+        inputs = cases.laid_out(cases.make_inputs("pool", Sizes(channels=12, height=4, width=8), "float16"), "hwc")
         host.run("pool", **inputs, kernel=3, layout="hwc", native=native)
     with pytest.raises(native.Refused, match="convolution writes maps with channels first"):
         inputs = cases.make_inputs("conv_pool", Sizes(channels=8, height=4, width=8), "float16")

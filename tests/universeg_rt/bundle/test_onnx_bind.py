@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from universeg_rt import Bundle
 from universeg_rt.bundle import onnx_bind, onnx_file
-from universeg_rt.bundle.onnx_bind import bind
+from universeg_rt.bundle.onnx_bind import bind, giving
 
 SAID = {"universeg.kind": "frozen", "task": "discs, größer"}
 SIZE = (32, 64)
@@ -103,6 +103,22 @@ def test_an_input_with_a_default_keeps_it_and_all_outputs_can_stay(small_bundle)
     expected = session(whole).run(None, {"query": query, **given_support})
     for ours, theirs in zip(frozen.run(None, {"query": query}), expected):
         assert close(ours, theirs)
+
+
+def test_a_tensor_in_the_place_of_an_output(small_bundle):
+    bundle = Bundle.open(small_bundle)
+    template, query = bound(bundle.load("fp32", "static").whole(), static_constants(bundle)), queries()
+    changed = giving(template, "head/logits", "probability")
+    onnx.checker.check_model(onnx.load_model_from_string(changed), full_check=True)
+    left, whole = ([n.op_type for n in onnx.load_model_from_string(m).graph.node] for m in (changed, template))
+    assert "Sigmoid" not in left and set(whole) - set(left) == {"Sigmoid"} and whole.count("Conv") == left.count("Conv")
+    assert [(o.name, o.shape) for o in session(changed).get_outputs()] == [("head/logits", ["B", 1, *SIZE])]
+    ((logits,), (probability,)) = (session(m).run(None, {"query": query}) for m in (changed, template))
+    assert np.abs(1 / (1 + np.exp(-logits.astype(np.float64))) - probability).max() < 1e-6 and logits.std() > 0.1
+    for tensor, output, message in (("nothing", "probability", "no node of the model gives 'nothing'"),
+                                    ("head/logits", "mask", "no outputs called mask; it has probability")):
+        with pytest.raises(ValueError, match=message):
+            giving(template, tensor, output)
 
 
 @pytest.mark.parametrize("stored", [np.float16, np.int8, np.uint8])

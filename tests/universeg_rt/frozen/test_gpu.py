@@ -8,11 +8,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+onnx = pytest.importorskip("onnx", reason="onnx is not installed: pip install '.[export]'")
+
 from universeg_rt import Ensemble, FrozenTask, Segmenter, SupportSet
 from universeg_rt.bundle.engine import EngineEntry, Fingerprint, Profile
 from universeg_rt.errors import EngineError, RunnerError
 from universeg_rt.frozen import engine_file
+from universeg_rt.frozen.base import readable
 from universeg_rt.frozen.gpu import CudaFrozen
+from universeg_rt.frozen.record import STATIC
 from universeg_rt.runners.gpu.identity import gpu_facts
 from universeg_rt.runners.options import Options
 
@@ -43,7 +47,8 @@ def add_engine(task, builder: str = "tensorrt", **facts: str):
     known = {"builder_version": "10.14.1", **gpu_facts(StandIn.gpu), "plugin_version": "", "plugin_sha256": "",
              "onnx_sha256": hashlib.sha256(task.read_bytes()).hexdigest(), "precision": "fp32", **facts}
     made = EngineEntry("whole", "task.engine", "", Fingerprint(builder=builder, **known), PROFILE)
-    engine_file.write(engine_file.place(task, builder, known["precision"]), made, plan(task, PROFILE))
+    engine_file.write(engine_file.place(task, builder, known["precision"]), made,
+                      plan(onnx.load_model_from_string(readable(task.read_bytes(), STATIC)[0]), PROFILE))
 
 
 def rtx(task):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,6 +22,8 @@ PROFILE = Profile((1, 1, 3), (1, 1, 3), (1, 2, 6), (32, 32))
 def add_engines(bundle: Bundle, *models: str, builder: str = "tensorrt", precision: str = "fp32",
                 profile: Profile = PROFILE, **facts: str) -> Bundle:
     """The bundle with a fake engine of each model, made for the stand-in GPU unless `facts` say otherwise."""
+    import onnx
+
     manifest, entries = bundle.manifest, []
     for model in models:
         source = getattr(manifest.models[precision], model)
@@ -32,20 +33,18 @@ def add_engines(bundle: Bundle, *models: str, builder: str = "tensorrt", precisi
         entry = replace(entry, file=f"engines/{model}-{precision}-{entry.key}.plan")
         path = bundle.file(entry.file)
         path.parent.mkdir(exist_ok=True)
-        path.write_bytes(plan(bundle.file(source), profile))
+        path.write_bytes(plan(onnx.load(bundle.file(source)), profile))
         entries.append(entry)
     files = manifest.files | {e.file: file_entry(bundle.file(e.file)) for e in entries}
     (bundle.path / MANIFEST).write_text(replace(manifest, files=files, engines=(*manifest.engines, *entries)).to_json())
     return Bundle.open(bundle.path)
 
 
-def plan(file: Path, profile: Profile) -> bytes:
-    """What a build would give, as far as running it goes."""
-    import onnx
-
+def plan(model, profile: Profile) -> bytes:
+    """What a build from an onnx.ModelProto would give, as far as running it goes."""
     from universeg_rt.export.engine.model import for_builder
 
-    given = for_builder(onnx.load(file), profile, plugin=False)
+    given = for_builder(model, profile, plugin=False)
     return write_plan({"shapes": given.shapes}, given.model)
 
 

@@ -3,6 +3,7 @@ graphs."""
 
 from __future__ import annotations
 
+import os
 import weakref
 from collections import OrderedDict, deque
 from collections.abc import Sequence
@@ -20,7 +21,8 @@ from ...precision import GPU_AUTO, PRECISIONS
 from ..base import Runner
 from ..libraries import open_session
 from ..options import Options
-from .cuda.device import _ordinal
+from .cuda.device import _ordinal, check_process
+from .cuda.graph import collection_paused
 from .provider import INSTALL, PROVIDER, onnxruntime_with
 
 TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
@@ -77,6 +79,7 @@ class OnnxRuntimeCuda(Runner):
 
     name = "onnxruntime-cuda"
     graph_failure = ""
+    _lock = RLock()  # of all of them: what one allocates would spoil a graph that another captures
 
     def __init__(self, predict: ModelBytes, prepare: ModelBytes | None, *, ordinal: int = 0, tf32: bool = False,
                  graphs: bool = True, nhwc: bool = False, provider: str = PROVIDER) -> None:
@@ -90,7 +93,7 @@ class OnnxRuntimeCuda(Runner):
         self.device = f"GPU {ordinal} (CUDA)" if provider == PROVIDER else "CPU"
         self.model_bytes = ModelBytes.bytes_in_all(model for model in (predict, prepare) if model is not None)
         self.graph_failure = "" if graphs else NOT_WANTED
-        self._lock, self._annotations = RLock(), count(1)
+        self._process, self._annotations = os.getpid(), count(1)
         self._retired: deque[_Memory] = deque(maxlen=RETIRED)
         self._prepare_session = None if prepare is None else self._session(prepare, graphs=False)
         self._predict_session = self._with_graphs(predict) if graphs else self._session(predict, graphs=False)
@@ -125,6 +128,7 @@ class OnnxRuntimeCuda(Runner):
         session = self._prepare_session or self._predict_session
         kinds = {t.name: TYPES[t.type] for t in (*session.get_inputs(), *session.get_overridable_initializers())}
         given = {"support_images": support[:, :, :1], "support_labels": support[:, :, 1:], "weights": weights}
+        check_process(self._process)  # before the lock, which a thread of the parent may hold for ever
         with self._lock:
             memory = self._vacant((sets, entries, height, width))
             if self._prepare_session is None:
@@ -160,9 +164,9 @@ class OnnxRuntimeCuda(Runner):
         """For `run_alone` with images of this size: a model with no input beside the query."""
         return _Prepared(_Memory((1, 1, *size), {}), self._retired)
 
-    def run_alone(self, alone: _Prepared, queries: Floats) -> Floats:
-        """Probabilities (B,1,H,W) float32 of queries (B,1,H,W) by a frozen task's model."""
-        return np.concatenate([self._run_part(alone, queries[start : start + MAPS], "probability")
+    def run_alone(self, alone: _Prepared, queries: Floats, output: str) -> Floats:
+        """This output (B,1,H,W) float32 of queries (B,1,H,W) by a frozen task's model."""
+        return np.concatenate([self._run_part(alone, queries[start : start + MAPS], output)
                                for start in range(0, len(queries), MAPS)])
 
     def _run(self, prepared: _Prepared, queries: Floats) -> Floats:
@@ -173,6 +177,7 @@ class OnnxRuntimeCuda(Runner):
         return out
 
     def _run_part(self, prepared: _Prepared, queries: Floats, output: str = "logits") -> Floats:
+        check_process(self._process)
         with self._lock:
             bound = prepared.bound.get(queries.shape)
             fresh = bound is None
@@ -210,10 +215,10 @@ class OnnxRuntimeCuda(Runner):
             binding.bind_ortvalue_input(name, value)
         query = self._empty(shape, TYPES[self._input("query").type])
         binding.bind_ortvalue_input("query", query)
-        shapes = {"logits": (shape[0], prepared.sets, 1, *shape[2:]), "probability": shape}
+        of_sets = {"logits": (shape[0], prepared.sets, 1, *shape[2:])}  # other outputs are one map a query
         outputs = {}
         for tensor in session.get_outputs():
-            outputs[tensor.name] = self._empty(shapes[tensor.name], TYPES[tensor.type])
+            outputs[tensor.name] = self._empty(of_sets.get(tensor.name, shape), TYPES[tensor.type])
             binding.bind_ortvalue_output(tensor.name, outputs[tensor.name])
         return _Bound(binding, query, outputs)
 
@@ -221,7 +226,8 @@ class OnnxRuntimeCuda(Runner):
         options = self._ort.RunOptions()
         options.add_run_config_entry("gpu_graph_id", str(graph))  # -1: neither captures nor replays
         try:
-            session.run_with_iobinding(binding, options)
+            with collection_paused():  # this may be the run that is captured
+                session.run_with_iobinding(binding, options)
         except Exception as error:  # ONNX Runtime raises many types of its own
             raise self._failed(error) from None
 
@@ -269,7 +275,8 @@ class OnnxRuntimeCuda(Runner):
                 "cudnn_conv_algo_search": "EXHAUSTIVE", **self._options
             })]
         try:
-            session = open_session(ort, model, options, providers)
+            with self._lock:
+                session = open_session(ort, model, options, providers)
         except Exception as error:
             raise RunnerError(
                 f"ONNX Runtime cannot load {model.name} with {self._provider}: {first_line(error)}") from None

@@ -152,6 +152,28 @@ def test_where_no_graph_can_be_captured_runs_go_on_without(plain_bundle, annotat
     assert sum(a >= 0 for a in annotations) == 1
 
 
+def test_nothing_is_collected_in_a_run_and_a_forked_process_is_told_so(plain_bundle, monkeypatch):
+    runner = on_cpu(plain_bundle)
+    prepared, session, collecting = runner.prepare(*support(1, 2)), runner._predict_session, []
+
+    class Watched:
+        def __getattr__(self, name):
+            return getattr(session, name)
+
+        def run_with_iobinding(self, binding, options):
+            collecting.append(gc.isenabled())
+            session.run_with_iobinding(binding, options)
+
+    runner._predict_session = Watched()
+    runner.run(prepared, queries(1))
+    assert collecting == [False] and gc.isenabled()
+    monkeypatch.setattr(onnxruntime_cuda.os, "getpid", lambda: -1)
+    for call in (lambda: runner.run(prepared, queries(1)), lambda: runner.prepare(*support(1, 2))):
+        with pytest.raises(RunnerError, match="forked from one that uses the GPU.*spawn"):
+            call()
+    assert len(collecting) == 1
+
+
 def test_threads_share_it(plain_bundle, expected):
     runner = on_cpu(plain_bundle)
     given = [support(k, 2) for k in (1, 2)]

@@ -1,4 +1,5 @@
-"""Device memory, streams and graphs behind one small interface, which pycuda.py implements and tests stand in for.
+"""Device memory, streams and graphs behind one small interface, which pycuda.py and bindings.py implement and tests
+stand in for.
 
 It works in the device's primary context, the one that PyTorch, ONNX Runtime and TensorRT use too.
 """
@@ -7,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
+import logging
 import os
 import weakref
 from abc import ABC, abstractmethod
@@ -23,15 +25,21 @@ from ....errors import InputError, RunnerError
 from ....named_types import Array
 from ..identity import Gpu
 
+# module -> where and what implements `Device` by it; the first that can be imported manages memory.
+LIBRARIES = {"pycuda": (".pycuda", "PyCuda"), "cuda.bindings": (".bindings", "CudaBindings")}
 CURE = (
     "pip install pycuda (it compiles, and wants curand.h: pip install nvidia-curand and put its include folder on "
-    "CPATH, or build it with CUDA_ENABLE_CURAND=False in siteconf.py)")
+    "CPATH, or build it with CUDA_ENABLE_CURAND=False in siteconf.py); or, where nothing can compile, "
+    "pip install cuda-bindings, of the driver's CUDA version or an earlier one")
 ORDINAL = variable("device")
+NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING: does not wait for the default stream, which other libraries use
 
 
-class OutOfDeviceMemory(Exception):
-    """What an implementation raises where the device has not the bytes; callers get a RunnerError that says how
-    many."""
+log = logging.getLogger(__name__)
+
+
+class OutOfDeviceMemory(RunnerError):
+    """What an implementation raises where the device has not the bytes; callers get one that says how many."""
 
 
 class Buffer:
@@ -44,6 +52,14 @@ class Buffer:
 
     def free(self) -> None:
         self._finalizer()
+
+
+def check_process(opened_in: int) -> None:
+    """RunnerError in another process than the one of this id, which opened something on a GPU."""
+    if os.getpid() != opened_in:
+        raise RunnerError(
+            "this process was forked from one that uses the GPU, and CUDA does not survive a fork; start processes "
+            "with spawn, or open the Segmenter in each of them", short="forked from a process that uses the GPU")
 
 
 class Stream(ABC):
@@ -77,6 +93,17 @@ class Device(ABC):
         self._process = os.getpid()
 
     @property
+    def place(self) -> str:
+        """The GPU and by what its memory is managed, for people."""
+        return f"{self.gpu.name} ({self.library})"
+
+    @staticmethod
+    def check_number(ordinal: int, count: int) -> None:
+        """RunnerError where it is not among `count` GPUs."""
+        if ordinal >= count:
+            raise RunnerError(f"there is no GPU number {ordinal}; CUDA sees {count}", short=f"no GPU number {ordinal}")
+
+    @property
     def is_forked(self) -> bool:
         """Whether this process was forked from the one that opened the device."""
         return os.getpid() != self._process
@@ -86,10 +113,7 @@ class Device(ABC):
         """Make the device current for this thread; a vendor's calls with addresses or streams of ours belong inside.
 
         RunnerError in a process that was forked from the one that opened it: CUDA does not survive a fork."""
-        if self.is_forked:
-            raise RunnerError(
-                "this process was forked from one that uses the GPU, and CUDA does not survive a fork; start processes "
-                "with spawn, or open the Segmenter in each of them", short="forked from a process that uses the GPU")
+        check_process(self._process)
         depth = getattr(self._nesting, "depth", 0)
         if depth == 0:
             self._nesting.before = self._enter()
@@ -114,7 +138,7 @@ class Device(ABC):
             except OutOfDeviceMemory:
                 raise self.out_of_memory(size, what) from None
 
-        return Buffer(address, size, self._giving_back(release))
+        return Buffer(address, size, self.giving_back(release))
 
     def out_of_memory(self, size: int, what: str) -> RunnerError:
         """The error to raise where `size` bytes for `what` are not to be had."""
@@ -151,11 +175,11 @@ class Device(ABC):
 
         memory = (ctypes.c_uint8 * (count * dtype.itemsize)).from_address(address)
         # The array holds `memory`, so that the pages go back when the last view of them is gone.
-        weakref.finalize(memory, self._giving_back(release)).atexit = False
+        weakref.finalize(memory, self.giving_back(release)).atexit = False
         array: Array = np.frombuffer(memory, dtype, count)  # type: ignore[call-overload]  # ctypes' arrays are buffers
         return array.reshape(shape)
 
-    def _giving_back(self, release: Callable[[], None]) -> Callable[[], None]:
+    def giving_back(self, release: Callable[[], None]) -> Callable[[], None]:
         """`release` on this device; in a forked process nothing, since the memory is its parent's."""
 
         def give_back() -> None:
@@ -206,7 +230,7 @@ def open_device(ordinal: int | None = None) -> Device:
     """The GPU number `ordinal`, opened once a process.
 
     ordinal: as CUDA counts; None takes UNIVERSEG_RT_DEVICE, else 0. InputError for a bad number, RunnerError where
-    pycuda is not installed or does not start: it names what to install, or what the driver said.
+    none of LIBRARIES is installed or the first does not start: it names what to install, or what the driver said.
     """
     number = _ordinal(ordinal)
     with _lock:
@@ -216,16 +240,34 @@ def open_device(ordinal: int | None = None) -> Device:
 
 
 def _open(ordinal: int) -> Device:
-    if importlib.util.find_spec("pycuda") is None:
-        raise RunnerError(f"pycuda is not installed, which manages GPU memory: {CURE}", short="pycuda is not installed")
-    try:
-        device: Device = import_module(".pycuda", __package__).PyCuda(ordinal)
+    failures = []
+    for library, (module, name) in LIBRARIES.items():
+        if not _is_installed(library):
+            continue
+        try:
+            device: Device = getattr(import_module(module, __package__), name)(ordinal)
+        except ImportError as error:
+            failures.append(RunnerError(
+                f"{library} is installed and cannot be loaded ({error}); it needs the NVIDIA driver (libcuda.so.1) and "
+                f"a CUDA version that fits: {CURE}",
+                short="no NVIDIA driver" if "libcuda" in str(error) else f"{library} cannot be loaded"))
+            continue
+        log.info("the memory of GPU %d, %s, is managed by %s", ordinal, device.gpu.name, device.library)
         return device
-    except ImportError as error:
-        short = "no NVIDIA driver" if "libcuda" in str(error) else "pycuda cannot be loaded"
-        raise RunnerError(
-            f"pycuda is installed and cannot be loaded ({error}); it needs the NVIDIA driver (libcuda.so.1) and a CUDA "
-            f"version that fits: {CURE}", short=short) from None
+    raise failures[0] if failures else RunnerError(
+        f"pycuda is not installed, nor cuda-bindings, one of which manages GPU memory: {CURE}",
+        short="neither pycuda nor cuda-bindings is installed")
+
+
+def _is_installed(library: str) -> bool:
+    package = library.partition(".")[0]
+    return all(importlib.util.find_spec(each) is not None for each in dict.fromkeys((package, library)))
+
+
+def no_gpu(error: Exception) -> RunnerError:
+    """Where the driver does not start."""
+    return RunnerError(f"CUDA sees no GPU ({error}); install the NVIDIA driver, or run on a machine with a GPU",
+                       short="no NVIDIA GPU or driver")
 
 
 def _ordinal(given: int | None) -> int:

@@ -9,6 +9,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
+from threading import Lock
 
 from ....errors import RunnerError
 from .device import Device, Graph, Stream
@@ -59,16 +60,23 @@ def capture(device: Device, stream: Stream, enqueue: Callable[[], None]) -> Driv
     return DriverGraph(device, executable)
 
 
+_pausing = Lock()
+_pauses: list[bool] = []  # of each that is held: whether collection was on before the first
+
+
 @contextmanager
 def collection_paused() -> Iterator[None]:
-    """Let the garbage collector wait: what it frees on the device, ours or another library's, spoils a capture."""
-    was_on = gc.isenabled()
-    gc.disable()
+    """Let the garbage collector wait, until the last of those that paused it ends, in whatever thread: what it frees on
+    the device, ours or another library's, spoils a capture."""
+    with _pausing:
+        _pauses.append(_pauses[0] if _pauses else gc.isenabled())
+        gc.disable()
     try:
         yield
     finally:
-        if was_on:
-            gc.enable()
+        with _pausing:
+            if _pauses.pop() and not _pauses:
+                gc.enable()
 
 
 @lru_cache(maxsize=1)

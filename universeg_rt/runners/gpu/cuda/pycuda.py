@@ -14,9 +14,7 @@ from ....errors import RunnerError
 from ....named_types import Array, Vendor
 from ..identity import Gpu
 from . import graph as cuda_graph
-from .device import Buffer, Device, Graph, OutOfDeviceMemory, Stream
-
-NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING: does not wait for the default stream, which other libraries use
+from .device import NON_BLOCKING, Buffer, Device, Graph, OutOfDeviceMemory, Stream, no_gpu
 
 
 class PyCuda(Device):
@@ -34,10 +32,8 @@ class PyCuda(Device):
             cuda.init()
             count = cuda.Device.count()
         except cuda.Error as error:
-            raise RunnerError(f"CUDA sees no GPU ({error}); install the NVIDIA driver, or run on a machine with a GPU",
-                              short="no NVIDIA GPU or driver") from None
-        if ordinal >= count:
-            raise RunnerError(f"there is no GPU number {ordinal}; CUDA sees {count}", short=f"no GPU number {ordinal}")
+            raise no_gpu(error) from None
+        self.check_number(ordinal, count)
         device = cuda.Device(ordinal)
         self.gpu = Gpu.of(device.name(), device.compute_capability(), device.total_memory(), cuda.get_driver_version())
         self._context = device.retain_primary_context()
@@ -69,8 +65,8 @@ class PyCuda(Device):
     def _allocate(self, size: int) -> tuple[int, Callable[[], None]]:
         try:
             allocation = cuda.mem_alloc(size)
-        except cuda.MemoryError:
-            raise OutOfDeviceMemory from None
+        except cuda.MemoryError as error:
+            raise OutOfDeviceMemory(str(error)) from None
         except cuda.Error as error:
             raise RunnerError(f"device memory failed: {error}") from None
         return int(allocation), allocation.free

@@ -38,7 +38,7 @@ class TensorRT(Runner):
         self._device, self._networks, self._graphs = device, list(networks), graphs
         self.precision = precision
         self.support_sizes = (min(n.profile.entries[0] for n in networks), max(n.profile.entries[2] for n in networks))
-        self.device = f"{device.gpu.name} ({device.library})"
+        self.device = device.place
         self.graph_failures: list[str] = []
         self._workers = local()
         self._prepare_lock = Lock()
@@ -60,8 +60,8 @@ class TensorRT(Runner):
         return cls.start(bundle, plans, precision, trt, device)
 
     @classmethod
-    def check_here(cls, options: Options) -> None:
-        cls.here(options)
+    def check_here(cls, options: Options) -> str:
+        return cls.here(options)[1].place
 
     @classmethod
     def here(cls, options: Options) -> tuple[ModuleType, Device]:

@@ -18,7 +18,7 @@ from .engine import Engine, Execution, Scratch
 class Network:
     """The engines that run the network together within one profile; prepare None: `predict` is the whole network.
 
-    output: what `predict` gives, `logits` (B,K,1,H,W) or, for a frozen task, `probability` (B,1,H,W).
+    output: what `predict` gives, `logits` (B,K,1,H,W), or any other output, of a frozen task, (B,1,H,W).
     """
 
     def __init__(self, prepare: Engine | None, predict: Engine, profile: Profile, output: str = "logits") -> None:

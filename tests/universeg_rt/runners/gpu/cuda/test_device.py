@@ -1,4 +1,5 @@
-"""The device-memory interface over a stand-in of pycuda, and CUDA graphs by the driver."""
+"""The device-memory interface over stand-ins of pycuda and cuda-bindings, over cuda-bindings itself with a driver of
+host memory, and CUDA graphs by the driver."""
 
 from __future__ import annotations
 
@@ -20,22 +21,34 @@ from universeg_rt.runners.gpu.cuda import device
 from universeg_rt.runners.gpu.cuda import graph as cuda_graph
 from universeg_rt.runners.gpu.identity import Gpu
 
+from .....conftest import ROOT
 from .....fakes import pycuda
+from .....fakes.cuda_bindings import bindings_driver
 from .....fakes.device import StandIn
 
+STAND_INS = {"pycuda": ("pycuda", pycuda.pycuda_driver), "cuda-bindings": ("cuda.bindings", bindings_driver)}
 
-@pytest.fixture
-def opener(monkeypatch):
-    """open(...) -> (device, memory) with pycuda's stand-in in the place of the real one."""
+
+@pytest.fixture(params=STAND_INS)
+def opener(monkeypatch, request):
+    """open(...) -> (device, memory) with a library's stand-in in the place of the real one, and no other library."""
+    name, make = STAND_INS[request.param]
 
     def open_it(limit: int = 1 << 20, gpus: int = 1):
-        memory, package = pycuda.Memory(limit), types.ModuleType("pycuda")
-        package.__path__ = []
-        package.__spec__ = importlib.util.spec_from_loader(package.__name__, loader=None)
-        package.driver = pycuda.pycuda_driver(memory, gpus)
-        monkeypatch.setitem(sys.modules, "pycuda", package)
-        monkeypatch.setitem(sys.modules, "pycuda.driver", package.driver)
-        module = f"{device.__package__}.pycuda"
+        memory = pycuda.Memory(limit)
+        monkeypatch.setattr(device, "LIBRARIES", {name: device.LIBRARIES[name]})
+        above = None
+        for end in (*[i for i, c in enumerate(name) if c == "."], len(name)):
+            package = types.ModuleType(name[:end])
+            package.__path__ = []
+            package.__spec__ = importlib.util.spec_from_loader(package.__name__, loader=None)
+            monkeypatch.setitem(sys.modules, package.__name__, package)
+            if above is not None:
+                setattr(above, package.__name__.rpartition(".")[2], package)
+            above = package
+        above.driver = make(memory, gpus)
+        monkeypatch.setitem(sys.modules, f"{name}.driver", above.driver)
+        module = device.__package__ + device.LIBRARIES[name][0]
         monkeypatch.delitem(sys.modules, module, raising=False)
         monkeypatch.setattr(device, "_opened", {})
         try:
@@ -43,12 +56,14 @@ def opener(monkeypatch):
         finally:
             sys.modules.pop(module, None)
 
+    open_it.library = request.param
     return open_it
 
 
 def test_memory_copies_and_streams(opener):
     gpu, memory = opener()
-    assert (gpu.library, gpu.gpu) == ("pycuda", Gpu("Fake GPU", "8.6", 1 << 20, "12.4"))
+    assert (gpu.library, gpu.gpu) == (opener.library, Gpu("Fake GPU", "8.6", 1 << 20, "12.4"))
+    assert gpu.place == f"Fake GPU ({opener.library})"
     stream, values = gpu.stream(), gpu.pinned((3, 5), np.float32)
     assert stream.handle == 4711
     values[...] = np.arange(15).reshape(3, 5)
@@ -119,14 +134,33 @@ def test_the_context_is_entered_once_however_deep():
 # The library --------------------------------------------------------------------------------------------------------
 
 
-def test_without_pycuda_the_cure_is_named(monkeypatch):
+@pytest.mark.parametrize("missing, broken, expected", [
+    ("", "", [".pycuda"]), ("pycuda", "", [".bindings"]), ("", ".pycuda", [".pycuda", ".bindings"])])
+def test_pycuda_comes_first_and_the_other_where_it_is_missing_or_broken(monkeypatch, caplog, missing, broken, expected):
+    asked = []
+
+    def imported(module, package):
+        asked.append(module)
+        if module == broken:
+            raise ImportError("libcurand.so.10: cannot open shared object file")
+        return types.SimpleNamespace(PyCuda=lambda ordinal: StandIn(), CudaBindings=lambda ordinal: StandIn())
+
+    monkeypatch.setattr(device, "_opened", {})
+    monkeypatch.setattr(device.importlib.util, "find_spec", lambda name: None if name == missing else object())
+    monkeypatch.setattr(device, "import_module", imported)
+    with caplog.at_level("INFO", "universeg_rt"):
+        device.open_device(0)
+    assert asked == expected and "the memory of GPU 0, Stand-in GPU, is managed by stand-in" in caplog.text
+
+
+def test_without_either_the_cure_is_named(monkeypatch):
     monkeypatch.setattr(device, "_opened", {})
     monkeypatch.setattr(device.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(
             RunnerError,
-            match="^pycuda is not installed.*pip install pycuda.*curand.h.*pip install nvidia-curand") as caught:
+            match="^pycuda is not installed, nor cuda-b.*pip install pycuda.*curand.h.*pip install cuda-b") as caught:
         device.open_device()
-    assert caught.value.short == "pycuda is not installed"
+    assert caught.value.short == "neither pycuda nor cuda-bindings is installed"
 
 
 def test_the_users_gpu_is_taken_and_opened_once(monkeypatch):
@@ -159,56 +193,49 @@ def test_a_library_that_cannot_be_loaded_names_the_driver(monkeypatch):
 
 # Graphs -------------------------------------------------------------------------------------------------------------
 
-FAKE_DRIVER = """
-#include <cstring>
-static int capturing = 0, alive = 0, executables = 0, launches = 0, refuse = 0;
-extern "C" {
-void refuse_next(int status) { refuse = status; }
-int counts(int what) { int all[] = {capturing, alive, executables, launches}; return all[what]; }
-int cuStreamBeginCapture_v2(void* stream, int mode) {
-    if (stream != (void*)64 || mode != 1) return 1; capturing = 1; return 0; }
-int cuStreamEndCapture(void* stream, void** graph) {
-    capturing = 0; if (refuse) { int r = refuse; refuse = 0; *graph = 0; return r; }
-    ++alive; *graph = (void*)7; return 0; }
-int cuGraphInstantiateWithFlags(void** executable, void* graph, unsigned long long flags) {
-    if (graph != (void*)7 || flags) return 1; ++executables; *executable = (void*)9; return 0; }
-int cuGraphDestroy(void* graph) { if (graph != (void*)7) return 1; --alive; return 0; }
-int cuGraphExecDestroy(void* executable) { if (executable != (void*)9) return 1; --executables; return 0; }
-int cuGraphLaunch(void* executable, void* stream) {
-    if (executable != (void*)9 || stream != (void*)64) return 1; ++launches; return 0; }
-int cuGetErrorName(int status, const char** text) {
-    *text = status == 901 ? "CUDA_ERROR_STREAM_CAPTURE_INVALIDATED" : "OTHER"; return 0; }
-}
-"""
+@pytest.fixture(scope="session")
+def host_driver(tmp_path_factory):
+    """A libcuda.so.1 of host memory."""
+    library = tmp_path_factory.mktemp("driver") / "libcuda.so.1"
+    source = ROOT / "tests" / "fakes" / "libcuda.cpp"
+    try:
+        subprocess.run(["c++", "-std=c++17", "-shared", "-fPIC", source, "-o", library, "-ldl"], check=True)
+    except FileNotFoundError:
+        pytest.skip("no C++ compiler")
+    return library
 
 
 @pytest.fixture
-def libcuda(tmp_path, monkeypatch):
-    source, library = tmp_path / "driver.cpp", tmp_path / "libcuda.so"
-    source.write_text(FAKE_DRIVER)
-    try:
-        subprocess.run(["c++", "-shared", "-fPIC", source, "-o", library], check=True, capture_output=True)
-    except FileNotFoundError:
-        pytest.skip("no C++ compiler")
-    opened = ctypes.CDLL(str(library))
+def libcuda(host_driver, monkeypatch):
+    """The driver's library, a stream of it in a context that is current, and nothing left over of another test."""
+    opened = ctypes.CDLL(str(host_driver))
     monkeypatch.setattr(cuda_graph, "driver", lambda: opened)
-    return opened
+    context, stream = ctypes.c_void_p(), ctypes.c_void_p()
+    opened.cuDevicePrimaryCtxRetain(ctypes.byref(context), 0)
+    opened.cuCtxPushCurrent_v2(context)
+    opened.cuStreamCreate(ctypes.byref(stream), 1)
+    opened.stream = types.SimpleNamespace(handle=stream.value)
+    before = opened.counts(3)
+    opened.launched = lambda: opened.counts(3) - before
+    yield opened
+    assert opened.cuStreamDestroy_v2(stream) == 0
+    opened.cuCtxPopCurrent_v2(ctypes.byref(context))
 
 
 def test_graphs_through_the_drivers_library(libcuda):
-    gpu, stream = StandIn(), types.SimpleNamespace(handle=64)
+    gpu, stream = StandIn(), libcuda.stream
     seen = []
     graph = cuda_graph.capture(gpu, stream, lambda: seen.append(libcuda.counts(0)))
-    assert seen == [1] and [libcuda.counts(i) for i in range(4)] == [0, 0, 1, 0]
+    assert seen == [1] and [libcuda.counts(i) for i in range(3)] == [0, 0, 1] and not libcuda.launched()
     graph.launch(stream), graph.launch(stream)
-    assert libcuda.counts(3) == 2
+    assert libcuda.launched() == 2
     del graph
     gc.collect()
     assert libcuda.counts(2) == 0
 
 
 def test_a_failed_capture_ends_it_and_says_why(libcuda):
-    gpu, stream = StandIn(), types.SimpleNamespace(handle=64)
+    gpu, stream = StandIn(), libcuda.stream
 
     def fail():
         raise RunnerError("the engine failed to run")
@@ -220,6 +247,67 @@ def test_a_failed_capture_ends_it_and_says_why(libcuda):
     with pytest.raises(RunnerError, match="cuStreamEndCapture failed: CUDA_ERROR_STREAM_CAPTURE_INVALIDATED"):
         cuda_graph.capture(gpu, stream, lambda: None)
     assert [libcuda.counts(i) for i in range(3)] == [0, 0, 0]
+
+
+BY_BINDINGS = """
+import ctypes, gc
+import numpy as np
+from universeg_rt.errors import RunnerError
+from universeg_rt.runners.gpu.cuda import device
+gpu = device.open_device(0)
+left = ctypes.CDLL("libcuda.so.1").counts
+assert gpu.place == "Host GPU (cuda-bindings)" and gpu.gpu == device.Gpu("Host GPU", "9.0", 1 << 20, "13.0"), gpu.gpu
+stream, given, back = gpu.stream(), gpu.pinned((3, 5), np.float32), gpu.pinned((3, 5), np.float32)
+buffer = gpu.allocate(given.nbytes, "values")
+assert gpu.memory() == ((1 << 20) - 60, 1 << 20)
+given[...], back[...] = np.arange(15).reshape(3, 5), 0
+def work():
+    gpu.upload(buffer, given, stream)
+    gpu.download(back, buffer, stream)
+work()
+stream.synchronize()
+assert np.array_equal(back, given)
+graph = gpu.capture(stream, work)
+given += 1
+assert not np.array_equal(back, given)
+graph.launch(stream)
+stream.synchronize()
+assert np.array_equal(back, given)
+try:
+    gpu.allocate(1 << 20, "the support")
+except RunnerError as error:
+    assert "no GPU memory left: the support needs 1.0 MB" in str(error), error
+else:
+    raise SystemExit("more memory than there is")
+assert [left(i) for i in (4, 5, 6, 7)] == [1, 2, 1, 0], [left(i) for i in range(8)]
+del graph, buffer, given, back, stream, work
+gc.collect()
+assert [left(i) for i in range(8)] == [0, 0, 0, 1, 0, 0, 0, 0], [left(i) for i in range(8)]
+"""
+
+
+def run_with_bindings(text: str, **environment: str) -> subprocess.CompletedProcess:
+    """In a process of its own, where pycuda is not installed."""
+    if not device._is_installed("cuda.bindings"):
+        pytest.skip("cuda-bindings is not installed (pip install cuda-bindings)")
+    text = "import sys; sys.modules['pycuda'] = None\n" + text
+    return subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, cwd=ROOT,
+                          env=os.environ | environment)
+
+
+def test_cuda_bindings_themselves_copy_capture_and_free(host_driver):
+    done = run_with_bindings(BY_BINDINGS, LD_LIBRARY_PATH=str(host_driver.parent))
+    assert done.returncode == 0, done.stderr
+
+
+def test_cuda_bindings_without_a_driver_say_so():
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        done = run_with_bindings("from universeg_rt.runners.gpu.cuda import device\ndevice.open_device(0)")
+        assert "RunnerError: CUDA sees no GPU (Failed to dlopen libcuda.so.1); install the NVIDIA driver" in done.stderr
+    else:
+        pytest.skip("the NVIDIA driver is installed here")
 
 
 def test_without_a_driver_its_library_is_named():
@@ -266,3 +354,19 @@ def test_nothing_is_collected_while_a_graph_is_captured():
         assert not freed
     gc.collect()
     assert freed and gc.isenabled()
+
+
+def test_collection_stays_paused_until_the_last_thread_ends():
+    first, second = cuda_graph.collection_paused(), cuda_graph.collection_paused()
+    first.__enter__(), second.__enter__()
+    first.__exit__(None, None, None)
+    assert not gc.isenabled()
+    second.__exit__(None, None, None)
+    assert gc.isenabled()
+    gc.disable()
+    try:
+        with cuda_graph.collection_paused():
+            pass
+        assert not gc.isenabled()
+    finally:
+        gc.enable()

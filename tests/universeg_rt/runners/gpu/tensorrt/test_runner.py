@@ -17,22 +17,9 @@ from universeg_rt.runners import open_runner
 
 from .....conftest import discs, in_threads
 from .....fakes import tensorrt
-from .....fakes.device import StandIn
 from ...conftest import add_engines, queries, support
 
 FLAVOURS = ("8.5.3", "10.14.1", "rtx")
-
-
-@pytest.fixture
-def opener(monkeypatch):
-    """open(bundle, flavour=..., total=...) -> (runner, device, trt), through `open_runner` as users do."""
-
-    def open_it(bundle, flavour: str = "10.14.1", total: int = 1 << 30, precision: str = "auto"):
-        device = StandIn(total)
-        trt = tensorrt.use(monkeypatch, device, flavour)
-        return open_runner(bundle, "tensorrt-rtx" if flavour == "rtx" else "tensorrt", precision), device, trt
-
-    return open_it
 
 
 def flavoured(bundle, flavour: str, *models: str):
