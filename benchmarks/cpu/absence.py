@@ -22,13 +22,12 @@ import numpy as np
 from universeg_rt import Ensemble, Segmenter, SupportSet
 from universeg_rt.cli.common import importing, run_command
 from universeg_rt.errors import InputError
-from universeg_rt.imaging.metrics import auroc, dice, expected_dice, mean_inside
+from universeg_rt.imaging.metrics import auroc, correlations, dice, expected_dice, mean_inside
 from universeg_rt.storage.atomic import write_json
 
 PROGRAM = "universeg_rt.benchmarks.cpu.absence"
 
 with importing(__name__, PROGRAM):
-    from universeg_rt.training.evaluation.baselines import standardised
     from universeg_rt.training.evaluation.figures import seeded
     from universeg_rt.training.evaluation.intervals import interval
     from universeg_rt.training.tasks.datasets import load_datasets
@@ -117,7 +116,7 @@ def rows_of(segmenter: Segmenter, case: Case, size: int, queries: int, seed: int
         prepared = segmenter.prepare(pool, Ensemble(MEMBERS, max(1, len(images) // 2)))
         whole = segmenter.prepare(pool)
         area = float(np.mean([label.mean() for label in labels if label.any()]))
-        known = standardised(np.array(images)).reshape(len(images), -1)
+        known = np.array(images)
         marks = np.array([label.any() for label in labels])
         for present, (pool, subjects) in ((1, (case.present[0], case.present[2])), (0, case.absent)):
             for i in seeded(case.name, seed, f"queries {present}").permutation(len(pool))[:queries]:
@@ -127,7 +126,7 @@ def rows_of(segmenter: Segmenter, case: Case, size: int, queries: int, seed: int
                 members = prepared.member_probabilities(pool[i])
                 mask, p = mask_of(probability), probability[0]
                 truth = case.present[1][i] if present else np.zeros(mask.shape, bool)
-                alike = known @ standardised(pool[i][None]).ravel() / p.size
+                alike = correlations(pool[i], known)
                 yield {
                     "task": case.name, "unit": f"{case.dataset}/{subjects[i]}", "support": kind, "present": present,
                     "dice": dice(mask, truth), "marked": float(mask.mean()), "true": float(truth.mean()),
