@@ -17,6 +17,10 @@ class SeveralError(InputError):
     """A file or folder holds several volumes, and nothing says which one is meant."""
 
 
+class GeometryError(InputError):
+    """A label that does not lie on the pixels or voxels of its image."""
+
+
 class BlankError(InputError):
     """An image with nothing to see in it, all one value; as a query it has an empty mask. short: what it is, without
     the cure."""
@@ -27,6 +31,10 @@ class BlankError(InputError):
 
     def __reduce__(self) -> tuple[object, ...]:
         return type(self), (self.short, str(self)[len(self.short) :])
+
+
+class NoiseError(BlankError):
+    """A slice of a volume that holds nothing but noise, such as air beside the patient."""
 
 
 class BundleError(UniverSegError):

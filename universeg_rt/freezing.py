@@ -26,7 +26,7 @@ from .frozen.record import AUTO, EXACT, KEY, KINDS, STATIC, Price, Record, const
 from .frozen.runners import open_frozen_runner
 from .frozen.seal import sealed
 from .frozen_task import FrozenTask
-from .imaging.metrics import dice
+from .imaging.metrics import correlations, dice
 from .left_out import FEWEST
 from .named_types import Array, Bools, Doubles, Floats
 from .predictor import THRESHOLD, Predictor, sigmoid
@@ -34,7 +34,7 @@ from .runners import Options, Runner
 from .runners.shared import PreparedSupport, SharedEntries, written_out
 from .support import Drawn, SupportSet
 
-NEAR = 0.98  # correlation of images that count as near copies
+NEAR = 0.98  # correlation of images that count as near copies, such as neighbouring slices
 SUPPORT = "support"
 ENTRY_BYTES = 5  # of a pixel of an entry in an exact file: float32 image, label in a byte
 LARGEST_ONNX = 2**31 - 2**20  # bytes: what protobuf reads, less some for names and the record
@@ -144,15 +144,10 @@ def _leave_out(task: Freezable, drawn: Drawn, seed: int, images: Floats | None) 
                      and not np.array_equal(image, entries[members[j], 0])]
             by = given if images is not None else mates
             mask = np.average(sigmoid(logits[:, 0]), axis=0, weights=part) >= THRESHOLD
-            near = any(_near(image, entries[other, 0]) for other in range(len(entries)) if other not in gone)
+            others = [other for other in range(len(entries)) if other not in gone]
+            near = bool((correlations(image, entries[others, 0]) > NEAR).any())
             out.append(_LeftOut(image, label >= 0.5, mask, constants, _mean(by) if by else None, near))
     return out
-
-
-def _near(image: Floats, other: Floats) -> bool:
-    """Whether two images (h,w) are nearly the same, such as neighbouring slices, by their correlation."""
-    a, b = image - image.mean(), other - other.mean()
-    return float((a * b).sum()) > NEAR * float(np.sqrt((a * a).sum() * (b * b).sum()))
 
 
 def _without(gone: Sequence[int], weights: Floats, shares: Doubles) -> tuple[Floats, Doubles]:

@@ -14,6 +14,7 @@ from .prediction import Prediction, Timing
 from .predictor import Predictor, check_threshold
 
 if TYPE_CHECKING:
+    from .imaging.normalisation import Range
     from .named_types import Floats
 
 Overlap = Literal["argmax", "independent"]
@@ -82,19 +83,21 @@ class LabelledPredictor:
 
     def predict(
         self, image: Array, *, threshold: float | Mapping[str, float] | None = None, logits: bool = False,
-        absent_below: float | None = None,
+        absent_below: float | None = None, volume_range: Range | None = None,
     ) -> LabelledPrediction:
-        """Segment one image, as `Task.predict` takes it. threshold: of all labels, or by name of some;
-        None: each task's own. absent_below: as `Task.predict` takes it, of each label alone."""
-        return self.predict_batch([image], threshold=threshold, logits=logits, absent_below=absent_below)[0]
+        """Segment one image, as `Task.predict` takes it. threshold: of all labels, or by name of some; None: each
+        task's own. absent_below, volume_range: as `Task.predict` takes them, of each label alone."""
+        return self.predict_batch([image], threshold=threshold, logits=logits, absent_below=absent_below,
+                                  volume_range=volume_range)[0]
 
     def predict_batch(
         self, images: Sequence[Array] | Array, *, threshold: float | Mapping[str, float] | None = None,
-        logits: bool = False, absent_below: float | None = None,
+        logits: bool = False, absent_below: float | None = None, names: Sequence[str] | None = None,
+        volume_range: Range | None = None,
     ) -> list[LabelledPrediction]:
         """Segment images, as `Task.predict_batch` takes them; each is checked, normalised and placed once."""
         thresholds = self._thresholds(threshold)
-        placed = self._first.place(images)
+        placed = self._first.place(images, names, volume_range)
         return self.merged({
             name: task.predict_placed(placed, threshold=thresholds[name], logits=logits, absent_below=absent_below)
             for name, task in self.answering.items()

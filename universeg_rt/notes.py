@@ -13,6 +13,8 @@ FEW = 1000  # one pixel in so many
 LEAST = 100  # pixels: in a smaller image one is no longer few
 MOST = 0.9  # a share of foreground above this is most of the image
 BINS = 255
+LITTLE = 0.25  # of a window
+HOT = 2.0  # times the range of its volume: a slice that spans no more has no hot pixels that matter
 
 
 def range_note(normalised: Floats, name: str) -> str | None:
@@ -32,6 +34,13 @@ def range_note(normalised: Floats, name: str) -> str | None:
     who = "under 0.1 % of the pixels" if normalised.size >= FEW else "one pixel at an end or at both"
     return (f"{who} of {name} set its intensity range: all others lie within {width:.0%} of it; if they are hot "
             "pixels or burnt-in marks, clip them with prepare(..., normalise=Percentiles(0.1, 99.9))")
+
+
+def window_note(on_grid: Floats, name: str) -> str | None:
+    """Where an image (h,w) takes less than LITTLE of the window that it is normalised by."""
+    if (share := float(on_grid.max() - on_grid.min())) >= LITTLE:
+        return None
+    return f"{name} spans {share:.0%} of the window, and looks flat to the network; give a narrower one"
 
 
 def label_notes(labels: Sequence[Bools], names: Sequence[str]) -> list[str]:
@@ -54,15 +63,15 @@ def label_notes(labels: Sequence[Bools], names: Sequence[str]) -> list[str]:
     return notes
 
 
-def mask_note(share: float, support_share: float) -> str | None:
-    """Of a mask that is empty or nearly all foreground, by its share of it.
+def mask_note(name: str, share: float, support_share: float) -> str | None:
+    """Of the mask of an image of this name that is empty or nearly all foreground, by its share of it.
 
     support_share: the mean share of the support's labels.
     """
     if share == 0:
         return f"the mask is empty (the support labels mark {support_share:.1%} on average)"
     if share > MOST and support_share <= MOST:
-        return f"the mask marks {share:.0%} of the image (the support labels {support_share:.1%} on average)"
+        return f"{name}: the mask marks {share:.0%} of it (the support labels {support_share:.1%} on average)"
     return None
 
 

@@ -11,7 +11,7 @@ from .imaging.metrics import expected_dice
 if TYPE_CHECKING:
     from .named_types import Bools, Floats
 
-BLANK, ABSENT = "blank", "absent"
+BLANK, NOISE, ABSENT = "blank", "noise", "absent"
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,8 @@ class Prediction:
     standard deviation over the members (zero for one member). notes: what is allowed but rarely meant, of this image
     and of the task's support (`Task.notes`), each with the cure. logits: (K,h,w) float32 of each member on the
     network's grid, where they were asked for, else None. emptied: why the mask is empty whatever the network says:
-    `BLANK` for an image that is all one value, which the network does not see, `ABSENT`
-    where the target was taken to be absent; else "".
+    `BLANK` for an image that is all one value and `NOISE` for a slice that holds nothing else, which the network does
+    not see, `ABSENT` where the target was taken to be absent; else "".
     """
 
     mask: Bools

@@ -11,12 +11,12 @@ from typing import Self
 import numpy as np
 
 from .answers.absence import UNKNOWN_NOTE, Looks, absent_note, check_absent_below, presence
-from .errors import BlankError, InputError
-from .imaging.normalisation import Normalisation, normalised
+from .errors import BlankError, InputError, NoiseError, shown
+from .imaging.normalisation import Normalisation, Range, check_not_noise, normalised, share_of, span_of
 from .imaging.preprocess import Placement, check_image, count_of, is_colour
 from .named_types import Array, Doubles, Floats
-from .notes import fingerprint, mask_note, range_note, support_note
-from .prediction import ABSENT, BLANK, Prediction, Timing
+from .notes import HOT, fingerprint, mask_note, range_note, support_note
+from .prediction import ABSENT, BLANK, NOISE, Prediction, Timing
 
 THRESHOLD = 0.5
 
@@ -51,34 +51,44 @@ class Predictor(ABC):
         self.threshold = THRESHOLD
 
     def predict(
-        self, image: Array, *, threshold: float | None = None, logits: bool = False, absent_below: float | None = None
+        self, image: Array, *, threshold: float | None = None, logits: bool = False, absent_below: float | None = None,
+        volume_range: Range | None = None,
     ) -> Prediction:
         """Segment one grey image (H,W) of any size and real type, or a colour one (H,W,3) or (H,W,4) of uint8 by its
         luminance.
 
         threshold: probability from which a pixel is in the mask, between 0 and 1 (None: `self.threshold`). logits: keep
         the members' logits too. absent_below: presence (`answers.absence.presence`, from 0 to 1) below which the target
-        is taken to be absent: the mask is empty, with a note, the probability as it was; None: never.
+        is taken to be absent: the mask is empty, with a note, the probability as it was; None: never. volume_range: of
+        a slice the lowest and highest intensity of its volume, as `volumes.slicing.intensity_range` gives them: a slice
+        that spans much less is not stretched to [0, 1] (`imaging.normalisation.share_of`).
 
         An image of one value, also within `normalise`'s range or on the grid, has an empty mask, probability 0, and a
-        note; the network does not run for it. Raises InputError where the image breaks the input contract or an option
-        is out of range, RunnerError where the runner fails or the Task or its Segmenter is closed.
+        note; the network does not run for it. So it is with a slice that holds nothing but noise (`check_not_noise`
+        there). Raises InputError where the image breaks the input contract or an option is out of range, RunnerError
+        where the runner fails or the Task or its Segmenter is closed.
         """
-        return self.predict_batch([image], threshold=threshold, logits=logits, absent_below=absent_below)[0]
+        return self.predict_batch([image], threshold=threshold, logits=logits, absent_below=absent_below,
+                                  volume_range=volume_range)[0]
 
     def predict_batch(
         self, images: Sequence[Array] | Array, *, threshold: float | None = None, logits: bool = False,
-        absent_below: float | None = None,
+        absent_below: float | None = None, names: Sequence[str] | None = None, volume_range: Range | None = None,
     ) -> list[Prediction]:
         """Segment images (N,H,W), or a sequence of images as `predict` takes them, of any sizes; all are checked
-        before any is run."""
+        before any is run. names: of the images, for notes and errors. volume_range: as `predict`, of all."""
         threshold = self.threshold if threshold is None else check_threshold(threshold)
         check_absent_below(absent_below)
-        return self.predict_placed(self.place(images), threshold=threshold, logits=logits, absent_below=absent_below)
+        placed = self.place(images, names, volume_range)
+        return self.predict_placed(placed, threshold=threshold, logits=logits, absent_below=absent_below)
 
-    def place(self, images: Sequence[Array] | Array) -> Placed:
+    def place(
+        self, images: Sequence[Array] | Array, names: Sequence[str] | None = None, volume_range: Range | None = None,
+        shares: Sequence[float] | None = None,
+    ) -> Placed:
         """Images, as `predict_batch` takes them, on the grid, all checked before any is placed; for `predict_placed`
-        of this Predictor, or of one of the same grid, aspect, normalisation and support images."""
+        of this Predictor, or of one of the same grid, aspect, normalisation and support images. shares: as `share_of`
+        gave them, where images are windows of others."""
         if isinstance(images, np.ndarray):
             if is_colour(images):
                 raise InputError(
@@ -87,10 +97,17 @@ class Predictor(ABC):
             if images.ndim != 3 and not (images.ndim == 4 and len(images) and is_colour(images[0])):
                 raise InputError(f"images have shape {images.shape}; expected (N,H,W), or a sequence of (H,W)")
         count = count_of(images, "images")
-        names = [f"image {i}" if count > 1 else "image" for i in range(count)]
+        if names is None:
+            names = [f"image {i}" if count > 1 else "image" for i in range(count)]
+        elif count_of(names, "names") != count:
+            raise InputError(f"{count} images but {len(names)} names")
         checked = [check_image(image, name, blank=True) for image, name in zip(images, names)]
+        volume_range, whole = check_range(volume_range), shares is None
+        if shares is None:
+            shares = [share_of(image, self.normalise, volume_range) for image in checked]
         on_grid = np.empty((count, 1, *self.grid), np.float32)
-        return Placed(on_grid, [self._place(*each) for each in zip(checked, names, on_grid[:, 0])])
+        return Placed(on_grid, [self._place(*each, volume_range, whole)
+                                for each in zip(checked, names, shares, on_grid[:, 0], strict=True)])
 
     def predict_placed(
         self, placed: Placed, *, threshold: float | None = None, logits: bool = False,
@@ -156,21 +173,27 @@ class Predictor(ABC):
     @abstractmethod
     def _ran(self) -> Ran: ...
 
-    def _place(self, image: Array, name: str, out: Floats) -> Query:
-        """Write a checked image to `out`, on the grid."""
+    def _place(self, image: Array, name: str, share: float, out: Floats, volume_range: Range | None,
+               whole: bool) -> Query:
+        """Write a checked image to `out`, on the grid. whole: whether it is no window of another."""
         start = time.perf_counter()
         placement = Placement.of(image.shape, self.grid, self.aspect)
         try:
-            wide = normalised(image, self.normalise, name)
-            out[:] = placement.normalised_to_grid(wide, self.grid, name)
+            wide = normalised(image, self.normalise, name, share)
+            if whole:
+                check_not_noise(image, name, volume_range)
+            out[:] = placement.normalised_to_grid(wide.values, self.grid, name, wide.own)
         except BlankError as error:
             out[:] = 0
             note = f"{error.short}: its mask is empty, and the network did not run for it"
-            return Query(image, placement, (note,), time.perf_counter() - start, error)
-        notes = [range_note(wide, name)]
+            seconds = time.perf_counter() - start
+            return Query(image, name, volume_range, share, placement, (note,), seconds, error)
+        judged = wide.own and (volume_range is None or span_of(image) > HOT * (volume_range[1] - volume_range[0]))
+        notes = [range_note(wide.values, name) if judged else None]
         if (entry := self.entries.get(fingerprint(out))) is not None:
             notes.append(support_note(name, entry))
-        return Query(image, placement, tuple(note for note in notes if note), time.perf_counter() - start)
+        said, seconds = tuple(note for note in notes if note), time.perf_counter() - start
+        return Query(image, name, volume_range, share, placement, said, seconds)
 
     def _logits(self, placed: Placed) -> Floats:
         """(N,K,1,h,w): of the network, or of probability 0 for what is blank."""
@@ -196,8 +219,8 @@ class Predictor(ABC):
         else:
             spread = np.zeros_like(probability)
         mask = probability >= threshold
-        notes = [mask_note(float(mask.mean()), self.foreground) if seen else None]
-        emptied = "" if seen else BLANK
+        notes = [mask_note(placed.name, float(mask.mean()), self.foreground) if seen else None]
+        emptied = "" if seen else NOISE if isinstance(placed.blank, NoiseError) else BLANK
         if absent_below is not None and mask.any():
             looks = self._looks
             found = presence(probability, mask, image, looks)
@@ -222,10 +245,14 @@ class Predictor(ABC):
 
 @dataclass(frozen=True)
 class Query:
-    """Of a query on the grid: the image (H,W) as it came, where it lies there, notes on it, the seconds that it took,
-    and why there is nothing to see in it."""
+    """Of a query on the grid: the image (H,W) as it came, its name, the range of the volume that it is a slice of, the
+    share of [0, 1] that it takes, where it lies on the grid, notes on it, the seconds that it took, and why there is
+    nothing to see in it."""
 
     image: Array
+    name: str
+    volume_range: Range | None
+    share: float
     placement: Placement
     notes: tuple[str, ...]
     seconds: float
@@ -249,6 +276,19 @@ def check_threshold(threshold: object) -> float:
     if isinstance(threshold, bool) or not isinstance(threshold, (int, float, np.floating)) or not 0 < threshold < 1:
         raise InputError(f"threshold is {threshold!r}; give a number between 0 and 1")
     return float(threshold)
+
+
+def check_range(values: object) -> Range | None:
+    """None, or a volume's range of intensities; InputError unless it is two finite numbers, the second not below."""
+    if values is None:
+        return None
+    try:
+        low, high = map(float, values)  # type: ignore[call-overload]
+    except (TypeError, ValueError):
+        low, high = 1.0, 0.0
+    if not -np.inf < low <= high < np.inf:
+        raise InputError(f"volume_range is {shown(values)}; give the lowest and the highest intensity of the volume")
+    return low, high
 
 
 def sigmoid(logits: Floats) -> Doubles:

@@ -12,7 +12,7 @@ from . import left_out
 from .ensemble import Ensemble
 from .errors import InputError, shown
 from .imaging.metrics import dice
-from .imaging.normalisation import MINMAX, Normalisation
+from .imaging.normalisation import MINMAX, Normalisation, Range
 from .imaging.windows import MOST, STRAY, Box, box_around, check_region, cut, inside, put_back, scale_of, window_around
 from .named_types import Array, Bools, Doubles, Floats
 from .prediction import Prediction, Timing
@@ -71,8 +71,11 @@ class RefinedTask(Predictor):
         self.choice = choice
         self.threshold = choice.threshold
 
-    def place(self, images: Sequence[Array] | Array) -> Placed:
-        return self.task.place(images)
+    def place(
+        self, images: Sequence[Array] | Array, names: Sequence[str] | None = None, volume_range: Range | None = None,
+        shares: Sequence[float] | None = None,
+    ) -> Placed:
+        return self.task.place(images, names, volume_range, shares)
 
     def predict_placed(
         self, placed: Placed, *, threshold: float | None = None, logits: bool = False,
@@ -91,20 +94,23 @@ class RefinedTask(Predictor):
 
     def predict_in(
         self, images: Sequence[Array] | Array, regions: Sequence[Box | Bools | None], *,
-        threshold: float | None = None, logits: bool = False,
+        threshold: float | None = None, logits: bool = False, names: Sequence[str] | None = None,
+        volume_range: Range | None = None,
     ) -> list[Prediction]:
         """Segment images within regions that the user knows: boxes (top, left, bottom, right) in pixels, or masks (H,W)
         such as that of another label, which are looked around with a margin. For None, or an empty mask, an image is
         answered as `predict` does.
 
-        The support's windows are around each label with half its size on either side: give boxes alike. Raises as
-        `predict_batch`, and InputError for a region that is none or lies outside.
+        The support's windows are around each label with half its size on either side: give boxes alike. names,
+        volume_range: as `predict_batch` takes them. Raises as that, and InputError for a region that is none or lies
+        outside.
         """
-        placed = self.place(images)
+        placed = self.place(images, names, volume_range)
         if len(regions) != len(placed.queries):
             raise InputError(f"{len(placed.queries)} images but {len(regions)} regions; give each its own, or None")
         boxes = [None if region is None else check_region(region, query.image.shape, f"region {i}")
                  for i, (region, query) in enumerate(zip(regions, placed.queries))]
+        boxes = [box if query.blank is None else None for box, query in zip(boxes, placed.queries)]
         free = [i for i, box in enumerate(boxes) if box is None]
         answers = self.predict_placed(placed.of(free), threshold=threshold, logits=logits) if free else []
         threshold = self.threshold if threshold is None else threshold
@@ -115,14 +121,16 @@ class RefinedTask(Predictor):
 
     def predict_in_order(
         self, images: Sequence[Array] | Array, first: Box | Bools | None = None, *,
-        threshold: float | None = None, logits: bool = False,
+        threshold: float | None = None, logits: bool = False, names: Sequence[str] | None = None,
+        volume_range: Range | None = None,
     ) -> list[Prediction]:
         """Segment neighbouring slices in order, each within a region around the mask of the one before, the first
         within `first`; where that mask is empty a slice is looked at whole."""
         region: Box | Bools | None = first
         out: list[Prediction] = []
-        for image in images:
-            out += self.predict_in([image], [region], threshold=threshold, logits=logits)
+        for i, image in enumerate(images):
+            out += self.predict_in([image], [region], threshold=threshold, logits=logits,
+                                   names=None if names is None else [names[i]], volume_range=volume_range)
             region = out[-1].mask
         return out
 
@@ -143,7 +151,10 @@ class RefinedTask(Predictor):
         """Answers within boxes; where there is none, what was found before."""
         seen = [i for i, box in enumerate(boxes) if box is not None]
         cuts = [cut(queries[i].image, box) for i, box in enumerate(boxes) if box is not None]
-        answers = self.zoomed.predict_batch(cuts, threshold=threshold, logits=logits)
+        # A window takes as much of [0, 1] as its image, for the support's windows are stretched as its images are.
+        names, shares = [queries[i].name for i in seen], [queries[i].share for i in seen]
+        placed = self.zoomed.place(cuts, names, queries[0].volume_range if queries else None, shares)
+        answers = self.zoomed.predict_placed(placed, threshold=threshold, logits=logits)
         out = list(found)
         for i, answer in zip(seen, answers):
             box = boxes[i]

@@ -117,9 +117,9 @@ class Segmenter:
         """Do the work that no query is needed for, once.
 
         ensemble: None for one member with all entries. aspect: how images get to the grid and back, `stretch` or `pad`
-        (keeps the aspect ratio). normalise: which intensities span an image's range, `"minmax"` for all, or
-        Window(low, high) or Percentiles(low, high), outside of which values are clipped. Both hold for support and
-        queries. Raises InputError, and RunnerError where the runner fails or the Segmenter is closed.
+        (keeps the aspect ratio). normalise: which intensities become 0 and 1, `"minmax"` for each image's least and
+        greatest, or Window(low, high) or Percentiles(low, high), outside of which values are clipped. Both hold for
+        support and queries. Raises InputError, and RunnerError where the runner fails or the Segmenter is closed.
         """
         if not isinstance(support, SupportSet):
             raise InputError(f"support is a {type(support).__name__}; make a SupportSet, for example with from_arrays")

@@ -16,7 +16,7 @@ from .imaging.normalisation import MINMAX, Normalisation, normalised
 from .imaging.pairs import read_pairs
 from .imaging.preprocess import Placement, check_image, check_label, count_of
 from .named_types import AnyPath, Array, Bools, Floats, Integers
-from .notes import fingerprint, label_notes, range_note
+from .notes import fingerprint, label_notes, range_note, window_note
 from .storage.arrays import read_npz
 from .storage.atomic import write_file
 from .storage.reading import is_folder, path_of
@@ -215,8 +215,9 @@ class PlacedImage:
     def of(cls, image: Array, name: str, grid: tuple[int, int], aspect: str, how: Normalisation) -> PlacedImage:
         """BlankError where the image is constant there."""
         wide = normalised(image, how, name)
-        placement = Placement.of(wide.shape, grid, aspect)
-        return cls(placement.normalised_to_grid(wide, grid, name), placement, range_note(wide, name))
+        placement = Placement.of(image.shape, grid, aspect)
+        on_grid = placement.normalised_to_grid(wide.values, grid, name, wide.own)
+        return cls(on_grid, placement, range_note(wide.values, name) if wide.own else window_note(on_grid, name))
 
 
 @dataclass(frozen=True, eq=False)
@@ -247,7 +248,7 @@ class Drawn:
                 placed[index] = PlacedImage.of(support.images[index], name, grid, aspect, normalise)
             image = placed[index]
             on_grid[place] = image.on_grid, image.placement.label_to_grid(support.labels[index], grid)
-            if image.range:
+            if image.range and support.labels[index].any():  # without the target it may well be all but black
                 ranges.append(image.range)
         labels, names = (tuple(values[i] for i in indices) for values in (support.labels, support.names))
         drawn = cls(on_grid, labels, names, tuple(ranges))

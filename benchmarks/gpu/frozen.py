@@ -22,7 +22,7 @@ import numpy as np
 from universeg_rt.bundle.engine import BUILDERS
 from universeg_rt.bundle.onnx_bind import query_size
 from universeg_rt.bundle.onnx_file import metadata
-from universeg_rt.cli.common import run_command
+from universeg_rt.cli.common import importing, run_command
 from universeg_rt.errors import UniverSegError
 from universeg_rt.export.engine.process import MODULES
 from universeg_rt.frozen import engine_file
@@ -38,7 +38,9 @@ from universeg_rt.storage.atomic import make_folder, write_json
 
 from . import deadline as times
 from .timing import figures, interleave
-from .torch_frozen import FORMATS, TorchFrozen
+
+with importing(__name__, "universeg_rt.benchmarks.gpu.frozen"):
+    from .torch_frozen import FORMATS, TorchFrozen
 
 BATCHES, TOY = (1, 16), (1, 2)  # on a GPU; in a rehearsal on a CPU
 FLIPPED = {"fp32": 1e-3, "fp16": 5e-3}  # share of pixels whose mask may differ, as the export's gate has it

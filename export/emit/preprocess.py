@@ -100,11 +100,15 @@ def _before(g: _Nodes, grid: tuple[int, int], window: Window | None) -> tuple[st
     height, width = (g("Squeeze", [g("Cast", [g("Shape", ["image"], f"{PREFIX}{side}/shape", start=i, end=i + 1)],
                                      f"{PREFIX}{side}/float", to=TensorProto.FLOAT)], f"{PREFIX}{side}")
                      for i, side in enumerate(("height", "width")))
-    if window is not None:
+    if window is None:
+        x = _normalised(g, x, f"{PREFIX}normalised")
+    else:
         x = g("Clip", [x, g.number(window.low), g.number(window.high)], f"{PREFIX}window")
-    x = _normalised(g, x, f"{PREFIX}normalised")
+        x = g("Sub", [x, g.number(window.low)], f"{PREFIX}window/above")
+        x = g("Div", [x, g.number(window.high - window.low)], f"{PREFIX}window/share")
     x = _resized(g, x, (height, width), (g.number(grid[0]), g.number(grid[1])), f"{PREFIX}to_grid")
-    x = _normalised(g, x, f"{PREFIX}normalised_on_grid")
+    if window is None:
+        x = _normalised(g, x, f"{PREFIX}normalised_on_grid")
     x = g("Unsqueeze", [x, g.axis(0)], f"{PREFIX}channel")
     g("Unsqueeze", [x, g.axis(0)], "query")
     return height, width

@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 
-from universeg_rt import Ensemble, InputError, SupportSet
+from universeg_rt import Ensemble, InputError, SupportSet, Window
 from universeg_rt.imaging.preprocess import normalise
 from universeg_rt.notes import label_notes, mask_note, range_note
 
@@ -67,6 +67,32 @@ def test_a_hot_pixel_in_query_or_support_reaches_the_prediction(segmenter, suppo
     assert task.predict(image).notes == task.notes
 
 
+def test_an_all_but_black_slice_of_a_volume_has_no_hot_pixels(segmenter, support):
+    image = np.zeros((60, 50))
+    image[30, 20:22] = 180
+    task = segmenter.prepare(support)
+    noted = task.predict_batch([image], names=["slice 7"])[0].notes
+    assert noted[0].startswith("under 0.1 % of the pixels of slice 7 set its intensity range")
+    assert not any("intensity range" in note for note in task.predict(image, volume_range=(0, 200)).notes)
+    image[0, 0] = 5000
+    assert any("intensity range" in note for note in task.predict(image, volume_range=(0, 200)).notes), "now it has"
+    for limits in (-1, (3, 2), (0, float("nan")), "wide", (1, 2, 3)):
+        with pytest.raises(InputError, match="volume_range is .*; give the lowest and the highest intensity"):
+            task.predict(image, volume_range=limits)
+
+
+def test_entries_without_the_target_and_windows_that_are_too_wide(segmenter):
+    images, labels = discs(5)
+    black = np.zeros_like(images[0])
+    black[3, 4] = 9
+    with_black = SupportSet.from_arrays([black, *images[1:]], [labels[0] & False, *labels[1:]])
+    assert not any("intensity range" in note for note in segmenter.prepare(with_black).notes)
+    wide = segmenter.prepare(SupportSet.from_arrays(images, labels), normalise=Window(0, 10_000)).notes
+    assert any("of the window, and looks flat to the network" in note and "(5 of 5" in note for note in wide)
+    usual = segmenter.prepare(SupportSet.from_arrays(images, labels), normalise=Window(0, 255)).notes
+    assert not any("of the window" in note for note in usual)
+
+
 @pytest.mark.parametrize("labels, message", [
     ([0.1, 0.1, 0.12], None),
     ([0, 0.1, 0.1], None),
@@ -82,9 +108,9 @@ def test_labels_that_may_not_be_meant(labels, message):
 
 
 def test_masks_that_are_empty_or_everything():
-    assert mask_note(0.0, 0.1) == "the mask is empty (the support labels mark 10.0% on average)"
-    assert "marks 95% of the image" in mask_note(0.95, 0.1)
-    assert mask_note(0.2, 0.1) is None and mask_note(0.95, 0.95) is None
+    assert mask_note("image", 0.0, 0.1) == "the mask is empty (the support labels mark 10.0% on average)"
+    assert mask_note("slice 3", 0.95, 0.1).startswith("slice 3: the mask marks 95% of it (the support labels 10.0%")
+    assert mask_note("image", 0.2, 0.1) is None and mask_note("image", 0.95, 0.95) is None
 
 
 @pytest.mark.parametrize("change", [lambda i: i, lambda i: i.astype(np.float64), lambda i: i.astype(np.int32) * 2 - 7])

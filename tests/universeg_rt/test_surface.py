@@ -173,9 +173,9 @@ def test_windows_and_percentiles_hold_for_support_and_query(segmenter):
     )
     hot = images.copy()
     hot[:, 0, 0] = 1e6
-    windowed = np.clip(hot, 50, 200)
+    windowed = (np.clip(hot, 50, 200) - 50) / 150
     window = segmenter.prepare(SupportSet.from_arrays(hot, labels), normalise=Window(50, 200)).predict(hot[0])
-    asked = segmenter.prepare(SupportSet.from_arrays(windowed, labels)).predict(windowed[0])
+    asked = segmenter.prepare(SupportSet.from_arrays(windowed, labels), normalise=Window(0, 1)).predict(windowed[0])
     assert np.array_equal(window.probability, asked.probability)
     assert np.abs(window.probability - clean.probability).mean() < 0.1
     low, high = (np.percentile(hot[0], q, method="nearest") for q in (1, 99))

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from universeg_rt.imaging.metrics import dice
+from universeg_rt.imaging.metrics import correlations, dice
 
 THRESHOLDS = np.arange(0.05, 0.96, 0.05)
 UNDECIDED = 0.5  # the threshold of one example alone
@@ -47,13 +47,5 @@ def copy(image: np.ndarray, images: np.ndarray, labels: np.ndarray, members: Mem
     correlation with `image` (H,W); to be marked from 0.5 on. An image of one grey value correlates with none (0)."""
     used = np.unique(np.concatenate([indices for indices, _ in members]))
     alike = np.empty(len(images))
-    alike[used] = standardised(images[used]).reshape(len(used), -1) @ standardised(image[None]).ravel() / image.size
+    alike[used] = correlations(image, images[used])
     return np.mean([labels[indices[np.argmax(alike[indices])]].astype(np.float64) for indices, _ in members], axis=0)
-
-
-def standardised(images: np.ndarray) -> np.ndarray:
-    """(N,H,W) less each image's mean, over its standard deviation; zeros for an image of one value."""
-    images = images.astype(np.float64)
-    images = images - images.mean((1, 2), keepdims=True)
-    spread = images.std((1, 2), keepdims=True)
-    return np.divide(images, spread, out=np.zeros_like(images), where=spread > 0)

@@ -110,7 +110,8 @@ def _case(place: int, row: dict[str, Any], pictures: _Pictures) -> dict[str, Any
         facts.append(" x ".join(f"{mm:g}" for mm in spacing) + " mm")
     facts += [f"{key} {row[key]}" for key in ("modality", "axis") if row.get(key)]
     if "blank" in row:
-        facts.append(f"{row['slices']} slices, {row['blank']} blank, {row['in_support']} in the support")
+        counts = {"slices": "slices", "blank": "blank", "noise": "noise", "dim": "dim", "in_support": "in the support"}
+        facts.append(", ".join(f"{row[key]} {said}" for key, said in counts.items() if key in row))
     facts.append(", ".join(f"{key} {seconds:.2f} s" for key, seconds in row["seconds"].items()))
     picture, said = pictures.of(row)
     return {

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..answers.postprocess import cleaned
-from ..errors import InputError
+from ..errors import GeometryError, InputError
 from ..imaging.files import read_image, read_label, write_array, write_mask, write_png
 from ..imaging.metrics import dice
 from ..imaging.overlays import Look, write_overlay
@@ -19,7 +19,7 @@ from ..labelled_predictor import ARGMAX, LabelledPrediction
 from ..named_types import Array
 from ..prediction import Prediction
 from .opened import Opened, support_notes
-from .results import FOLDERS, hashed, lowest_confidence, outputs, target
+from .results import FOLDERS, UNSCORED, hashed, lowest_confidence, outputs, target, unscored
 from .supports import true_masks
 
 
@@ -29,10 +29,15 @@ def segment_image(opened: Opened, name: str, path: Path, truth_path: Path | None
     notes: list[str] = []
     image = read_image(path, notes)
     truths: dict[str, Array] = {}
+    unused: dict[str, str] = {}
     if truth_path is not None:
         label = read_label(truth_path)
-        truths = true_masks(label, opened.task.values, image.shape[:2], f"true mask {truth_path}",
-                            args.label is not None)
+        try:
+            truths = true_masks(label, opened.task.values, image.shape[:2], f"true mask {truth_path}",
+                                args.label is not None)
+        except GeometryError as error:
+            unused[UNSCORED] = unscored(error)
+            notes.append(unused[UNSCORED])
     try:
         prediction = _cleaned(opened.predict([image])[0], opened)
     except InputError as error:
@@ -42,8 +47,9 @@ def segment_image(opened: Opened, name: str, path: Path, truth_path: Path | None
     of_support = support_notes(opened)
     notes += [note for key, each in found.items() for note in each.notes if note not in of_support[key]]
     figures = {key: _figures(each, truths.get(key)) for key, each in found.items()}
-    return {**row, "files": hashed(args.output, [file for each in row.values() for file in _listed(each)]),
-            "size": list(image.shape[:2]), **_together(figures, prediction), "notes": list(dict.fromkeys(notes))}
+    files = hashed(args.output, [file for each in row.values() for file in _listed(each)])
+    return {**row, "files": files, "size": list(image.shape[:2]), **_together(figures, prediction), **unused,
+            "notes": list(dict.fromkeys(notes))}
 
 
 def _cleaned(prediction: LabelledPrediction, opened: Opened) -> LabelledPrediction:

@@ -11,7 +11,7 @@ from ..answers.postprocess import Step, parse_steps
 from ..ensemble import RANDOM, Ensemble
 from ..errors import InputError
 from ..frozen_task import FrozenTask
-from ..imaging.normalisation import MINMAX, Normalisation, Percentiles, Window
+from ..imaging.normalisation import MINMAX, Normalisation, Percentiles, Range, Window
 from ..imaging.preprocess import ASPECTS
 from ..labelled import LabelledSupport
 from ..labelled_predictor import ARGMAX, LabelledPrediction, LabelledPredictor
@@ -23,8 +23,9 @@ from ..segmenter import Segmenter
 from ..support import SupportSet
 from ..supports.volumes import plane_of
 from ..task import Task
+from ..volumes.slicing import ACQUIRED
 from .common import said_in_options
-from .supports import Labels
+from .supports import Labels, slices_taken
 from .where import OPTIONS as WHERE
 from .where import Where, Windows
 
@@ -51,12 +52,13 @@ class Opened:
         """All labels of images (H,W), as the options say."""
         return self.where.predict(self.task, images, self.absent_below)
 
-    def predict_slices(self, slices: list[Array], windows: Windows) -> tuple[list[LabelledPrediction], Windows]:
-        """As `predict`, of slices that follow one another; and the windows for those after them, none where slices are
-        not followed."""
+    def predict_slices(self, slices: list[Array], windows: Windows, names: list[str], volume_range: Range
+                       ) -> tuple[list[LabelledPrediction], Windows]:
+        """As `predict`, of slices that follow one another, with the range of intensities of their volume; and the
+        windows for those after them, none where slices are not followed."""
         if not self.where.follow:
-            return self.predict(slices), {}
-        return self.where.predict_in_order(self.task, slices, windows)
+            return self.where.predict(self.task, slices, self.absent_below, names, volume_range), {}
+        return self.where.predict_in_order(self.task, slices, windows, names, volume_range)
 
     @property
     def members(self) -> int:
@@ -95,7 +97,7 @@ def open_task(args: argparse.Namespace, support: SupportSet | LabelledSupport | 
         answering = {name: _answering(task, args) for name, task in tasks.items()}
         task = LabelledPredictor(answering, values, args.overlap, reader=first)
     return Opened(task, {
-        **_provenance(segmenter, ensemble, support), "task": _how(task), **_images(first),
+        **_provenance(segmenter, ensemble, support, args), "task": _how(task), **_images(first),
         **_answers(args, steps, task, where),
     }, segmenter.runner.reason, steps, segmenter.runner.threads, args.absent_below, where, plane_of(support.names))
 
@@ -144,7 +146,8 @@ def normalisation(args: argparse.Namespace) -> Normalisation:
     return Window(low, high)
 
 
-def _provenance(segmenter: Segmenter, ensemble: Ensemble, support: SupportSet | LabelledSupport) -> dict[str, Any]:
+def _provenance(segmenter: Segmenter, ensemble: Ensemble, support: SupportSet | LabelledSupport,
+                args: argparse.Namespace) -> dict[str, Any]:
     manifest, runner = segmenter.bundle.manifest, segmenter.runner
     return {
         "bundle": {
@@ -152,7 +155,7 @@ def _provenance(segmenter: Segmenter, ensemble: Ensemble, support: SupportSet | 
             "licence": dict(manifest.licence)
         },
         "runner": {"name": runner.name, "precision": runner.precision},
-        "support": {"entries": len(support), "sha256": support.sha256},
+        "support": {"entries": len(support), "sha256": support.sha256, **slices_taken(args)},
         "ensemble": {
             "members": ensemble.members, "support_size": ensemble.support_size or len(support),
             "replacement": ensemble.replacement, "seed": ensemble.seed, "policy": ensemble.policy
@@ -191,7 +194,7 @@ def _answers(args: argparse.Namespace, steps: tuple[Step, ...], task: LabelledPr
              ) -> dict[str, Any]:
     """What labels there are and what is done to answers."""
     values: Mapping[str, int] = {name or "label 1": value for name, value in task.values.items()}
-    return {"labels": dict(values), "overlap": task.overlap, "axis": args.axis or "acquired", "time": args.time,
+    return {"labels": dict(values), "overlap": task.overlap, "axis": args.axis or ACQUIRED, "time": args.time,
             "series": args.series, "post": [str(step) for step in steps], "absent_below": args.absent_below,
             **where.settings, "refine": {
                 name or "label 1": asdict(each.choice)

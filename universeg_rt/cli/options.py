@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import get_args
 
-from ..answers.absence import ABSENT_BELOW
+from ..answers.absence import ABSENT_BELOW, check_absent_below
 from ..ensemble import POLICIES
 from ..errors import InputError
 from ..frozen.record import AUTO, KINDS
@@ -16,7 +16,7 @@ from ..labelled_predictor import Overlap
 from ..precision import PRECISIONS
 from ..runners import RUNNERS
 from ..volumes.slicing import AXES
-from .common import as_options, given
+from .common import as_options, given, said_in_options
 from .report import REPORT
 from .supports import add_slice_options
 from .where import OPTIONS as WHERE
@@ -72,7 +72,8 @@ def add_image_options(parser: argparse._ActionsContainer) -> None:
     parser.add_argument("--aspect", choices=ASPECTS, help=f"how images get to the network's grid ({ASPECTS[0]})")
     spans = parser.add_mutually_exclusive_group()
     spans.add_argument("--window", nargs="+", metavar="LOW HIGH | NAME",
-                       help=f"clip intensities to this range first; or a usual window of CT: {', '.join(CT_WINDOWS)}")
+                       help="intensities that are 0 and 1 to the network, what lies outside is clipped; or a usual "
+                       f"window of CT: {', '.join(CT_WINDOWS)}")
     spans.add_argument("--percentiles", type=float, nargs=2, metavar=("LOW", "HIGH"),
                        help="clip each image to these percentiles of its intensities first, for example 0.5 99.5")
 
@@ -127,6 +128,8 @@ def check(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     """InputError where a value is out of range, or an option beside --task is one that the file itself states."""
     if args.review_below is not None and not 0 <= args.review_below <= 1:
         raise InputError(f"--review-below is {args.review_below}; give a confidence from 0 to 1")
+    with said_in_options():
+        check_absent_below(args.absent_below)
     if args.task is not None and (others := given(args, parser) - WITH_TASK):
         raise InputError(
             f"{as_options(others)}: a frozen task states this itself; leave it out, or freeze again with it")

@@ -6,12 +6,13 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError
+from ..errors import GeometryError, InputError
 from ..storage.atomic import writing
 from ..storage.reading import sha256_of
 
 FOLDERS = {"mask": "masks", "probability": "probabilities", "spread": "spread", "overlay": "overlays",
            "table": "slices"}
+UNSCORED = "unscored"  # the key of a row that says why its truth was not used
 NUMBERS = ("foreground_pixels", "foreground_share")  # of a row
 
 
@@ -38,7 +39,7 @@ def stands(row: dict[str, Any], hashes: dict[str, str], args: argparse.Namespace
     """Whether a row of an earlier run is whole, of inputs with these hashes, and the files that it names are there as
     they were written."""
     same = {key: row.get(key) for key in ("sha256", "truth_sha256") if key in row} == hashes
-    if not same or "error" in row or not is_whole(row, "truth_sha256" in hashes):
+    if not same or "error" in row or not is_whole(row, "truth_sha256" in hashes and UNSCORED not in row):
         return False
     files = row.get("files")
     folders = set(outputs(args))
@@ -58,6 +59,11 @@ def is_whole(row: dict[str, Any], scored: bool) -> bool:
     return (all(isinstance(number, (int, float)) and abs(number) < 1e18 for number in numbers)
             and isinstance(row.get("input"), str) and isinstance(notes, list)
             and all(isinstance(note, str) for note in notes))
+
+
+def unscored(error: GeometryError) -> str:
+    """The note on an image or a volume that was segmented all the same."""
+    return f"no Dice, for the truth cannot be laid on it: {error}"
 
 
 def lowest_confidence(labels: dict[str, dict[str, Any]]) -> float | None:

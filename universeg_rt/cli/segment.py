@@ -6,6 +6,8 @@ from __future__ import annotations
 import argparse
 import platform
 import sys
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,8 @@ from ..runners.libraries import runtime_versions
 from ..storage.atomic import make_folder
 from ..storage.reading import is_folder, reason, sha256_of, sha256_of_files
 from ..supports.volumes import has_volumes
-from ..volumes.reading import ACCEPTED, stem_of, volumes_below
+from ..volumes.reading import ACCEPTED, read_volume, stem_of, volumes_below
+from ..volumes.volume import Volume
 from .common import in_options, run_command
 from .html import needs_html, write_html
 from .images import segment_image
@@ -25,7 +28,7 @@ from .opened import Opened, normalisation, open_task
 from .options import check, parser
 from .partial import discard
 from .progress import Progress
-from .queries import Query, find_queries
+from .queries import Queries, Query, find_queries
 from .report import Report
 from .results import is_whole, outputs, reviewed, stands
 from .summary import print_all
@@ -44,8 +47,8 @@ def _main(args: argparse.Namespace) -> int:
     check(args, parser())
     if args.html:
         needs_html()
-    support = None if args.support is None else load_support(args, normalisation(args))
     queries = find_queries(args.input, args.output)
+    support = None if args.support is None else load_support(args, normalisation(args), _volumes(queries, args))
     if not any(query.volume for query in queries.files.values()) and not (
             args.support and is_folder(args.support) and has_volumes(args.support)):
         refuse_beside_pictures({name: getattr(args, name) for name in ("axis", "time", "series")})
@@ -82,6 +85,14 @@ def _main(args: argparse.Namespace) -> int:
     rows = list(report.rows.values())
     print_all(args, opened, queries, rows, facts)
     return 1 if any("error" in row for row in rows) else 0
+
+
+def _volumes(queries: Queries, args: argparse.Namespace) -> Iterator[Volume]:
+    """The volumes among the queries that can be read; what is wrong with others their rows say."""
+    for query in queries.files.values():
+        if query.volume:
+            with suppress(UniverSegError):
+                yield read_volume(query.path, time=args.time, series=args.series)
 
 
 def _row(opened: Opened, name: str, query: Query, truth: Path | None, earlier: dict[str, Any] | None,

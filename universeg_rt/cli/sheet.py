@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,7 +21,7 @@ MARGIN = 0.05  # around what is marked, as a share of it
 @dataclass(frozen=True, eq=False)
 class Shown:
     """What a sheet shows of a volume, each by the index of a slice, of `count`: the image (H,W), label maps (H,W) of
-    what was predicted and of what is true. pixel: as `Slices.pixel`."""
+    what was predicted and of what is true. pixel: as `Slices.pixel`. shares: of [0, 1] that each slice takes."""
 
     image: Callable[[int], Array]
     predicted: Callable[[int], Array]
@@ -30,6 +30,7 @@ class Shown:
     pixel: tuple[float, float] | None
     normalise: Normalisation
     look: Look
+    shares: Sequence[float]
 
 
 def volume_sheet(shown: Shown) -> Bytes:
@@ -51,7 +52,7 @@ def volume_sheet(shown: Shown) -> Bytes:
     chosen = sorted({among[int(place)] for place in (np.arange(PANELS) + 0.5) / PANELS * len(among)})
 
     def panel(i: int) -> Bytes:
-        maps = [cut(_grey(shown.image(i), shown.normalise), window), cut(shown.predicted(i), window)]
+        maps = [cut(_grey(shown.image(i), shown.normalise, shown.shares[i]), window), cut(shown.predicted(i), window)]
         maps += [] if shown.true is None else [cut(shown.true(i), window)]
         grey, *labels = (square_pixels(each, shown.pixel) for each in maps)
         zoom = min(MOST, max(1, TILE // max(grey.shape)))
@@ -63,9 +64,9 @@ def volume_sheet(shown: Shown) -> Bytes:
     return contact_sheet(panels, captions, shown.look, shown.true is not None, tile=tile, across=ACROSS)
 
 
-def _grey(image: Array, how: Normalisation) -> Floats:
+def _grey(image: Array, how: Normalisation, share: float) -> Floats:
     """As the network reads it; black where there is nothing to see."""
     try:
-        return normalised(image, how, "slice")
+        return normalised(image, how, "slice", share).values
     except BlankError:
         return np.zeros(image.shape, np.float32)

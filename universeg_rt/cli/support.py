@@ -7,33 +7,37 @@ import argparse
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ..errors import InputError
-from ..imaging.files import read_image, write_png
+from ..imaging.files import SUFFIXES, image_files, read_image, write_png
 from ..imaging.normalisation import Normalisation
 from ..segmenter import Segmenter
 from ..storage.atomic import make_folder, write_json
 from ..storage.reading import is_folder
 from ..support import SupportSet
 from ..supports.inspect import Inspection, inspect
+from ..supports.labelled_volumes import query_slices
 from ..supports.prune import LEAST, Pruned, prune
 from ..supports.select import select
 from ..supports.sheet import support_sheet
-from ..supports.volumes import has_volumes
-from ..volumes.slicing import AXES
-from .common import add_runner_options, run_command
+from ..supports.volumes import AREA, EVEN, SIMILAR, has_volumes, plane_of
+from ..volumes.reading import ACCEPTED, is_volume, read_chosen, volumes_below
+from ..volumes.slicing import ACQUIRED, AXES
+from ..volumes.volume import Volume
+from .common import add_runner_options, run_command, said_in_options
 from .opened import image_options
 from .options import add_image_options
 from .supports import TAKEN, add_slice_options, load_support, refuse_beside_pictures
 
-PROGRAM = "universeg-support"
+PROGRAM, SELECT = "universeg-support", "select"
 SHEET, TABLE = "support.png", "support.json"
 EXAMPLE = """example:
   universeg-support show examples/ --output looked/
   universeg-support prune examples/ --output pruned.npz
   universeg-support select examples/ --query scan.png --count 16 --output like_it.npz
+  universeg-support select labelled_volumes/ --query scan.nii.gz --slices 200 --count 16 --output like_it.npz
   universeg-support show labelled_volumes/ --label 2 --axis coronal --slices 24 --output looked/
 SUPPORT is a folder with images/ and labels/, of images or of volumes, or an .npz."""
 
@@ -51,8 +55,9 @@ def parser() -> argparse.ArgumentParser:
     drop.add_argument("--output", type=Path, required=True, help=".npz for what is left")
     drop.add_argument("--least", type=int, default=LEAST, help=f"entries that are kept at least ({LEAST})")
     add_runner_options(drop)
-    alike = _action(actions, "select", "the entries that look the most like queries")
-    alike.add_argument("--query", type=Path, nargs="+", required=True, help="images")
+    alike = _action(actions, SELECT, "the entries that look the most like queries")
+    alike.add_argument("--query", type=Path, nargs="+", required=True,
+                       help="images, volumes whose slices they are to be like, or folders of them")
     alike.add_argument("--count", type=int, required=True, help="entries that are selected")
     alike.add_argument("--output", type=Path, required=True, help=".npz for them")
     return p
@@ -66,7 +71,7 @@ def _action(actions: argparse._SubParsersAction[argparse.ArgumentParser], name: 
     add_image_options(p)
     p.add_argument("--label", help="value or name, where labels hold several")
     slices = p.add_argument_group("a support of volumes")
-    slices.add_argument("--axis", choices=AXES, help=f"across which they are sliced ({AXES[-1]})")
+    slices.add_argument("--axis", choices=AXES, help=f"across which they are sliced ({ACQUIRED})")
     add_slice_options(slices)
     slices.add_argument("--time", type=int, metavar="T", help="which volume of a NIfTI file with several, from 0")
     slices.add_argument("--series", type=int, metavar="N", help="which series of a DICOM folder with several, from 1")
@@ -80,29 +85,71 @@ def main(arguments: list[str] | None = None) -> int:
 def _main(args: argparse.Namespace) -> int:
     images = image_options(args)
     args.aspect, how = images["aspect"], images["normalise"]
-    support = _load(args, how)
-    return {"show": _show, "prune": _prune, "select": _select}[args.action](args, support, how)
+    queries = _Queries.of(args.query) if args.action == SELECT else _Queries([], [])
+    support, absent = _load(args, how, queries)
+    if args.action == "show":
+        return _show(args, support, how, absent)
+    return _prune(args, support, how) if args.action == "prune" else _select(args, support, how, queries)
 
 
-def _load(args: argparse.Namespace, how: Normalisation) -> SupportSet:
-    """The support of one label: the one that is asked for, or the only one that there is."""
+@dataclass(frozen=True)
+class _Queries:
+    """Files of --query: pictures, and volumes."""
+
+    pictures: list[Path]
+    volumes: list[Path]
+
+    @classmethod
+    def of(cls, paths: list[Path]) -> _Queries:
+        """Of files, and all in folders; InputError for a folder without any."""
+        pictures: list[Path] = []
+        volumes: list[Path] = []
+        for path in paths:
+            if not is_folder(path):
+                (volumes if is_volume(path) else pictures).append(path)
+                continue
+            found = list(volumes_below(path).values())
+            images = [file for file in image_files(path) if file not in found]
+            if not found and not images:
+                raise InputError(f"--query {path} holds no images and no volumes; accepted: {', '.join(SUFFIXES)}, "
+                                 f"{ACCEPTED}")
+            volumes += found
+            pictures += images
+        return cls(pictures, volumes)
+
+    def read(self, args: argparse.Namespace) -> Iterator[Volume]:
+        with said_in_options():
+            for path in self.volumes:
+                yield read_chosen(path, args.time, args.series)
+
+
+def _load(args: argparse.Namespace, how: Normalisation, queries: _Queries) -> tuple[SupportSet, bool]:
+    """The support of one label, the one that is asked for or the only one that there is; and whether entries without
+    it are meant, as they are among slices of volumes and where labels are several."""
     asked, args.label = args.label, None if args.label is None else [args.label]
-    if not (is_folder(args.support) and has_volumes(args.support)):
-        refuse_beside_pictures({name: getattr(args, name) for name in ("axis", "time", "series", *TAKEN)})
-    support = load_support(args, how)
+    if args.by == SIMILAR and not queries.volumes:
+        raise InputError(f"--by {SIMILAR}: to what? Give a volume as --query of {PROGRAM} {SELECT}; or take --by "
+                         f"{AREA}, or {EVEN}")
+    of_volumes = is_folder(args.support) and has_volumes(args.support)
+    if not of_volumes:
+        read = () if queries.volumes else ("axis", "time", "series")
+        refuse_beside_pictures({name: getattr(args, name) for name in (*read, *TAKEN)})
+    support = load_support(args, how, queries.read(args))
     if isinstance(support, SupportSet):
-        return support
-    if asked is None and len(support.values) > 1:
+        return support, bool(plane_of(support.names))
+    several = len(support.values) > 1
+    if asked is None and several:
         known = ", ".join(f"{value} ({name})" for value, name in support.label_names.items())
         raise InputError(f"labels hold several values, {known}; say which one is looked at with --label")
-    return support.of(support.values[0] if asked is None else asked)
+    return support.of(support.values[0] if asked is None else asked), several or of_volumes
 
 
-def _show(args: argparse.Namespace, support: SupportSet, how: Normalisation) -> int:
+def _show(args: argparse.Namespace, support: SupportSet, how: Normalisation, absent: bool) -> int:
     make_folder(args.output)
     segmenter = None if args.no_network else _opened(args)
     with _progress("judging", "entry", len(support) if segmenter else 0) as done:
-        found = inspect(support, segmenter, aspect=args.aspect, normalise=how, seed=args.seed, done=done)
+        found = inspect(support, segmenter, aspect=args.aspect, normalise=how, seed=args.seed, done=done,
+                        absent_meant=absent)
     write_png(args.output / SHEET, support_sheet(support, found, how))
     write_json(args.output / TABLE, {"support": str(args.support), "sha256": support.sha256, **asdict(found)})
     print(inspection_text(found))
@@ -123,6 +170,8 @@ def inspection_text(found: Inspection) -> str:
     suspicious = [(entry.name, each) for entry in found.entries for each in entry.suspicions]
     lines += [f"suspicious: {len({name for name, _ in suspicious})} of {len(found.entries)} entries"]
     lines += [f"  {name}: {each.kind}: {each.why}" for name, each in suspicious]
+    if found.absent:
+        lines += [f"without the label, as absence looks like: {found.absent} of {len(found.entries)} entries"]
     lines += [f"nearly the same image: {', '.join(group)}" for group in found.duplicates]
     return "\n".join(lines)
 
@@ -144,9 +193,12 @@ def pruning_text(found: Pruned) -> str:
     return "\n".join(lines) or "no entry stands out as worse than the others"
 
 
-def _select(args: argparse.Namespace, support: SupportSet, how: Normalisation) -> int:
-    queries = [read_image(path) for path in args.query]
-    found = select(support, queries, args.count, aspect=args.aspect, normalise=how)
+def _select(args: argparse.Namespace, support: SupportSet, how: Normalisation, queries: _Queries) -> int:
+    axis = args.axis or plane_of(support.names) or ACQUIRED
+    images = [read_image(path) for path in queries.pictures]
+    for volume in queries.read(args):
+        images += query_slices(volume, axis, how)
+    found = select(support, images, args.count, aspect=args.aspect, normalise=how)
     found.support.save(args.output)
     for likeness, name in sorted(zip(found.similarity, found.support.names), reverse=True):
         print(f"{likeness:.3f}  {name}")

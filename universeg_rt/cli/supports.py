@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from ..support import SupportSet, read_entries
 from ..supports.volumes import (
     ABSENT,
     AREA,
+    SIMILAR,
     SLICES,
     By,
     SliceChoice,
@@ -27,7 +28,8 @@ from ..supports.volumes import (
     labelled_support_of_volumes,
     volume_pairs,
 )
-from ..volumes.slicing import AXES
+from ..volumes.slicing import ACQUIRED
+from ..volumes.volume import Volume
 from .common import as_options, said_in_options
 
 TAKEN = ("slices", "absent", "by")  # options that say which slices of volumes a support takes
@@ -38,8 +40,8 @@ def add_slice_options(parser: argparse._ActionsContainer) -> None:
     parser.add_argument("--slices", type=int, metavar="N",
                         help=f"slices with a label that a support of volumes takes, of all together ({SLICES})")
     parser.add_argument("--absent", type=int, metavar="N", help=f"slices without any ({ABSENT})")
-    parser.add_argument("--by", choices=[by for by in get_args(By) if by != "similar"],
-                        help=f"which slices: by the label's area, or evenly ({AREA})")
+    parser.add_argument("--by", choices=get_args(By), help="which slices: by the label's area, evenly, or those that "
+                        f"are the most like the volumes to segment or to select for ({AREA})")
 
 
 @dataclass(frozen=True)
@@ -66,17 +68,20 @@ class Labels:
         return cls(tuple(chosen) if chosen else None, names)
 
 
-def load_support(args: argparse.Namespace, normalise: Normalisation) -> SupportSet | LabelledSupport:
+def load_support(args: argparse.Namespace, normalise: Normalisation, queries: Iterable[Volume] = ()
+                 ) -> SupportSet | LabelledSupport:
     """The support that --support names: SupportSet where its labels have two values and none is asked for by name or
-    value, else LabelledSupport. InputError as reading it raises, and for options of TAKEN beside pictures."""
+    value, else LabelledSupport. queries: volumes that `--by similar` is alike to, read where it is asked for.
+    InputError as reading it raises, and for options of TAKEN beside pictures."""
     with said_in_options():
-        return _support(args, Labels.of(args.label), normalise)
+        return _support(args, Labels.of(args.label), normalise, queries)
 
 
-def _support(args: argparse.Namespace, labels: Labels, normalise: Normalisation) -> SupportSet | LabelledSupport:
+def _support(args: argparse.Namespace, labels: Labels, normalise: Normalisation, queries: Iterable[Volume]
+             ) -> SupportSet | LabelledSupport:
     folder = is_folder(args.support)
     if folder and has_volumes(args.support):
-        return _of_volumes(args, labels, normalise)
+        return _of_volumes(args, labels, normalise, queries)
     refuse_beside_pictures({name: getattr(args, name) for name in TAKEN})
     images, maps, names = read_pairs(args.support) if folder else read_entries(args.support)
     count_of(maps, "labels")
@@ -137,11 +142,20 @@ def true_values(there: Mapping[int, str], values: Mapping[str, int], asked: bool
             for name, value in values.items()}
 
 
-def _of_volumes(args: argparse.Namespace, labels: Labels, normalise: Normalisation) -> LabelledSupport:
+def slices_taken(args: argparse.Namespace) -> dict[str, Any]:
+    """What the options of TAKEN say, where the support is of volumes; nothing where it is not."""
+    if not (is_folder(args.support) and has_volumes(args.support)):
+        return {}
+    left_out = {"slices": SLICES, "absent": ABSENT, "by": AREA}
+    return left_out | {name: value for name in TAKEN if (value := getattr(args, name)) is not None}
+
+
+def _of_volumes(args: argparse.Namespace, labels: Labels, normalise: Normalisation, queries: Iterable[Volume]
+                ) -> LabelledSupport:
     """Slices of labelled volumes, with names given to values; all along the axis that queries are sliced along."""
-    given = {name: value for name in ("axis", *TAKEN) if (value := getattr(args, name)) is not None}
-    choice = SliceChoice(**{"axis": AXES[-1], **given}, seed=args.seed or 0)
-    support = labelled_support_of_volumes(volume_pairs(args.support), labels.chosen, choice, normalise=normalise,
-                                          time=args.time, series=args.series)
+    choice = SliceChoice(args.axis or ACQUIRED, **slices_taken(args), seed=args.seed or 0)
+    support = labelled_support_of_volumes(
+        volume_pairs(args.support), labels.chosen, choice, query=queries if choice.by == SIMILAR else (),
+        normalise=normalise, time=args.time, series=args.series)
     names = support.label_names | {v: name for v, name in labels.names.items() if v in support.label_names}
     return LabelledSupport.from_arrays(support.images, support.labels, support.names, label_names=names)

@@ -14,10 +14,11 @@ import numpy as np
 
 from ..answers.postprocess import Step, cleaned, smoothed
 from ..imaging.files import write_png
+from ..imaging.normalisation import Range
 from ..imaging.overlays import Look
 from ..labelled_predictor import ARGMAX, label_map
 from ..named_types import Array, Bools, Floats
-from ..prediction import Prediction, Timing
+from ..prediction import BLANK, NOISE, Prediction, Timing
 from ..storage.atomic import write_file
 from ..volumes.scratch import scratch_array
 from ..volumes.slicing import Slices
@@ -35,8 +36,8 @@ MAP = "labels"  # the name of the label map where labels exclude one another
 
 @dataclass(frozen=True, eq=False)
 class Finished:
-    """A volume whose slices are all in its maps. read: seconds that reading it took. notes: on it so far.
-    asked: whether labels were asked for."""
+    """A volume whose slices are all in its maps. read: seconds that reading it took. notes: on it so far. limits: of
+    its intensities. asked: whether labels were asked for."""
 
     opened: Opened
     volume: Volume
@@ -46,6 +47,7 @@ class Finished:
     name: str
     read: float
     notes: list[str]
+    limits: Range
     asked: bool = False
 
     @property
@@ -87,7 +89,7 @@ def _probabilities(finished: Finished) -> dict[str, Floats]:
     out = {}
     for name, stack in found.items():
         out[name] = scratch_array(stack.shape, np.float32)
-        emptied = np.array([each["blank"] or name in each["absent"] for each in finished.partial.facts])
+        emptied = np.array([bool(each["unseen"]) or name in each["absent"] for each in finished.partial.facts])
         for row in range(0, stack.shape[1], ROWS):
             part = np.array(stack[:, row : row + ROWS])
             part[emptied] = 0
@@ -197,16 +199,24 @@ def _expected(count: float, probability: float, inside: float) -> float:
 
 def _kind(fact: dict[str, Any], label: str) -> str:
     """What the table says of a slice and label that is not as others."""
-    if fact["blank"]:
-        return "blank"
-    return "in the support" if fact["entry"] else "absent" if label in fact["absent"] else ""
+    if fact["unseen"]:
+        return str(fact["unseen"])
+    if fact["entry"]:
+        return "in the support"
+    return "absent" if label in fact["absent"] else "dim" * _is_dim(fact)
+
+
+def _is_dim(fact: dict[str, Any]) -> bool:
+    """Whether a slice was not stretched to its own range (`imaging.normalisation.share_of`)."""
+    return not fact["unseen"] and fact["share"] < 1
 
 
 def _facts(finished: Finished, figures: dict[str, dict[str, Any]]) -> dict[str, Any]:
     volume, slices, facts = finished.volume, finished.slices, finished.partial.facts
     voxels = sum(each["voxels"] for each in figures.values())
     scores = [each["dice"] for each in figures.values() if "dice" in each]
-    counts = {"slices": len(slices), "blank": sum(each["blank"] for each in facts),
+    counts = {"slices": len(slices), **{kind: sum(each["unseen"] == kind for each in facts) for kind in (BLANK, NOISE)},
+              "dim": sum(map(_is_dim, facts)),
               "in_support": sum(bool(each["entry"]) for each in facts)}
     if counts["in_support"] and finished.truth is not None:
         finished.notes.append(f"{counts['in_support']} of {len(slices)} slices are in the support; they are not scored")
@@ -214,6 +224,7 @@ def _facts(finished: Finished, figures: dict[str, dict[str, Any]]) -> dict[str, 
         "kind": volume.kind, **({"modality": volume.modality} if volume.modality else {}),
         "shape": list(volume.geometry.shape),
         **({"spacing": [round(mm, 4) for mm in volume.geometry.spacing]} if volume.geometry.spacing else {}),
+        "intensity_range": list(finished.limits),
         "axis": slices.axis, **({"plane": slices.plane} if slices.plane else {}), **counts,
         "foreground_pixels": voxels, "foreground_share": voxels / float(np.prod(volume.geometry.shape)),
         "confidence": lowest_confidence(figures), "labels": figures,
@@ -262,4 +273,5 @@ def _shown(finished: Finished, stacks: dict[str, Array], names: dict[int, str]) 
     return Shown(
         lambda i: slices.take(volume.values, i), lambda i: merged(lambda value, j: _mask(stacks, value, j), i),
         None if finished.truth is None else lambda i: merged(lambda value, j: _true(finished, value, j), i),
-        len(slices), slices.pixel, finished.opened.normalise, Look(names))
+        len(slices), slices.pixel, finished.opened.normalise, Look(names),
+        [each["share"] for each in finished.partial.facts])

@@ -12,14 +12,18 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import GeometryError
+from ..imaging.normalisation import share_of
 from ..labelled_predictor import ARGMAX, LabelledPrediction
 from ..notes import IN_SUPPORT
-from ..prediction import ABSENT, BLANK
+from ..prediction import ABSENT, BLANK, NOISE
 from ..volumes.reading import read_labels, read_volume
-from ..volumes.slicing import Slices
+from ..volumes.slicing import ACQUIRED, Slices, intensity_range
+from ..volumes.volume import LabelVolume, Volume
 from .opened import Opened, support_notes
 from .partial import FOLDER as PARTIAL
 from .partial import Partial
+from .results import UNSCORED, unscored
 from .volume_results import MAP, Finished, write_results
 
 BLOCK = 4  # slices for each thread in one call of the network
@@ -46,12 +50,13 @@ def segment_volume(opened: Opened, job: Job, args: argparse.Namespace, tick: Cal
     more slices are done, and of how many. settings: all that the maps depend on."""
     start = time.perf_counter()
     volume = read_volume(job.path, time=args.time, series=args.series)
-    slices = Slices.of(volume.geometry, volume.acquired, args.axis or "acquired")
-    truth = None if job.truth is None else read_labels(job.truth, volume)
+    slices = Slices.of(volume.geometry, volume.acquired, args.axis or ACQUIRED)
+    truth, unused = _truth(job.truth, volume)
+    limits = intensity_range(volume.values)
     read = time.perf_counter() - start
     made_of = {"settings": settings, "sha256": job.hashes["sha256"]}
     partial = Partial(args.output / PARTIAL / job.name, made_of, _kinds(opened, args, slices))
-    notes = [*volume.notes, *slices.notes, *(truth.notes if truth else ())]
+    notes = [*volume.notes, *slices.notes, *(truth.notes if truth else ()), *unused]
     if volume.modality == "CT" and isinstance(opened.normalise, str):
         proposed = f"; the file proposes {volume.window}" if volume.window else ""
         notes.append("a CT without a window: in each slice the table, metal or air set the range; give --window "
@@ -70,18 +75,27 @@ def segment_volume(opened: Opened, job: Job, args: argparse.Namespace, tick: Cal
         start = time.perf_counter()
         images = [slices.take(volume.values, i) for i in block]
         read += time.perf_counter() - start
-        found, windows = opened.predict_slices(images, windows)
+        found, windows = opened.predict_slices(images, windows, [f"slice {i}" for i in block], limits)
+        shares = [share_of(image, opened.normalise, limits) for image in images]
         for i, prediction in zip(block, found):
             _keep(partial, i, prediction, opened.task.overlap)
-        facts = [_facts(prediction, of_support, i) for i, prediction in zip(block, found)]
+        facts = [_facts(*each, of_support) for each in zip(found, shares)]
         facts[-1][WINDOWS] = dict(windows)  # an interrupted volume goes on with them
         partial.advance(facts)
         tick(len(block), len(slices))
     notes += slice_notes(partial.facts)
     asked = args.label is not None
-    row = write_results(Finished(opened, volume, slices, partial, truth, job.name, read, notes, asked), args)
+    row = write_results(Finished(opened, volume, slices, partial, truth, job.name, read, notes, limits, asked), args)
     partial.remove()
-    return row
+    return {**row, **({UNSCORED: unused[0]} if unused else {})}
+
+
+def _truth(path: Path | None, volume: Volume) -> tuple[LabelVolume | None, list[str]]:
+    """The truth of a volume, if there is one; and why it cannot be used, where it has another geometry."""
+    try:
+        return None if path is None else read_labels(path, volume), []
+    except GeometryError as error:
+        return None, [unscored(error)]
 
 
 def _block(opened: Opened, slices: Slices) -> int:
@@ -115,16 +129,17 @@ def _keep(partial: Partial, index: int, prediction: LabelledPrediction, overlap:
                 maps[f"{kind}{value}"][index] = found
 
 
-def _facts(prediction: LabelledPrediction, support: dict[str, tuple[str, ...]], index: int) -> dict[str, Any]:
-    """What is kept of slice `index`: sums, of which the volume's figures are made, its notes and seconds. support: as
-    `support_notes` gives it."""
+def _facts(prediction: LabelledPrediction, share: float, support: dict[str, tuple[str, ...]]) -> dict[str, Any]:
+    """What is kept of a slice: sums, of which the volume's figures are made, its notes and seconds. share: of [0, 1]
+    that it took. support: as `support_notes` gives it."""
     first = next(iter(prediction.predictions.values()))
-    notes = [_of_slice(note, index) for name, each in prediction.predictions.items() for note in each.notes
+    notes = [note for name, each in prediction.predictions.items() for note in each.notes
              if note not in support[name] and not each.emptied and not note.startswith(EMPTY)
              and IN_SUPPORT not in note]
     timing = prediction.timing
     return {
-        "blank": first.emptied == BLANK,
+        "unseen": first.emptied if first.emptied in (BLANK, NOISE) else "",
+        "share": share,
         "entry": any(IN_SUPPORT in note for note in first.notes),
         "absent": [name for name, each in prediction.predictions.items() if each.emptied == ABSENT],
         "notes": list(dict.fromkeys(notes)),
@@ -136,13 +151,6 @@ def _facts(prediction: LabelledPrediction, support: dict[str, tuple[str, ...]], 
             for name, each in prediction.predictions.items()
         },
     }
-
-
-def _of_slice(note: str, index: int) -> str:
-    """A note on an image, which names it by its place in a call or not at all, as one on a slice."""
-    # "the image" and "an image" name none.
-    said, count = re.subn(r"(?<!\bthe )(?<!\ban )\bimage( \d+)?\b", f"slice {index}", note, count=1)
-    return said if count else f"slice {index}: {note}"
 
 
 def slice_notes(facts: list[dict[str, Any]]) -> list[str]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import InputError
+from ..imaging.normalisation import Range
 from ..imaging.windows import Box, check_region
 from ..labelled import LabelledSupport
 from ..labelled_predictor import LabelledPrediction, LabelledPredictor
@@ -42,27 +43,31 @@ class Where:
         """For the report."""
         return {"region": self.region, "within": self.within, "follow": self.follow}
 
-    def predict(self, task: LabelledPredictor, images: list[Array],
-                absent_below: float | None) -> list[LabelledPrediction]:
+    def predict(self, task: LabelledPredictor, images: list[Array], absent_below: float | None,
+                names: list[str] | None = None, volume_range: Range | None = None) -> list[LabelledPrediction]:
         """All labels of images (H,W), without an order. The label of `within` is looked for in whole images; for each
-        image where its mask, before labels exclude one another, is empty, the others are looked for so too."""
+        image where its mask, before labels exclude one another, is empty, the others are looked for so too. names,
+        volume_range: as `Predictor.predict_batch` takes them."""
         if self.region is not None:
             box = [self.region] * len(images)
-            return task.merged({name: each.predict_in(images, box) for name, each in _refined(task).items()})
+            return task.merged({name: each.predict_in(images, box, names=names, volume_range=volume_range)
+                                for name, each in _refined(task).items()})
         if self.within is None:
-            return task.predict_batch(images, absent_below=absent_below)
+            return task.predict_batch(images, absent_below=absent_below, names=names, volume_range=volume_range)
         refined = _refined(task)
-        first = refined[self.within].predict_batch(images)
-        masks = [each.mask for each in first]
-        return task.merged({name: first if name == self.within else each.predict_in(images, masks)
-                            for name, each in refined.items()})
+        found = {self.within: refined.pop(self.within).predict_batch(images, names=names, volume_range=volume_range)}
+        masks = [each.mask for each in found[self.within]]
+        for name, each in refined.items():
+            found[name] = each.predict_in(images, masks, names=names, volume_range=volume_range)
+        return task.merged({name: found[name] for name in task.answering})
 
-    def predict_in_order(self, task: LabelledPredictor, slices: list[Array],
-                         windows: Windows) -> tuple[list[LabelledPrediction], dict[str, Box | None]]:
+    def predict_in_order(self, task: LabelledPredictor, slices: list[Array], windows: Windows, names: list[str],
+                         volume_range: Range) -> tuple[list[LabelledPrediction], dict[str, Box | None]]:
         """All labels of neighbouring slices, each label by `RefinedTask.predict_in_order` from its window on; and the
         windows for the slice after these. Masks are followed as they are before labels exclude one another."""
         found: dict[str, list[Prediction]] = {
-            name: each.predict_in_order(slices, windows.get(name)) for name, each in _refined(task).items()}
+            name: each.predict_in_order(slices, windows.get(name), names=names, volume_range=volume_range)
+            for name, each in _refined(task).items()}
         after = {name: check_region(each[-1].mask, each[-1].mask.shape) for name, each in found.items()}
         return task.merged(found), after
 

@@ -22,6 +22,8 @@ from .preprocess import MAX_PIXELS, check_pixels
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".tif": "TIFF", ".tiff": "TIFF", ".bmp": "BMP"}
 SUFFIXES = (*FORMATS, ".npy")
 PHOTOMETRIC, WHITE_IS_ZERO = 262, 0  # a tag of TIFF, and its value
+MARKED = 255  # of a mask in one colour
+JPEG_GREY = 8  # by which channels of a grey differ once JPEG has coded them
 COLOUR = ("RGB", "RGBA", "CMYK", "YCbCr", "LA", "PA", "P", "HSV", "LAB")
 
 
@@ -48,21 +50,15 @@ def read_label(path: AnyPath, notes: list[str] | None = None) -> Array:
     `read_image`.
 
     Index 0 is the background. Raises InputError as `read_image` does; where a palette shows index 0 brighter or less
-    transparent than another index in the picture, so that it may be the mark; and where a picture without a palette has
-    transparent pixels.
+    transparent than another index in the picture, so that it may be the mark; where a picture without a palette has
+    transparent pixels; and where it has colours that are no greys, but for one of them on black.
     """
     path = path_of(path)
     if path.suffix.lower() == ".npy":
         return read_npy(path, MAX_PIXELS)
     notes = [] if notes is None else notes
     with opened(path, notes) as picture:
-        if picture.mode == "P":
-            return _indices(path, picture)
-        if _is_transparent(picture):
-            raise InputError(
-                f"{path} is a label with transparent pixels, whose value is not clear; save it as grey without "
-                "transparency, 0 for background and 255 for what is marked")
-        return _grey(picture, notes)
+        return _label_of(path, picture, notes)
 
 
 def _grey(picture: Any, notes: list[str]) -> Array:
@@ -99,7 +95,7 @@ def pages(path: Path, notes: list[str], label: bool = False) -> Iterator[tuple[i
             check_pixels(picture.size[::-1], str(path))
             own: list[str] = []
             upright = _upright(path, picture, own)
-            values = _indices(path, upright) if label and upright.mode == "P" else _grey(upright, own)
+            values = _label_of(path, upright, own) if label else _grey(upright, own)
             notes += [note for note in own if note not in notes]
             yield count, values
 
@@ -200,6 +196,31 @@ def _indices(path: Path, picture: Any) -> Array:
                 "255 for what is marked"
             )
     return indices
+
+
+def _label_of(path: Path, picture: Any, notes: list[str]) -> Array:
+    """(H,W) of a loaded label, as `read_label` says. Colours have no order, and two may have the same luminance."""
+    if picture.mode == "P":
+        return _indices(path, picture)
+    if _is_transparent(picture):
+        raise InputError(
+            f"{path} is a label with transparent pixels, whose value is not clear; save it as grey without "
+            "transparency, 0 for background and 255 for what is marked")
+    values = _grey(picture, notes)
+    if picture.mode not in COLOUR or picture.mode == "LA":
+        return values
+    rgb = np.asarray(picture.convert("RGB"))
+    coloured = rgb.max(axis=2) - rgb.min(axis=2) > (JPEG_GREY if picture.format == "JPEG" else 0)
+    if not coloured.any():
+        return values
+    numbers = rgb @ np.array([2**16, 2**8, 1], np.uint32)
+    colours = np.unique(numbers)
+    if len(colours) == 2 and colours[0] == 0:
+        return np.where(numbers, np.uint8(MARKED), np.uint8(0))
+    some = ", ".join(f"#{colour:06x}" for colour in colours[:4]) + ", ..." * (len(colours) > 4)
+    raise InputError(f"{path} is a label of {len(colours)} colours ({some}), and which value each stands for is not "
+                     "clear; save it as grey, 0 for the background and a value for each label, or with a palette whose "
+                     "index 0 is the background")
 
 
 def named_images(folder: AnyPath) -> dict[str, Path]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..errors import InputError
-from ..named_types import Array, Bools, Floats
+from ..named_types import Array, Bools, Doubles, Floats
 
 CALIBRATION_BINS = 10
 BAD_DICE = 0.5  # a mask of a lower Dice counts as a failure
@@ -34,6 +34,20 @@ def dice(mask: Array, truth: Array) -> float:
     mask, truth = _of_one_shape(mask, truth)
     size = int(mask.sum()) + int(truth.sum())
     return 2.0 * int((mask & truth).sum()) / size if size else 1.0
+
+
+def unit_maps(maps: Array) -> Doubles:
+    """(..., H, W) less the mean of each, of unit length, so that the sum of products of two is their correlation over
+    pixels (Pearson's); zeros for a map of one value."""
+    centred = maps.astype(np.float64)
+    centred = centred - centred.mean(axis=(-2, -1), keepdims=True)
+    length = np.sqrt((centred**2).sum(axis=(-2, -1), keepdims=True))
+    return np.asarray(np.divide(centred, length, out=np.zeros_like(centred), where=length > 0))
+
+
+def correlations(image: Array, others: Array) -> Doubles:
+    """(N,) correlation over pixels of an image (H,W) with others (N,H,W); 0 where one of the two has one value."""
+    return np.asarray(unit_maps(others).reshape(len(others), -1) @ unit_maps(image).ravel())
 
 
 def area_error(mask: np.ndarray, truth: np.ndarray) -> float:

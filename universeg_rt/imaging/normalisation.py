@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
-from ..errors import BlankError, InputError, shown
+from ..errors import BlankError, InputError, NoiseError, shown
 from ..named_types import Array, Doubles, Floats
 from .preprocess import check_not_blank, normalise
 
 MINMAX: Literal["minmax"] = "minmax"
+LEAST_SHARE = 0.25  # of its volume's range: a slice that spans as much is stretched to [0, 1]
+# A slice holds nothing but noise where it stays below this share of its volume's range, and its pixels hardly depend on
+# their neighbours: of independent ones the measure is 1, of tissue a few hundredths.
+NOISE_SHARE, ROUGH = 0.5, 0.4
 # Centre and width in Hounsfield units, as Radiopaedia's "Windowing (CT)" lists them; of its ranges the middle.
 CT_WINDOWS = {
     "abdomen": (50, 400), "bone": (400, 1800), "brain": (40, 80), "liver": (30, 150), "lung": (-600, 1500),
@@ -23,7 +27,8 @@ CT_WINDOWS = {
 
 @dataclass(frozen=True)
 class Window:
-    """Intensities from low to high, such as a window of a CT in Hounsfield units; what lies outside is clipped to them.
+    """Intensities from low, which becomes 0, to high, which becomes 1, whatever an image spans; what lies outside
+    is clipped to them. Such as a window of a CT in Hounsfield units.
 
     Raises InputError unless both are finite and low is below high.
     """
@@ -78,6 +83,7 @@ class Percentiles:
 
 
 Normalisation = Window | Percentiles | Literal["minmax"]
+Range = tuple[float, float]  # of a volume's intensities: the lowest and the highest but for outliers
 
 
 def check_normalisation(how: object) -> Normalisation:
@@ -89,22 +95,61 @@ def check_normalisation(how: object) -> Normalisation:
     raise InputError(f"normalise is {how!r}; accepted: 'minmax', Window(low, high), Percentiles(low, high)")
 
 
-def normalised(image: Array, how: Normalisation, name: str) -> Floats:
-    """(H,W) float32 in [0, 1]: clipped as `how` says, then by minimum and maximum, which is what the network was
-    trained with.
+class Normalised(NamedTuple):
+    """values: (H,W) float32 in [0, 1]. own: whether the image's own minimum and maximum, or percentiles, became 0 and
+    1."""
+
+    values: Floats
+    own: bool
+
+
+def normalised(image: Array, how: Normalisation, name: str, share: float = 1.0) -> Normalised:
+    """An image (H,W) clipped as `how` says, then by its minimum and maximum, as the network was trained; of a Window
+    the ends are 0 and 1. share: of [0, 1] that the image takes, as `share_of` gives it.
 
     BlankError where nothing but one value is left of the image.
     """
     check_not_blank(image, name)
-    if isinstance(how, str):
-        return normalise(image)
-    clipped = how.clip(image)
+    clipped = image if isinstance(how, str) else how.clip(image)
     if clipped.min() == clipped.max():
         raise BlankError(
             f"{name} is constant within {how} (its values lie from {image.min()} to {image.max()})",
             "; give a range that its values span",
         )
-    return normalise(clipped)
+    if isinstance(how, Window):
+        return Normalised(((clipped - how.low) / (how.high - how.low)).astype(np.float32), False)
+    values = normalise(clipped)
+    return Normalised(values, True) if share >= 1 else Normalised(values * np.float32(share), False)
+
+
+def span_of(image: Array) -> float:
+    """From its least value to its greatest."""
+    return float(image.max()) - float(image.min())
+
+
+def check_not_noise(image: Array, name: str, volume_range: Range | None) -> None:
+    """NoiseError where a slice (H,W) of a volume of this range holds nothing but noise: it is dark, and its pixels do
+    not depend on their neighbours by von Neumann's ratio, half the mean square of steps over the variance."""
+    if volume_range is None or min(image.shape) < 2:
+        return
+    low, high = volume_range
+    if float(image.max()) >= low + NOISE_SHARE * (high - low):
+        return
+    wide = image.astype(np.float64)
+    steps = [float((np.diff(wide, axis=axis)**2).mean()) for axis in (0, 1)]
+    if sum(steps) / 4 > ROUGH * float(wide.var()):
+        raise NoiseError(f"{name} holds nothing but noise", f": it reaches {image.max():g}, in a volume of {low:g} to "
+                         f"{high:g}; leave it out")
+
+
+def share_of(image: Array, how: Normalisation, volume_range: Range | None) -> float:
+    """The share of [0, 1] that a slice (H,W) of a volume takes: all, unless it spans less than LEAST_SHARE of
+    `volume_range`; then as much less of it. A Window says that itself: 1."""
+    if volume_range is None or isinstance(how, Window):
+        return 1.0
+    low, high = volume_range
+    clipped = image if isinstance(how, str) else how.clip(image)
+    return min(1.0, span_of(clipped) / (LEAST_SHARE * (high - low))) if high > low else 1.0
 
 
 def _check_range(name: str, low: object, high: object, least: float, most: float) -> None:

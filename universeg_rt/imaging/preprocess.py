@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..errors import BlankError, InputError, shown
+from ..errors import BlankError, GeometryError, InputError, shown
 from ..named_types import Array, Bools, Bytes, Doubles, Floats, Integers
 from ..storage.reading import reason
 
@@ -105,7 +105,7 @@ def _as_label(label: Array, shape: tuple[int, int], name: str) -> Array:
         turned = array.shape == tuple(shape)[::-1]
         hint = ("; one of the two is turned on its side: a picture is turned as its own EXIF orientation says, "
                 "save both upright") if turned else ""
-        raise InputError(f"{name} has shape {array.shape}, its image {tuple(shape)}; they must be the same{hint}")
+        raise GeometryError(f"{name} has shape {array.shape}, its image {tuple(shape)}; they must be the same{hint}")
     if array.dtype.kind not in "biuf":
         raise InputError(f"{name} has type {array.dtype}; expected bool or the numbers 0 and 1")
     return array
@@ -239,14 +239,15 @@ class Placement:
         """(H,W) -> grid, float32 in [0, 1]: antialiased bilinear, then min-max, zeros around it."""
         return self.normalised_to_grid(normalise(image), grid)
 
-    def normalised_to_grid(self, image: Floats, grid: tuple[int, int], name: str = "image") -> Floats:
-        """As `image_to_grid`, of an image (H,W) that `normalise` made; BlankError where the grid loses its detail."""
+    def normalised_to_grid(self, image: Floats, grid: tuple[int, int], name: str = "image", own: bool = True) -> Floats:
+        """As `image_to_grid`, of an image (H,W) that `normalise` made, or another in [0, 1], which keeps its place
+        there: own as `Normalised` has it. BlankError where the grid loses its detail."""
         small = resize(image, (self.grid_height, self.grid_width))
         if small.max() - small.min() < SEEN:
             raise BlankError(f"{name} is constant on the network's grid of {grid[0]}x{grid[1]}",
                              ": its detail is finer than that; cut out a part of it")
         # Of the grid's own size it is in [0, 1] already: another normalisation would give the same numbers.
-        return self._pad(small if small.shape == image.shape else normalise(small), grid)
+        return self._pad(small if small.shape == image.shape or not own else normalise(small), grid)
 
     def label_to_grid(self, label: Bools, grid: tuple[int, int]) -> Floats:
         """(H,W) bool -> grid, float32 0 or 1: nearest neighbour, zeros around it."""

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..imaging.embedding import grey_statistics
-from ..imaging.metrics import dice
+from ..imaging.metrics import dice, unit_maps
 from ..imaging.normalisation import MINMAX, Normalisation
 from ..left_out import others, predicted
 from ..named_types import Array, Bools, Doubles, Floats
@@ -66,24 +66,30 @@ class Entry:
 
 @dataclass(frozen=True)
 class Inspection:
-    """entries: in their order. duplicates: groups of names whose images are nearly the same."""
+    """entries: in their order. duplicates: groups of names whose images are nearly the same. absent: how many entries
+    have a label that marks nothing, where that is meant."""
 
     entries: tuple[Entry, ...]
     duplicates: tuple[tuple[str, ...], ...]
+    absent: int = 0
 
 
 def inspect(
     support: SupportSet, segmenter: Segmenter | None, *, aspect: str = "stretch", normalise: Normalisation = MINMAX,
-    seed: int = 0, done: Report = lambda count: None,
+    seed: int = 0, done: Report = lambda count: None, absent_meant: bool = False,
 ) -> Inspection:
     """Look at all entries. segmenter: None looks without the network, for what needs none: empty labels, duplicates,
     another modality. seed: of the others that judge an entry. done: is called as entries are judged.
+    absent_meant: whether labels that mark nothing are wanted, as of slices of a volume beside the structure; else they
+    are suspicious.
 
     Raises InputError as `SupportSet.on_grid`, RunnerError as a runner does.
     """
     grid = (128, 128) if segmenter is None else segmenter.grid
     entries = support.on_grid(grid, aspect, normalise)
-    found: list[list[Suspicion]] = [_empty(label, entry[1]) for label, entry in zip(support.labels, entries)]
+    absent = [absent_meant and not label.any() for label in support.labels]
+    found: list[list[Suspicion]] = [[] if meant else _empty(label, entry[1])
+                                    for label, entry, meant in zip(support.labels, entries, absent)]
     for i, why in other_modality(entries[:, 0]).items():
         if support.labels[i].any():  # without the structure an image may well be of another part of the body
             found[i].append(Suspicion("other modality", why))
@@ -100,11 +106,11 @@ def inspect(
             done(1)
         usual = float(np.median([score for score in scores if score is not None] or [0.0]))
         for i, score in enumerate(scores):
-            if score is not None and score < UNEXPECTED and usual >= USUAL and not found[i]:
+            if score is not None and score < UNEXPECTED and usual >= USUAL and not found[i] and not absent[i]:
                 why = f"the others predict another mask (Dice {score:.2f}, their median {usual:.2f})"
                 found[i].append(Suspicion("unexpected", why))
     groups = _duplicates(entries[:, 0])
-    for group in groups:
+    for group in ([i for i in group if not absent[i]] for group in groups):
         for i in group:
             worst = min(dice(entries[i, 1] >= 0.5, entries[j, 1] >= 0.5) for j in group)
             if worst < DISAGREE:
@@ -114,7 +120,7 @@ def inspect(
         Entry(name, (image.shape[0], image.shape[1]), float(label.mean()), float(image.min()), float(image.max()),
               score, tuple(suspicions))
         for name, image, label, score, suspicions in zip(support.names, support.images, support.labels, scores, found))
-    return Inspection(rows, tuple(tuple(support.names[i] for i in group) for group in groups))
+    return Inspection(rows, tuple(tuple(support.names[i] for i in group) for group in groups), sum(absent))
 
 
 def _empty(label: Bools, on_grid: Floats) -> list[Suspicion]:
@@ -129,13 +135,13 @@ def against(label: Bools, probability: Floats, areas: Doubles | Floats) -> list[
     """What the others say of a label (h,w): probability (h,w), and the areas of their labels."""
     if not label.any() or label.all():
         return []
-    seen, given = _standard(probability), _standard(label)
+    seen, given = unit_maps(probability), unit_maps(label)
     fit = float((seen * given).sum())
     if fit <= INVERTED and _looks_inverted(float(label.mean()), areas):
         why = (f"its complement has the area of the other labels (median {np.median(areas):.0%}, its own "
                f"{label.mean():.0%}), and the label fits what they predict by {fit:.2f}")
         return [Suspicion("inverted", why)]
-    fits = {name: float((seen * _standard(turn(label))).sum()) for name, turn in TURNS.items()
+    fits = {name: float((seen * unit_maps(turn(label))).sum()) for name, turn in TURNS.items()
             if turn(label).shape == label.shape}
     (down, right), moved = _best_move(seen, given)
     if np.hypot(down, right) >= REACH:
@@ -184,17 +190,10 @@ def other_modality(images: Floats) -> dict[int, str]:
 
 def _duplicates(images: Floats) -> list[list[int]]:
     """Groups of images whose correlation reaches DUPLICATE, through others too."""
-    flat = np.stack([_standard(image).ravel() for image in images])
+    flat = unit_maps(images).reshape(len(images), -1)
     group = np.arange(len(images))
     for i, j in np.argwhere(np.triu(flat @ flat.T >= DUPLICATE, 1)):
         group[group == group[j]] = group[i]
     found = [np.flatnonzero(group == g).tolist() for g in np.unique(group)]
     return [members for members in found if len(members) > 1]
-
-
-def _standard(values: Array) -> Doubles:
-    """Less the mean, of unit length; zeros where all are equal."""
-    centred: Doubles = values.astype(np.float64) - values.mean(dtype=np.float64)
-    length = float(np.sqrt((centred**2).sum()))
-    return centred / length if length > 0 else centred
 

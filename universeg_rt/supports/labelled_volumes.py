@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count
-from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
-from ..errors import BlankError, InputError, SeveralError, shown
-from ..imaging.normalisation import Normalisation
+from ..errors import BlankError, InputError, NoiseError, shown
+from ..imaging.normalisation import Normalisation, Range, check_not_noise, share_of
 from ..named_types import AnyPath, Array, Doubles, Floats, Integers
-from ..storage.reading import path_of
 from ..support import PlacedImage
-from ..volumes.nifti import is_nifti
-from ..volumes.reading import label_values, read_labels, read_volume
-from ..volumes.slicing import Slices
+from ..volumes.reading import label_values, read_chosen, read_labels
+from ..volumes.slicing import Slices, intensity_range
 from ..volumes.volume import LabelVolume, Volume
 
+Kind = Literal["clear", "dim", "noise"]
+CLEAR: Kind = "clear"
+DIM: Kind = "dim"
+NOISE: Kind = "noise"
 LOOK = (64, 64)  # the grid on which slices are compared: twice as fine as the embedding's finest part needs
 
 
@@ -26,7 +28,7 @@ LOOK = (64, 64)  # the grid on which slices are compared: twice as fine as the e
 class LabelledVolume:
     """A volume with its labels, and of each slice the area of each label: areas by value (slices,) pixels.
 
-    numbers: of the file's values the common ones, which areas and `cut` have.
+    numbers: of the file's values the common ones, which areas and `cut` have. limits: of the volume's intensities.
     """
 
     name: str
@@ -35,6 +37,7 @@ class LabelledVolume:
     slices: Slices
     areas: dict[int, Integers]
     numbers: dict[int, int] = field(default_factory=dict)
+    limits: Range = (0.0, 0.0)
 
     @classmethod
     def read(cls, name: str, volume: Volume, labels: LabelVolume, axis: str) -> LabelledVolume:
@@ -46,7 +49,8 @@ class LabelledVolume:
             for value, size in zip(values.tolist(), sizes.tolist()):
                 if value in areas:
                     areas[value][index] = size
-        return cls(name, volume, labels, slices, {value: area for value, area in areas.items() if area.any()})
+        held = {value: area for value, area in areas.items() if area.any()}
+        return cls(name, volume, labels, slices, held, limits=intensity_range(volume.values))
 
     def renumbered(self, values: Mapping[str, int]) -> LabelledVolume:
         """With common values, by the labels' names; labels of one name are one."""
@@ -68,6 +72,10 @@ class LabelledVolume:
         """A slice on LOOK; None where it is blank."""
         return look_of(self.slices.take(self.volume.values, index), normalise)
 
+    def kind(self, index: int, normalise: Normalisation) -> Kind:
+        """Of a slice, as `kind_of`."""
+        return kind_of(self.slices.take(self.volume.values, index), normalise, self.limits)
+
     def weights(self, wanted: Sequence[int]) -> Doubles:
         """(slices,) of the labels' areas, each as a share of its own, so that a small label counts as a large one."""
         out = np.zeros(len(self.slices))
@@ -87,6 +95,33 @@ def look_of(image: Array, normalise: Normalisation) -> Floats | None:
         return None
 
 
+def looks_of(queries: Iterable[Volume], axis: str, normalise: Normalisation) -> list[Floats]:
+    """Slices of query volumes as `look_of` has them. InputError where there are none that hold something."""
+    found = [[look_of(image, normalise) for image in query_slices(query, axis, normalise)] for query in queries]
+    if not found:
+        raise InputError("slices by similarity need a query; give a volume that they are to be like")
+    if not (out := [look for looks in found for look in looks if look is not None]):
+        raise InputError("every slice of the query is blank or nearly so; there is nothing to be like")
+    return out
+
+
+def query_slices(query: Volume, axis: str, normalise: Normalisation) -> Iterator[Array]:
+    """Slices (H,W) of a volume that hold more than one value, and more than noise."""
+    cut, limits = Slices.of(query.geometry, query.acquired, axis), intensity_range(query.values)
+    for image in (cut.take(query.values, i) for i in range(len(cut))):
+        if image.min() < image.max() and kind_of(image, normalise, limits) == CLEAR:
+            yield image
+
+
+def kind_of(image: Array, normalise: Normalisation, limits: Range) -> Kind:
+    """Of a slice of a volume of this range: noise (`check_not_noise`), dim (`share_of`), or neither."""
+    try:
+        check_not_noise(image, "slice", limits)
+    except NoiseError:
+        return NOISE
+    return CLEAR if share_of(image, normalise, limits) == 1 else DIM
+
+
 def read_labelled(
     pairs: Mapping[str, tuple[AnyPath, AnyPath]], axis: str, *, any_two: bool = False, time: int | None = None,
     series: str | int | None = None,
@@ -100,18 +135,11 @@ def read_labelled(
     mask = _any_two([label for _, label in pairs.values()]) if any_two else None
     found = []
     for name, (image, label) in pairs.items():
-        volume = _image(path_of(image), time, series)
+        volume = read_chosen(image, time, series)
         found.append(LabelledVolume.read(name, volume, read_labels(label, volume, mask=mask), axis))
     found = _named(found)
     values = _common_values(found)
     return [each.renumbered(values) for each in found], {value: name for name, value in values.items()}
-
-
-def _image(path: Path, time: int | None, series: str | int | None) -> Volume:
-    try:
-        return read_volume(path)
-    except SeveralError:
-        return read_volume(path, time=time) if is_nifti(path) else read_volume(path, series=series)
 
 
 def _any_two(paths: Sequence[AnyPath]) -> tuple[float, float] | None:

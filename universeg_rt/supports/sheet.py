@@ -40,7 +40,7 @@ def _panel(support: SupportSet, index: int, entry: Entry, normalise: Normalisati
     """A picture TILE pixels wide or high, with a line below it for its suspicions."""
     from PIL import Image, ImageDraw
 
-    grey = normalised(support.images[index], normalise, f"support image {entry.name}")
+    grey = normalised(support.images[index], normalise, f"support image {entry.name}").values
     label = support.labels[index]
     picture = tinted(grey, np.zeros_like(label), label, zoom=zoom_of(label.shape, TILE))
     scale = TILE / max(picture.shape[:2])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -16,13 +16,13 @@ from ..imaging.files import image_files
 from ..imaging.normalisation import MINMAX, Normalisation
 from ..imaging.pairs import paired
 from ..labelled import LabelledSupport
-from ..named_types import AnyPath, Doubles
+from ..named_types import AnyPath, Doubles, Floats
 from ..storage.reading import is_folder, path_of
 from ..support import SupportSet
 from ..volumes.reading import find_volumes, volumes_below
-from ..volumes.slicing import PLANES, Slices
+from ..volumes.slicing import PLANES
 from ..volumes.volume import Volume
-from .labelled_volumes import LabelledVolume, look_of, read_labelled
+from .labelled_volumes import CLEAR, DIM, LabelledVolume, looks_of, read_labelled
 from .select import cover
 
 By = Literal["area", "even", "similar"]
@@ -41,8 +41,9 @@ class SliceChoice:
     gives as many, as far as it has them. absent: how many more that hold none of the labels, so that the network knows
     what its absence looks like. by: `area` takes slices at equal steps of the label's area summed along the axis, so
     most where most of it lies; `even` at equal steps from its first slice to its last; `similar` takes those that are
-    together the most alike to a query volume. Slices of one value are never taken. seed: of which slices without a
-    label are taken. Raises InputError where a value is out of range.
+    together the most alike to query volumes. Slices of one value are never taken, such as hold noise
+    (`labelled_volumes.kind_of`) only for a label that is nowhere else, and dim ones only where others are too few.
+    seed: of which slices without a label are taken. Raises InputError where a value is out of range.
     """
 
     axis: str = "axial"
@@ -92,7 +93,7 @@ def volume_pairs(folder: AnyPath) -> dict[str, tuple[Path, Path]]:
 
 def support_of_volumes(
     pairs: Mapping[str, tuple[AnyPath, AnyPath]], label: int | str, choice: SliceChoice = SliceChoice(), *,
-    query: Volume | None = None, normalise: Normalisation = MINMAX, time: int | None = None,
+    query: Volume | Iterable[Volume] = (), normalise: Normalisation = MINMAX, time: int | None = None,
     series: str | int | None = None,
 ) -> SupportSet:
     """The support of one label, by value or name; else as `labelled_support_of_volumes`."""
@@ -103,27 +104,29 @@ def support_of_volumes(
 
 def labelled_support_of_volumes(
     pairs: Mapping[str, tuple[AnyPath, AnyPath]], labels: Sequence[int | str] | None = None,
-    choice: SliceChoice = SliceChoice(), *, query: Volume | None = None, normalise: Normalisation = MINMAX,
-    time: int | None = None, series: str | int | None = None,
+    choice: SliceChoice = SliceChoice(), *, query: Volume | Iterable[Volume] = (),
+    normalise: Normalisation = MINMAX, time: int | None = None, series: str | int | None = None,
 ) -> LabelledSupport:
     """Slices of labelled volumes; entries are named after volume, plane and slice (`p1 axial 87`).
 
     pairs: by name the paths of image and label, as `volume_pairs` gives them. labels: by value or name; None for all,
     then two values in all files together are a mask, the lower is the background. Labels of several files are one where
-    they have one name. Every label is in at least one slice. query: the volume that `similar` is alike to. normalise:
-    as the support will be prepared; what it leaves blank is not taken. time, series: as `read_volume`, of the files
-    that have several. Raises InputError for a label of another geometry, one that is in no slice or in no volume, more
-    labels than slices hold, volumes acquired in different planes, and what cannot be read.
+    they have one name. Every label is in at least one slice. query: the volume that `similar` is alike to, or several.
+    normalise: as the support will be prepared; what it leaves blank is not taken. time, series: as `read_volume`, of
+    the files that have several. Raises GeometryError for a label that does not lie on its volume, InputError for one
+    that is in no slice or in no volume, more labels than slices hold, volumes acquired in different planes, and what
+    cannot be read.
     """
     if not pairs:
         raise InputError("no volumes are given; give at least one with its labels")
-    if choice.by == SIMILAR and query is None:
-        raise InputError("slices by similarity need a query; give the volume that they are to be like")
+    asked = []
+    if choice.by == SIMILAR:
+        asked = looks_of([query] if isinstance(query, Volume) else query, choice.axis, normalise)
     found, names = read_labelled(pairs, choice.axis, any_two=labels is None, time=time, series=series)
     _check_planes(found)
     _check_values(labels, found)
     wanted = _wanted(labels, names)
-    taken = _holding(found, wanted, names, choice, query, normalise)
+    taken = _holding(found, wanted, names, choice, asked, normalise)
     taken += _absent(found, wanted, choice, normalise)
     images, maps, entries = [], [], []
     for place, index in sorted(taken):
@@ -176,11 +179,13 @@ Taken = list[tuple[int, int]]  # place of the volume, index of the slice
 
 
 def _holding(found: Sequence[LabelledVolume], wanted: Sequence[int], names: Mapping[int, str], choice: SliceChoice,
-             query: Volume | None, normalise: Normalisation) -> Taken:
-    """Slices that hold a label; each label at least once."""
+             asked: Sequence[Floats], normalise: Normalisation) -> Taken:
+    """Slices that hold a label; each label at least once. asked: as `looks_of` gives it; empty where slices are not
+    taken by likeness."""
     weights = [each.weights(wanted) for each in found]
     seen = [[int(i) for i in np.flatnonzero(w) if each.look(int(i), normalise) is not None]
             for each, w in zip(found, weights)]
+    seen = _clear(found, wanted, seen, choice.slices, normalise)
     if not any(seen):
         raise InputError(f"no slice along {choice.axis} holds a label and more than one value of intensity; look at "
                          "the image volumes and the window")
@@ -196,14 +201,26 @@ def _holding(found: Sequence[LabelledVolume], wanted: Sequence[int], names: Mapp
     if len(first) > choice.slices:
         raise InputError(f"slices is {choice.slices}, but {len(wanted)} labels need at least {len(first)} slices; give "
                          "more slices, or fewer labels")
-    if choice.by == SIMILAR and query is not None:
-        return _alike(found, whole, query, choice, normalise, first)
+    if asked:
+        return _alike(found, whole, asked, choice, normalise, first)
     taken = set(first)
     for place, count in enumerate(_shared_out(choice.slices - len(first), [len(indices) for indices in seen])):
         left = [i for i in seen[place] if (place, i) not in taken]
         mass = weights[place][left] if choice.by == AREA else np.ones(len(left))
         taken.update((place, left[i]) for i in _at_equal_steps(mass, count))
     return sorted(taken)
+
+
+def _clear(found: Sequence[LabelledVolume], wanted: Sequence[int], seen: Sequence[Sequence[int]], count: int,
+           normalise: Normalisation) -> list[list[int]]:
+    """Without noise, and without dim slices where there are `count` others; but for labels that are nowhere else."""
+    kinds = [{i: each.kind(i, normalise) for i in indices} for each, indices in zip(found, seen)]
+    enough = sum(kind == CLEAR for each in kinds for kind in each.values()) >= count
+    kept = [[i for i, kind in each.items() if kind == CLEAR or kind == DIM and not enough] for each in kinds]
+    alone = [value for value in wanted if not any(each.areas[value][indices].any() for each, indices
+                                                  in zip(found, kept) if value in each.areas)]
+    return [[i for i in indices if i in known or any(each.areas[v][i] for v in alone if v in each.areas)]
+            for each, indices, known in zip(found, seen, kept)]
 
 
 def _each_label_once(found: Sequence[LabelledVolume], wanted: Sequence[int], whole: Taken) -> Taken:
@@ -251,13 +268,9 @@ def _shared_out(total: int, available: Sequence[int]) -> list[int]:
     return out
 
 
-def _alike(found: Sequence[LabelledVolume], whole: Taken, query: Volume, choice: SliceChoice, normalise: Normalisation,
-           first: Taken) -> Taken:
-    """Slices that are together the most alike to those of the query."""
-    cut = Slices.of(query.geometry, query.acquired, choice.axis)
-    asked = [look for i in range(len(cut)) if (look := look_of(cut.take(query.values, i), normalise)) is not None]
-    if not asked:
-        raise InputError("every slice of the query volume is blank; there is nothing to be like")
+def _alike(found: Sequence[LabelledVolume], whole: Taken, asked: Sequence[Floats], choice: SliceChoice,
+           normalise: Normalisation, first: Taken) -> Taken:
+    """Slices that are together the most alike to those of the queries."""
     offered = [look for place, i in whole if (look := found[place].look(i, normalise)) is not None]
     likeness = embed(np.stack(asked)) @ embed(np.stack(offered)).T
     return sorted(whole[i] for i in cover(likeness, choice.slices, [whole.index(each) for each in first]))
@@ -273,7 +286,7 @@ def _absent(found: Sequence[LabelledVolume], wanted: Sequence[int], choice: Slic
         for index in map(int, orders[place]):
             if not count:
                 break
-            if found[place].look(index, normalise) is not None:
+            if found[place].look(index, normalise) is not None and found[place].kind(index, normalise) == CLEAR:
                 taken.append((place, index))
                 count -= 1
     return taken

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..errors import InputError
+from ..errors import GeometryError
 from ..install import needed
 from ..named_types import Array
 from .geometry import Geometry
@@ -30,7 +30,7 @@ def laid_on(like: Geometry, values: Array, geometry: Geometry, name: str, other_
     """A label map (I,J,K) on the voxels of `like`, 0 where it holds none; it may be smaller, larger or moved by whole
     voxels.
 
-    InputError where its voxels lie between those of `like`, or it marks one outside; name, other_name: of both.
+    GeometryError where its voxels lie between those of `like`, or it marks one outside; name, other_name: of both.
     """
     if like.affine is None:
         like.check_same(geometry, name, other_name)
@@ -50,5 +50,5 @@ def laid_on(like: Geometry, values: Array, geometry: Geometry, name: str, other_
         target = tuple(slice(a, b) for a, b in zip(first, last))
         out[target] = values[tuple(slice(a, b) for a, b in zip(first - shift, last - shift))]
     if np.count_nonzero(out) != np.count_nonzero(values):
-        raise InputError(f"{other_name} marks voxels outside {name}; give the labels of this volume")
+        raise GeometryError(f"{other_name} marks voxels outside {name}; give the labels of this volume")
     return out

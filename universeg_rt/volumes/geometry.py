@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..errors import InputError
+from ..errors import GeometryError
 from ..named_types import Doubles
 
 
@@ -45,8 +45,8 @@ class Geometry:
         return None
 
     def check_same(self, other: Geometry, name: str, other_name: str) -> None:
-        """InputError unless voxels of both lie on each other."""
+        """GeometryError unless voxels of both lie on each other."""
         if (difference := self.difference(other)) is not None:
-            raise InputError(
+            raise GeometryError(
                 f"{other_name} does not lie on the voxels of {name}: {difference}; resample one onto the other first, "
                 "for example with nibabel.processing.resample_from_to")

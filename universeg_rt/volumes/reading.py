@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import InputError
+from ..errors import InputError, SeveralError
 from ..imaging.files import add_named
 from ..named_types import AnyPath, Array
 from ..storage.reading import is_folder, path_of, refuse_folder, regular_file
@@ -49,6 +49,15 @@ def read_volume(path: AnyPath, *, time: int | None = None, series: str | int | N
     raise InputError(f"{path} is no volume; accepted: {ACCEPTED}")
 
 
+def read_chosen(path: AnyPath, time: int | None, series: str | int | None) -> Volume:
+    """As `read_volume`, where time and series are said of those files among others that hold several."""
+    path = path_of(path)
+    try:
+        return read_volume(path)
+    except SeveralError:
+        return read_volume(path, time=time) if is_nifti(path) else read_volume(path, series=series)
+
+
 def label_values(path: AnyPath) -> set[float] | None:
     """Up to three of the values in a label file; None of a Segmentation, whose values have names."""
     path = path_of(path)
@@ -72,7 +81,8 @@ def read_labels(path: AnyPath, like: Volume, *, mask: tuple[float, float] | None
     Axes may stand in another order or run the other way, as in NIfTI made of a DICOM series: they are put as the
     volume's, nothing is resampled. Values are whole numbers from 0, the background, to 65,535. mask: two values of any
     kind that stand for the background and the one label, which keeps its value where it may be a label's, else is 1.
-    Raises InputError as `read_volume`, where values are others, and where the labels do not lie on the volume's voxels.
+    Raises InputError as `read_volume` and where values are others, GeometryError where the labels do not lie on the
+    volume's voxels.
     """
     path = path_of(path)
     if is_segmentation(path):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import InputError
+from ..errors import GeometryError, InputError
 from ..install import needed
 from ..named_types import Array, Vendor
 from ..storage.atomic import write_file
@@ -194,8 +194,8 @@ def _header(file: Path) -> Vendor:
 def _placed(path: Path, segments: Vendor, kind: type, like: Volume) -> Array:
     geometry = segments.get_volume_geometry(allow_missing_positions=True)
     if geometry is not None and geometry.spatial_shape[0] > MOST_SLICES * like.geometry.shape[0] + MOST_SLICES:
-        raise InputError(f"{path} spans {geometry.spatial_shape[0]} slices, the volume {like.geometry.shape[0]}; give "
-                         "the Segmentation of this volume")
+        raise GeometryError(f"{path} spans {geometry.spatial_shape[0]} slices, the volume {like.geometry.shape[0]}; "
+                            "give the Segmentation of this volume")
     try:
         found = segments.get_volume(combine_segments=True, dtype=kind, allow_missing_positions=True)
     except RuntimeError:
@@ -204,8 +204,8 @@ def _placed(path: Path, segments: Vendor, kind: type, like: Volume) -> Array:
     known = like.header.geometry.frame_of_reference_uid if like.kind == "dicom" else None
     own = found.frame_of_reference_uid
     if known and own and known != own:
-        raise InputError(f"{path} lies in another frame of reference than the volume; give the Segmentation that was "
-                         "made of this series")
+        raise GeometryError(f"{path} lies in another frame of reference than the volume; give the Segmentation that "
+                            "was made of this series")
     there = Geometry(found.spatial_shape, np.array(found.get_affine("RAH"), np.float64))
     return laid_on(like.geometry, np.asarray(found.array, kind), there, str(like.files[0]), str(path))
 

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import InputError, shown
+from ..imaging.normalisation import Range
 from ..install import needed
 from ..named_types import Array
 from .geometry import Geometry
 
-AXES = ("axial", "coronal", "sagittal", "acquired")
+ACQUIRED = "acquired"
+AXES = ("axial", "coronal", "sagittal", ACQUIRED)
 # Of each plane the axis across it and along its rows and columns, as (axis of RAS, sign): slices run inferior to
 # superior, posterior to anterior, right to left; rows downwards, columns to the right of the picture.
 PLANES = {
@@ -20,6 +22,20 @@ PLANES = {
     "sagittal": ((0, -1), (2, -1), (1, -1)),
 }
 OBLIQUE = 1.0  # degrees above which a note says so
+
+
+SAMPLE = 2**20  # voxels by which a volume's range is judged
+ENDS = (0.5, 99.5)  # percentiles between which it lies, so that metal or hot pixels do not set it
+
+
+def intensity_range(values: Array) -> Range:
+    """The range of a volume's intensities (I,J,K), by percentiles ENDS of voxels that lie evenly in it."""
+    steps = [1, 1, 1]
+    while np.prod(left := [-(-n // step) for n, step in zip(values.shape, steps)]) > SAMPLE:
+        steps[int(np.argmax(left))] += 1
+    sample = np.asarray(values[tuple(slice(None, None, step) for step in steps)], np.float64)
+    low, high = np.percentile(sample, ENDS)
+    return float(low), float(high)
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,9 +62,9 @@ class Slices:
         if not isinstance(axis, str) or axis not in AXES:
             raise InputError(f"axis is {shown(axis)}; accepted: {', '.join(AXES)}")
         if geometry.affine is None or geometry.spacing is None:
-            if axis != "acquired":
+            if axis != ACQUIRED:
                 raise InputError(f"axis is {axis!r}, but the stack does not say how the patient lies; accepted for it: "
-                                 "acquired")
+                                 f"{ACQUIRED}")
             across, rows, columns = acquired, *(i for i in range(3) if i != acquired)
             size = geometry.shape[rows], geometry.shape[columns]
             return cls(axis, "", size, None, (), geometry.shape, (across, rows, columns), (1, 1, 1))
@@ -56,7 +72,7 @@ class Slices:
         # Of each array axis the axis of RAS that it runs along most nearly, and whether it does so backwards.
         nearest = nibabel.orientations.io_orientation(geometry.affine)
         runs = {int(body): (index, int(sign)) for index, (body, sign) in enumerate(nearest)}
-        plane = axis if axis != "acquired" else next(
+        plane = axis if axis != ACQUIRED else next(
             plane for plane, ((across, _), *_) in PLANES.items() if runs[across][0] == acquired)
         (across, rows, columns), signs = zip(*((runs[body][0], runs[body][1] * sign) for body, sign in PLANES[plane]))
         size = geometry.shape[rows], geometry.shape[columns]

@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[3]
 CHILDREN = {  # started by a command that reports what they say, with arguments of its own
     "universeg_rt/checkout.py", "export/engine/worker.py", "benchmarks/harness/models.py", "benchmarks/cpu/child.py",
-    "benchmarks/cpu/first_mask.py"
+    "benchmarks/cpu/first_mask.py", "benchmarks/gpu/steps/session.py"
 }
 COMMANDS = sorted(
     path for folder in ("universeg_rt", "export", "kernels", "training", "benchmarks")

@@ -12,8 +12,11 @@ from PIL import Image
 from universeg_rt import SupportSet
 from universeg_rt.cli import support as command
 from universeg_rt.cli.support import SHEET, TABLE
+from universeg_rt.supports.select import select
+from universeg_rt.supports.volumes import SliceChoice, support_of_volumes, volume_pairs
 
 from ...conftest import discs
+from ..volumes.made import write_series
 
 
 @pytest.fixture
@@ -77,18 +80,83 @@ def test_a_label_of_several_values_is_chosen(tmp_path, capsys):
     assert command.main([*arguments, "--label", "6"]) == 1 and "has no label '6'" in capsys.readouterr().err
 
 
-def test_a_folder_of_volumes_is_a_support(tmp_path, capsys):
+@pytest.fixture
+def volume(tmp_path):
+    """A support of one volume, whose slices are discs and the label 2, or 0 in two of them."""
     nibabel = pytest.importorskip("nibabel", reason="volumes need nibabel: pip install '.[medical]'")
     images, labels = discs(12)
+    labels[[0, 11]] = False
     for part, stack in (("images", images), ("labels", labels.astype(np.uint8) * 2)):
         (tmp_path / "s" / part).mkdir(parents=True)
         nibabel.save(nibabel.Nifti1Image(stack.transpose(2, 1, 0), np.eye(4)), tmp_path / "s" / part / "p1.nii.gz")
-    arguments = ["show", str(tmp_path / "s"), "--output", str(tmp_path / "out"), "--no-network"]
-    assert command.main([*arguments, "--label", "2", "--slices", "5", "--by", "even"]) == 0
+    return tmp_path / "s"
+
+
+def test_slices_without_the_label_are_counted_and_not_suspicious(volume, tmp_path, capsys, small_bundle):
+    shown = ["show", str(volume), "--output", str(tmp_path / "out"), "--bundle", str(small_bundle), "--axis", "axial"]
+    assert command.main([*shown, "--absent", "2"]) == 0
+    said, table = capsys.readouterr().out, json.loads((tmp_path / "out" / TABLE).read_text())
+    assert "without the label, as absence looks like: 2 of 12 entries" in said and table["absent"] == 2
+    assert not any(entry["suspicions"] for entry in table["entries"] if entry["area"] == 0)
+    saved = support_of_volumes(volume_pairs(volume), 2, SliceChoice(absent=2))
+    saved.save(tmp_path / "slices.npz")  # their names say that they are slices
+    assert command.main(["show", str(tmp_path / "slices.npz"), *shown[2:-2]]) == 0
+    assert json.loads((tmp_path / "out" / TABLE).read_text())["absent"] == 2
+
+
+@pytest.mark.parametrize("kind", ["nifti", "series", "folder of both"])
+def test_select_takes_volumes_as_queries(volume, saved, tmp_path, capsys, kind):
+    """They are their slices, along the axis of the support."""
+    import nibabel
+
+    images = np.asarray(nibabel.load(volume / "images" / "p1.nii.gz").dataobj)
+    (tmp_path / "q").mkdir()
+    query = tmp_path / "q" / "some.nii.gz"
+    if kind == "series":
+        pytest.importorskip("highdicom", reason="DICOM needs highdicom: pip install '.[medical]'")
+        stack = np.asarray(images[:, :, 3:6]).transpose(2, 1, 0).astype(np.int16)
+        write_series(tmp_path / "q" / "series", frames=3, size=stack.shape[1:], values=stack)
+        query = tmp_path / "q" / "series"
+    else:
+        nibabel.save(nibabel.Nifti1Image(images[:, :, 3:6], np.eye(4)), query)
+    if kind == "folder of both":
+        Image.fromarray(images[::-1, ::-1, 8].T.astype(np.uint8)).save(tmp_path / "q" / "picture.png")
+        query = tmp_path / "q"
+    out = tmp_path / "like.npz"
+    arguments = ["select", str(volume), "--query", str(query), "--count", "4", "--output", str(out)]
+    assert command.main([*arguments, "--axis", "axial", "--slices", "12"]) == 0
+    asked = [images[::-1, ::-1, i].T for i in ([8] if kind == "folder of both" else []) + [3, 4, 5]]
+    support = support_of_volumes(volume_pairs(volume), 2, SliceChoice("axial", 12))
+    if kind != "series":  # which lies otherwise in the patient
+        assert SupportSet.load(out).names == select(support, asked, 4).support.names
+    by = [*arguments, "--axis", "axial", "--slices", "4", "--absent", "0", "--by", "similar"]
+    assert command.main(by) == 0
+    assert len(SupportSet.load(out)) == 4
+    pictures = [*arguments[:1], str(saved), *arguments[2:]]
+    assert command.main([*pictures, "--axis", "coronal"]) == 0, "pictures that slices are compared with"
+    capsys.readouterr()
+    assert command.main([*pictures, "--slices", "3"]) == 1 and "--slices: there are no" in capsys.readouterr().err
+
+
+def test_by_similarity_to_what(volume, tmp_path, capsys):
+    assert command.main(["show", str(volume), "--output", str(tmp_path / "o"), "--by", "similar"]) == 1
+    assert "--by similar: to what? Give a volume as --query of universeg-support select" in capsys.readouterr().err
+    (tmp_path / "empty").mkdir()
+    assert command.main(["select", str(volume), "--query", str(tmp_path / "empty"), "--count", "2", "--output",
+                         str(tmp_path / "o.npz")]) == 1
+    assert "holds no images and no volumes" in capsys.readouterr().err
+
+
+def test_a_folder_of_volumes_is_a_support(volume, tmp_path, capsys):
+    import nibabel
+
+    images = np.asarray(nibabel.load(volume / "images" / "p1.nii.gz").dataobj)
+    arguments = ["show", str(volume), "--output", str(tmp_path / "out"), "--no-network"]
+    assert command.main([*arguments, "--label", "2", "--slices", "5", "--by", "even", "--absent", "0"]) == 0
     table = json.loads((tmp_path / "out" / TABLE).read_text())
     assert len(table["entries"]) == 5 and all(entry["name"].startswith("p1 axial ") for entry in table["entries"])
     capsys.readouterr()
-    four = np.stack([images.transpose(2, 1, 0)] * 2, 3)
+    four = np.stack([images] * 2, 3)
     nibabel.save(nibabel.Nifti1Image(four, np.eye(4)), tmp_path / "s" / "images" / "p1.nii.gz")
     arguments += ["--axis", "axial"]
     assert command.main([*arguments, "--label", "2"]) == 1 and "with --time, 0 to 1" in capsys.readouterr().err

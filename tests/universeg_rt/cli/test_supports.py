@@ -13,6 +13,8 @@ from universeg_rt.cli.options import parser
 from universeg_rt.cli.segment import main
 from universeg_rt.cli.supports import Labels, load_support, true_masks, true_values
 from universeg_rt.labelled import LabelledSupport
+from universeg_rt.supports.volumes import SliceChoice, labelled_support_of_volumes, volume_pairs
+from universeg_rt.volumes.reading import read_volume
 
 from ...conftest import discs
 from ..test_support import write_folder
@@ -169,6 +171,26 @@ def test_labelled_volumes_are_a_support(volumes, small_bundle):
     assert "dice" in report["images"][0] and (volumes / "out" / "report.html").is_file()
 
 
+@pytest.mark.parametrize("by", ["area", "even", "similar"])
+def test_slices_of_the_support_by_area_evenly_or_by_likeness(volumes, small_bundle, by):
+    run = ["--bundle", str(small_bundle), "--support", str(volumes / "support"), "--input",
+           str(volumes / "scans" / "images"), "--output", str(volumes / "out"), "--axis", "axial", "--by", by,
+           "--slices", "4", "--absent", "1"]
+    assert main(run) == 0
+    report = json.loads((volumes / "out" / "report.json").read_text())
+    choice = SliceChoice("axial", 4, 1, by)
+    query = read_volume(volumes / "scans" / "images" / "group" / "v3.nii.gz")
+    expected = labelled_support_of_volumes(volume_pairs(volumes / "support"), choice=choice, query=query)
+    assert report["support"] == {"entries": 5, "sha256": expected.sha256, "slices": 4, "absent": 1, "by": by}
+
+
+def test_likeness_needs_a_volume_to_be_like(volumes, small_bundle, capsys):
+    Image.fromarray(np.arange(400, dtype=np.uint8).reshape(20, 20)).save(volumes / "picture.png")
+    run = ["--bundle", str(small_bundle), "--support", str(volumes / "support"), "--input",
+           str(volumes / "picture.png"), "--output", str(volumes / "out"), "--by", "similar"]
+    assert main(run) == 1 and "slices by similarity need a query" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("more", [["--freeze", "exact"], ["--refine", "window"], ["--region", "2", "2", "20", "9"],
                                   ["--absent-below", "1"], ["--policy", "nearest", "--support-size", "3"],
                                   ["--window", "60", "200"], ["--window", "soft-tissue"]])
@@ -197,7 +219,7 @@ def test_options_of_answers(volumes, small_bundle, more):
     (["--window", "soft"], "there is no window 'soft'"), (["--window", "1", "2", "3"], "give LOW and HIGH"),
     (["--window", "a", "b"], "give LOW and HIGH"), (["--post", "polish"], "the step 'polish' is unknown"),
     (["--slices", "0"], "slices is 0"), (["--slices", "-3"], "slices is -3"),
-    (["--label", "9"], "label '9' is in no slice"),
+    (["--label", "9"], "label '9' is in no slice"), (["--absent-below", "2"], "--absent-below is 2.0; give a number"),
 ])
 def test_options_that_are_refused(volumes, small_bundle, more, message, capsys):
     run = ["--bundle", str(small_bundle), "--support", str(volumes / "support"), "--input",

@@ -20,7 +20,7 @@ from universeg_rt.cli import volumes
 from universeg_rt.cli.segment import main
 from universeg_rt.labelled import LabelledSupport
 from universeg_rt.volumes.reading import read_labels, read_volume
-from universeg_rt.volumes.slicing import Slices
+from universeg_rt.volumes.slicing import Slices, intensity_range
 
 AFFINE = np.array([[0, -1.5, 0, 30], [-1, 0, 0, 20], [0, 0, 4.0, -8], [0, 0, 0, 1.0]])  # turned, flipped, anisotropic
 NAME = "head"
@@ -89,7 +89,7 @@ def test_the_answer_lies_on_the_input_s_voxels(case, small_bundle):
     expected = np.zeros(volume.geometry.shape, np.uint8)
     probability = np.zeros(volume.geometry.shape, np.float32)
     for i in range(len(slices)):
-        prediction = task.predict(slices.take(volume.values, i))
+        prediction = task.predict(slices.take(volume.values, i), volume_range=intensity_range(volume.values))
         slices.put(expected, i, prediction.labels)
         slices.put(probability, i, prediction.predictions["label 5"].probability)
     assert expected.any() and np.array_equal(np.asarray(written.dataobj), expected)
@@ -139,14 +139,18 @@ def test_a_single_file_writes_below_the_output_only(case):
     assert [path.name for path in scan.parent.iterdir()] == [scan.name]
 
 
-def test_a_broken_volume_and_a_truth_of_another_shape_are_rows_of_their_own(case, capsys):
+def test_a_broken_volume_is_a_row_and_a_truth_of_another_shape_a_note(case, capsys):
     folder, arguments = case
     (folder / "scans" / "broken.nii").write_bytes(b"no volume at all")
     write(folder / "truth" / "p1" / f"{NAME}.nii.gz", head(shape=(8, 9, 10))[1])
     assert main([*arguments, "--truth", str(folder / "truth")]) == 1
     rows = json.loads((folder / "out" / "report.json").read_text())["images"]
     assert [row["name"] for row in rows] == ["broken", f"p1/{NAME}"]
-    assert "broken.nii cannot be read" in rows[0]["error"] and "does not lie on the voxels" in rows[1]["error"]
+    assert "broken.nii cannot be read" in rows[0]["error"]
+    assert "does not lie on the voxels" in rows[1]["unscored"] in rows[1]["notes"] and "dice" not in rows[1]
+    assert (folder / "out" / rows[1]["mask"][0]).is_file()
+    assert main([*arguments, "--truth", str(folder / "truth"), "--resume"]) == 1
+    assert json.loads((folder / "out" / "report.json").read_text())["images"][1] == rows[1], "it stands"
 
 
 def test_a_stack_of_pages(case):

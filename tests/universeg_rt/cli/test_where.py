@@ -15,7 +15,7 @@ from universeg_rt.cli import volumes
 from universeg_rt.cli.segment import main
 from universeg_rt.labelled import LabelledSupport
 from universeg_rt.volumes.reading import read_volume
-from universeg_rt.volumes.slicing import Slices
+from universeg_rt.volumes.slicing import Slices, intensity_range
 
 from .test_volumes import NAME, case, head, row_of, write  # noqa: F401 (a fixture)
 
@@ -35,12 +35,12 @@ def probabilities_of(folder, value: int) -> np.ndarray:
 
 @pytest.fixture
 def refined(case, small_bundle):
-    """What the SDK answers by: a refined task for each label, and the slices."""
+    """What the SDK answers by: a refined task for each label, the slices, the range of their volume."""
     folder, _ = case
     task = Segmenter.open(small_bundle).prepare_labels(LabelledSupport.load(folder / "support")).refine("off")
     volume = read_volume(folder / "scans" / "p1" / f"{NAME}.nii.gz")
     slices = Slices.of(volume.geometry, volume.acquired, "axial")
-    return task, [slices.take(volume.values, i) for i in range(len(slices))]
+    return task, [slices.take(volume.values, i) for i in range(len(slices))], intensity_range(volume.values)
 
 
 @pytest.mark.parametrize("label, first, second", [("2", 2, 5), ("other", 5, 2)])
@@ -49,14 +49,14 @@ def test_other_labels_are_looked_for_around_one(case, refined, label, first, sec
     names = {2: "label 2", 5: "other"}
     assert main([*arguments, "--label", "2", "5=other", "--within", label, "--probabilities"]) == 0
     assert report_of(folder)["within"] == names[first]
-    task, slices = refined
+    task, slices, limits = refined
     around, inside = task.answering[f"label {first}"], task.answering[f"label {second}"]
-    whole = around.predict_batch(slices)
-    wanted = inside.predict_in(slices, [each.mask for each in whole])
+    whole = around.predict_batch(slices, volume_range=limits)
+    wanted = inside.predict_in(slices, [each.mask for each in whole], volume_range=limits)
     assert np.array_equal(probabilities_of(folder, first), [each.probability for each in whole])
     assert np.array_equal(probabilities_of(folder, second), [each.probability for each in wanted])
-    assert not np.array_equal([each.probability for each in wanted],
-                              [each.probability for each in inside.predict_batch(slices)]), "windows change answers"
+    plain = [each.probability for each in inside.predict_batch(slices, volume_range=limits)]
+    assert not np.array_equal([each.probability for each in wanted], plain), "windows change answers"
 
 
 def without_axis(arguments: list[str]) -> list[str]:
@@ -67,7 +67,7 @@ def without_axis(arguments: list[str]) -> list[str]:
 
 def test_within_is_for_pictures_too(case, refined):
     folder, arguments = case
-    task, slices = refined
+    task, slices, _ = refined
     (folder / "scans" / "p1" / f"{NAME}.nii.gz").unlink()
     Image.fromarray(slices[5].astype(np.uint16)).save(folder / "scans" / "picture.png")
     assert main([*without_axis(arguments), "--within", "5", "--probabilities"]) == 0
@@ -82,12 +82,13 @@ def test_slices_are_followed_across_blocks(case, refined, monkeypatch, block):
     monkeypatch.setattr(volumes, "_block", lambda *_: block)
     assert main([*arguments, "--follow", "--probabilities"]) == 0
     assert report_of(folder)["follow"] is True
-    task, slices = refined
+    task, slices, limits = refined
     for value in (2, 5):
         each = task.answering[f"label {value}"]
         found = probabilities_of(folder, value)
-        assert np.array_equal(found, [one.probability for one in each.predict_in_order(slices)])
-        apart = [one.probability for at in range(0, 12, 4) for one in each.predict_in_order(slices[at : at + 4])]
+        assert np.array_equal(found, [one.probability for one in each.predict_in_order(slices, volume_range=limits)])
+        apart = [one.probability for at in range(0, 12, 4)
+                 for one in each.predict_in_order(slices[at : at + 4], volume_range=limits)]
         assert not np.array_equal(found, apart), "the first slice of a block depends on the block before"
 
 
@@ -115,7 +116,7 @@ def test_an_interrupted_volume_is_followed_on_where_it_stood(case, monkeypatch):
 
 def test_pictures_beside_followed_volumes_are_looked_at_whole(case, refined):
     folder, arguments = case
-    task, slices = refined
+    task, slices, _ = refined
     Image.fromarray(slices[5].astype(np.uint16)).save(folder / "scans" / "picture.png")
     assert main([*arguments, "--follow", "--probabilities"]) == 0
     row = next(row for row in report_of(folder)["images"] if row["name"] == "picture")

@@ -3,6 +3,7 @@ silence."""
 
 from __future__ import annotations
 
+import re
 import struct
 import zlib
 
@@ -54,6 +55,30 @@ def test_only_accepted_formats_are_tried(tmp_path, monkeypatch):
 def test_palette_labels_are_their_indices(tmp_path, colours, ending):
     palette(MARK, *colours).save(tmp_path / f"label.{ending}")
     assert np.array_equal(np.array(read_label(tmp_path / f"label.{ending}")) != 0, MARK != 0)
+
+
+def coloured(*colours: tuple[int, int, int]) -> Image.Image:
+    """Rows of colours, without a palette."""
+    return Image.fromarray(np.repeat(np.array(colours, np.uint8)[:, None], 20, axis=1).repeat(4, axis=0))
+
+
+@pytest.mark.parametrize("ending", ["png", "tif", "bmp"])
+def test_a_label_in_one_colour_on_black_is_a_mask(tmp_path, ending):
+    coloured(BLACK, RED).save(tmp_path / f"label.{ending}")
+    assert np.array_equal(read_label(tmp_path / f"label.{ending}"), np.repeat([[0], [255]], 4, axis=0).repeat(20, 1))
+    coloured(BLACK, (7, 7, 7), WHITE).save(tmp_path / f"grey.{ending}")
+    assert set(np.unique(read_label(tmp_path / f"grey.{ending}"))) == {0, 7, 255}
+
+
+@pytest.mark.parametrize("colours, said", [
+    ((BLACK, RED, (0, 65, 0)), "3 colours (#000000, #004100, #800000)"),  # of the same luminance, the last two
+    ((WHITE, RED), "2 colours (#800000, #ffffff)"), ((RED,), "1 colours"),
+])
+def test_labels_in_colours_are_refused_with_the_cure(tmp_path, colours, said):
+    coloured(*colours).save(tmp_path / "label.png")
+    with pytest.raises(InputError, match=f"{re.escape(said)}.*save it as grey, 0 for the background and a value for"):
+        read_label(tmp_path / "label.png")
+    assert read_image(tmp_path / "label.png").shape == (4 * len(colours), 20)
 
 
 @pytest.mark.parametrize("colours", [(WHITE, BLACK), (RED, BLACK)])

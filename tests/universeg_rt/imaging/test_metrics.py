@@ -12,6 +12,7 @@ from universeg_rt.imaging.metrics import (
     auroc,
     calibration_bins,
     calibration_error,
+    correlations,
     dice,
     rank_correlation,
     ranks,
@@ -58,3 +59,10 @@ def test_ranks_correlation_and_auroc():
     assert auroc([0.1, 0.2, 0.8, 0.9], bad) == 1 and auroc([0.9, 0.8, 0.2, 0.1], bad) == 0
     assert auroc([0.1, 0.4, 0.4, 0.9], bad) == pytest.approx((1 + 1 + 0.5 + 1) / 4)
     assert auroc([0.5] * 4, bad) == 0.5 and np.isnan(auroc([0.1, 0.2], np.array([True, True])))
+
+
+def test_correlations_are_those_of_numpy():
+    maps = np.random.default_rng(0).integers(0, 255, (3, 6, 5)).astype(np.uint8)
+    found = correlations(maps[0], np.stack([*maps, np.full((6, 5), 7, np.uint8), 255 - maps[0]]))
+    assert np.allclose(found[:3], np.corrcoef(maps.reshape(3, -1))[0]) and found[3] == 0 and np.isclose(found[4], -1)
+    assert not correlations(np.ones((6, 5)), maps).any()

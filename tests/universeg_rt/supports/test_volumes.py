@@ -18,35 +18,7 @@ from universeg_rt.supports.volumes import (
 )
 from universeg_rt.volumes.reading import read_volume
 
-SHAPE = (20, 24, 30)
-BALL = (10, 12, 14)  # its centre; the radius is 6, so that it lies in axial slices 9 to 19
-
-
-def ball(radius: float = 6, centre: tuple[int, ...] = BALL) -> np.ndarray:
-    return sum((g - c) ** 2 for g, c in zip(np.mgrid[: SHAPE[0], : SHAPE[1], : SHAPE[2]], centre)) < radius**2
-
-
-def write(folder, name, labels, affine=None, seed=0, blank=slice(0, 3)):
-    """A noisy volume, brighter where it is labelled and blank in some axial slices, and its labels, as one pair."""
-    values = np.random.default_rng(seed).normal(100, 10, SHAPE).astype(np.float32) + 80 * (labels > 0)
-    values[:, :, blank] = 0
-    for part, array in (("images", values), ("labels", labels.astype(np.uint8))):
-        path = folder / part / f"{name}.nii.gz"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        nibabel.save(nibabel.Nifti1Image(array, np.diag([1, 1, 2, 1]) if affine is None else affine), path)
-    return values
-
-
-@pytest.fixture
-def folder(tmp_path):
-    write(tmp_path, "p1", ball() * 3)
-    write(tmp_path, "sub/p2", ball() * 3, seed=1)
-    return tmp_path
-
-
-def places(support):
-    """(volume, slice) of each entry, by its name."""
-    return [(name.split(" ")[0], int(name.split(" ")[2])) for name in support.names]
+from .made import SHAPE, ball, folder, places, write  # noqa: F401 (a fixture)
 
 
 def test_entries_are_slices_of_the_volumes_and_named_after_them(folder):
@@ -150,12 +122,6 @@ def test_bad_volumes_are_refused(folder):
         support_of_volumes(volume_pairs(folder), 3)
 
 
-def test_a_label_of_another_geometry_is_refused(folder):
-    nibabel.save(nibabel.Nifti1Image(ball().astype(np.uint8), np.diag([1, 1, 3, 1])), folder / "labels" / "p1.nii.gz")
-    with pytest.raises(InputError, match="does not lie on the voxels"):
-        support_of_volumes(volume_pairs(folder), 1)
-
-
 def test_folders_that_do_not_pair(folder, tmp_path):
     assert has_volumes(folder) and not has_volumes(tmp_path / "nothing")
     (folder / "labels" / "p1.nii.gz").unlink()
@@ -172,32 +138,6 @@ def test_folders_that_do_not_pair(folder, tmp_path):
 def test_choices_out_of_range(values, message):
     with pytest.raises(InputError, match=message):
         SliceChoice(**values)
-
-
-def write_values(folder, name, values):
-    """An image as `write` makes it, and a label file of these values and their type."""
-    write(folder, name, ball())
-    nibabel.save(nibabel.Nifti1Image(values, np.diag([1, 1, 2, 1])), folder / "labels" / f"{name}.nii.gz")
-
-
-@pytest.mark.parametrize("low, high, value", [(1, 2, 2), (-1, 1, 1), (0, 0.5, 1), (0, 255, 255)])
-def test_two_values_of_any_kind_are_a_mask(tmp_path, low, high, value):
-    kind = np.float32 if high % 1 else np.int16
-    for name in ("a", "b"):
-        write_values(tmp_path, name, np.where(ball(), high, low).astype(kind))
-    support = labelled_support_of_volumes(volume_pairs(tmp_path), choice=SliceChoice(slices=4, absent=1))
-    assert support.label_names == {value: f"label {value}"}
-    for (_, index), label in zip(places(support), support.labels):
-        assert np.array_equal(label == value, ball()[::-1, ::-1, index].T)
-
-
-def test_three_values_are_no_mask(tmp_path):
-    write_values(tmp_path, "a", np.where(ball(), 2, 1).astype(np.uint8))
-    write_values(tmp_path, "b", np.where(ball(), 2, 0).astype(np.uint8))
-    assert labelled_support_of_volumes(volume_pairs(tmp_path)).values == (1, 2)
-    write_values(tmp_path, "b", np.where(ball(), 2, -1).astype(np.int16))
-    with pytest.raises(InputError, match="is no label map: it holds -1 to"):
-        labelled_support_of_volumes(volume_pairs(tmp_path))
 
 
 def test_labels_that_slices_cannot_hold_are_named(tmp_path):
@@ -240,68 +180,27 @@ def test_hidden_files_are_no_volumes_and_pictures_beside_volumes_are_refused(tmp
         has_volumes(tmp_path)
 
 
-def test_one_time_of_the_images_that_have_several(folder):
-    path = folder / "images" / "p1.nii.gz"
-    values = np.asarray(nibabel.load(path).dataobj)
-    expected = support_of_volumes(volume_pairs(folder), 3).sha256
-    nibabel.save(nibabel.Nifti1Image(np.stack([values + 5 * ball(), values], 3), np.diag([1, 1, 2, 1])), path)
-    with pytest.raises(InputError, match="say which one with time, 0 to 1"):
-        support_of_volumes(volume_pairs(folder), 3)
-    assert support_of_volumes(volume_pairs(folder), 3, time=1).sha256 == expected
-    assert support_of_volumes(volume_pairs(folder), 3, time=0).sha256 != expected
+def test_slices_of_noise_are_taken_only_for_a_label_that_is_nowhere_else(folder):
+    values = write(folder, "p1", ball() * 3)
+    values[:, :, 9:14] = 5 * np.random.default_rng(0).random((*SHAPE[:2], 5))
+    for name in ("p1", "sub/p2"):
+        nibabel.save(nibabel.Nifti1Image(values, np.diag([1, 1, 2, 1])), folder / "images" / f"{name}.nii.gz")
+    pairs = volume_pairs(folder)
+    support = support_of_volumes(pairs, 3, SliceChoice(slices=100, absent=100))
+    assert {i for _, i in places(support)} == {*range(3, 9), *range(14, 30)}
+    for name in ("p1", "sub/p2"):
+        labels = nibabel.Nifti1Image(np.where(np.arange(SHAPE[2]) < 13, 3 * ball(), 0).astype(np.uint8),
+                                     np.diag([1, 1, 2, 1]))
+        nibabel.save(labels, folder / "labels" / f"{name}.nii.gz")
+    assert {i for _, i in places(support_of_volumes(pairs, 3, SliceChoice(absent=0)))} == {*range(9, 13)}
 
 
-def segmented(folder, name, labels, names):
-    """A DICOM series of noise with its Segmentation, under these names by value."""
-    pytest.importorskip("highdicom", reason="Segmentations need highdicom: pip install '.[medical]'")
-    from universeg_rt.volumes.writing import write_labels
-
-    from ..volumes.made import write_series
-
-    write_series(folder / "images" / name, frames=len(labels), size=labels.shape[1:],
-                 values=np.random.default_rng(0).integers(0, 50, labels.shape) + 200 * (labels > 0))
-    (folder / "labels").mkdir(exist_ok=True)
-    write_labels(folder / "labels" / f"{name}.dcm", labels, names, read_volume(folder / "images" / name))
-
-
-def boxes(first, second):
-    """Labels (slices, rows, columns): 80 pixels a slice of one, 60 of the other."""
-    labels = np.zeros((6, 24, 20), np.uint8)
-    labels[1:5, 5:13, 5:15], labels[1:5, 16:22, 5:15] = first, second
-    return labels
-
-
-def test_labels_of_segmentations_are_told_by_their_names(tmp_path):
-    segmented(tmp_path, "a", boxes(1, 0), {1: "liver"})
-    segmented(tmp_path, "b", boxes(2, 1), {1: "spleen", 2: "liver"})
-    pairs = volume_pairs(tmp_path)
-    support = labelled_support_of_volumes(pairs, choice=SliceChoice(absent=0))
-    assert support.label_names == {1: "liver", 3: "spleen"}
-    assert {int(mask.sum()) for mask in support.of("liver").labels} == {80}
-    assert {int(mask.sum()) for mask in support.of("spleen").labels} == {0, 60}
-    with pytest.raises(InputError, match="label 1 is 'liver' in a and 'spleen' in b; give the name"):
-        labelled_support_of_volumes(pairs, [1])
-    with pytest.raises(InputError, match=r"label 2 is in no slice .* hold 1 \(liver\), 3 \(spleen\)"):
-        labelled_support_of_volumes(pairs, [2])
-    segmented(tmp_path, "b", boxes(2, 1), {1: "spleen", 2: "kidney"})
-    found = labelled_support_of_volumes(pairs, ["liver"], SliceChoice(absent=0))
-    assert found.label_names == {1: "liver"} and {name[0] for name in found.names} == {"a"}
-    assert labelled_support_of_volumes(pairs).label_names == {1: "liver", 2: "kidney", 3: "spleen"}
-
-
-def test_labels_without_names_follow_the_value_of_those_with_names(tmp_path):
-    segmented(tmp_path, "a", boxes(1, 2), {1: "liver", 2: "spleen"})
-    segmented(tmp_path, "b", boxes(2, 1), {1: "spleen", 2: "liver"})
-    (tmp_path / "labels" / "b.dcm").unlink()
-    plain = nibabel.Nifti1Image(boxes(1, 5).transpose(2, 1, 0), like_series(tmp_path / "images" / "b"))
-    nibabel.save(plain, tmp_path / "labels" / "b.nii.gz")
-    support = labelled_support_of_volumes(volume_pairs(tmp_path))
-    assert support.label_names == {1: "liver", 2: "spleen", 5: "label 5"}
-    segmented(tmp_path, "c", boxes(2, 1), {1: "spleen", 2: "liver"})
-    with pytest.raises(InputError, match="labels of b have no names, and 1 is 'liver' in a and 'spleen' in c"):
-        labelled_support_of_volumes(volume_pairs(tmp_path))
-
-
-def like_series(folder):
-    """The affine of a NIfTI file (columns, rows, slices) on the voxels of a DICOM series (slices, rows, columns)."""
-    return read_volume(folder).geometry.affine[:, [2, 1, 0, 3]]
+def test_dim_slices_are_taken_where_others_are_too_few(folder):
+    values = write(folder, "p1", ball() * 3)
+    (folder / "images" / "sub" / "p2.nii.gz").unlink()
+    (folder / "labels" / "sub" / "p2.nii.gz").unlink()
+    values[:, :, 9:14] = 2 * np.arange(SHAPE[1])[:, None] % 40  # steps, no noise, of a fifth of the volume's range
+    nibabel.save(nibabel.Nifti1Image(values, np.diag([1, 1, 2, 1])), folder / "images" / "p1.nii.gz")
+    for slices, lowest in ((6, 14), (7, 9)):
+        support = support_of_volumes(volume_pairs(folder), 3, SliceChoice(slices=slices, absent=0))
+        assert len(support) == slices and min(i for _, i in places(support)) in range(lowest, lowest + 3)

@@ -1,0 +1,113 @@
+"""Labels of volumes: masks of any two values, several values, names, other geometries."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+nibabel = pytest.importorskip("nibabel", reason="volumes need nibabel: pip install '.[medical]'")
+
+from universeg_rt import InputError
+from universeg_rt.supports.volumes import SliceChoice, labelled_support_of_volumes, support_of_volumes, volume_pairs
+from universeg_rt.volumes.reading import read_volume
+
+from .made import ball, folder, places, write  # noqa: F401 (a fixture)
+
+
+def test_a_label_of_another_geometry_is_refused(folder):
+    nibabel.save(nibabel.Nifti1Image(ball().astype(np.uint8), np.diag([1, 1, 3, 1])), folder / "labels" / "p1.nii.gz")
+    with pytest.raises(InputError, match="does not lie on the voxels"):
+        support_of_volumes(volume_pairs(folder), 1)
+
+
+def write_values(folder, name, values):
+    """An image as `write` makes it, and a label file of these values and their type."""
+    write(folder, name, ball())
+    nibabel.save(nibabel.Nifti1Image(values, np.diag([1, 1, 2, 1])), folder / "labels" / f"{name}.nii.gz")
+
+
+@pytest.mark.parametrize("low, high, value", [(1, 2, 2), (-1, 1, 1), (0, 0.5, 1), (0, 255, 255)])
+def test_two_values_of_any_kind_are_a_mask(tmp_path, low, high, value):
+    kind = np.float32 if high % 1 else np.int16
+    for name in ("a", "b"):
+        write_values(tmp_path, name, np.where(ball(), high, low).astype(kind))
+    support = labelled_support_of_volumes(volume_pairs(tmp_path), choice=SliceChoice(slices=4, absent=1))
+    assert support.label_names == {value: f"label {value}"}
+    for (_, index), label in zip(places(support), support.labels):
+        assert np.array_equal(label == value, ball()[::-1, ::-1, index].T)
+
+
+def test_three_values_are_no_mask(tmp_path):
+    write_values(tmp_path, "a", np.where(ball(), 2, 1).astype(np.uint8))
+    write_values(tmp_path, "b", np.where(ball(), 2, 0).astype(np.uint8))
+    assert labelled_support_of_volumes(volume_pairs(tmp_path)).values == (1, 2)
+    write_values(tmp_path, "b", np.where(ball(), 2, -1).astype(np.int16))
+    with pytest.raises(InputError, match="is no label map: it holds -1 to"):
+        labelled_support_of_volumes(volume_pairs(tmp_path))
+
+
+def test_one_time_of_the_images_that_have_several(folder):
+    path = folder / "images" / "p1.nii.gz"
+    values = np.asarray(nibabel.load(path).dataobj)
+    expected = support_of_volumes(volume_pairs(folder), 3).sha256
+    nibabel.save(nibabel.Nifti1Image(np.stack([values + 5 * ball(), values], 3), np.diag([1, 1, 2, 1])), path)
+    with pytest.raises(InputError, match="say which one with time, 0 to 1"):
+        support_of_volumes(volume_pairs(folder), 3)
+    assert support_of_volumes(volume_pairs(folder), 3, time=1).sha256 == expected
+    assert support_of_volumes(volume_pairs(folder), 3, time=0).sha256 != expected
+
+
+def segmented(folder, name, labels, names):
+    """A DICOM series of noise with its Segmentation, under these names by value."""
+    pytest.importorskip("highdicom", reason="Segmentations need highdicom: pip install '.[medical]'")
+    from universeg_rt.volumes.writing import write_labels
+
+    from ..volumes.made import write_series
+
+    write_series(folder / "images" / name, frames=len(labels), size=labels.shape[1:],
+                 values=np.random.default_rng(0).integers(0, 50, labels.shape) + 200 * (labels > 0))
+    (folder / "labels").mkdir(exist_ok=True)
+    write_labels(folder / "labels" / f"{name}.dcm", labels, names, read_volume(folder / "images" / name))
+
+
+def boxes(first, second):
+    """Labels (slices, rows, columns): 80 pixels a slice of one, 60 of the other."""
+    labels = np.zeros((6, 24, 20), np.uint8)
+    labels[1:5, 5:13, 5:15], labels[1:5, 16:22, 5:15] = first, second
+    return labels
+
+
+def test_labels_of_segmentations_are_told_by_their_names(tmp_path):
+    segmented(tmp_path, "a", boxes(1, 0), {1: "liver"})
+    segmented(tmp_path, "b", boxes(2, 1), {1: "spleen", 2: "liver"})
+    pairs = volume_pairs(tmp_path)
+    support = labelled_support_of_volumes(pairs, choice=SliceChoice(absent=0))
+    assert support.label_names == {1: "liver", 3: "spleen"}
+    assert {int(mask.sum()) for mask in support.of("liver").labels} == {80}
+    assert {int(mask.sum()) for mask in support.of("spleen").labels} == {0, 60}
+    with pytest.raises(InputError, match="label 1 is 'liver' in a and 'spleen' in b; give the name"):
+        labelled_support_of_volumes(pairs, [1])
+    with pytest.raises(InputError, match=r"label 2 is in no slice .* hold 1 \(liver\), 3 \(spleen\)"):
+        labelled_support_of_volumes(pairs, [2])
+    segmented(tmp_path, "b", boxes(2, 1), {1: "spleen", 2: "kidney"})
+    found = labelled_support_of_volumes(pairs, ["liver"], SliceChoice(absent=0))
+    assert found.label_names == {1: "liver"} and {name[0] for name in found.names} == {"a"}
+    assert labelled_support_of_volumes(pairs).label_names == {1: "liver", 2: "kidney", 3: "spleen"}
+
+
+def test_labels_without_names_follow_the_value_of_those_with_names(tmp_path):
+    segmented(tmp_path, "a", boxes(1, 2), {1: "liver", 2: "spleen"})
+    segmented(tmp_path, "b", boxes(2, 1), {1: "spleen", 2: "liver"})
+    (tmp_path / "labels" / "b.dcm").unlink()
+    plain = nibabel.Nifti1Image(boxes(1, 5).transpose(2, 1, 0), like_series(tmp_path / "images" / "b"))
+    nibabel.save(plain, tmp_path / "labels" / "b.nii.gz")
+    support = labelled_support_of_volumes(volume_pairs(tmp_path))
+    assert support.label_names == {1: "liver", 2: "spleen", 5: "label 5"}
+    segmented(tmp_path, "c", boxes(2, 1), {1: "spleen", 2: "liver"})
+    with pytest.raises(InputError, match="labels of b have no names, and 1 is 'liver' in a and 'spleen' in c"):
+        labelled_support_of_volumes(volume_pairs(tmp_path))
+
+
+def like_series(folder):
+    """The affine of a NIfTI file (columns, rows, slices) on the voxels of a DICOM series (slices, rows, columns)."""
+    return read_volume(folder).geometry.affine[:, [2, 1, 0, 3]]
