@@ -228,7 +228,8 @@ def _mean(maps: Sequence[Maps]) -> Maps:
 def _static(task: Freezable, constants: Maps, reason: str, price: Price, proxies: str, half: bool) -> FrozenTask:
     record = _record(task, STATIC, reason, price, proxies)
     model = sealed(_with_constants(task, constants, half, record))
-    return FrozenTask.of_bytes(model, "auto", task.segmenter.options, task.notes, entries=task.entries)
+    return FrozenTask.of_bytes(model, "auto", task.segmenter.options, task.notes, entries=task.entries,
+                               looks=task._looks)
 
 
 def _exact(task: Freezable, reason: str, price: Price) -> FrozenTask:

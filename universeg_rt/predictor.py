@@ -10,7 +10,7 @@ from typing import Self
 
 import numpy as np
 
-from .answers.absence import absent_note, check_absent_below, presence
+from .answers.absence import UNKNOWN_NOTE, Looks, absent_note, check_absent_below, presence
 from .errors import BlankError, InputError, NoiseError, shown
 from .imaging.normalisation import Normalisation, Range, check_not_noise, normalised, share_of, span_of
 from .imaging.preprocess import Placement, check_image, count_of, is_colour
@@ -121,7 +121,8 @@ class Predictor(ABC):
         start = time.perf_counter()
         found = self._logits(placed)
         network = (time.perf_counter() - start) / max(1, sum(query.blank is None for query in placed.queries))
-        return [self._finish(*each, network, threshold, logits, absent_below) for each in zip(found, placed.queries)]
+        return [self._finish(*each, network, threshold, logits, absent_below)
+                for each in zip(found, placed.queries, placed.on_grid[:, 0])]
 
     def on_grid(self, images: Sequence[Array] | Array) -> Floats:
         """(N,1,h,w) float32 in [0, 1]: images, as `predict_batch` takes them, as the network reads them. BlankError for
@@ -154,6 +155,11 @@ class Predictor(ABC):
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    @property
+    def _looks(self) -> Looks | None:
+        """What tells a target's absence by an image's look, where the support is known and shows it."""
+        return None
 
     @property
     @abstractmethod
@@ -200,10 +206,10 @@ class Predictor(ABC):
         return logits
 
     def _finish(
-        self, logits: Floats, placed: Query, network: float, threshold: float, keep_logits: bool,
+        self, logits: Floats, placed: Query, image: Floats, network: float, threshold: float, keep_logits: bool,
         absent_below: float | None = None,
     ) -> Prediction:
-        """(K,1,h,w) logits on the grid -> maps at the image's size."""
+        """(K,1,h,w) logits of an image (h,w) on the grid -> maps at the image's size."""
         start = time.perf_counter()
         members = sigmoid(logits[:, 0])
         probability = placed.placement.back(members.mean(axis=0))
@@ -213,10 +219,15 @@ class Predictor(ABC):
         else:
             spread = np.zeros_like(probability)
         mask = probability >= threshold
-        note = mask_note(placed.name, float(mask.mean()), self.foreground) if seen else None
+        notes = [mask_note(placed.name, float(mask.mean()), self.foreground) if seen else None]
         emptied = "" if seen else NOISE if isinstance(placed.blank, NoiseError) else BLANK
-        if absent_below is not None and mask.any() and (found := presence(probability, mask)) < absent_below:
-            mask, emptied, note = np.zeros_like(mask), ABSENT, absent_note(found, absent_below)
+        if absent_below is not None and mask.any():
+            looks = self._looks
+            found = presence(probability, mask, image, looks)
+            if found < absent_below:
+                mask, emptied, notes = np.zeros_like(mask), ABSENT, [absent_note(found, absent_below)]
+            if looks is None:
+                notes.append(UNKNOWN_NOTE)
         ran = self._ran()
         seconds = placed.seconds, network if seen else 0.0, time.perf_counter() - start
         timing = Timing(*seconds, ran.name, ran.precision, ran.notes)
@@ -225,7 +236,7 @@ class Predictor(ABC):
             probability,
             spread,
             timing,
-            (*placed.notes, *([note] if note else []), *self.notes),
+            (*placed.notes, *(note for note in notes if note), *self.notes),
             threshold,
             logits[:, 0] if keep_logits else None,
             emptied,

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Protocol
 
+from .answers.absence import Looks
 from .ensemble import NEAREST, Draw, Ensemble
 from .errors import RunnerError
 from .freezing import Freezable, Opened, freeze
@@ -127,6 +129,10 @@ class Task(Freezable):
         if self._sets is None:
             raise RunnerError("a closed Task cannot be pickled; prepare it again")
         return _prepared_again, (self.segmenter, self.support, self.ensemble, self.aspect, self.normalise)
+
+    @cached_property
+    def _looks(self) -> Looks | None:
+        return Looks.of(self.support.on_grid(self.grid, self.aspect, self.normalise))
 
     @property
     def _members(self) -> int:

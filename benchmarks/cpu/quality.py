@@ -1,19 +1,52 @@
-"""The options that the studies of quality have in common."""
+"""What the studies of quality have in common: options, and means with their intervals."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
+
+import numpy as np
+
+from universeg_rt import Segmenter
 
 
 def add_study_options(parser: argparse.ArgumentParser, queries: int) -> None:
-    """Data sets, bundle, threads, S, at most `queries` a task where nothing else is asked for, draws, seed, output."""
+    """Data sets, and `add_network_options`."""
     parser.add_argument("datasets", type=Path, nargs="+", help="YAML files of data sets (training/README.md)")
     parser.add_argument("--data-root", type=Path, required=True, help="folder of their files")
+    add_network_options(parser)
+    add_query_options(parser, queries)
+
+
+def add_query_options(parser: argparse.ArgumentParser, queries: int) -> None:
+    """At most `queries` a task where nothing else is asked for, and draws."""
+    parser.add_argument("--queries", type=int, default=queries, help=f"at most so many a task ({queries})")
+    parser.add_argument("--draws", type=int, default=3, help="supports drawn for each task, or image (3)")
+
+
+def add_network_options(parser: argparse.ArgumentParser) -> None:
+    """Bundle, threads, S, seed, output."""
     parser.add_argument("--bundle", type=Path, help="bundle folder (the shipped one)")
     parser.add_argument("--threads", type=int)
     parser.add_argument("--support-size", type=int, default=16, help="S (16)")
-    parser.add_argument("--queries", type=int, default=queries, help=f"at most so many a task ({queries})")
-    parser.add_argument("--draws", type=int, default=3, help="supports drawn for each task, or image (3)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, help="JSON file for all rows")
+
+
+def made_with(segmenter: Segmenter) -> str:
+    """The weights and the runner, for the line above a table."""
+    return f"weights {segmenter.bundle.manifest.weights_sha256[:12]}, {segmenter.runner.name}"
+
+
+def mean_text(values: Sequence[float], units: Sequence[str], *, scale: float = 1, digits: int = 3, sign: str = ""
+              ) -> str:
+    """The mean of values, and its 95 % interval over units where there are enough; sign `+`: of differences."""
+    from universeg_rt.training.evaluation.intervals import interval
+
+    if not len(values):
+        return "-"
+    how = f"{sign}.{digits}f"
+    text = f"{scale * float(np.mean(values)):{how}}"
+    found = interval(np.asarray(values, float), np.asarray(units))
+    return text if found is None else f"{text} ({scale * found[0]:{how}} to {scale * found[1]:{how}})"

@@ -17,7 +17,7 @@ from collections import Counter
 import numpy as np
 
 from universeg_rt import Ensemble, Segmenter, SupportSet
-from universeg_rt.benchmarks.cpu.quality import add_study_options
+from universeg_rt.benchmarks.cpu.quality import add_study_options, made_with, mean_text
 from universeg_rt.cli.common import importing, run_command
 from universeg_rt.imaging.metrics import dice
 from universeg_rt.storage.atomic import write_json
@@ -28,7 +28,6 @@ with importing(__name__, PROGRAM):
     from universeg_rt import refining
     from universeg_rt.training.evaluation.baselines import atlas
     from universeg_rt.training.evaluation.figures import seeded
-    from universeg_rt.training.evaluation.intervals import interval
     from universeg_rt.training.tasks.datasets import load_datasets
     from universeg_rt.training.tasks.tasks import Task
 
@@ -86,11 +85,9 @@ def table(rows: list[Row]) -> str:
     # Each task counts alike, and its subjects within it.
     means = {how: np.mean([mean([r for r in rows if r["task"] == n], how) for n in names]) for how in HOWS}
     lines.append("| **mean of tasks** | " + " | ".join(f"{means[how]:.3f}" for how in HOWS) + " | | | |")
-    gains = []
-    for how in HOWS[1:]:
-        values = np.array([float(row[how]) - float(row["off"]) for row in rows])
-        found = interval(values, np.array([row["unit"] for row in rows]))
-        gains.append(f"{how} {values.mean():+.3f}" + (f" ({found[0]:+.3f} to {found[1]:+.3f})" if found else ""))
+    units = [str(row["unit"]) for row in rows]
+    gains = [f"{how} {mean_text([float(row[how]) - float(row['off']) for row in rows], units, sign='+')}"
+             for how in HOWS[1:]]
     return "\n".join(lines) + "\n\nGain over off, mean of images: " + "; ".join(gains)
 
 
@@ -98,7 +95,7 @@ def _main(args: argparse.Namespace) -> int:
     segmenter = Segmenter.open(args.bundle, threads=args.threads)
     rows = [row for task in load_datasets(args.datasets, args.data_root)
             for row in rows_of(segmenter, task, args.support_size, args.queries, args.draws, args.seed)]
-    print(f"{len(rows)} answers, S = {args.support_size}, {args.draws} supports a task, {segmenter.runner.name}")
+    print(f"{len(rows)} answers, S = {args.support_size}, {args.draws} supports a task, {made_with(segmenter)}")
     print(table(rows))
     if args.output:
         write_json(args.output, rows)

@@ -80,15 +80,21 @@ def _labels(segmenter: Segmenter, entries: np.ndarray, rng: np.random.Generator)
         label = label >= 0.5
         chosen = others(entries[:, 0], i, SUPPORT_SIZE, rng)
         probability = predicted(segmenter.runner, entries, i, chosen)
-        angle = rng.uniform(0, 2 * np.pi)
-        changed = {NONE: label, INVERTED: ~label, **{name: turn(label) for name, turn in TURNS.items()}}
-        for step in STEPS:
-            moved = np.roll(label, (round(step * np.sin(angle)), round(step * np.cos(angle))), (0, 1))
-            changed[f"{MOVED} by {step}"] = moved
-        for fault, given in changed.items():
-            if fault == NONE or dice(given, label) <= SAME:
-                kinds = [each.kind for each in against(given, probability, np.delete(areas, i))]
-                yield fault, [fault if fault.startswith(kind) else kind for kind in kinds]
+        for fault, given in {NONE: label, **label_faults(label, rng)}.items():
+            kinds = [each.kind for each in against(given, probability, np.delete(areas, i))]
+            yield fault, [fault if fault.startswith(kind) else kind for kind in kinds]
+
+
+def label_faults(label: np.ndarray, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """By fault a label (H,W) bool with it: inverted, turned, or moved; without those that leave it nearly as it is, or
+    change the shape of one that is not square."""
+    angle = rng.uniform(0, 2 * np.pi)
+    changed = {INVERTED: ~label, **{name: turn(label) for name, turn in TURNS.items()}}
+    for step in STEPS:
+        moved = np.roll(label, (round(step * np.sin(angle)), round(step * np.cos(angle))), (0, 1))
+        changed[f"{MOVED} by {step}"] = moved
+    return {fault: given for fault, given in changed.items()
+            if given.shape == label.shape and dice(given, label) <= SAME}
 
 
 def _images(drawn: dict[str, np.ndarray], name: str, rng: np.random.Generator) -> Iterator[tuple[str, list[str]]]:

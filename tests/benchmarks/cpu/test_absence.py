@@ -23,16 +23,14 @@ ROWS += [{"present": 0, "dice": 0.0, "marked": m, "unit": f"a{m}", "area": a}
 @pytest.mark.parametrize("cost, threshold", [(0.0, 1), (0.034, 3), (0.19, 3), (0.21, 5), (9, 5)])
 def test_a_threshold_costs_no_more_dice_than_it_may(cost, threshold):
     assert threshold_at(ROWS, "area", cost) == threshold
-    assert effect(ROWS, "area", threshold)["lost"]["mean"] <= cost
+    assert np.mean(effect(ROWS, "area", threshold)["lost"]) <= cost
 
 
 def test_what_a_rule_does_by_hand():
     found = effect(ROWS, "area", 3)
-    assert found["images"]["mean"] == pytest.approx(1 / 3)  # the empty mask is none
-    assert found["area"]["mean"] == pytest.approx(0.1) and found["lost"]["mean"] == pytest.approx(0.1 / 3)
-    assert found["auroc"] == pytest.approx(1 / 3)
+    assert found == {"images": [0, 1, 0], "area": [0, 0.3, 0], "lost": [0.1, 0, 0]}  # the empty mask is none
     nothing = effect(ROWS, "area", -np.inf)
-    assert nothing["images"]["mean"] == pytest.approx(2 / 3) and nothing["lost"]["mean"] == 0
+    assert nothing == {"images": [1, 1, 0], "area": [0.1, 0.3, 0], "lost": [0, 0, 0]}
 
 
 def test_the_command_finds_absent_images_in_the_other_tasks(tmp_path, small_bundle, capsys):
@@ -44,12 +42,27 @@ def test_the_command_finds_absent_images_in_the_other_tasks(tmp_path, small_bund
     (tmp_path / "two.yaml").write_text("name: two\nlicence: none\ntasks:\n  - {name: a, file: a.npz}\n"
                                        "  - {name: b, file: b.npz}\n")
     asked = [str(tmp_path / "two.yaml"), "--data-root", str(tmp_path), "--bundle", str(small_bundle), "--support-size",
-             "4", "--queries", "2", "--threads", "1"]
+             "4", "--absent", "1", "--queries", "2", "--threads", "1"]
     assert main([*asked, "--output", str(tmp_path / "out.json")]) == 0
     rows = json.loads((tmp_path / "out.json").read_text())
     assert {row["present"] for row in rows} == {0, 1} and all(set(CANDIDATES) <= row.keys() for row in rows)
     said = capsys.readouterr().out
-    assert "Support a quarter without" in said and "| doing nothing |" in said
+    assert "Support: some without" in said and "| doing nothing |" in said and "| **looks** | 0.500 |" in said
     (tmp_path / "one.yaml").write_text("name: one\nlicence: none\ntasks:\n  - {name: a, file: a.npz}\n")
     assert main([str(tmp_path / "one.yaml"), *asked[1:]]) == 1
     assert "no absent images" in capsys.readouterr().err
+    assert main([*asked, "--absent", "4"]) == 1
+    assert "accepted: 1 to 3" in capsys.readouterr().err
+
+
+def test_volumes_have_slices_with_each_label_and_without(balls, tmp_path, small_bundle, capsys):
+    assert main(["--volumes", str(balls), "--bundle", str(small_bundle), "--support-size", "4", "--absent", "1",
+                 "--threads", "1", "--output", str(tmp_path / "out.json")]) == 0
+    rows = json.loads((tmp_path / "out.json").read_text())
+    assert {row["task"] for row in rows} == {"balls label 1", "balls label 2"}
+    for label, holding in (("label 1", 7), ("label 2", 3)):
+        for kind in ("all with the target", "some without"):
+            of = [row for row in rows if row["task"].endswith(label) and row["support"] == kind]
+            assert len(of) == 8 and sum(row["present"] for row in of) == holding
+    assert len({row["unit"] for row in rows}) == 1  # of five subjects one is asked
+    assert "2 tasks, 10 present images" in capsys.readouterr().out

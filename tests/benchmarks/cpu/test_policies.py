@@ -1,0 +1,31 @@
+"""The measurement of policies: a run on a made-up data set."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch", reason="data sets are read by the training package: pip install '.[train]'")
+pytest.importorskip("yaml", reason="data sets are read by the training package: pip install '.[train]'")
+
+from universeg_rt.benchmarks.cpu.policies import main
+from universeg_rt.ensemble import POLICIES
+
+from ...conftest import discs
+
+
+def test_the_command_compares_the_policies(tmp_path, small_bundle, capsys):
+    images, labels = discs(20)
+    np.savez(tmp_path / "discs.npz", images=images, labels=labels.astype(np.uint8), ids=np.arange(20).astype(str))
+    (tmp_path / "discs.yaml").write_text("name: discs\nlicence: none\ntasks:\n  - {name: discs, file: discs.npz}\n")
+    asked = ["--folder", str(tmp_path / "out"), "--", str(tmp_path / "discs.yaml"), "--data-root", str(tmp_path),
+             "--bundle", str(small_bundle), "--threads", "1", "--support-sizes", "3", "--members", "1"]
+    assert main(asked) == 0
+    for policy in POLICIES:
+        protocol = json.loads((tmp_path / "out" / f"{policy}.json").read_text())["setup"]["protocol"]
+        assert protocol["policy"] == policy and protocol["support_sizes"] == [3]
+    said = capsys.readouterr().out
+    assert said.count("| | S | K | random | nearest: difference | all: difference |") == 3  # with atlas and copy
+    assert main([*asked, "--support-sizes", "0"]) == 1
