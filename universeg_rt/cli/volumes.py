@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import GeometryError
+from ..errors import GeometryError, TruthError
 from ..imaging.normalisation import share_of
 from ..labelled_predictor import ARGMAX, LabelledPrediction
 from ..notes import IN_SUPPORT
@@ -24,6 +24,7 @@ from .opened import Opened, support_notes
 from .partial import FOLDER as PARTIAL
 from .partial import Partial
 from .results import UNSCORED, unscored
+from .supports import true_values
 from .volume_results import MAP, Finished, write_results
 
 BLOCK = 4  # slices for each thread in one call of the network
@@ -51,7 +52,8 @@ def segment_volume(opened: Opened, job: Job, args: argparse.Namespace, tick: Cal
     start = time.perf_counter()
     volume = read_volume(job.path, time=args.time, series=args.series)
     slices = Slices.of(volume.geometry, volume.acquired, args.axis or ACQUIRED)
-    truth, unused = _truth(job.truth, volume)
+    asked = args.label is not None
+    truth, unused = _truth(job.truth, volume, opened.task.values, asked)
     limits = intensity_range(volume.values)
     read = time.perf_counter() - start
     made_of = {"settings": settings, "sha256": job.hashes["sha256"]}
@@ -84,17 +86,22 @@ def segment_volume(opened: Opened, job: Job, args: argparse.Namespace, tick: Cal
         partial.advance(facts)
         tick(len(block), len(slices))
     notes += slice_notes(partial.facts)
-    asked = args.label is not None
     row = write_results(Finished(opened, volume, slices, partial, truth, job.name, read, notes, limits, asked), args)
     partial.remove()
     return {**row, **({UNSCORED: unused[0]} if unused else {})}
 
 
-def _truth(path: Path | None, volume: Volume) -> tuple[LabelVolume | None, list[str]]:
-    """The truth of a volume, if there is one; and why it cannot be used, where it has another geometry."""
+def _truth(path: Path | None, volume: Volume, values: dict[str, int], asked: bool
+           ) -> tuple[LabelVolume | None, list[str]]:
+    """The truth of a volume, if there is one; and why it cannot be used, where it has another geometry, or labels of
+    which nothing says which one was segmented."""
+    if path is None:
+        return None, []
     try:
-        return None if path is None else read_labels(path, volume), []
-    except GeometryError as error:
+        truth = read_labels(path, volume)
+        true_values(truth.names, values, asked)
+        return truth, []
+    except (GeometryError, TruthError) as error:
         return None, [unscored(error)]
 
 
