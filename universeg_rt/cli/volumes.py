@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import GeometryError, TruthError
-from ..imaging.normalisation import share_of
+from ..imaging.normalisation import Window, share_of
 from ..labelled_predictor import ARGMAX, LabelledPrediction
 from ..notes import IN_SUPPORT
 from ..prediction import ABSENT, BLANK, NOISE
@@ -63,6 +63,9 @@ def segment_volume(opened: Opened, job: Job, args: argparse.Namespace, tick: Cal
         proposed = f"; the file proposes {volume.window}" if volume.window else ""
         notes.append("a CT without a window: in each slice the table, metal or air set the range; give --window "
                      f"soft-tissue, or another{proposed}")
+    if isinstance(opened.normalise, Window) and opened.normalise.misses(*limits):
+        notes.append(f"the {opened.normalise} hardly shows it: its intensities lie from {limits[0]:g} to "
+                     f"{limits[1]:g}; give a --window in the units that support and queries share, or none")
     if opened.plane and slices.plane and opened.plane != slices.plane:
         notes.append(f"its slices are {slices.plane}, those of the support {opened.plane}: the network sees another "
                      "plane than its examples show; give --axis, or a support of the same plane")

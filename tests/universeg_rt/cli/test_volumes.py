@@ -176,6 +176,15 @@ def test_a_support_of_one_label_is_not_scored_on_a_truth_of_several(case, capsys
     assert all("dice" in row for row in json.loads((folder / "out" / "report.json").read_text())["images"])
 
 
+@pytest.mark.parametrize("scale, notes", [(1000, 1), (1 / 1000, 1), (1, 0)])
+def test_a_window_in_other_units_than_the_volume_has_a_note(case, scale, notes):
+    folder, arguments = case
+    write(folder / "scans" / "p1" / f"{NAME}.nii.gz", (head()[0] * scale).astype(np.float32))
+    assert main([*arguments, "--window", "60", "200"]) == 0
+    assert sum("the window 60 to 200 hardly shows it: its intensities lie from" in note
+               for note in row_of(folder)["notes"]) == notes
+
+
 def test_a_stack_of_pages(case):
     folder, arguments = case
     image, _ = head()
