@@ -21,6 +21,10 @@ class GeometryError(InputError):
     """A label that does not lie on the pixels or voxels of its image."""
 
 
+class TruthError(InputError):
+    """A truth of several labels, where nothing says which of them was segmented."""
+
+
 class BlankError(InputError):
     """An image with nothing to see in it, all one value; as a query it has an empty mask. short: what it is, without
     the cure."""

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..answers.postprocess import cleaned
-from ..errors import GeometryError, InputError
+from ..errors import GeometryError, InputError, TruthError
 from ..imaging.files import read_image, read_label, write_array, write_mask, write_png
 from ..imaging.metrics import dice
 from ..imaging.overlays import Look, write_overlay
@@ -35,7 +35,7 @@ def segment_image(opened: Opened, name: str, path: Path, truth_path: Path | None
         try:
             truths = true_masks(label, opened.task.values, image.shape[:2], f"true mask {truth_path}",
                                 args.label is not None)
-        except GeometryError as error:
+        except (GeometryError, TruthError) as error:
             unused[UNSCORED] = unscored(error)
             notes.append(unused[UNSCORED])
     try:

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from ..errors import GeometryError, InputError
+from ..errors import GeometryError, InputError, TruthError
 from ..storage.atomic import writing
 from ..storage.reading import sha256_of
 
@@ -61,9 +61,9 @@ def is_whole(row: dict[str, Any], scored: bool) -> bool:
             and all(isinstance(note, str) for note in notes))
 
 
-def unscored(error: GeometryError) -> str:
+def unscored(error: GeometryError | TruthError) -> str:
     """The note on an image or a volume that was segmented all the same."""
-    return f"no Dice, for the truth cannot be laid on it: {error}"
+    return f"no Dice, for the truth cannot be used: {error}"
 
 
 def lowest_confidence(labels: dict[str, dict[str, Any]]) -> float | None:

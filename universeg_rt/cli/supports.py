@@ -9,7 +9,7 @@ from typing import Any, get_args
 
 import numpy as np
 
-from ..errors import InputError
+from ..errors import InputError, TruthError
 from ..imaging.normalisation import Normalisation
 from ..imaging.pairs import read_pairs
 from ..imaging.preprocess import check_label, count_of, values_of_classes
@@ -130,12 +130,16 @@ def true_values(there: Mapping[int, str], values: Mapping[str, int], asked: bool
 
     there: of the truth's values the names, "" where it has none. values: of the labels by name. asked: whether they
     were asked for by --label; a single one that was not is all that the support marks, and so is what a truth of two
-    values marks. Otherwise a label has its name, else its value; 1 and 255 are both the value of a mask.
+    values marks. Otherwise a label has its name, else its value; 1 and 255 are both the value of a mask. Raises
+    TruthError where the support is a mask without a name, or of 255, and the truth holds several others.
     """
     if len(values) == 1:
         (name, value), = values.items()
         if len(there) == 1 and (not asked or {value, *there} <= {1, 255}):
             return {name: list(there)}
+        if len(there) > 1 and not asked and (not name or value == 255 and value not in there):
+            raise TruthError(f"it holds the labels {', '.join(map(str, sorted(there)))}, and the support is a mask "
+                             "that does not say which of them it marks; give a truth of that label alone")
     named = {name: [each for each, own in there.items() if own and own == name] for name in values}
     taken = {each for own in named.values() for each in own}
     return {name: named[name] or [each for each in there if each == value and each not in taken]

@@ -178,7 +178,7 @@ def _figures(finished: Finished, stacks: dict[str, Array], probabilities: dict[s
                 found, spread = count, mean * count
                 p, pm = float(probability.sum(dtype=np.float64)), float(probability[mask].sum(dtype=np.float64))
             sums += found, p, pm, spread
-            lines.append([i, name, count, _expected(found, p, pm) if count else 0.0, mean,
+            lines.append([i, name, count, _expected(found, p, pm) if count else "", mean,
                           "" if score is None else score, _kind(facts[i], name)])
         figures[name] = {
             "voxels": pixels,

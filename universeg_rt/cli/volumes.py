@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import GeometryError
-from ..imaging.normalisation import share_of
+from ..errors import GeometryError, TruthError
+from ..imaging.normalisation import Window, share_of
 from ..labelled_predictor import ARGMAX, LabelledPrediction
 from ..notes import IN_SUPPORT
 from ..prediction import ABSENT, BLANK, NOISE
@@ -24,6 +24,7 @@ from .opened import Opened, support_notes
 from .partial import FOLDER as PARTIAL
 from .partial import Partial
 from .results import UNSCORED, unscored
+from .supports import true_values
 from .volume_results import MAP, Finished, write_results
 
 BLOCK = 4  # slices for each thread in one call of the network
@@ -51,7 +52,8 @@ def segment_volume(opened: Opened, job: Job, args: argparse.Namespace, tick: Cal
     start = time.perf_counter()
     volume = read_volume(job.path, time=args.time, series=args.series)
     slices = Slices.of(volume.geometry, volume.acquired, args.axis or ACQUIRED)
-    truth, unused = _truth(job.truth, volume)
+    asked = args.label is not None
+    truth, unused = _truth(job.truth, volume, opened.task.values, asked)
     limits = intensity_range(volume.values)
     read = time.perf_counter() - start
     made_of = {"settings": settings, "sha256": job.hashes["sha256"]}
@@ -61,6 +63,9 @@ def segment_volume(opened: Opened, job: Job, args: argparse.Namespace, tick: Cal
         proposed = f"; the file proposes {volume.window}" if volume.window else ""
         notes.append("a CT without a window: in each slice the table, metal or air set the range; give --window "
                      f"soft-tissue, or another{proposed}")
+    if isinstance(opened.normalise, Window) and opened.normalise.misses(*limits):
+        notes.append(f"the {opened.normalise} hardly shows it: its intensities lie from {limits[0]:g} to "
+                     f"{limits[1]:g}; give a --window in the units that support and queries share, or none")
     if opened.plane and slices.plane and opened.plane != slices.plane:
         notes.append(f"its slices are {slices.plane}, those of the support {opened.plane}: the network sees another "
                      "plane than its examples show; give --axis, or a support of the same plane")
@@ -84,17 +89,22 @@ def segment_volume(opened: Opened, job: Job, args: argparse.Namespace, tick: Cal
         partial.advance(facts)
         tick(len(block), len(slices))
     notes += slice_notes(partial.facts)
-    asked = args.label is not None
     row = write_results(Finished(opened, volume, slices, partial, truth, job.name, read, notes, limits, asked), args)
     partial.remove()
     return {**row, **({UNSCORED: unused[0]} if unused else {})}
 
 
-def _truth(path: Path | None, volume: Volume) -> tuple[LabelVolume | None, list[str]]:
-    """The truth of a volume, if there is one; and why it cannot be used, where it has another geometry."""
+def _truth(path: Path | None, volume: Volume, values: dict[str, int], asked: bool
+           ) -> tuple[LabelVolume | None, list[str]]:
+    """The truth of a volume, if there is one; and why it cannot be used, where it has another geometry, or labels of
+    which nothing says which one was segmented."""
+    if path is None:
+        return None, []
     try:
-        return None if path is None else read_labels(path, volume), []
-    except GeometryError as error:
+        truth = read_labels(path, volume)
+        true_values(truth.names, values, asked)
+        return truth, []
+    except (GeometryError, TruthError) as error:
         return None, [unscored(error)]
 
 

@@ -17,6 +17,8 @@ LEAST_SHARE = 0.25  # of its volume's range: a slice that spans as much is stret
 # A slice holds nothing but noise where it stays below this share of its volume's range, and its pixels hardly depend on
 # their neighbours: of independent ones the measure is 1, of tissue a few hundredths.
 NOISE_SHARE, ROUGH = 0.5, 0.4
+UNITS = 200  # times as wide as the other: a window and a volume's range are hardly in the same units; a CT's range is
+# a hundred times the narrowest usual window
 # Centre and width in Hounsfield units, as Radiopaedia's "Windowing (CT)" lists them; of its ranges the middle.
 CT_WINDOWS = {
     "abdomen": (50, 400), "bone": (400, 1800), "brain": (40, 80), "liver": (30, 150), "lung": (-600, 1500),
@@ -54,6 +56,14 @@ class Window:
         """(H,W) -> (H,W) float64."""
         out: Doubles = np.clip(image.astype(np.float64), self.low, self.high)
         return out
+
+    def misses(self, low: float, high: float) -> bool:
+        """Whether a volume with these intensities shows hardly anything in the window: all lie beside it, or one of
+        the two is `UNITS` times as wide as the other. Never of a volume of one value."""
+        if low == high:
+            return False
+        share = (high - low) / (self.high - self.low)
+        return high <= self.low or low >= self.high or not 1 / UNITS < share < UNITS
 
 
 @dataclass(frozen=True)

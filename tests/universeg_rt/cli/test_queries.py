@@ -74,7 +74,7 @@ def test_names_that_differ_by_the_ending_alone(case, capsys):
     assert [row["name"] for row in report["images"]] == ["case0.bmp", "case0.png", "case1", "case2"]
     assert report["images"][1]["mask"] == "masks/case0.png.png" and "dice" in report["images"][1]
     bmp = report["images"][0]
-    assert "dice" not in bmp and "no Dice, for the truth cannot be laid on it" in bmp["unscored"] in bmp["notes"]
+    assert "dice" not in bmp and "no Dice, for the truth cannot be used" in bmp["unscored"] in bmp["notes"]
     assert "2 images have the name of another but for the ending" in capsys.readouterr().err
 
 

@@ -12,6 +12,7 @@ from universeg_rt import InputError, SupportSet
 from universeg_rt.cli.options import parser
 from universeg_rt.cli.segment import main
 from universeg_rt.cli.supports import Labels, load_support, true_masks, true_values
+from universeg_rt.errors import TruthError
 from universeg_rt.labelled import LabelledSupport
 from universeg_rt.supports.volumes import SliceChoice, labelled_support_of_volumes, volume_pairs
 from universeg_rt.volumes.reading import read_volume
@@ -119,6 +120,15 @@ def test_a_label_s_values_in_a_truth():
     assert true_values({1: "spleen", 2: "liver"}, {"liver": 1}, True) == {"liver": [2]}
     assert true_values({1: "spleen"}, {"liver": 1, "spleen": 2}, False) == {"liver": [], "spleen": [1]}
     assert true_values({1: "label 1", 5: "label 5"}, {"liver": 1, "spleen": 2}, False) == {"liver": [1], "spleen": []}
+
+
+@pytest.mark.parametrize("values, there", [({"": 1}, {1: "", 3: ""}), ({"label 255": 255}, {1: "a", 2: "b"})])
+def test_a_truth_of_several_labels_is_none_for_a_mask_without_a_name(values, there):
+    with pytest.raises(TruthError, match="holds the labels 1, [23], and the support is a mask"):
+        true_values(there, values, False)
+    assert true_values({1: "", 255: ""}, {"label 255": 255}, False) == {"label 255": [255]}
+    assert true_values({1: "", 3: ""}, {"label 3": 3}, False) == {"label 3": [3]}
+    assert true_values({1: "", 3: ""}, {"": 1}, True) == {"": [1]}, "asked for by its value"
 
 
 def test_pictures_with_several_labels_give_a_label_map(tmp_path, small_bundle):

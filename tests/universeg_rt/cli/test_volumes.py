@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -151,6 +152,37 @@ def test_a_broken_volume_is_a_row_and_a_truth_of_another_shape_a_note(case, caps
     assert (folder / "out" / rows[1]["mask"][0]).is_file()
     assert main([*arguments, "--truth", str(folder / "truth"), "--resume"]) == 1
     assert json.loads((folder / "out" / "report.json").read_text())["images"][1] == rows[1], "it stands"
+
+
+def test_a_support_of_one_label_is_not_scored_on_a_truth_of_several(case, capsys):
+    folder, arguments = case
+    LabelledSupport.load(folder / "support").of(5).save(folder / "five.npz")
+    arguments[arguments.index("--support") + 1] = str(folder / "five.npz")
+    picture = folder / "scans" / "s6.png"
+    shutil.copy(folder / "support" / "images" / picture.name, picture)
+    several = np.array(Image.open(folder / "support" / "labels" / picture.name))
+    several[0, :2] = 2, 5
+    Image.fromarray(several).save(folder / "truth" / picture.name)
+    said = "holds the labels 2, 5, and the support is a mask that does not say which of them it marks"
+    for again in ((), ("--resume",)):
+        assert main([*arguments, "--truth", str(folder / "truth"), *again]) == 0
+        report = json.loads((folder / "out" / "report.json").read_text())
+        assert report["mean_dice"] is None and capsys.readouterr().err.count(said) == 2
+        for row in report["images"]:
+            assert said in row["unscored"] in row["notes"] and "dice" not in row
+    write(folder / "truth" / "p1" / f"{NAME}.nii.gz", (head()[1] == 5).astype(np.uint8))
+    Image.fromarray((several == 5).astype(np.uint8)).save(folder / "truth" / picture.name)
+    assert main([*arguments, "--truth", str(folder / "truth")]) == 0
+    assert all("dice" in row for row in json.loads((folder / "out" / "report.json").read_text())["images"])
+
+
+@pytest.mark.parametrize("scale, notes", [(1000, 1), (1 / 1000, 1), (1, 0)])
+def test_a_window_in_other_units_than_the_volume_has_a_note(case, scale, notes):
+    folder, arguments = case
+    write(folder / "scans" / "p1" / f"{NAME}.nii.gz", (head()[0] * scale).astype(np.float32))
+    assert main([*arguments, "--window", "60", "200"]) == 0
+    assert sum("the window 60 to 200 hardly shows it: its intensities lie from" in note
+               for note in row_of(folder)["notes"]) == notes
 
 
 def test_a_stack_of_pages(case):

@@ -58,3 +58,10 @@ def test_air_is_noise_and_what_has_a_structure_is_none(level):
     for image, limits in ((tissue, whole), (dim, whole), (air + 60, whole), (air, None), (air, (0, air.max())),
                           (air[:1], whole)):
         check_not_noise(image, "slice 3", limits)
+
+
+def test_a_window_in_other_units_misses_a_volume():
+    assert Window(0, 1).misses(-86, 1900) and Window.preset("soft-tissue").misses(0, 1)
+    assert Window(0, 80).misses(80, 90) and Window(0, 80).misses(-90, 0)
+    assert not Window.preset("stroke").misses(-1024, 3071) and not Window.preset("lung").misses(0, 20)
+    assert not Window(0, 1).misses(7, 7), "blank, which is said elsewhere"
