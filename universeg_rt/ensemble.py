@@ -27,8 +27,8 @@ class Ensemble:
     """members: number of support sets (K). support_size: entries of each (S); None takes as many as there are.
 
     replacement: whether a set may hold an entry twice (the paper draws so). seed: of the drawing, the same sets for the
-    same seed. Members that draw the same set are computed once. K = 1 and S = 16 are a good beginning; with S = 1 the
-    network prints the one example's shape into every query.
+    same seed. Members that draw the same set are computed once. K = 1 and S = 16 are a good beginning; a single
+    example does not tell what of it counts.
 
     policy: which entries a set holds. `random` draws them once for all queries, as the paper does. `nearest` takes for
     each query the S entries whose images are the most similar to it (`imaging.embedding`); with several members each
