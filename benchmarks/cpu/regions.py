@@ -131,14 +131,16 @@ def _main(args: argparse.Namespace) -> int:
         raise InputError("no volumes are given; give --volumes, --mni or both")
     segmenter = Segmenter.open(args.bundle, threads=args.threads)
     rows: list[Row] = []
+    supports: list[str] = []
     sets = (volumes for volumes, _ in volume_sets(args, args.absent))
     for volumes in chain(sets, [template()] if args.mni else []):
         rows += rows_of(segmenter, volumes)
+        absent = sum(not label.any() for label in volumes.support.labels)  # volumes may have fewer than asked for
+        supports.append(f"{volumes.name}: {len(volumes.support)} entries, {absent} of them without a label")
         if args.output:  # so far: it takes long
             write_json(args.output, rows)
-    print(f"Dice over a volume, and what is gained over whole slices; S = {args.support_size} slices of "
-          f"{args.support_volumes} subjects and {args.absent} without a label, split {' and '.join(args.split)}, "
-          f"{made_with(segmenter)}\n\n{table(rows)}")
+    print(f"Dice over a volume, and what is gained over whole slices; support of {args.support_volumes} "
+          f"subjects, {'; '.join(supports)}; split {' and '.join(args.split)}, {made_with(segmenter)}\n\n{table(rows)}")
     return 0
 
 

@@ -45,20 +45,21 @@ def read_image(path: AnyPath, notes: list[str] | None = None) -> Array:
         return _grey(picture, notes)
 
 
-def read_label(path: AnyPath, notes: list[str] | None = None) -> Array:
+def read_label(path: AnyPath, notes: list[str] | None = None, marks: dict[int, Path] | None = None) -> Array:
     """A mask as (H,W), upright as its EXIF orientation says: pictures with a palette by their indices, all else as
     `read_image`.
 
     Index 0 is the background. Raises InputError as `read_image` does; where a palette shows index 0 brighter or less
     transparent than another index in the picture, so that it may be the mark; where a picture without a palette has
-    transparent pixels; and where it has colours that are no greys, but for one of them on black.
+    transparent pixels; and where it has colours that are no greys, but for one of them on black. marks: the colour of
+    labels that belong together, as #rrggbb is a number, and its first file; another colour is an InputError too.
     """
     path = path_of(path)
     if path.suffix.lower() == ".npy":
         return read_npy(path, MAX_PIXELS)
     notes = [] if notes is None else notes
     with opened(path, notes) as picture:
-        return _label_of(path, picture, notes)
+        return _label_of(path, picture, notes, {} if marks is None else marks)
 
 
 def _grey(picture: Any, notes: list[str]) -> Array:
@@ -90,12 +91,13 @@ def pages(path: Path, notes: list[str], label: bool = False) -> Iterator[tuple[i
     """How many pages a picture has, and each in turn as (H,W): as `read_image` reads one, or as `read_label`."""
     with opened_picture(path) as picture:
         count = frame_count(picture)
+        marks: dict[int, Path] = {}
         for page in range(count):
             picture.seek(page)
             check_pixels(picture.size[::-1], str(path))
             own: list[str] = []
             upright = _upright(path, picture, own)
-            values = _label_of(path, upright, own) if label else _grey(upright, own)
+            values = _label_of(path, upright, own, marks) if label else _grey(upright, own)
             notes += [note for note in own if note not in notes]
             yield count, values
 
@@ -198,7 +200,7 @@ def _indices(path: Path, picture: Any) -> Array:
     return indices
 
 
-def _label_of(path: Path, picture: Any, notes: list[str]) -> Array:
+def _label_of(path: Path, picture: Any, notes: list[str], marks: dict[int, Path]) -> Array:
     """(H,W) of a loaded label, as `read_label` says. Colours have no order, and two may have the same luminance."""
     if picture.mode == "P":
         return _indices(path, picture)
@@ -216,6 +218,11 @@ def _label_of(path: Path, picture: Any, notes: list[str]) -> Array:
     numbers = rgb @ np.array([2**16, 2**8, 1], np.uint32)
     colours = np.unique(numbers)
     if len(colours) == 2 and colours[0] == 0:
+        marks.setdefault(int(colours[1]), path)
+        if len(marks) > 1:
+            said = " and ".join(f"#{colour:06x} in {file}" for colour, file in marks.items())
+            raise InputError(f"labels mark by different colours, {said}, and which value each stands for is not clear; "
+                             "save them as grey, a value for each label, or all of one label in one colour")
         return np.where(numbers, np.uint8(MARKED), np.uint8(0))
     some = ", ".join(f"#{colour:06x}" for colour in colours[:4]) + ", ..." * (len(colours) > 4)
     raise InputError(f"{path} is a label of {len(colours)} colours ({some}), and which value each stands for is not "

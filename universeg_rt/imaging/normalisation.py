@@ -14,9 +14,11 @@ from .preprocess import check_not_blank, normalise
 
 MINMAX: Literal["minmax"] = "minmax"
 LEAST_SHARE = 0.25  # of its volume's range: a slice that spans as much is stretched to [0, 1]
-# A slice holds nothing but noise where it stays below this share of its volume's range, and its pixels hardly depend on
-# their neighbours: of independent ones the measure is 1, of tissue a few hundredths.
-NOISE_SHARE, ROUGH = 0.5, 0.4
+# A slice holds nothing but noise where it stays below this share of its volume's range, its pixels hardly depend on
+# their neighbours (of independent ones the measure is 1, of tissue a few hundredths), means of 2x2 pixels do so even
+# less (of independent ones 1 again, of tissue under noise or of thin lines about a half), and no pixel is so many
+# standard deviations from the mean, as small bright spots are.
+NOISE_SHARE, ROUGH, ROUGH_MEANS, FAR = 0.5, 0.4, 0.65, 7.0
 UNITS = 200  # times as wide as the other: a window and a volume's range are hardly in the same units; a CT's range is
 # a hundred times the narrowest usual window
 # Centre and width in Hounsfield units, as Radiopaedia's "Windowing (CT)" lists them; of its ranges the middle.
@@ -138,18 +140,27 @@ def span_of(image: Array) -> float:
 
 
 def check_not_noise(image: Array, name: str, volume_range: Range | None) -> None:
-    """NoiseError where a slice (H,W) of a volume of this range holds nothing but noise: it is dark, and its pixels do
-    not depend on their neighbours by von Neumann's ratio, half the mean square of steps over the variance."""
-    if volume_range is None or min(image.shape) < 2:
+    """NoiseError where a slice (H,W) of a volume of this range holds nothing but noise: it is dark, and its pixels, and
+    means of 2x2 of them, do not depend on their neighbours by `_roughness`; no small spot stands out."""
+    if volume_range is None or min(image.shape) < 4 or image.min() == image.max():
         return
     low, high = volume_range
     if float(image.max()) >= low + NOISE_SHARE * (high - low):
         return
     wide = image.astype(np.float64)
-    steps = [float((np.diff(wide, axis=axis)**2).mean()) for axis in (0, 1)]
-    if sum(steps) / 4 > ROUGH * float(wide.var()):
+    if _roughness(wide) <= ROUGH or np.abs(wide - wide.mean()).max() > FAR * wide.std():
+        return
+    height, width = (size // 2 for size in wide.shape)
+    if _roughness(wide[:2 * height, :2 * width].reshape(height, 2, width, 2).mean(axis=(1, 3))) > ROUGH_MEANS:
         raise NoiseError(f"{name} holds nothing but noise", f": it reaches {image.max():g}, in a volume of {low:g} to "
                          f"{high:g}; leave it out")
+
+
+def _roughness(image: Doubles) -> float:
+    """Von Neumann's ratio of an image (H,W): half the mean square of steps over the variance; 0 where it has none."""
+    variance = float(image.var())
+    steps = [float((np.diff(image, axis=axis)**2).mean()) for axis in (0, 1)]
+    return sum(steps) / 4 / variance if variance > 0 else 0.0
 
 
 def share_of(image: Array, how: Normalisation, volume_range: Range | None) -> float:

@@ -13,10 +13,11 @@ from .files import named_images, read_image, read_label
 
 def read_pairs(path: AnyPath) -> tuple[list[Array], list[Array], list[str]]:
     """Images, labels and names of a folder with `images/` and `labels/`, sorted by name; InputError where a file has no
-    partner or cannot be read."""
+    partner or cannot be read, or labels mark by different colours."""
     files = paired(path, named_images)
     images, labels = zip(*files.values())
-    return [read_image(image) for image in images], [read_label(label) for label in labels], [*files]
+    marks: dict[int, Path] = {}
+    return [read_image(image) for image in images], [read_label(label, marks=marks) for label in labels], [*files]
 
 
 def paired(path: AnyPath, find: Callable[[Path], Mapping[str, Path]]) -> dict[str, tuple[Path, Path]]:

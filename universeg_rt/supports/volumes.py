@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice, zip_longest
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -16,7 +17,7 @@ from ..imaging.files import image_files
 from ..imaging.normalisation import MINMAX, Normalisation
 from ..imaging.pairs import paired
 from ..labelled import LabelledSupport
-from ..named_types import AnyPath, Doubles, Floats
+from ..named_types import AnyPath, Doubles, Floats, Integers
 from ..storage.reading import is_folder, path_of
 from ..support import SupportSet
 from ..volumes.reading import find_volumes, volumes_below
@@ -38,11 +39,12 @@ class SliceChoice:
     """Which slices of labelled volumes become entries of a support.
 
     axis: of the body, as `volumes.slicing.AXES`. slices: how many that hold a label, of all volumes together; each
-    gives as many, as far as it has them. absent: how many more that hold none of the labels, so that the network knows
-    what its absence looks like. by: `area` takes slices at equal steps of the label's area summed along the axis, so
-    most where most of it lies; `even` at equal steps from its first slice to its last; `similar` takes those that are
-    together the most alike to query volumes. Slices of one value are never taken, such as hold noise
-    (`labelled_volumes.kind_of`) only for a label that is nowhere else, and dim ones only where others are too few.
+    gives as many, as far as it has them. absent: how many more that hold none of the labels, or where these are too few
+    lack one of them, so that the network knows what its absence looks like. by: `area` takes slices at equal steps of
+    the label's area summed along the axis, so most where most of it lies; `even` at equal steps from its first slice to
+    its last; `similar` takes those that are together the most alike to query volumes. Slices of one value are never
+    taken, such as hold noise (`labelled_volumes.kind_of`) only for a label that is nowhere else, and dim ones only
+    where others are too few.
     seed: of which slices without a label are taken. Raises InputError where a value is out of range.
     """
 
@@ -127,7 +129,7 @@ def labelled_support_of_volumes(
     _check_values(labels, found)
     wanted = _wanted(labels, names)
     taken = _holding(found, wanted, names, choice, asked, normalise)
-    taken += _absent(found, wanted, choice, normalise)
+    taken += _absent(found, wanted, taken, choice, normalise)
     images, maps, entries = [], [], []
     for place, index in sorted(taken):
         each = found[place]
@@ -276,17 +278,22 @@ def _alike(found: Sequence[LabelledVolume], whole: Taken, asked: Sequence[Floats
     return sorted(whole[i] for i in cover(likeness, choice.slices, [whole.index(each) for each in first]))
 
 
-def _absent(found: Sequence[LabelledVolume], wanted: Sequence[int], choice: SliceChoice, normalise: Normalisation
-            ) -> Taken:
-    """Slices that hold none of the labels and are not blank, drawn by the seed, as many of each volume."""
+def _absent(found: Sequence[LabelledVolume], wanted: Sequence[int], held: Taken, choice: SliceChoice,
+            normalise: Normalisation) -> Taken:
+    """Slices without labels, drawn by the seed, of each volume in turn; where too few, such as lack one, not `held`."""
     rng = np.random.default_rng(choice.seed)
-    orders = [rng.permutation(np.flatnonzero(each.weights(wanted) == 0)) for each in found]
+    areas = [np.stack([each.areas.get(value, np.zeros(len(each.slices))) for value in wanted]) for each in found]
+
+    def usable(place: int, order: Integers) -> Iterator[tuple[int, int]]:
+        each = found[place]
+        for i in map(int, order):
+            if (place, i) not in held and each.look(i, normalise) is not None and each.kind(i, normalise) == CLEAR:
+                yield place, i
+
     taken: Taken = []
-    for place, count in enumerate(_shared_out(choice.absent, [len(order) for order in orders])):
-        for index in map(int, orders[place]):
-            if not count:
-                break
-            if found[place].look(index, normalise) is not None and found[place].kind(index, normalise) == CLEAR:
-                taken.append((place, index))
-                count -= 1
+    for lacks in (np.all, np.any):
+        orders = [rng.permutation(np.flatnonzero(lacks(area == 0, axis=0))) for area in areas]
+        turns = zip_longest(*(usable(place, order) for place, order in enumerate(orders)))
+        drawn = (each for turn in turns for each in turn if each is not None and each not in taken)
+        taken += list(islice(drawn, choice.absent - len(taken)))
     return taken

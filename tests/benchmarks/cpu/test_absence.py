@@ -28,9 +28,10 @@ def test_a_threshold_costs_no_more_dice_than_it_may(cost, threshold):
 
 def test_what_a_rule_does_by_hand():
     found = effect(ROWS, "area", 3)
-    assert found == {"images": [0, 1, 0], "area": [0, 0.3, 0], "lost": [0.1, 0, 0]}  # the empty mask is none
+    assert found == {"images": [0, 1, 0], "area": [0, 0.3, 0],  # the empty mask is none
+                     "emptied": [1, 0, 0], "lost": [0.1, 0, 0]}
     nothing = effect(ROWS, "area", -np.inf)
-    assert nothing == {"images": [1, 1, 0], "area": [0.1, 0.3, 0], "lost": [0, 0, 0]}
+    assert nothing == {"images": [1, 1, 0], "area": [0.1, 0.3, 0], "emptied": [0, 0, 0], "lost": [0, 0, 0]}
 
 
 def test_the_command_finds_absent_images_in_the_other_tasks(tmp_path, small_bundle, capsys):

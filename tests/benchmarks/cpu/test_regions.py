@@ -34,7 +34,8 @@ def test_the_command_measures_every_way(balls, tmp_path, small_bundle, capsys):
     for row, other in zip(rows, ("label 2", "label 1")):
         ways = {"off", "follow", "from a box", "before", "region", "atlas", "copy", f"within {other}"}
         assert row.keys() == {"data", "label", "unit", *ways} and all(0 <= row[way] <= 1 for way in ways)
-    assert "| balls, label 1 | 1 |" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "| balls, label 1 | 1 |" in said and "balls: 6 entries, 2 of them without a label" in said
     assert main(asked) == 1
     assert "no volumes are given" in capsys.readouterr().err
     assert main([*asked, "--volumes", str(balls), "--axis", "axial", "axial"]) == 1

@@ -147,3 +147,16 @@ def test_slices_of_noise_are_counted_and_not_stretched(case):
     assert said in (folder / "out" / "report.html").read_text()
     assert main([*arguments, "--window", "0", "250"]) == 0
     assert row_of(folder)["dim"] == 0, "a window says itself what is dim"
+
+
+def test_a_volume_of_many_dim_slices_has_a_note(case):
+    """The target may lie in them, and the support's slices are stretched."""
+    folder, arguments = case
+    image, _ = head()
+    image[:, :, 7:] = (np.add.outer(np.arange(image.shape[0]), np.arange(image.shape[1])) // 2)[:, :, None]
+    write(folder / "scans" / "p1" / f"{NAME}.nii.gz", image)
+    assert main(arguments) == 0
+    said = [note for note in row_of(folder)["notes"] if "are dim" in note]
+    assert len(said) == 1 and "6 of 12 slices are dim" in said[0] and said[0].endswith("give --window LOW HIGH")
+    assert main([*arguments, "--window", "0", "250"]) == 0
+    assert not any("are dim" in note for note in row_of(folder)["notes"])

@@ -12,7 +12,8 @@ import pytest
 from PIL import EpsImagePlugin, Image
 
 from universeg_rt import InputError, SupportSet
-from universeg_rt.imaging.files import image_files, named_images, read_image, read_label
+from universeg_rt.imaging.files import image_files, named_images, pages, read_image, read_label
+from universeg_rt.imaging.pairs import read_pairs
 from universeg_rt.imaging.preprocess import MAX_PIXELS
 
 from ...conftest import discs
@@ -253,3 +254,21 @@ def test_a_tiff_whose_zero_is_white_is_inverted_in_sixteen_bits_as_in_eight(tmp_
     assert notes == []
     assert np.array_equal(read_image(tmp_path / "float.tif", notes), deep)
     assert len(notes) == 1 and "0 is white" in notes[0]
+
+
+def test_labels_that_belong_together_mark_by_one_colour(tmp_path):
+    """Two labels of a colour each, in files or pages of their own, are not one mask."""
+    first, second = coloured(BLACK, RED), coloured(BLACK, (0, 255, 0))
+    first.save(tmp_path / "stack.tif", save_all=True, append_images=[second])
+    for part in ("images", "labels"):
+        (tmp_path / part).mkdir()
+    for name, label in (("a", first), ("b", second)):
+        coloured(BLACK, WHITE).save(tmp_path / "images" / f"{name}.png")
+        label.save(tmp_path / "labels" / f"{name}.png")
+    said = "labels mark by different colours, #800000 in .* and #00ff00 in .*; save them as grey"
+    with pytest.raises(InputError, match=said):
+        read_pairs(tmp_path)
+    with pytest.raises(InputError, match=said):
+        list(pages(tmp_path / "stack.tif", [], label=True))
+    first.save(tmp_path / "labels" / "b.png")
+    assert [label.max() for label in read_pairs(tmp_path)[1]] == [255, 255]

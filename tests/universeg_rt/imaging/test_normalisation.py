@@ -65,3 +65,23 @@ def test_a_window_in_other_units_misses_a_volume():
     assert Window(0, 80).misses(80, 90) and Window(0, 80).misses(-90, 0)
     assert not Window.preset("stroke").misses(-1024, 3071) and not Window.preset("lung").misses(0, 20)
     assert not Window(0, 1).misses(7, 7), "blank, which is said elsewhere"
+
+
+@pytest.mark.parametrize("kind", ["spot", "line", "lines in noise", "low signal"])
+def test_a_dark_slice_with_thin_small_or_faint_structures_is_no_noise(kind):
+    """Each is as rough as noise from pixel to pixel."""
+    rng = np.random.default_rng(0)
+    noise, image = np.hypot(*rng.normal(0, 5, (2, 128, 128))), np.zeros((128, 128))
+    y, x = np.mgrid[:128, :128] - 64
+    if kind == "spot":
+        image[60:62, 60:62] = 40
+    elif kind == "line":
+        image[20:100, 60] = 40
+    elif kind == "lines in noise":
+        image += 0.6 * noise
+        image[20:100, [20, 60]] = image[[40, 100], 10:110] = 40
+    else:
+        image = np.hypot(8 * (x**2 + y**2 < 45**2) + rng.normal(0, 5, y.shape), rng.normal(0, 5, y.shape))
+    check_not_noise(image, "slice 3", (0, 100))
+    with pytest.raises(NoiseError):
+        check_not_noise(noise, "slice 3", (0, 100))

@@ -204,3 +204,16 @@ def test_dim_slices_are_taken_where_others_are_too_few(folder):
     for slices, lowest in ((6, 14), (7, 9)):
         support = support_of_volumes(volume_pairs(folder), 3, SliceChoice(slices=slices, absent=0))
         assert len(support) == slices and min(i for _, i in places(support)) in range(lowest, lowest + 3)
+
+
+def test_where_no_slice_is_without_all_labels_some_lack_one(tmp_path):
+    """Label 1 is in all slices that are not blank, label 3 in some: absence of 3 is still known."""
+    everywhere = np.zeros(SHAPE, int)
+    everywhere[:3] = 1
+    write(tmp_path, "p", np.where(ball(), 3, everywhere))
+    support = labelled_support_of_volumes(volume_pairs(tmp_path), None, SliceChoice(slices=4, absent=2))
+    assert len(set(support.names)) == len(support) == 6
+    assert sum(not (label == 3).any() for label in support.labels) >= 2
+    write(tmp_path, "q", ball() * 3, blank=slice(None))
+    found = places(labelled_support_of_volumes(volume_pairs(tmp_path), [3], SliceChoice(slices=4, absent=3)))
+    assert len(found) == 7, "another volume gives what one does not have"
