@@ -5,12 +5,13 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from universeg_rt.kernels.support_mean import reference
-from universeg_rt.kernels.support_mean.check import cases, correctness, timing
+from universeg_rt.kernels.support_mean.check import cases, correctness, machine, timing
 from universeg_rt.kernels.support_mean.check import main as check
 from universeg_rt.kernels.support_mean.host import module as host
 
@@ -122,3 +123,14 @@ def test_a_wrong_kernel_fails_the_check(native):
 
 def test_the_table_is_empty_without_rows():
     assert timing.table({"steps": {}, "dry_run": True}) == []
+
+
+@pytest.mark.parametrize("left, limit", [(100.0, 50.0), (1000.0, 240.0), (-5.0, 1.0)])
+def test_a_self_test_that_hangs_leaves_half_of_the_time(monkeypatch, left, limit):
+    seen = []
+    monkeypatch.setattr(machine, "_run", lambda command, seconds: seen.append(seconds) or (124, "stopped"))
+    monkeypatch.setattr(machine.time, "monotonic", lambda: 7.0)
+    state = {"built": SimpleNamespace(selftest=Path("selftest")), "dry": False, "say": print, "deadline": 7.0 + left}
+    entry = {}
+    machine.run_selftest(state, entry, print)
+    assert seen == [limit] and entry["passed"] is False
