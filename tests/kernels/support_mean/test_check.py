@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from universeg_rt.kernels.support_mean import reference
-from universeg_rt.kernels.support_mean.check import cases, correctness, machine, timing
+from universeg_rt.kernels.support_mean.check import cases, correctness, machine, steps, timing
 from universeg_rt.kernels.support_mean.check import main as check
 from universeg_rt.kernels.support_mean.host import module as host
 
@@ -134,3 +134,10 @@ def test_a_self_test_that_hangs_leaves_half_of_the_time(monkeypatch, left, limit
     entry = {}
     machine.run_selftest(state, entry, print)
     assert seen == [limit] and entry["passed"] is False
+
+
+def test_a_step_that_meets_another_version_of_a_library_does_not_end_the_others(tmp_path):
+    report = steps.Report(tmp_path / "result.json", {})
+    done = report.run({"old": lambda entry: np.no_such_function(), "next": lambda entry: None}, (), 60)
+    found = json.loads((tmp_path / "result.json").read_text())["steps"]
+    assert not done and found["next"]["passed"] is True and found["old"]["why"].startswith("AttributeError: ")
