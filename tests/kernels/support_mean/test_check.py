@@ -141,3 +141,17 @@ def test_a_step_that_meets_another_version_of_a_library_does_not_end_the_others(
     done = report.run({"old": lambda entry: np.no_such_function(), "next": lambda entry: None}, (), 60)
     found = json.loads((tmp_path / "result.json").read_text())["steps"]
     assert not done and found["next"]["passed"] is True and found["old"]["why"].startswith("AttributeError: ")
+
+
+def test_half_precision_is_timed_first_for_time_may_end(monkeypatch):
+    torch, seen = SimpleNamespace(backends=SimpleNamespace()), []
+
+    def time_one(device, copy, form, sizes, dtype, *given):
+        seen.append(dtype)
+        return [{"variant": "kernel 1", "median": 1.0, "of_copy": 1.0, "over_pytorch": 1.0}]
+
+    monkeypatch.setattr(timing, "_time_one", time_one)
+    state = {"device": SimpleNamespace(torch=torch, free=lambda: None), "copy": 1.0, "dry": True, "say": str,
+             "deadline": float("inf")}
+    timing.time_kernels(state, {}, lambda: None)
+    assert list(dict.fromkeys(seen)) == ["float16", "float32", "bfloat16"]
