@@ -6,19 +6,19 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from universeg_rt.bundle.bundle import SHIPPED
 from universeg_rt.checkout import ROOT
 
 from . import plan
 from .step import Step
 
 CONFIG = ROOT / "training" / "configs" / "gpu.yaml"
-WEIGHTS = ROOT / "training" / "runs" / "second" / "averaged.safetensors"
 SMALL = ("reference fp32", "reference fp16 nhwc", "folded torch fp16 nhwc", "onnxruntime fp32")  # in a rehearsal
 
 
 def add_training(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", type=Path, default=CONFIG, help="of the training (%(default)s)")
-    parser.add_argument("--weights", type=Path, default=WEIGHTS, help="to train from (%(default)s); `none` for none")
+    parser.add_argument("--weights", type=Path, default=SHIPPED, help="to train from (%(default)s); `none` for none")
     parser.add_argument("--data-root", type=Path, default=ROOT / "upload" / plan.DATA,
                         help="the data sets' files (%(default)s)")
 
