@@ -9,6 +9,7 @@ import time
 import warnings
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,7 +18,6 @@ from universeg_rt.bundle.bundle import MANIFEST, SHIPPED, Bundle, file_entry
 from universeg_rt.bundle.engine import Profile
 from universeg_rt.bundle.manifest import InputContract, Manifest, network_metadata
 from universeg_rt.errors import UniverSegError
-from universeg_rt.export.emit.quantise import Quantisation
 from universeg_rt.export.folds import fold
 from universeg_rt.export.folds.cost import network_cost
 from universeg_rt.kernels.support_mean.check.steps import one_line
@@ -26,6 +26,9 @@ from universeg_rt.spec import NetworkSpec
 
 from ..harness.models import random_weights
 from . import deadline, machine
+
+if TYPE_CHECKING:  # it wants onnx, which PyTorch's contenders do without
+    from universeg_rt.export.emit.quantise import Quantisation
 
 
 def run_network(state: dict, entry: dict) -> None:

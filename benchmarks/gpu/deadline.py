@@ -26,6 +26,12 @@ def of_step(state: dict, name: str) -> float:
     return now + SHARES[name] * max(0.0, deadline - now)
 
 
+def half(deadline: float) -> float:
+    """When half of the time that is left until then will be over."""
+    now = time.monotonic()
+    return now + max(0.0, deadline - now) / 2
+
+
 def until(deadline: float, inputs: Iterable) -> Iterator:
     """The inputs one by one; raises OutOfTime before one that would begin after the deadline."""
     for each in inputs:

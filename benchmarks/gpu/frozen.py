@@ -80,8 +80,11 @@ def _measure(task: Path, entry: dict, options: argparse.Namespace, deadline: flo
     batches = TOY if options.device == "cpu" else BATCHES
     queries = np.random.default_rng(0).random((max(batches), 1, *query_size(model)), np.float32)
     truth = OnnxRuntime(model, STATIC, spec, Options()).run(queries)
+    checked = times.half(deadline)
     for name, runner in list(found.items()):
         try:
+            if time.monotonic() > checked:
+                raise times.OutOfTime("the time limit was reached")
             logits = runner.run(queries)
         except Exception as error:  # each library has errors of its own
             entry["skipped"][name] = one_line(error)
@@ -108,7 +111,7 @@ def _start(task: Path, model: bytes, spec: NetworkSpec, ours: bool, entry: dict,
     found: dict[str, FrozenRunner | TorchFrozen] = {}
     engines: tuple[Path, ...] = ()
     if options.device == "cuda" and ours:  # what is timed next wants half of the time
-        engines = _build(task, entry, options, time.monotonic() + (deadline - time.monotonic()) / 2)
+        engines = _build(task, entry, options, times.half(deadline))
 
     def start(label: str, kind: Callable, *given: object) -> None:
         try:

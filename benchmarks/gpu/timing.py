@@ -13,6 +13,7 @@ from universeg_rt.kernels.support_mean.check.steps import one_line
 
 from . import machine
 from .arithmetic import FLOATS, ITEM
+from .deadline import half
 
 WARM = 3
 MOST_MAPS = 512  # support entries times members up to which float32 contenders that hold all members at once take part
@@ -42,16 +43,17 @@ def _time_cell(state: dict, entry: dict, members: int, entries: int) -> None:
     support, weights, query = make_inputs(members, entries, state["grid"])
     states, outputs = {}, {}
     state["graph_pool"] = None
+    warm_end = half(state["deadline"])  # a cell with all warm and no time left would have no row
     for name, contender in state["contenders"].items():
         try:
-            if time.monotonic() > state["deadline"]:
+            if time.monotonic() > warm_end:
                 raise RunnerError("the time limit was reached")
             if members * entries > MOST_MAPS and FLOATS.get(
                     contender.precision) is np.float32 and contender.side == "folded":
                 raise RunnerError(f"{members * entries} float32 maps; more than {MOST_MAPS} would crowd out the others")
             states[name] = contender.prepare(support, weights)
             for _ in range(WARM):
-                if name in outputs and time.monotonic() > state["deadline"]:
+                if name in outputs and time.monotonic() > warm_end:
                     break
                 outputs[name] = contender.run(states[name], query)
         except Exception as error:  # out of memory, a shape that an engine does not take, an operator that is missing

@@ -44,3 +44,8 @@ def test_the_build_of_an_engine_ends_at_the_deadline(bundle, fake, tmp_path):  #
     with pytest.raises(EngineError, match="the time limit was reached while it was built"):
         build_engines(Bundle.open(bundle), options, partial(deadline.build_until, time.monotonic() + 2))
     assert not engine_files(bundle)
+
+
+def test_half_of_no_time_is_none(monkeypatch):
+    monkeypatch.setattr(deadline.time, "monotonic", lambda: 100.0)
+    assert deadline.half(120.0) == 110.0 and deadline.half(90.0) == 100.0

@@ -96,3 +96,10 @@ def test_bad_options_are_one_line(tmp_path, capsys):
     assert capsys.readouterr().err.count("\n") == 1
     assert gpu.main(["--device", "cpu", "--out", str(tmp_path / "none" / "a.json"), "--work", str(tmp_path)]) == 1
     assert "cannot write" in capsys.readouterr().err
+
+
+def test_no_onnx_is_no_hindrance_to_what_pytorch_runs():
+    """On a machine without it all but the bundle and the plain export is compared."""
+    code = "import sys; sys.modules['onnx'] = None; import universeg_rt.benchmarks.gpu.main"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-500:]

@@ -60,3 +60,19 @@ def test_the_reference_runs_on_the_device_and_is_held_against_the_cpu_once(tmp_p
     entry = {}
     parity.run_parity(state, entry)
     assert entry["passed"] is False and "differs from that on the CPU" in entry["why"] and not entry["contenders"]
+
+
+@pytest.mark.parametrize("timed, compared", [([1], (1,)), ([1, 5], (1, 3))])
+def test_where_one_member_alone_is_timed_no_more_are_compared(tmp_path, monkeypatch, timed, compared):
+    """A GPU's libraries search their kernels anew for each shape."""
+    state, seen = make_state(tmp_path, members=timed), []
+
+    def compare(models, tolerance, cases, *given):
+        seen.append(cases.members)
+        raise parity.deadline.OutOfTime
+
+    monkeypatch.setattr(parity, "compare", compare)
+    monkeypatch.setattr(parity, "_DeviceReference", lambda *given: None)
+    state["contenders"], state["device"] = {"folded": contenders.TorchFolded(state, "fp32")}, "cuda"
+    parity.run_parity(state, {})
+    assert seen == [compared]

@@ -49,7 +49,22 @@ def test_a_cell_that_meets_the_deadline_ends_and_keeps_its_rows(tmp_path):
     entry = {}
     timing.run_timing(state, entry)
     assert entry["passed"] is False and entry["why"] == "the time limit was reached in S = 2, K = 2"
+
+
+def test_what_warms_up_leaves_half_of_the_time_to_what_is_warm(tmp_path):
+    state = make_state(tmp_path, deadline=time.monotonic() + 10)
+    reference, began = contenders.TorchReference(state, "fp32"), time.monotonic()
+
+    class Slow(contenders.TorchReference):
+        def prepare(self, support, weights):
+            time.sleep(max(0.0, began + 5.5 - time.monotonic()))
+            return super().prepare(support, weights)
+
+    state["contenders"] = {"reference fp32": reference, "slow": Slow(state, "fp32"), "late": reference}
+    entry = {}
+    timing.run_timing(state, entry)
     assert {s["contender"]: s["why"] for s in entry["skipped"]} == {"late": "the time limit was reached"}
+    assert {row["contender"] for row in entry["rows"]} == {"reference fp32", "slow"}
 
 
 def test_a_wrong_contender_is_called_wrong_and_a_failing_one_skipped(tmp_path):

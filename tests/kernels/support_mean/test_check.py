@@ -5,12 +5,13 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from universeg_rt.kernels.support_mean import reference
-from universeg_rt.kernels.support_mean.check import cases, correctness, timing
+from universeg_rt.kernels.support_mean.check import cases, correctness, machine, steps, timing
 from universeg_rt.kernels.support_mean.check import main as check
 from universeg_rt.kernels.support_mean.host import module as host
 
@@ -122,3 +123,35 @@ def test_a_wrong_kernel_fails_the_check(native):
 
 def test_the_table_is_empty_without_rows():
     assert timing.table({"steps": {}, "dry_run": True}) == []
+
+
+@pytest.mark.parametrize("left, limit", [(100.0, 50.0), (1000.0, 240.0), (-5.0, 1.0)])
+def test_a_self_test_that_hangs_leaves_half_of_the_time(monkeypatch, left, limit):
+    seen = []
+    monkeypatch.setattr(machine, "_run", lambda command, seconds: seen.append(seconds) or (124, "stopped"))
+    monkeypatch.setattr(machine.time, "monotonic", lambda: 7.0)
+    state = {"built": SimpleNamespace(selftest=Path("selftest")), "dry": False, "say": print, "deadline": 7.0 + left}
+    entry = {}
+    machine.run_selftest(state, entry, print)
+    assert seen == [limit] and entry["passed"] is False
+
+
+def test_a_step_that_meets_another_version_of_a_library_does_not_end_the_others(tmp_path):
+    report = steps.Report(tmp_path / "result.json", {})
+    done = report.run({"old": lambda entry: np.no_such_function(), "next": lambda entry: None}, (), 60)
+    found = json.loads((tmp_path / "result.json").read_text())["steps"]
+    assert not done and found["next"]["passed"] is True and found["old"]["why"].startswith("AttributeError: ")
+
+
+def test_half_precision_is_timed_first_for_time_may_end(monkeypatch):
+    torch, seen = SimpleNamespace(backends=SimpleNamespace()), []
+
+    def time_one(device, copy, form, sizes, dtype, *given):
+        seen.append(dtype)
+        return [{"variant": "kernel 1", "median": 1.0, "of_copy": 1.0, "over_pytorch": 1.0}]
+
+    monkeypatch.setattr(timing, "_time_one", time_one)
+    state = {"device": SimpleNamespace(torch=torch, free=lambda: None), "copy": 1.0, "dry": True, "say": str,
+             "deadline": float("inf")}
+    timing.time_kernels(state, {}, lambda: None)
+    assert list(dict.fromkeys(seen)) == ["float16", "float32", "bfloat16"]
