@@ -71,6 +71,8 @@ def test_the_short_order_runs_whole_from_a_bare_copy(tree, upload, training, tmp
     assert stage["steps"] and stage["operators"]
     rows = json.loads((tmp_path / "out" / "compare.json").read_text())["steps"]["timing"]["rows"]
     assert {"reference fp16 nhwc", "folded torch fp16 nhwc"} <= {row["contender"] for row in rows}
+    ours = json.loads((tmp_path / "out" / "ours.json").read_text())["steps"]
+    assert "not built" in ours["contenders"]["skipped"]["folded torch fp16 nhwc kernels"] and ours["timing"]["rows"]
     frozen = json.loads((tmp_path / "out" / "frozen.json").read_text())["tasks"]
     assert set(frozen) == {"task.onnx", "task_fp16.onnx"}
     assert {"native", "onnxruntime", "torch nchw", "torch nhwc"} <= set(frozen["task.onnx"]["right"])
