@@ -82,7 +82,7 @@ def _measure(task: Path, entry: dict, options: argparse.Namespace, deadline: flo
     batches = TOY if options.device == "cpu" else BATCHES
     queries = np.random.default_rng(0).random((max(batches), 1, *query_size(model)), np.float32)
     reference, checked = OnnxRuntime(model, STATIC, spec, Options()), times.half(deadline)
-    right: dict[int, dict] = {batch: {} for batch in batches}  # the runners to be timed: those that were checked in time
+    right: dict[int, dict] = {batch: {} for batch in batches}  # to be timed: what was checked in time
     for batch in batches:
         given = queries[:batch]
         truth = reference.run(given) if time.monotonic() <= checked else None

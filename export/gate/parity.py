@@ -161,7 +161,8 @@ class Cases:
 
     def grid(self) -> list[tuple[str, tuple[int, int], int]]:
         """Kind, image size and support size of each input, the cheapest first."""
-        grid = ((kind, size, entries) for kind in self.kinds for size in self.image_sizes for entries in self.support_sizes)
+        grid = ((kind, size, entries) for kind in self.kinds for size in self.image_sizes
+                for entries in self.support_sizes)
         return sorted(grid, key=lambda inputs: np.prod(inputs[1]) * inputs[2])
 
 

@@ -163,7 +163,7 @@ def test_a_self_test_that_fails_or_hangs_says_at_which_kernel(monkeypatch):
                                "exit status 124: pool float16 kernel 3; stopped after 5 s"),
                               (1, ["FAILED mean float32 kernel 1: mean differs", *["pool"] * 3000, "4 runs, 1 wrong"],
                                "exit status 1: FAILED mean float32 kernel 1: mean differs")):
-        monkeypatch.setattr(machine, "_run", lambda command, seconds: (status, "\n".join(["mean", *last]) + "\n"))
+        monkeypatch.setattr(machine, "_run", lambda *_, ended=(status, "\n".join(["mean", *last])): ended)
         entry = {}
         machine.run_selftest(state, entry, print)
         assert entry["why"] == why and entry["output"].endswith(last[-1]) and len(entry["output"]) < 4000

@@ -133,7 +133,8 @@ def test_kernels_of_ours_have_a_process_of_their_own_after_their_self_test(modul
     run = step.Step(module.__name__.rpartition(".")[2], tmp_path / "out", tmp_path / "work", 60, "cuda", tmp_path)
     passed = module.body(run, argparse.Namespace(config="config.yaml", weights="none", data_root=tmp_path))
     run.close()
-    left_out = SimpleNamespace(contenders=None, leave_out=asked["compare"][asked["compare"].index("--leave-out") + 1:][:2])
+    words = asked["compare"]
+    left_out = SimpleNamespace(contenders=None, leave_out=words[words.index("--leave-out") + 1:][:2])
     for name in ("folded torch fp16 kernels", "tensorrt fp16 plugin"):
         assert chosen.left_out(left_out, name)
     assert not chosen.left_out(left_out, "folded torch fp16")
