@@ -177,3 +177,16 @@ def test_too_many_files_become_one(tmp_path):
     assert lines(run.out, "b1")["end"]["files"] == 3
     subprocess.run(f"cat {run.out}/results.tar.* | tar -x", shell=True, check=True, cwd=tmp_path)
     assert (tmp_path / "19.json").is_file() and (tmp_path / "large.bin").stat().st_size == step.BYTES + 1
+
+
+def test_a_part_that_is_ended_by_a_fault_takes_no_other_with_it(tmp_path):
+    """As a kernel's fault ends the process of the contenders with our kernels."""
+    brought = tmp_path / "work" / "runtimes" / "one"
+    brought.mkdir(parents=True)
+    (brought / "faulty.py").write_text("import os\nprint('before', flush=True)\nos.abort()\n")
+    run = step.Step("b7", tmp_path / "out", tmp_path / "work", 60, "cpu", tmp_path)
+    assert run.part("ours", "faulty", seconds=30, limit="") is False
+    assert run.part("next", "json.tool", "--help", seconds=30, limit="") is True
+    run.close()
+    said = lines(run.out, "b7")
+    assert said["ours"]["status"] == -signal.SIGABRT and said["ours"]["said"][0] == "before"
