@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -18,6 +19,7 @@ ACCEPTED = (
     "minimum-size-3d=50, minimum-size-3d=50mm, smooth=1"
 )
 MOST_SMOOTHING = 100.0  # slices
+UNIT = re.compile(r"[0-9.]+ *([^\W\d][^\W\d]*[0-9^]*)")  # a number with letters behind it
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,10 @@ def _parse(text: str) -> Step:
             raise InputError(f"the step {shown(text)} takes no number; accepted: {ACCEPTED}")
         return Step(name, None, volume)
     millimetres = name == "minimum-size" and number.endswith("mm")
+    if not millimetres and (unit := UNIT.fullmatch(number.strip())):
+        known = "pixels, or mm" if name == "minimum-size" else "slices"
+        raise InputError(f"the unit {unit[1]} of the step {shown(text)} is unknown; it is in {known}; accepted: "
+                         f"{ACCEPTED}")
     try:
         value = float(number.removesuffix("mm") if millimetres else number)
     except ValueError:

@@ -11,8 +11,7 @@ from PIL import Image
 from universeg_rt import InputError, SupportSet
 from universeg_rt.cli.options import parser
 from universeg_rt.cli.segment import main
-from universeg_rt.cli.supports import Labels, load_support, true_masks, true_values
-from universeg_rt.errors import TruthError
+from universeg_rt.cli.supports import Labels, load_support
 from universeg_rt.labelled import LabelledSupport
 from universeg_rt.supports.volumes import SliceChoice, labelled_support_of_volumes, volume_pairs
 from universeg_rt.volumes.reading import read_volume
@@ -95,40 +94,6 @@ def test_a_label_that_is_not_there_names_those_that_are(tmp_path, capsys):
     assert main(["--support", str(tmp_path / "support"), "--label", "5", "--input", str(tmp_path / "queries"),
                  "--output", str(tmp_path / "out")]) == 1
     assert "the support has no label '5'; it has 128 (label 128)" in capsys.readouterr().err
-
-
-def test_true_masks_of_one_label_and_of_several():
-    label = np.array([[0, 2], [2, 0]])
-    assert np.array_equal(true_masks(label, {"": 1}, (2, 2), "t", False)[""], label == 2)
-    several = true_masks(label, {"a": 1, "b": 2}, (2, 2), "t", False)
-    assert not several["a"].any() and np.array_equal(several["b"], label == 2)
-    with pytest.raises(InputError, match="must be the same"):
-        true_masks(label, {"a": 1, "b": 2}, (3, 2), "t", False)
-
-
-def test_a_truth_of_another_label_is_not_that_of_the_label_asked_for():
-    label = np.array([[0, 7], [7, 0]])
-    assert not true_masks(label, {"a": 2}, (2, 2), "t", True)["a"].any()
-    assert np.array_equal(true_masks(label, {"a": 7}, (2, 2), "t", True)["a"], label == 7)
-    assert np.array_equal(true_masks(label // 7 * 255, {"a": 1}, (2, 2), "t", True)["a"], label == 7)
-    assert not true_masks(label // 7, {"a": 2}, (2, 2), "t", True)["a"].any()
-
-
-def test_a_label_s_values_in_a_truth():
-    assert true_values({7: ""}, {"a": 2}, False) == {"a": [7]}
-    assert true_values({7: ""}, {"a": 2}, True) == {"a": []}
-    assert true_values({1: "spleen", 2: "liver"}, {"liver": 1}, True) == {"liver": [2]}
-    assert true_values({1: "spleen"}, {"liver": 1, "spleen": 2}, False) == {"liver": [], "spleen": [1]}
-    assert true_values({1: "label 1", 5: "label 5"}, {"liver": 1, "spleen": 2}, False) == {"liver": [1], "spleen": []}
-
-
-@pytest.mark.parametrize("values, there", [({"": 1}, {1: "", 3: ""}), ({"label 255": 255}, {1: "a", 2: "b"})])
-def test_a_truth_of_several_labels_is_none_for_a_mask_without_a_name(values, there):
-    with pytest.raises(TruthError, match="holds the labels 1, [23], and the support is a mask"):
-        true_values(there, values, False)
-    assert true_values({1: "", 255: ""}, {"label 255": 255}, False) == {"label 255": [255]}
-    assert true_values({1: "", 3: ""}, {"label 3": 3}, False) == {"label 3": [3]}
-    assert true_values({1: "", 3: ""}, {"": 1}, True) == {"": [1]}, "asked for by its value"
 
 
 def test_pictures_with_several_labels_give_a_label_map(tmp_path, small_bundle):
