@@ -19,7 +19,7 @@ ACCEPTED = (
     "minimum-size-3d=50, minimum-size-3d=50mm, smooth=1"
 )
 MOST_SMOOTHING = 100.0  # slices
-UNIT = re.compile(r"[0-9.]+ *([^\W\d][^\W\d]*[0-9^]*)")  # a number with letters behind it
+UNIT = re.compile(r"[0-9.]+ *([^\W\d_].*)", re.DOTALL)  # a number with something behind it
 
 
 @dataclass(frozen=True)
@@ -68,14 +68,14 @@ def _parse(text: str) -> Step:
             raise InputError(f"the step {shown(text)} takes no number; accepted: {ACCEPTED}")
         return Step(name, None, volume)
     millimetres = name == "minimum-size" and number.endswith("mm")
-    if not millimetres and (unit := UNIT.fullmatch(number.strip())):
-        known = "pixels, or mm" if name == "minimum-size" else "slices"
-        raise InputError(f"the unit {unit[1]} of the step {shown(text)} is unknown; it is in {known}; accepted: "
-                         f"{ACCEPTED}")
     try:
         value = float(number.removesuffix("mm") if millimetres else number)
     except ValueError:
         value = math.nan
+        if unit := UNIT.fullmatch(number.strip()):
+            known = "pixels, or mm" if name == "minimum-size" else "slices"
+            raise InputError(f"the unit {shown(unit[1])} of the step {shown(text)} is unknown; it is in {known}; accepted: "
+                             f"{ACCEPTED}") from None
     if not 0 < value < math.inf or name == "smooth" and value > MOST_SMOOTHING:
         most = f" up to {MOST_SMOOTHING:g} slices" if name == "smooth" else ""
         raise InputError(f"the step {shown(text)} lacks its number, above 0{most}; accepted: {ACCEPTED}")

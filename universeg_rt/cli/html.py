@@ -101,7 +101,8 @@ def _doubtful(done: list[tuple[int, dict[str, Any]]]) -> list[dict[str, Any]]:
     found = [
         {"place": place, "name": row["name"], "label": name, "confidence": figures["confidence"],
          "dice": _shown(figures.get("dice"), "{:.3f}")}
-        for place, row in done for name, figures in labels_of(row).items() if _is_number(figures.get("confidence"))
+        for place, row in done for name, figures in labels_of(row).items()
+        if _is_number(figures.get("confidence")) and figures.get("voxels") != 0
     ]
     lowest = sorted(found, key=lambda each: float(each["confidence"]))[:FIRST] if len(found) + len(empty) > 1 else []
     return empty + [{**each, "confidence": f"{each['confidence']:.2f}"} for each in lowest]

@@ -14,10 +14,11 @@ from ..imaging.preprocess import check_label
 from ..named_types import Array
 from ..storage.reading import is_folder
 from ..volumes.reading import ACCEPTED, is_volume, label_values, stem_of, volumes_below
+from ..volumes.segmentation import segment_names
 from .results import HOLD
 from .supports import as_masks
 
-MASK = frozenset({1.0, 255.0})  # the values that stand for what a mask marks
+MASK: frozenset[float | str] = frozenset({1, 255})  # the values that stand for what a mask marks
 
 
 def find_truths(folder: Path) -> dict[str, Path]:
@@ -50,8 +51,8 @@ class Truths:
         good as asked, but for truths that are all masks."""
         if asked or labels != 1:
             return cls(asked)
-        there: set[float] = set()
-        marked: set[float] = set()
+        there: set[float | str] = set()
+        marked: set[float | str] = set()
         for path in truths:
             values = _values(path)
             there |= values
@@ -102,10 +103,13 @@ class Truths:
                 for name, value in values.items()}
 
 
-def _values(path: Path) -> set[float]:
-    """Of a truth up to three values, or more; of a Segmentation none, for its labels have names. What cannot be read
-    its own row says."""
+def _values(path: Path) -> set[float | str]:
+    """Of a truth all values, or three of them; of a Segmentation the names of its segments. Empty where it cannot be
+    read, which the row of its image says."""
     try:
-        return (label_values(path) or set()) if is_volume(path) else set(np.unique(read_label(path)).tolist())
+        if not is_volume(path):
+            return set(np.unique(read_label(path)).tolist())
+        values = label_values(path)
+        return {*segment_names(path)} if values is None else {*values}
     except UniverSegError:
         return set()

@@ -75,7 +75,15 @@ def test_one_broken_or_blank_query_does_not_stop_the_others(case, capsys):
     assert "cannot be read" in rows["case1.png"]["error"]
     assert rows["flat.png"]["foreground_pixels"] == 0 and "constant" in rows["flat.png"]["notes"][0]
     err = capsys.readouterr().err
-    assert "skipped" in err and "case1.png" in err and "Traceback" not in err
+    assert "skipped" in err and err.count("case1.png") == 1 and "Traceback" not in err
+
+
+def test_a_region_outside_an_image_is_told_with_its_path_once(case, capsys):
+    folder, _, _, arguments = case
+    assert main([*arguments, "--region", "0", "0", "999", "9"]) == 1
+    said = capsys.readouterr().err
+    name = folder / "queries" / "images" / "case0.png"
+    assert f"skipped {name}: region is (0, 0, 999, 9); accepted" in said and said.count(str(name)) == 1
 
 
 @pytest.mark.parametrize("change, message", [

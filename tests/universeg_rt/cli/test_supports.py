@@ -159,6 +159,28 @@ def test_slices_of_the_support_by_area_evenly_or_by_likeness(volumes, small_bund
     assert report["support"] == {"entries": 5, "sha256": expected.sha256, "slices": 4, "absent": 1, "by": by}
 
 
+def test_the_report_has_the_slices_that_were_taken(volumes, small_bundle, capsys):
+    run = ["--bundle", str(small_bundle), "--support", str(volumes / "support"), "--input",
+           str(volumes / "scans" / "images"), "--output", str(volumes / "out"), "--axis", "axial", "--label", "2",
+           "--slices", "6", "--absent", "99"]
+    assert main(run) == 0
+    report = json.loads((volumes / "out" / "report.json").read_text())
+    choice = SliceChoice("axial", 6, 99)
+    expected = labelled_support_of_volumes(volume_pairs(volumes / "support"), [2], choice)
+    absent = sum(not label.any() for label in expected.labels)
+    assert 0 < absent < 99 and report["support"]["absent"] == absent and report["support"]["slices"] == 6
+    note = f"--absent 99: the volumes have {absent} slices without that can be taken"
+    assert note in report["notes"] and f"note on the support: {note}" in capsys.readouterr().err
+
+
+def test_a_query_that_cannot_be_read_is_named_where_slices_are_to_be_like_it(volumes, small_bundle, capsys):
+    scan = volumes / "scans" / "images" / "group" / "v3.nii.gz"
+    scan.write_bytes(b"no volume at all")
+    run = ["--bundle", str(small_bundle), "--support", str(volumes / "support"), "--input",
+           str(volumes / "scans" / "images"), "--output", str(volumes / "out"), "--by", "similar"]
+    assert main(run) == 1 and "v3.nii.gz cannot be read" in capsys.readouterr().err
+
+
 def test_likeness_needs_a_volume_to_be_like(volumes, small_bundle, capsys):
     Image.fromarray(np.arange(400, dtype=np.uint8).reshape(20, 20)).save(volumes / "picture.png")
     run = ["--bundle", str(small_bundle), "--support", str(volumes / "support"), "--input",
@@ -176,6 +198,7 @@ def test_options_of_answers(volumes, small_bundle, more):
     report = json.loads((volumes / "out" / "report.json").read_text())
     (row,) = report["images"]
     if more[0] == "--region":
+        assert {"asked for"}.isdisjoint(each["reason"] for each in report["refine"].values()) and report["refine"]
         import nibabel
 
         labels = np.asarray(nibabel.load(volumes / "out" / row["mask"][0]).dataobj)
@@ -189,6 +212,8 @@ def test_options_of_answers(volumes, small_bundle, more):
 
 
 @pytest.mark.parametrize("more, message", [
+    (["--region", "5", "0", "5", "9"], "--region is (5, 0, 5, 9); accepted: top, left, bottom, right within the image"),
+    (["--region", "0", "9", "5", "3"], "the first two below the others"), (["--region", "-1", "0", "5", "3"], "-1"),
     (["--region", "0", "0", "5", "5", "--absent-below", "0.5"], "give one of the two"),
     (["--freeze", "auto", "--refine", "auto"], "--refine: a frozen task cannot look again"),
     (["--window", "soft"], "there is no window 'soft'"), (["--window", "1", "2", "3"], "give LOW and HIGH"),

@@ -211,6 +211,14 @@ def test_broken_series_say_what_is_wrong(tmp_path, change, message):
         read_volume(write_series(tmp_path, change=change))
 
 
+@pytest.mark.parametrize("name", ["IM3", "IM3.dcm"])
+def test_an_empty_file_is_named_where_slices_are_missing(tmp_path, name):
+    folder = write_series(tmp_path, change=drop_middle)
+    (folder / name).write_bytes(b"")
+    with pytest.raises(InputError, match=name):
+        read_volume(folder)
+
+
 def test_a_tilted_gantry_is_told_with_its_angle(tmp_path):
     with pytest.raises(InputError, match=r"by 16\.7 degrees \(gantry tilt\); convert it with dcm2niix"):
         read_volume(write_series(tmp_path, turn=TILT))
