@@ -54,7 +54,7 @@ def test_a_file_without_a_label_opens_without_one(tmp_path):
     ({"label_value": np.array(0)}, "label_value is int64 0; expected an integer from 1 to 65535"),
     ({"label_value": np.array(2.5)}, "label_value is float64 2.5"), ({"label_value": np.array([3])}, "of shape .1,."),
     ({"label_value": np.array("3")}, "label_value is <U1"), ({"label_name": np.array("lv")}, "without label_value"),
-    ({"label_value": np.array(3), "label_name": np.array(["lv"])}, "label_name is <U2 of shape .1,.; expected one text"),
+    ({"label_value": np.array(3), "label_name": np.array(["lv"])}, "label_name is <U2 of shape .1,.; expected one"),
     ({"label_value": np.array(3), "label_name": np.array(" ")}, "not empty"),
 ])
 def test_bad_fields_are_refused(tmp_path, fields, message):

@@ -74,8 +74,8 @@ def _parse(text: str) -> Step:
         value = math.nan
         if unit := UNIT.fullmatch(number.strip()):
             known = "pixels, or mm" if name == "minimum-size" else "slices"
-            raise InputError(f"the unit {shown(unit[1])} of the step {shown(text)} is unknown; it is in {known}; accepted: "
-                             f"{ACCEPTED}") from None
+            raise InputError(f"the unit {shown(unit[1])} of the step {shown(text)} is unknown; it is in {known}; "
+                             f"accepted: {ACCEPTED}") from None
     if not 0 < value < math.inf or name == "smooth" and value > MOST_SMOOTHING:
         most = f" up to {MOST_SMOOTHING:g} slices" if name == "smooth" else ""
         raise InputError(f"the step {shown(text)} lacks its number, above 0{most}; accepted: {ACCEPTED}")

@@ -162,7 +162,8 @@ def test_a_mask_is_not_scored_on_the_one_truth_of_one_label(case):
     labels = folder / "scans" / "labels"
     (labels / "case0.png").rename(folder / "later.png")
     _, report = run(folder / "mask.npz")
-    assert "dice" in report["images"][1] and list(report["images"][1]["labels"]) == list(report["labels"]) == ["label 1"]
+    row = report["images"][1]
+    assert "dice" in row and list(row["labels"]) == list(report["labels"]) == ["label 1"]
     (folder / "later.png").rename(labels / "case0.png")
     _, report = run(folder / "mask.npz", "--resume")
     assert report["mean_dice"] is None
