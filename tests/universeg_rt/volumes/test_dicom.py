@@ -207,15 +207,10 @@ def skewed(one, index):
     (skewed, "rows and columns are not at right angles"),
 ])
 def test_broken_series_say_what_is_wrong(tmp_path, change, message):
-    with pytest.raises(InputError, match=message):
-        read_volume(write_series(tmp_path, change=change))
-
-
-@pytest.mark.parametrize("name", ["IM3", "IM3.dcm"])
-def test_an_empty_file_is_named_where_slices_are_missing(tmp_path, name):
-    folder = write_series(tmp_path, change=drop_middle)
-    (folder / name).write_bytes(b"")
-    with pytest.raises(InputError, match=name):
+    folder = write_series(tmp_path, change=change)
+    (folder / "IM3").touch()
+    empty = ".*; without a byte is IM3;" * (change is drop_middle)
+    with pytest.raises(InputError, match=message + empty):
         read_volume(folder)
 
 
