@@ -17,7 +17,8 @@ from .named_types import AnyPath, Array
 from .predictor import Predictor
 from .refining import RefinedTask
 from .storage.reading import is_folder, path_of
-from .support import SupportSet, add_to_hash, checked_entries, read_entries
+from .support import SupportSet, add_to_hash, checked_entries
+from .support_file import Label, read_entries, unnamed
 from .task import Task
 
 
@@ -44,7 +45,7 @@ class LabelledSupport:
         checked = checked_entries(images, labels, names, check_label_map)
         values = sorted({int(value) for label in checked[1] for value in np.unique(label)} - {0})
         given = {} if label_names is None else {int(value): str(name) for value, name in label_names.items()}
-        found = {value: given.get(value, f"label {value}") for value in values}
+        found = {value: given.get(value, unnamed(value)) for value in values}
         if len(set(found.values())) < len(found):
             raise InputError(f"two labels have the same name ({shown(found)}); give each value a name of its own")
         return cls(*checked, found)
@@ -57,8 +58,11 @@ class LabelledSupport:
 
     @classmethod
     def from_npz(cls, path: AnyPath, *, label_names: Mapping[int, str] | None = None) -> LabelledSupport:
-        """An .npz as `SupportSet.from_npz` reads it, whose labels hold several values."""
-        return cls.from_arrays(*read_entries(path), label_names=label_names)
+        """An .npz as `SupportSet.from_npz` reads it, whose labels hold several values; or one that `SupportSet.save`
+        wrote of a label that it knew, which has its value and its name here too."""
+        found = read_entries(path)
+        known = {} if found.label is None else {found.label.value: found.label.name}
+        return cls.from_arrays(found.images, found.maps(), found.names, label_names={**known, **(label_names or {})})
 
     @classmethod
     def load(cls, path: AnyPath, *, label_names: Mapping[int, str] | None = None) -> LabelledSupport:
@@ -92,12 +96,12 @@ class LabelledSupport:
         return values
 
     def of(self, label: str | int) -> SupportSet:
-        """The support of one label, by name or value; it shares the images."""
+        """The support of one label, by name or value, which it knows; it shares the images."""
         value = self.value_of(label)
         marked = tuple(np.asarray(each == value) for each in self.labels)
         for each in marked:
             each.flags.writeable = False
-        return SupportSet(self.images, marked, self.names)
+        return SupportSet(self.images, marked, self.names, Label(value, self.label_names[value]))
 
     @cached_property
     def sha256(self) -> str:

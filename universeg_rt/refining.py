@@ -108,7 +108,8 @@ class RefinedTask(Predictor):
         placed = self.place(images, names, volume_range)
         if len(regions) != len(placed.queries):
             raise InputError(f"{len(placed.queries)} images but {len(regions)} regions; give each its own, or None")
-        boxes = [None if region is None else check_region(region, query.image.shape, f"region {i}")
+        one = all(region is regions[0] for region in regions)
+        boxes = [None if region is None else check_region(region, query.image.shape, "region" if one else f"region {i}")
                  for i, (region, query) in enumerate(zip(regions, placed.queries))]
         boxes = [box if query.blank is None else None for box, query in zip(boxes, placed.queries)]
         free = [i for i, box in enumerate(boxes) if box is None]
@@ -181,7 +182,8 @@ def refine(
         raise InputError(f"how is {shown(how)}; accepted: {', '.join(get_args(How))}")
     zoomed = segmenter.prepare(around_labels(support), ensemble, aspect=task.aspect, normalise=task.normalise)
     if how in (OFF, WINDOW):
-        return RefinedTask(task, zoomed, Choice(WINDOW if how == WINDOW else OFF, THRESHOLD, {}, 0, "asked for"))
+        reason = "asked for" if how == WINDOW else "no second look: windows are where they are given"
+        return RefinedTask(task, zoomed, Choice(WINDOW if how == WINDOW else OFF, THRESHOLD, {}, 0, reason))
     return RefinedTask(task, zoomed, decide(measure(task, segmenter, support, ensemble, seed), how))
 
 
@@ -197,7 +199,7 @@ def around_labels(support: SupportSet) -> SupportSet:
         part = cut(image, window)
         if part.min() < part.max():
             images[i], labels[i] = part, cut(label, window)
-    return SupportSet(tuple(images), tuple(labels), support.names)
+    return replace(support, images=tuple(images), labels=tuple(labels))
 
 
 def _window_of(probability: Floats, threshold: float) -> Box | None:

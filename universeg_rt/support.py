@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -17,9 +16,8 @@ from .imaging.pairs import read_pairs
 from .imaging.preprocess import Placement, check_image, check_label, count_of
 from .named_types import AnyPath, Array, Bools, Floats, Integers
 from .notes import fingerprint, label_notes, range_note, window_note
-from .storage.arrays import read_npz
-from .storage.atomic import write_file
 from .storage.reading import is_folder, path_of
+from .support_file import Label, read_entries, write_entries
 
 if TYPE_CHECKING:
     from hashlib import _Hash as Hash
@@ -33,21 +31,22 @@ class SupportSet:
 
     Make one with `from_arrays`, `from_folder` or `from_npz`; each raises InputError that names the entry and the cure
     where the input contract is not met: grey images without NaN that are not constant, binary labels of the image's
-    size, at least one label that is not empty.
+    size, at least one label that is not empty. label: which value and name it is that they mark, where that is known.
     """
 
     images: tuple[Array, ...]
     labels: tuple[Bools, ...]
     names: tuple[str, ...]
+    label: Label | None = None
 
     @classmethod
     def from_arrays(
         cls, images: Array | Sequence[Array], labels: Array | Sequence[Array],
-        names: Sequence[str] | None = None,
+        names: Sequence[str] | None = None, *, label: Label | None = None,
     ) -> SupportSet:
         """images and labels: arrays (N,H,W), or sequences of (H,W); colour images (H,W,3) or (H,W,4) of uint8 become
         their luminance. labels: bool, {0, 1} or {0, 255}."""
-        return cls(*checked_entries(images, labels, names, check_label))
+        return cls(*checked_entries(images, labels, names, check_label), label)
 
     @classmethod
     def from_folder(cls, path: AnyPath) -> SupportSet:
@@ -58,7 +57,8 @@ class SupportSet:
     @classmethod
     def from_npz(cls, path: AnyPath) -> SupportSet:
         """An .npz with `images` and `labels` (N,H,W), or one that `save` wrote; never unpickles."""
-        return cls.from_arrays(*read_entries(path))
+        found = read_entries(path)
+        return cls.from_arrays(found.images, found.labels, found.names, label=found.label)
 
     @classmethod
     def load(cls, path: AnyPath) -> SupportSet:
@@ -68,15 +68,7 @@ class SupportSet:
 
     def save(self, path: AnyPath) -> None:
         """Write everything to one .npz, whole or not at all; `from_npz` reads it back with the same sha256."""
-        shapes = {image.shape for image in self.images}
-        types = {image.dtype for image in self.images}
-        if len(shapes) == len(types) == 1:
-            arrays = {"images": np.stack(self.images), "labels": np.stack(self.labels)}
-        else:
-            arrays = {f"image_{i}": image for i, image in enumerate(self.images)}
-            arrays.update({f"label_{i}": label for i, label in enumerate(self.labels)})
-        with write_file(path) as file:
-            np.savez_compressed(file, names=np.array(self.names), **arrays)  # type: ignore[arg-type]  # allow_pickle's type
+        write_entries(path, self.images, self.labels, self.names, self.label)
 
     @cached_property
     def sha256(self) -> str:
@@ -99,7 +91,7 @@ class SupportSet:
         return f"SupportSet({entries}, {sizes} {types}, labels mark {marked:.1%} on average)"
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _restored, (self.images, self.labels, self.names)
+        return _restored, (self.images, self.labels, self.names, self.label)
 
     def subset(self, indices: Sequence[int]) -> SupportSet:
         """The entries at these indices, in this order; InputError where one is out of range or all labels are empty."""
@@ -110,7 +102,8 @@ class SupportSet:
             if not -len(self) <= i < len(self):
                 raise InputError(f"index {i} is out of range, the support set has {len(self)} entries")
         return SupportSet.from_arrays(
-            [self.images[i] for i in indices], [self.labels[i] for i in indices], [self.names[i] for i in indices])
+            [self.images[i] for i in indices], [self.labels[i] for i in indices], [self.names[i] for i in indices],
+            label=self.label)
 
     def on_grid(self, grid: tuple[int, int], aspect: str, normalise: Normalisation = MINMAX) -> Floats:
         """(N,2,H,W) float32 as the network reads it: normalised images and labels on the grid."""
@@ -162,32 +155,6 @@ def checked_entries(
     return tuple(checked_images), tuple(checked_labels), names
 
 
-def read_entries(path: AnyPath) -> tuple[Array | list[Array], Array | list[Array], list[str] | None]:
-    """Images, labels and names of an .npz, as `SupportSet.from_npz` says; InputError where one is missing."""
-    path = path_of(path)
-    data = read_npz(path)
-    names = texts_of(data, "names", path)
-    if "images" in data and "labels" in data:
-        return data["images"], data["labels"], names
-    count = sum(key.startswith("image_") for key in data)
-    try:
-        images = [data[f"image_{i}"] for i in range(count)]
-        labels = [data[f"label_{i}"] for i in range(count)]
-    except KeyError as error:
-        raise InputError(f"{path} lacks the array {error.args[0]}") from None
-    if not images:
-        raise InputError(f"{path} holds {', '.join(data) or 'nothing'}; expected the arrays images and labels")
-    return images, labels, names
-
-
-def texts_of(data: Mapping[str, Array], key: str, path: Path) -> list[str] | None:
-    """The array of texts under a key of an archive, None where there is none; InputError where it is none."""
-    found = data.get(key)
-    if found is not None and (found.ndim != 1 or found.dtype.kind != "U"):
-        raise InputError(f"{path}: {key} are {found.dtype} of shape {found.shape}; expected texts, one for each entry")
-    return None if found is None else [str(text) for text in found]
-
-
 def add_to_hash(digest: Hash, image: Array) -> None:
     """An image by shape, type and value, whatever its byte order."""
     little = image.astype(image.dtype.newbyteorder("<"), copy=False)
@@ -195,11 +162,13 @@ def add_to_hash(digest: Hash, image: Array) -> None:
     digest.update(np.ascontiguousarray(little).tobytes())
 
 
-def _restored(images: tuple[Array, ...], labels: tuple[Bools, ...], names: tuple[str, ...]) -> SupportSet:
+def _restored(
+    images: tuple[Array, ...], labels: tuple[Bools, ...], names: tuple[str, ...], label: Label | None
+) -> SupportSet:
     """A support from a pickle; arrays come out of it writeable."""
     for array in (*images, *labels):
         array.flags.writeable = False
-    return SupportSet(images, labels, names)
+    return SupportSet(images, labels, names, label)
 
 
 @dataclass(frozen=True, eq=False)

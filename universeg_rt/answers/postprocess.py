@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -18,6 +19,7 @@ ACCEPTED = (
     "minimum-size-3d=50, minimum-size-3d=50mm, smooth=1"
 )
 MOST_SMOOTHING = 100.0  # slices
+UNIT = re.compile(r"[0-9.]+ *([^\W\d_].*)", re.DOTALL)  # a number with something behind it
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,10 @@ def _parse(text: str) -> Step:
         value = float(number.removesuffix("mm") if millimetres else number)
     except ValueError:
         value = math.nan
+        if unit := UNIT.fullmatch(number.strip()):
+            known = "pixels, or mm" if name == "minimum-size" else "slices"
+            raise InputError(f"the unit {shown(unit[1])} of the step {shown(text)} is unknown; it is in {known}; "
+                             f"accepted: {ACCEPTED}") from None
     if not 0 < value < math.inf or name == "smooth" and value > MOST_SMOOTHING:
         most = f" up to {MOST_SMOOTHING:g} slices" if name == "smooth" else ""
         raise InputError(f"the step {shown(text)} lacks its number, above 0{most}; accepted: {ACCEPTED}")

@@ -16,6 +16,7 @@ from ..install import needed
 from ..storage.atomic import write_file
 from ..storage.reading import reading
 from .common import in_options
+from .results import UNNAMED
 
 HTML = "report.html"
 TEMPLATE = "report.html.j2"
@@ -87,17 +88,24 @@ def _summary(report: dict[str, Any], done: int, count: int) -> Iterator[tuple[st
 def labels_of(row: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Figures of each label of a row by name; those of a row with one unnamed label stand in the row itself."""
     labels = row.get("labels")
-    return labels if isinstance(labels, dict) else {"": row}
+    return labels if isinstance(labels, dict) else {UNNAMED: row}
 
 
 def _doubtful(done: list[tuple[int, dict[str, Any]]]) -> list[dict[str, Any]]:
+    """Labels that a volume shows nowhere, and those of the lowest confidence."""
+    empty = [
+        {"place": place, "name": row["name"], "label": name, "confidence": "empty",
+         "dice": _shown(figures.get("dice"), "{:.3f}")}
+        for place, row in done for name, figures in labels_of(row).items() if figures.get("voxels") == 0
+    ]
     found = [
         {"place": place, "name": row["name"], "label": name, "confidence": figures["confidence"],
          "dice": _shown(figures.get("dice"), "{:.3f}")}
-        for place, row in done for name, figures in labels_of(row).items() if _is_number(figures.get("confidence"))
+        for place, row in done for name, figures in labels_of(row).items()
+        if _is_number(figures.get("confidence")) and figures.get("voxels") != 0
     ]
-    lowest = sorted(found, key=lambda each: float(each["confidence"]))[:FIRST] if len(found) > 1 else []
-    return [{**each, "confidence": f"{each['confidence']:.2f}"} for each in lowest]
+    lowest = sorted(found, key=lambda each: float(each["confidence"]))[:FIRST] if len(found) + len(empty) > 1 else []
+    return empty + [{**each, "confidence": f"{each['confidence']:.2f}"} for each in lowest]
 
 
 def _case(place: int, row: dict[str, Any], pictures: _Pictures) -> dict[str, Any]:

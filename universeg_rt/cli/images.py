@@ -19,13 +19,13 @@ from ..labelled_predictor import ARGMAX, LabelledPrediction
 from ..named_types import Array
 from ..prediction import Prediction
 from .opened import Opened, support_notes
-from .results import FOLDERS, UNSCORED, hashed, lowest_confidence, outputs, target, unscored
-from .supports import true_masks
+from .results import FOLDERS, UNNAMED, UNSCORED, hashed, lowest_confidence, outputs, target, unscored
+from .truths import Truths
 
 
-def segment_image(opened: Opened, name: str, path: Path, truth_path: Path | None,
+def segment_image(opened: Opened, name: str, path: Path, truth_path: Path | None, how: Truths,
                   args: argparse.Namespace) -> dict[str, Any]:
-    """Segment one file and write its results; its files, figures and notes."""
+    """Segment one file and write its results; its files, figures and notes. how: the truth is read."""
     notes: list[str] = []
     image = read_image(path, notes)
     truths: dict[str, Array] = {}
@@ -33,8 +33,7 @@ def segment_image(opened: Opened, name: str, path: Path, truth_path: Path | None
     if truth_path is not None:
         label = read_label(truth_path)
         try:
-            truths = true_masks(label, opened.task.values, image.shape[:2], f"true mask {truth_path}",
-                                args.label is not None)
+            truths = how.masks(label, opened.task.values, image.shape[:2], f"true mask {truth_path}")
         except (GeometryError, TruthError) as error:
             unused[UNSCORED] = unscored(error)
             notes.append(unused[UNSCORED])
@@ -126,7 +125,7 @@ def _together(figures: dict[str, dict[str, Any]], prediction: LabelledPrediction
     seconds = {"seconds": {"preprocess": timing.preprocess, "network": timing.network,
                            "postprocess": timing.postprocess}}
     if "" in figures:
-        return {**figures[""], **seconds}
+        return {**figures[""], **seconds, "labels": {UNNAMED: figures[""]}}
     scores = [each["dice"] for each in figures.values() if "dice" in each]
     return {
         "foreground_pixels": int((prediction.labels != 0).sum()),

@@ -25,6 +25,7 @@ from ..supports.volumes import plane_of
 from ..task import Task
 from ..volumes.slicing import ACQUIRED
 from .common import said_in_options
+from .results import UNNAMED
 from .supports import Labels, slices_taken
 from .where import OPTIONS as WHERE
 from .where import Where, Windows
@@ -155,7 +156,7 @@ def _provenance(segmenter: Segmenter, ensemble: Ensemble, support: SupportSet | 
             "licence": dict(manifest.licence)
         },
         "runner": {"name": runner.name, "precision": runner.precision},
-        "support": {"entries": len(support), "sha256": support.sha256, **slices_taken(args)},
+        "support": {"entries": len(support), "sha256": support.sha256, **slices_taken(args, support)},
         "ensemble": {
             "members": ensemble.members, "support_size": ensemble.support_size or len(support),
             "replacement": ensemble.replacement, "seed": ensemble.seed, "policy": ensemble.policy
@@ -180,7 +181,7 @@ def _of_file(task: FrozenTask, args: argparse.Namespace, steps: tuple[Step, ...]
 
 def _how(task: LabelledPredictor) -> dict[str, Any] | None:
     """Of each label that was frozen its kind, reason and price."""
-    found = {name or "label": {"kind": each.kind, "reason": each.reason, "price": asdict(each.price)}
+    found = {name or UNNAMED: {"kind": each.kind, "reason": each.reason, "price": asdict(each.price)}
              for name, each in task.answering.items() if isinstance(each, FrozenTask)}
     return found or None
 
@@ -193,9 +194,9 @@ def _images(task: Predictor) -> dict[str, Any]:
 def _answers(args: argparse.Namespace, steps: tuple[Step, ...], task: LabelledPredictor, where: Where
              ) -> dict[str, Any]:
     """What labels there are and what is done to answers."""
-    values: Mapping[str, int] = {name or "label 1": value for name, value in task.values.items()}
+    values: Mapping[str, int] = {name or UNNAMED: value for name, value in task.values.items()}
     return {"labels": dict(values), "overlap": task.overlap, "axis": args.axis or ACQUIRED, "time": args.time,
             "series": args.series, "post": [str(step) for step in steps], "absent_below": args.absent_below,
             **where.settings, "refine": {
-                name or "label 1": asdict(each.choice)
+                name or UNNAMED: asdict(each.choice)
                 for name, each in task.answering.items() if isinstance(each, RefinedTask)}}

@@ -12,6 +12,7 @@ from ..errors import InputError
 from ..frozen.record import AUTO, KINDS
 from ..imaging.normalisation import CT_WINDOWS
 from ..imaging.preprocess import ASPECTS
+from ..imaging.windows import check_box
 from ..labelled_predictor import Overlap
 from ..precision import PRECISIONS
 from ..runners import RUNNERS
@@ -133,6 +134,8 @@ def check(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     if args.task is not None and (others := given(args, parser) - WITH_TASK):
         raise InputError(
             f"{as_options(others)}: a frozen task states this itself; leave it out, or freeze again with it")
+    if args.region is not None:
+        check_box(tuple(args.region), "--region")
     check_where(given(args, parser))
     if args.freeze is not None and (others := given(args, parser) & {"refine", *WHERE}):
         raise InputError(f"{as_options(others)}: a frozen task cannot look again; leave it out, or --freeze")

@@ -9,10 +9,13 @@ from typing import Any
 from ..errors import GeometryError, InputError, TruthError
 from ..storage.atomic import writing
 from ..storage.reading import sha256_of
+from ..support_file import unnamed
 
 FOLDERS = {"mask": "masks", "probability": "probabilities", "spread": "spread", "overlay": "overlays",
            "table": "slices"}
+HOLD = "truths_hold"  # the key of a row that says what the truths of the run together mark, where that decides
 UNSCORED = "unscored"  # the key of a row that says why its truth was not used
+UNNAMED = unnamed(1)  # what a report calls the label of a support that does not say which one it is
 NUMBERS = ("foreground_pixels", "foreground_share")  # of a row
 
 
@@ -38,7 +41,7 @@ def hashed(output: Path, files: list[str]) -> dict[str, str]:
 def stands(row: dict[str, Any], hashes: dict[str, str], args: argparse.Namespace) -> bool:
     """Whether a row of an earlier run is whole, of inputs with these hashes, and the files that it names are there as
     they were written."""
-    same = {key: row.get(key) for key in ("sha256", "truth_sha256") if key in row} == hashes
+    same = {key: row.get(key) for key in ("sha256", "truth_sha256", HOLD) if key in row} == hashes
     if not same or "error" in row or not is_whole(row, "truth_sha256" in hashes and UNSCORED not in row):
         return False
     files = row.get("files")

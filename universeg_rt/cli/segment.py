@@ -7,19 +7,17 @@ import argparse
 import platform
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..errors import InputError, UniverSegError
-from ..imaging.files import SUFFIXES, add_named, image_files
 from ..runners.libraries import runtime_versions
 from ..storage.atomic import make_folder
 from ..storage.reading import is_folder, reason, sha256_of, sha256_of_files
 from ..supports.volumes import has_volumes
-from ..volumes.reading import ACCEPTED, read_volume, stem_of, volumes_below
+from ..volumes.reading import read_volume
 from ..volumes.volume import Volume
 from .common import in_options, run_command
 from .html import needs_html, write_html
@@ -32,7 +30,8 @@ from .queries import Queries, Query, find_queries
 from .report import Report
 from .results import is_whole, outputs, reviewed, stands
 from .summary import print_all
-from .supports import load_support, refuse_beside_pictures
+from .supports import is_of_file, load_support, refuse_beside_pictures, slice_notes
+from .truths import Truths, find_truths
 from .volumes import Job, segment_volume
 
 
@@ -54,11 +53,14 @@ def _main(args: argparse.Namespace) -> int:
         refuse_beside_pictures({name: getattr(args, name) for name in ("axis", "time", "series")})
     if args.follow and not any(query.volume for query in queries.files.values()):
         raise InputError("--follow: --input holds no volumes, whose slices have an order; leave it out")
-    truths = _truths(args.truth) if args.truth else {}
+    truths = find_truths(args.truth) if args.truth else {}
     opened = open_task(args, support)
-    facts = {**_facts(opened), "input_notes": queries.notes}
+    fewer = [] if support is None else slice_notes(args, support)
+    facts = {**_facts(opened), "notes": [*opened.task.notes, *fewer], "input_notes": queries.notes}
+    used = [truths[query.truth_name] for query in queries.files.values() if query.truth_name in truths]
+    how = Truths.of(used, len(opened.task.values), args.label is not None, is_of_file(args, support))
     if args.truth:
-        facts["with_truth"] = sum(query.truth_name in truths for query in queries.files.values())
+        facts["with_truth"] = len(used)
     settings = {"version": __version__, **opened.settings, "outputs": outputs(args)}
     report = Report(args.output, settings, facts, list(queries.files))
     earlier = report.earlier_rows() if args.resume else {}
@@ -74,7 +76,7 @@ def _main(args: argparse.Namespace) -> int:
         with progress:
             for name, query in queries.files.items():
                 truth = truths.get(query.truth_name)
-                row = _row(opened, name, query, truth, earlier.get(name), args, settings, progress, report)
+                row = _row(opened, name, query, truth, how, earlier.get(name), args, settings, progress, report)
                 report.add(name, reviewed(row, args.review_below))
                 progress.next()
         complete = True
@@ -88,14 +90,23 @@ def _main(args: argparse.Namespace) -> int:
 
 
 def _volumes(queries: Queries, args: argparse.Namespace) -> Iterator[Volume]:
-    """The volumes among the queries that can be read; what is wrong with others their rows say."""
+    """The volumes among the queries that can be read; what is wrong with others their rows say. Raises where none
+    can be read."""
+    first, read = None, 0
     for query in queries.files.values():
         if query.volume:
-            with suppress(UniverSegError):
-                yield read_volume(query.path, time=args.time, series=args.series)
+            try:
+                volume = read_volume(query.path, time=args.time, series=args.series)
+            except UniverSegError as error:
+                first = first or error
+                continue
+            read += 1
+            yield volume
+    if first is not None and not read:
+        raise first
 
 
-def _row(opened: Opened, name: str, query: Query, truth: Path | None, earlier: dict[str, Any] | None,
+def _row(opened: Opened, name: str, query: Query, truth: Path | None, how: Truths, earlier: dict[str, Any] | None,
          args: argparse.Namespace, settings: dict[str, Any], progress: Progress, report: Report
          ) -> dict[str, Any]:
     """Segment one file, unless its row of an earlier run still holds; what the report says of it, an error included."""
@@ -103,11 +114,11 @@ def _row(opened: Opened, name: str, query: Query, truth: Path | None, earlier: d
     try:
         hashes = {"sha256": _hash(path)}
         if truth is not None:
-            hashes["truth_sha256"] = _hash(truth)
+            hashes |= {"truth_sha256": _hash(truth), **how.hold}
         if earlier is not None and stands(earlier, hashes, args):
             return earlier
         if query.volume:
-            job = Job(name, path, truth, hashes)
+            job = Job(name, path, truth, how, hashes)
             tick = progress.slices(name)
 
             def told(more: int, count: int) -> None:
@@ -116,7 +127,7 @@ def _row(opened: Opened, name: str, query: Query, truth: Path | None, earlier: d
 
             found = segment_volume(opened, job, args, told, settings)
         else:
-            found = segment_image(opened, name, path, truth, args)
+            found = segment_image(opened, name, path, truth, how, args)
         return {"input": str(path), **hashes, **found}
     except UniverSegError as error:
         return {"input": str(path), "error": in_options(str(error))}
@@ -128,26 +139,12 @@ def _hash(path: Path) -> str:
     return sha256_of_files(path) if is_folder(path) else sha256_of(path)
 
 
-def _truths(folder: Path) -> dict[str, Path]:
-    """All true masks below a folder by their path in it without the ending; InputError where there are none."""
-    if not is_folder(folder):
-        raise InputError(f"{folder} is not a folder")
-    found = volumes_below(folder)
-    held = set(found.values())
-    for file in image_files(folder):
-        if file not in held:
-            add_named(found, stem_of(file.relative_to(folder)), file)
-    if not found:
-        raise InputError(f"{folder} holds no masks; accepted: {', '.join(SUFFIXES)}, {ACCEPTED}")
-    return found
-
-
 def _facts(opened: Opened) -> dict[str, Any]:
     from .. import __version__
 
     versions = {"universeg_rt": __version__, **runtime_versions(), "numpy": np.__version__,
                 "python": platform.python_version()}
-    return {"versions": versions, "runner_reason": opened.reason, "notes": opened.task.notes}
+    return {"versions": versions, "runner_reason": opened.reason}
 
 
 if __name__ == "__main__":

@@ -23,11 +23,12 @@ def print_all(args: argparse.Namespace, opened: Opened, queries: Queries, rows: 
     for name, task in opened.frozen.items():
         print(f"{name}{': ' * bool(name)}a frozen task, {task.kind}: {task.reason}; {task.price}")
     _print_notes(args, queries, rows, facts)
-    for note in opened.task.notes:
+    for note in facts["notes"]:
         say(f"{PROGRAM}: note on the support: {in_options(note)}")
     for row in rows:
         if "error" in row:
-            say(f"{PROGRAM}: skipped {row['input']}: {row['error']}")
+            error = row["error"] if row["error"].startswith(row["input"]) else f"{row['input']}: {row['error']}"
+            say(f"{PROGRAM}: skipped {error}")
         for note in row.get("notes", ()):
             say(f"{PROGRAM}: note on {row['input']}: {in_options(note)}")
 

@@ -141,7 +141,7 @@ def _load(args: argparse.Namespace, how: Normalisation, queries: _Queries) -> tu
     if asked is None and several:
         known = ", ".join(f"{value} ({name})" for value, name in support.label_names.items())
         raise InputError(f"labels hold several values, {known}; say which one is looked at with --label")
-    return support.of(support.values[0] if asked is None else asked), several or of_volumes
+    return support.of(support.values[0] if asked is None else asked), several or bool(plane_of(support.names))
 
 
 def _show(args: argparse.Namespace, support: SupportSet, how: Normalisation, absent: bool) -> int:

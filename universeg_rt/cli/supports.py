@@ -5,18 +5,20 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
 
-from ..errors import InputError, TruthError
+from ..errors import InputError, shown
 from ..imaging.normalisation import Normalisation
 from ..imaging.pairs import read_pairs
-from ..imaging.preprocess import check_label, count_of, values_of_classes
+from ..imaging.preprocess import count_of, values_of_classes
 from ..labelled import LabelledSupport
 from ..named_types import Array
 from ..storage.reading import is_folder
-from ..support import SupportSet, read_entries
+from ..support import SupportSet
+from ..support_file import Entries, read_entries, unnamed
 from ..supports.volumes import (
     ABSENT,
     AREA,
@@ -83,13 +85,34 @@ def _support(args: argparse.Namespace, labels: Labels, normalise: Normalisation,
     if folder and has_volumes(args.support):
         return _of_volumes(args, labels, normalise, queries)
     refuse_beside_pictures({name: getattr(args, name) for name in TAKEN})
-    images, maps, names = read_pairs(args.support) if folder else read_entries(args.support)
+    found = Entries(*read_pairs(args.support), None) if folder else read_entries(args.support)
+    if found.label is not None:
+        return _of_label(args.support, found, labels)
+    images, maps, names, _ = found
     count_of(maps, "labels")
-    if labels.chosen is None and (masks := _masks(list(maps))) is not None:
+    if labels.chosen is None and (masks := as_masks(list(maps))) is not None:
         return SupportSet.from_arrays(images, masks, names)
     for name, each in zip(names or map(str, range(len(maps))), maps):
         values_of_classes(each, f"support label {name}")
     return LabelledSupport.from_arrays(images, maps, names, label_names=labels.names)
+
+
+def _of_label(path: Path, found: Entries, labels: Labels) -> LabelledSupport:
+    """Of a file that says which label its masks mark, under its value; InputError where another name is given to it."""
+    assert found.label is not None
+    value, name = found.label
+    given = labels.names.get(value, name)
+    if given != name and name != unnamed(value):
+        raise InputError(f"--label {value}={given}: {path} marks the label {value} as {shown(name)}; give --label "
+                         f"{value}, or leave it out")
+    support = LabelledSupport.from_arrays(found.images, found.maps(), found.names, label_names={value: given})
+    support.chosen(labels.chosen)  # refuses others
+    return support
+
+
+def is_of_file(args: argparse.Namespace, support: SupportSet | LabelledSupport | None) -> bool:
+    """Whether the support that was loaded is a file that says which label its masks mark, or one of several labels."""
+    return isinstance(support, LabelledSupport) and not is_folder(args.support)
 
 
 def refuse_beside_pictures(options: Mapping[str, object]) -> None:
@@ -98,7 +121,7 @@ def refuse_beside_pictures(options: Mapping[str, object]) -> None:
         raise InputError(f"{said}: there are no volumes that this could be said of; leave it out")
 
 
-def _masks(labels: Sequence[Array]) -> list[Array] | None:
+def as_masks(labels: Sequence[Array]) -> list[Array] | None:
     """Labels with two values in all of them together as bool, the lower is the background; None where there are others.
 
     Those that `check_label` takes by itself are left to it.
@@ -113,40 +136,7 @@ def _masks(labels: Sequence[Array]) -> list[Array] | None:
     return [np.asarray(label == max(found)) for label in labels]
 
 
-def true_masks(label: Array, values: dict[str, int], shape: tuple[int, int], name: str, asked: bool
-               ) -> dict[str, Array]:
-    """The true mask (H,W) bool of each label by its name. asked: as `true_values` takes it; of a support that is a mask
-    any two values are one."""
-    if len(values) == 1 and not asked and label.shape == shape and (masks := _masks([label])) is not None:
-        return {next(iter(values)): check_label(masks[0], shape, name)}
-    if label.shape != shape:
-        check_label(label, shape, name)  # says so
-    there = {value: "" for value in np.unique(label).tolist() if value != 0}
-    return {key: np.isin(label, own) for key, own in true_values(there, values, asked).items()}
-
-
-def true_values(there: Mapping[int, str], values: Mapping[str, int], asked: bool) -> dict[str, list[int]]:
-    """Of each label by its name the values that it has in a truth, none where the truth lacks it.
-
-    there: of the truth's values the names, "" where it has none. values: of the labels by name. asked: whether they
-    were asked for by --label; a single one that was not is all that the support marks, and so is what a truth of two
-    values marks. Otherwise a label has its name, else its value; 1 and 255 are both the value of a mask. Raises
-    TruthError where the support is a mask without a name, or of 255, and the truth holds several others.
-    """
-    if len(values) == 1:
-        (name, value), = values.items()
-        if len(there) == 1 and (not asked or {value, *there} <= {1, 255}):
-            return {name: list(there)}
-        if len(there) > 1 and not asked and (not name or value == 255 and value not in there):
-            raise TruthError(f"it holds the labels {', '.join(map(str, sorted(there)))}, and the support is a mask "
-                             "that does not say which of them it marks; give a truth of that label alone")
-    named = {name: [each for each, own in there.items() if own and own == name] for name in values}
-    taken = {each for own in named.values() for each in own}
-    return {name: named[name] or [each for each in there if each == value and each not in taken]
-            for name, value in values.items()}
-
-
-def slices_taken(args: argparse.Namespace) -> dict[str, Any]:
+def slices_asked(args: argparse.Namespace) -> dict[str, Any]:
     """What the options of TAKEN say, where the support is of volumes; nothing where it is not."""
     if not (is_folder(args.support) and has_volumes(args.support)):
         return {}
@@ -154,10 +144,28 @@ def slices_taken(args: argparse.Namespace) -> dict[str, Any]:
     return left_out | {name: value for name in TAKEN if (value := getattr(args, name)) is not None}
 
 
+def slices_taken(args: argparse.Namespace, support: SupportSet | LabelledSupport) -> dict[str, Any]:
+    """As `slices_asked`, with the numbers of slices that there are. Those that lack only some of the labels count as
+    without any where they are more than was asked for with one."""
+    asked = slices_asked(args)
+    if not asked:
+        return {}
+    holding = min(asked["slices"], sum(bool(label.any()) for label in support.labels))
+    return asked | {"slices": holding, "absent": len(support) - holding}
+
+
+def slice_notes(args: argparse.Namespace, support: SupportSet | LabelledSupport) -> list[str]:
+    """Where fewer slices were found than asked for."""
+    asked, taken = slices_asked(args), slices_taken(args, support)
+    said = {"slices": "slices with a label", "absent": "slices without"}
+    return [f"--{name} {asked[name]}: the volumes have {taken[name]} {what} that can be taken"
+            for name, what in said.items() if asked and getattr(args, name) is not None and taken[name] < asked[name]]
+
+
 def _of_volumes(args: argparse.Namespace, labels: Labels, normalise: Normalisation, queries: Iterable[Volume]
                 ) -> LabelledSupport:
     """Slices of labelled volumes, with names given to values; all along the axis that queries are sliced along."""
-    choice = SliceChoice(args.axis or ACQUIRED, **slices_taken(args), seed=args.seed or 0)
+    choice = SliceChoice(args.axis or ACQUIRED, **slices_asked(args), seed=args.seed or 0)
     support = labelled_support_of_volumes(
         volume_pairs(args.support), labels.chosen, choice, query=queries if choice.by == SIMILAR else (),
         normalise=normalise, time=args.time, series=args.series)

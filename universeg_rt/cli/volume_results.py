@@ -26,9 +26,9 @@ from ..volumes.volume import LabelVolume, Volume
 from ..volumes.writing import map_ending, write_labels_beside, write_map
 from .opened import Opened
 from .partial import Partial
-from .results import hashed, lowest_confidence, outputs, target
+from .results import UNNAMED, hashed, lowest_confidence, outputs, target
 from .sheet import Shown, volume_sheet
-from .supports import true_values
+from .truths import Truths
 
 MANY = 0.25  # of a volume's slices: if more are dim, a note says so
 ROWS = 64  # rows of all slices that are smoothed at a time
@@ -38,7 +38,7 @@ MAP = "labels"  # the name of the label map where labels exclude one another
 @dataclass(frozen=True, eq=False)
 class Finished:
     """A volume whose slices are all in its maps. read: seconds that reading it took. notes: on it so far. limits: of
-    its intensities. asked: whether labels were asked for."""
+    its intensities. how: its truth is read."""
 
     opened: Opened
     volume: Volume
@@ -49,7 +49,7 @@ class Finished:
     read: float
     notes: list[str]
     limits: Range
-    asked: bool = False
+    how: Truths = Truths(False)
 
     @property
     def values(self) -> dict[str, int]:
@@ -149,7 +149,7 @@ def _true(finished: Finished, value: int, i: int) -> Bools | None:
     if finished.truth is None:
         return None
     name = next(name for name, each in finished.values.items() if each == value)
-    own = true_values(finished.truth.names, finished.values, finished.asked)[name]
+    own = finished.how.values_of(finished.truth.names, finished.values)[name]
     mask: Bools = np.isin(finished.slices.take(finished.truth.values, i), own)
     return mask
 
@@ -179,9 +179,9 @@ def _figures(finished: Finished, stacks: dict[str, Array], probabilities: dict[s
                 found, spread = count, mean * count
                 p, pm = float(probability.sum(dtype=np.float64)), float(probability[mask].sum(dtype=np.float64))
             sums += found, p, pm, spread
-            lines.append([i, name, count, _expected(found, p, pm) if count else "", mean,
+            lines.append([i, name or UNNAMED, count, _expected(found, p, pm) if count else "", mean,
                           "" if score is None else score, _kind(facts[i], name)])
-        figures[name] = {
+        figures[name or UNNAMED] = {
             "voxels": pixels,
             **({} if pixel is None else {"millilitres": pixels * float(np.prod(pixel)) / 1000}),
             "confidence": _expected(*sums[:3]) if pixels else None,
@@ -241,7 +241,7 @@ def _facts(finished: Finished, figures: dict[str, dict[str, Any]]) -> dict[str, 
 def _write(finished: Finished, stacks: dict[str, Array], probabilities: dict[str, Floats], lines: list[list[Any]],
            args: argparse.Namespace) -> dict[str, Any]:
     volume, back, out = finished.volume, finished.slices.back, args.output
-    names = {value: name or "label 1" for name, value in finished.values.items()}
+    names = {value: name or UNNAMED for name, value in finished.values.items()}
     row: dict[str, Any] = {"mask": []}
     for key, stack in stacks.items():
         own = names if key == MAP else {1: names[int(key.removeprefix(MAP))]}

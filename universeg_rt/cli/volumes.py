@@ -24,7 +24,7 @@ from .opened import Opened, support_notes
 from .partial import FOLDER as PARTIAL
 from .partial import Partial
 from .results import UNSCORED, unscored
-from .supports import true_values
+from .truths import Truths
 from .volume_results import MAP, Finished, write_results
 
 BLOCK = 4  # slices for each thread in one call of the network
@@ -37,11 +37,12 @@ WINDOWS = "windows"  # what the last slice of a block says of where the next one
 
 @dataclass(frozen=True)
 class Job:
-    """A volume to segment. name: of its results. hashes: of its files."""
+    """A volume to segment. name: of its results. how: its truth is read. hashes: of its files."""
 
     name: str
     path: Path
     truth: Path | None
+    how: Truths
     hashes: dict[str, str]
 
 
@@ -52,8 +53,7 @@ def segment_volume(opened: Opened, job: Job, args: argparse.Namespace, tick: Cal
     start = time.perf_counter()
     volume = read_volume(job.path, time=args.time, series=args.series)
     slices = Slices.of(volume.geometry, volume.acquired, args.axis or ACQUIRED)
-    asked = args.label is not None
-    truth, unused = _truth(job.truth, volume, opened.task.values, asked)
+    truth, unused = _truth(job, volume, opened.task.values)
     limits = intensity_range(volume.values)
     read = time.perf_counter() - start
     made_of = {"settings": settings, "sha256": job.hashes["sha256"]}
@@ -89,20 +89,19 @@ def segment_volume(opened: Opened, job: Job, args: argparse.Namespace, tick: Cal
         partial.advance(facts)
         tick(len(block), len(slices))
     notes += slice_notes(partial.facts)
-    row = write_results(Finished(opened, volume, slices, partial, truth, job.name, read, notes, limits, asked), args)
+    row = write_results(Finished(opened, volume, slices, partial, truth, job.name, read, notes, limits, job.how), args)
     partial.remove()
     return {**row, **({UNSCORED: unused[0]} if unused else {})}
 
 
-def _truth(path: Path | None, volume: Volume, values: dict[str, int], asked: bool
-           ) -> tuple[LabelVolume | None, list[str]]:
+def _truth(job: Job, volume: Volume, values: dict[str, int]) -> tuple[LabelVolume | None, list[str]]:
     """The truth of a volume, if there is one; and why it cannot be used, where it has another geometry, or labels of
     which nothing says which one was segmented."""
-    if path is None:
+    if job.truth is None:
         return None, []
     try:
-        truth = read_labels(path, volume)
-        true_values(truth.names, values, asked)
+        truth = read_labels(job.truth, volume)
+        job.how.values_of(truth.names, values)
         return truth, []
     except (GeometryError, TruthError) as error:
         return None, [unscored(error)]

@@ -80,11 +80,18 @@ def check_region(region: object, shape: tuple[int, ...], name: str = "region") -
     except (TypeError, ValueError):
         raise InputError(
             f"{name} is {shown(region)}; give a mask (H,W), or top, left, bottom, right in pixels") from None
-    if not (0 <= top < bottom <= shape[0] and 0 <= left < right <= shape[1]):
-        raise InputError(
-            f"{name} is {(top, left, bottom, right)}; accepted: top, left, bottom, right within the image of "
-            f"{shape[0]}x{shape[1]}, the first two below the others")
+    check_box((top, left, bottom, right), name, shape)
     return top, left, bottom, right
+
+
+def check_box(box: Box, name: str, shape: tuple[int, ...] | None = None) -> None:
+    """InputError for a box that lies outside an image of this shape, or without one, that is a box in none."""
+    top, left, bottom, right = box
+    height, width = (math.inf, math.inf) if shape is None else shape[:2]
+    if not (0 <= top < bottom <= height and 0 <= left < right <= width):
+        of = "" if shape is None else f" of {shape[0]}x{shape[1]}"
+        raise InputError(f"{name} is {box}; accepted: top, left, bottom, right within the image{of}, the first two "
+                         "below the others")
 
 
 def inside(values: Floats, threshold: float) -> Bools:

@@ -77,6 +77,12 @@ def read_segmentation(path: Path, like: Volume) -> LabelVolume:
     return LabelVolume(values, like.geometry, names)
 
 
+def segment_names(path: Path) -> set[str]:
+    """Of the segments of a file, by its header alone; InputError where it cannot be read."""
+    with reading_dicom(path, "a whole DICOM Segmentation"):
+        return {str(one.SegmentLabel) for one in header_of(path, ("SegmentSequence",)).SegmentSequence}
+
+
 def write_segmentation(path: Path, values: Array, names: Mapping[int, str], like: Volume) -> None:
     """values (slices, rows, columns) unsigned, as a BINARY Segmentation with a frame for every slice and segment.
 

@@ -127,11 +127,21 @@ def _regular(where: Path, highdicom: Vendor, frames: Sequence[Frame], positions:
         if sparse is not None and len(set(sparse)) == len(sparse):
             span = max(sparse) - min(sparse) + 1
             raise InputError(f"{where} holds a series with missing slices: {span - len(frames)} of {span} places "
-                             f"between its first and last are empty, {gaps.min():.3f} mm apart; export it whole")
+                             f"between its first and last are empty, {gaps.min():.3f} mm apart{_empty_files(where)}; "
+                             "export it whole")
         raise InputError(f"{where} holds a series of unequal distances between slices, {gaps.min():.3f} to "
                          f"{gaps.max():.3f} mm; export one that is spaced equally, or resample it to NIfTI")
     order = sorted(range(len(at)), key=at.__getitem__)
     return spacing, order
+
+
+def _empty_files(where: Path) -> str:
+    """Of a folder the files without a byte, as a part of a sentence; empty where there is none."""
+    empty = sorted(file.name for file in where.iterdir() if file.is_file() and not file.stat().st_size) \
+        if where.is_dir() else []
+    if not empty:
+        return ""
+    return f"; without a byte {'is' if len(empty) == 1 else 'are'} {', '.join(empty[:4])}{', ...' * (len(empty) > 4)}"
 
 
 def _check_tilt(where: Path, affine: Doubles, positions: Doubles, pixel: float, notes: list[str]) -> None:

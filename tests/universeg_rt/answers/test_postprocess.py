@@ -99,7 +99,9 @@ def test_steps_are_read_and_shown_alike_with_smoothing_first():
     ("erode", "the step 'erode' is unknown; accepted: largest-component, "), ("smooth-3d=1", "unknown"),
     ("fill-holes=3", "takes no number"), ("minimum-size", "lacks its number, above 0; accepted"),
     ("minimum-size=-3", "lacks its number"), ("minimum-size=nan", "lacks its number"),
-    ("smooth=1mm", "lacks its number, above 0 up to 100 slices"), ("smooth=1e9", "up to 100 slices"),
+    ("smooth=1mm", "the unit 'mm' of the step 'smooth=1mm' is unknown; it is in slices"),
+    ("minimum-size=50cm", "the unit 'cm' of the step 'minimum-size=50cm' is unknown; it is in pixels, or mm"),
+    ("minimum-size=-5mm", "lacks its number"), ("smooth=1e9", "up to 100 slices"),
     ("fill-holes,fill-holes", "the step fill-holes is given twice"), ([3], "a step is 3; accepted"),
 ])
 def test_steps_that_are_none(text, message):

@@ -43,7 +43,7 @@ def report() -> dict:
              "spacing": [1.0, 1.0, 3.5], "axis": "axial", "slices": 60, "blank": 7, "in_support": 5, "notes": [],
              "seconds": seconds, "labels": {
                  "liver": {"voxels": 99, "confidence": 0.4, "dice": 0.7, "slices": [3, 9]},
-                 EVIL: {"voxels": 0, "confidence": 0.0, "slices": []}}},
+                 EVIL: {"voxels": 0, "confidence": None, "slices": []}}},
             {"name": "c", "input": "scans/c.png", "error": f"cannot be read ({EVIL})"},
         ],
     }
@@ -66,6 +66,14 @@ def test_all_of_the_report_is_in_it(page):
         assert said in text, said
     pictures = re.findall(r'src="data:image/png;base64,([^"]+)"', text)
     assert [np.array(Image.open(io.BytesIO(base64.b64decode(data))))[0, 0, 0] for data in pictures] == [50, 150]
+
+
+def test_a_label_without_a_voxel_comes_first_and_one_without_a_name_is_called_as_in_the_report(page):
+    text = page.read_text()
+    first = re.search(r"Look at these first</h2>(.*?)</table>", text, re.DOTALL)[1]
+    rows = re.findall(r"<tr><td>.*?</tr>", first)
+    assert [re.search(r'<td class="n">(.*?)</td>', row)[1] for row in rows] == ["empty", "0.40", "0.91"]
+    assert "&lt;script&gt;" in rows[0] and "<td>label 1</td>" in rows[2] and text.count("<td>label 1</td>") == 2
 
 
 def test_nothing_in_it_runs_or_asks_the_network(page):

@@ -78,6 +78,14 @@ def test_one_broken_or_blank_query_does_not_stop_the_others(case, capsys):
     assert "skipped" in err and "case1.png" in err and "Traceback" not in err
 
 
+def test_a_region_outside_an_image_is_told_with_its_path_once(case, capsys):
+    folder, _, _, arguments = case
+    assert main([*arguments, "--region", "0", "0", "999", "9"]) == 1
+    said = capsys.readouterr().err
+    name = folder / "queries" / "images" / "case0.png"
+    assert f"skipped {name}: region is (0, 0, 999, 9); accepted" in said and said.count(str(name)) == 1
+
+
 @pytest.mark.parametrize("change, message", [
     (lambda a, f: a[:5] + [str(f / "absent")] + a[6:], "--input"),
     (lambda a, f: a[:3] + [str(f / "absent.npz")] + a[4:], "absent.npz does not exist"),

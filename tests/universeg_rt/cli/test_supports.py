@@ -11,8 +11,7 @@ from PIL import Image
 from universeg_rt import InputError, SupportSet
 from universeg_rt.cli.options import parser
 from universeg_rt.cli.segment import main
-from universeg_rt.cli.supports import Labels, load_support, true_masks, true_values
-from universeg_rt.errors import TruthError
+from universeg_rt.cli.supports import Labels, load_support
 from universeg_rt.labelled import LabelledSupport
 from universeg_rt.supports.volumes import SliceChoice, labelled_support_of_volumes, volume_pairs
 from universeg_rt.volumes.reading import read_volume
@@ -97,40 +96,6 @@ def test_a_label_that_is_not_there_names_those_that_are(tmp_path, capsys):
     assert "the support has no label '5'; it has 128 (label 128)" in capsys.readouterr().err
 
 
-def test_true_masks_of_one_label_and_of_several():
-    label = np.array([[0, 2], [2, 0]])
-    assert np.array_equal(true_masks(label, {"": 1}, (2, 2), "t", False)[""], label == 2)
-    several = true_masks(label, {"a": 1, "b": 2}, (2, 2), "t", False)
-    assert not several["a"].any() and np.array_equal(several["b"], label == 2)
-    with pytest.raises(InputError, match="must be the same"):
-        true_masks(label, {"a": 1, "b": 2}, (3, 2), "t", False)
-
-
-def test_a_truth_of_another_label_is_not_that_of_the_label_asked_for():
-    label = np.array([[0, 7], [7, 0]])
-    assert not true_masks(label, {"a": 2}, (2, 2), "t", True)["a"].any()
-    assert np.array_equal(true_masks(label, {"a": 7}, (2, 2), "t", True)["a"], label == 7)
-    assert np.array_equal(true_masks(label // 7 * 255, {"a": 1}, (2, 2), "t", True)["a"], label == 7)
-    assert not true_masks(label // 7, {"a": 2}, (2, 2), "t", True)["a"].any()
-
-
-def test_a_label_s_values_in_a_truth():
-    assert true_values({7: ""}, {"a": 2}, False) == {"a": [7]}
-    assert true_values({7: ""}, {"a": 2}, True) == {"a": []}
-    assert true_values({1: "spleen", 2: "liver"}, {"liver": 1}, True) == {"liver": [2]}
-    assert true_values({1: "spleen"}, {"liver": 1, "spleen": 2}, False) == {"liver": [], "spleen": [1]}
-    assert true_values({1: "label 1", 5: "label 5"}, {"liver": 1, "spleen": 2}, False) == {"liver": [1], "spleen": []}
-
-
-@pytest.mark.parametrize("values, there", [({"": 1}, {1: "", 3: ""}), ({"label 255": 255}, {1: "a", 2: "b"})])
-def test_a_truth_of_several_labels_is_none_for_a_mask_without_a_name(values, there):
-    with pytest.raises(TruthError, match="holds the labels 1, [23], and the support is a mask"):
-        true_values(there, values, False)
-    assert true_values({1: "", 255: ""}, {"label 255": 255}, False) == {"label 255": [255]}
-    assert true_values({1: "", 3: ""}, {"label 3": 3}, False) == {"label 3": [3]}
-    assert true_values({1: "", 3: ""}, {"": 1}, True) == {"": [1]}, "asked for by its value"
-
-
 def test_pictures_with_several_labels_give_a_label_map(tmp_path, small_bundle):
     """And the scores, overlays and maps of each."""
     _, labels = labelled(tmp_path / "support")
@@ -194,6 +159,28 @@ def test_slices_of_the_support_by_area_evenly_or_by_likeness(volumes, small_bund
     assert report["support"] == {"entries": 5, "sha256": expected.sha256, "slices": 4, "absent": 1, "by": by}
 
 
+def test_the_report_has_the_slices_that_were_taken(volumes, small_bundle, capsys):
+    run = ["--bundle", str(small_bundle), "--support", str(volumes / "support"), "--input",
+           str(volumes / "scans" / "images"), "--output", str(volumes / "out"), "--axis", "axial", "--label", "2",
+           "--slices", "6", "--absent", "99"]
+    assert main(run) == 0
+    report = json.loads((volumes / "out" / "report.json").read_text())
+    choice = SliceChoice("axial", 6, 99)
+    expected = labelled_support_of_volumes(volume_pairs(volumes / "support"), [2], choice)
+    absent = sum(not label.any() for label in expected.labels)
+    assert 0 < absent < 99 and report["support"]["absent"] == absent and report["support"]["slices"] == 6
+    note = f"--absent 99: the volumes have {absent} slices without that can be taken"
+    assert note in report["notes"] and f"note on the support: {note}" in capsys.readouterr().err
+
+
+def test_a_query_that_cannot_be_read_is_named_where_slices_are_to_be_like_it(volumes, small_bundle, capsys):
+    scan = volumes / "scans" / "images" / "group" / "v3.nii.gz"
+    scan.write_bytes(b"no volume at all")
+    run = ["--bundle", str(small_bundle), "--support", str(volumes / "support"), "--input",
+           str(volumes / "scans" / "images"), "--output", str(volumes / "out"), "--by", "similar"]
+    assert main(run) == 1 and "v3.nii.gz cannot be read" in capsys.readouterr().err
+
+
 def test_likeness_needs_a_volume_to_be_like(volumes, small_bundle, capsys):
     Image.fromarray(np.arange(400, dtype=np.uint8).reshape(20, 20)).save(volumes / "picture.png")
     run = ["--bundle", str(small_bundle), "--support", str(volumes / "support"), "--input",
@@ -211,6 +198,7 @@ def test_options_of_answers(volumes, small_bundle, more):
     report = json.loads((volumes / "out" / "report.json").read_text())
     (row,) = report["images"]
     if more[0] == "--region":
+        assert {"asked for"}.isdisjoint(each["reason"] for each in report["refine"].values()) and report["refine"]
         import nibabel
 
         labels = np.asarray(nibabel.load(volumes / "out" / row["mask"][0]).dataobj)
@@ -224,6 +212,8 @@ def test_options_of_answers(volumes, small_bundle, more):
 
 
 @pytest.mark.parametrize("more, message", [
+    (["--region", "5", "0", "5", "9"], "--region is (5, 0, 5, 9); accepted: top, left, bottom, right within the image"),
+    (["--region", "0", "9", "5", "3"], "the first two below the others"), (["--region", "-1", "0", "5", "3"], "-1"),
     (["--region", "0", "0", "5", "5", "--absent-below", "0.5"], "give one of the two"),
     (["--freeze", "auto", "--refine", "auto"], "--refine: a frozen task cannot look again"),
     (["--window", "soft"], "there is no window 'soft'"), (["--window", "1", "2", "3"], "give LOW and HIGH"),

@@ -16,7 +16,7 @@ from PIL import Image
 
 nibabel = pytest.importorskip("nibabel", reason="volumes need nibabel: pip install '.[medical]'")
 
-from universeg_rt import Segmenter
+from universeg_rt import Segmenter, SupportSet
 from universeg_rt.cli import volumes
 from universeg_rt.cli.segment import main
 from universeg_rt.labelled import LabelledSupport
@@ -156,7 +156,8 @@ def test_a_broken_volume_is_a_row_and_a_truth_of_another_shape_a_note(case, caps
 
 def test_a_support_of_one_label_is_not_scored_on_a_truth_of_several(case, capsys):
     folder, arguments = case
-    LabelledSupport.load(folder / "support").of(5).save(folder / "five.npz")
+    five = LabelledSupport.load(folder / "support").of(5)
+    SupportSet.from_arrays(five.images, five.labels).save(folder / "five.npz")
     arguments[arguments.index("--support") + 1] = str(folder / "five.npz")
     picture = folder / "scans" / "s6.png"
     shutil.copy(folder / "support" / "images" / picture.name, picture)
@@ -167,6 +168,7 @@ def test_a_support_of_one_label_is_not_scored_on_a_truth_of_several(case, capsys
     for again in ((), ("--resume",)):
         assert main([*arguments, "--truth", str(folder / "truth"), *again]) == 0
         report = json.loads((folder / "out" / "report.json").read_text())
+        assert all(list(row["labels"]) == ["label 1"] for row in report["images"])
         assert report["mean_dice"] is None and capsys.readouterr().err.count(said) == 2
         for row in report["images"]:
             assert said in row["unscored"] in row["notes"] and "dice" not in row
@@ -174,6 +176,20 @@ def test_a_support_of_one_label_is_not_scored_on_a_truth_of_several(case, capsys
     Image.fromarray((several == 5).astype(np.uint8)).save(folder / "truth" / picture.name)
     assert main([*arguments, "--truth", str(folder / "truth")]) == 0
     assert all("dice" in row for row in json.loads((folder / "out" / "report.json").read_text())["images"])
+
+
+def test_a_support_of_a_known_label_is_scored_on_it_in_volumes(case):
+    folder, arguments = case
+    LabelledSupport.load(folder / "support").of(5).save(folder / "five.npz")
+    arguments[arguments.index("--support") + 1] = str(folder / "five.npz")
+    assert main([*arguments, "--truth", str(folder / "truth")]) == 0
+    (row,) = json.loads((folder / "out" / "report.json").read_text())["images"]
+    assert list(row["labels"]) == ["label 5"]
+    answer = np.asarray(nibabel.load(folder / "out" / row["mask"][0]).dataobj) == 5
+    truth = head()[1] == 5
+    assert row["dice"] == pytest.approx(2 * (answer & truth).sum() / (answer.sum() + truth.sum()))
+    with open(folder / "out" / row["table"], newline="") as file:
+        assert {line["label"] for line in csv.DictReader(file)} == {"label 5"}
 
 
 @pytest.mark.parametrize("scale, notes", [(1000, 1), (1 / 1000, 1), (1, 0)])
