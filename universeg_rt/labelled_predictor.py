@@ -70,8 +70,10 @@ class LabelledPredictor:
         self.values = dict(values)
         self.overlap: Overlap = overlap
         self._first = next(iter(self.answering.values())) if reader is None else reader
-        if len({(each.grid, each.aspect, str(each.normalise)) for each in (self._first, *self.answering.values())}) > 1:
-            raise InputError("the labels' tasks differ in grid, aspect or normalisation; prepare them alike")
+        if len({(each.grid, each.aspect, str(each.normalise), each.dims)
+                for each in (self._first, *self.answering.values())}) > 1:
+            raise InputError("the labels' tasks differ in grid, aspect, normalisation, or in whether slices stay dim; "
+                             "prepare them alike")
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -102,6 +104,10 @@ class LabelledPredictor:
             name: task.predict_placed(placed, threshold=thresholds[name], logits=logits, absent_below=absent_below)
             for name, task in self.answering.items()
         })
+
+    def shares_of(self, images: Sequence[Array], volume_range: Range | None) -> list[float]:
+        """As `Predictor.shares_of`."""
+        return self._first.shares_of(images, volume_range)
 
     def merged(self, found: Mapping[str, Sequence[Prediction]]) -> list[LabelledPrediction]:
         """Predictions of the same images, by each label's name, as one an image, by the rule of overlap."""

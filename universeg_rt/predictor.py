@@ -11,8 +11,8 @@ from typing import Self
 import numpy as np
 
 from .answers.absence import UNKNOWN_NOTE, Looks, absent_note, check_absent_below, presence
-from .errors import BlankError, InputError, NoiseError, shown
-from .imaging.normalisation import Normalisation, Range, check_not_noise, normalised, share_of, span_of
+from .errors import BlankError, InputError, NoiseError
+from .imaging.normalisation import Normalisation, Range, check_not_noise, check_range, normalised, share_of, span_of
 from .imaging.preprocess import Placement, check_image, count_of, is_colour
 from .named_types import Array, Doubles, Floats
 from .notes import HOT, fingerprint, mask_note, range_note, support_note
@@ -37,17 +37,19 @@ class Predictor(ABC):
     grid: height and width at which the network runs, in pixels. aspect, normalise: how images get there, as
     `Segmenter.prepare` takes them. notes: what is allowed but rarely meant in the support. foreground: the share of
     pixels that the support's labels mark. entries: names of the support's images by fingerprint, as far as they are
-    known. threshold: probability from which a pixel is in the mask, where a call says none.
+    known. dims: whether slices of a volume that span little of it stay dim, as they do in a support of volumes
+    (`SupportSet.shares`). threshold: probability from which a pixel is in the mask, where a call says none.
     """
 
     def __init__(self, grid: tuple[int, int], aspect: str, normalise: Normalisation, notes: tuple[str, ...],
-                 foreground: float, entries: Mapping[str, str]) -> None:
+                 foreground: float, entries: Mapping[str, str], dims: bool) -> None:
         self.grid = grid
         self.aspect = aspect
         self.normalise = normalise
         self.notes = notes
         self.foreground = foreground
         self.entries = entries
+        self.dims = dims
         self.threshold = THRESHOLD
 
     def predict(
@@ -61,7 +63,7 @@ class Predictor(ABC):
         the members' logits too. absent_below: presence (`answers.absence.presence`, from 0 to 1) below which the target
         is taken to be absent: the mask is empty, with a note, the probability as it was; None: never. volume_range: of
         a slice the lowest and highest intensity of its volume, as `volumes.slicing.intensity_range` gives them: a slice
-        that spans much less is not stretched to [0, 1] (`imaging.normalisation.share_of`).
+        that spans much less takes less of [0, 1] (`imaging.normalisation.share_of`), where the support is of volumes.
 
         An image of one value, also within `normalise`'s range or on the grid, has an empty mask, probability 0, and a
         note; the network does not run for it. So it is with a slice that holds nothing but noise (`check_not_noise`
@@ -104,10 +106,14 @@ class Predictor(ABC):
         checked = [check_image(image, name, blank=True) for image, name in zip(images, names)]
         volume_range, whole = check_range(volume_range), shares is None
         if shares is None:
-            shares = [share_of(image, self.normalise, volume_range) for image in checked]
+            shares = self.shares_of(checked, volume_range)
         on_grid = np.empty((count, 1, *self.grid), np.float32)
         return Placed(on_grid, [self._place(*each, volume_range, whole)
                                 for each in zip(checked, names, shares, on_grid[:, 0], strict=True)])
+
+    def shares_of(self, images: Sequence[Array], volume_range: Range | None) -> list[float]:
+        """Of images (H,W) the share of [0, 1] that each takes."""
+        return [share_of(image, self.normalise, volume_range) if self.dims else 1.0 for image in images]
 
     def predict_placed(
         self, placed: Placed, *, threshold: float | None = None, logits: bool = False,
@@ -276,19 +282,6 @@ def check_threshold(threshold: object) -> float:
     if isinstance(threshold, bool) or not isinstance(threshold, (int, float, np.floating)) or not 0 < threshold < 1:
         raise InputError(f"threshold is {threshold!r}; give a number between 0 and 1")
     return float(threshold)
-
-
-def check_range(values: object) -> Range | None:
-    """None, or a volume's range of intensities; InputError unless it is two finite numbers, the second not below."""
-    if values is None:
-        return None
-    try:
-        low, high = map(float, values)  # type: ignore[call-overload]
-    except (TypeError, ValueError):
-        low, high = 1.0, 0.0
-    if not -np.inf < low <= high < np.inf:
-        raise InputError(f"volume_range is {shown(values)}; give the lowest and the highest intensity of the volume")
-    return low, high
 
 
 def sigmoid(logits: Floats) -> Doubles:

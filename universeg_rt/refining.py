@@ -65,7 +65,7 @@ class RefinedTask(Predictor):
     """
 
     def __init__(self, task: Predictor, zoomed: Predictor, choice: Choice) -> None:
-        super().__init__(task.grid, task.aspect, task.normalise, task.notes, task.foreground, {})
+        super().__init__(task.grid, task.aspect, task.normalise, task.notes, task.foreground, {}, task.dims)
         self.task = task
         self.zoomed = zoomed
         self.choice = choice
@@ -151,7 +151,7 @@ class RefinedTask(Predictor):
         """Answers within boxes; where there is none, what was found before."""
         seen = [i for i, box in enumerate(boxes) if box is not None]
         cuts = [cut(queries[i].image, box) for i, box in enumerate(boxes) if box is not None]
-        # A window takes as much of [0, 1] as its image, for the support's windows are stretched as its images are.
+        # A window takes as much of [0, 1] as its image, as the support's windows do.
         names, shares = [queries[i].name for i in seen], [queries[i].share for i in seen]
         placed = self.zoomed.place(cuts, names, queries[0].volume_range if queries else None, shares)
         answers = self.zoomed.predict_placed(placed, threshold=threshold, logits=logits)
@@ -197,7 +197,7 @@ def around_labels(support: SupportSet) -> SupportSet:
         part = cut(image, window)
         if part.min() < part.max():
             images[i], labels[i] = part, cut(label, window)
-    return SupportSet(tuple(images), tuple(labels), support.names)
+    return SupportSet(tuple(images), tuple(labels), support.names, support.shares)
 
 
 def _window_of(probability: Floats, threshold: float) -> Box | None:
@@ -246,7 +246,8 @@ def measure(task: Predictor, segmenter: Prepares, support: SupportSet, ensemble:
             continue
         rest = support.subset(kept)
         with _windowed(task, segmenter, rest, ensemble) as refined:
-            placed = refined.place([support.images[i] for i in members])
+            shares = None if support.shares is None else [support.shares[i] for i in members]
+            placed = refined.place([support.images[i] for i in members], shares=shares)
             coarse = refined.task.predict_placed(placed)
             again = refined.look_again(placed, coarse, THRESHOLD)
         for i, first, second in zip(members, coarse, again):

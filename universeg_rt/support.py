@@ -3,28 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
+from .entries import Shares, add_shares_to_hash, add_to_hash, check_shares, checked_entries, read_entries
 from .errors import InputError
-from .imaging.normalisation import MINMAX, Normalisation, normalised
+from .imaging.normalisation import MINMAX, Normalisation, Window, normalised
 from .imaging.pairs import read_pairs
-from .imaging.preprocess import Placement, check_image, check_label, count_of
+from .imaging.preprocess import Placement, check_label, count_of
 from .named_types import AnyPath, Array, Bools, Floats, Integers
 from .notes import fingerprint, label_notes, range_note, window_note
-from .storage.arrays import read_npz
 from .storage.atomic import write_file
 from .storage.reading import is_folder, path_of
-
-if TYPE_CHECKING:
-    from hashlib import _Hash as Hash
-
-Checked = TypeVar("Checked", Bools, Array)
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,20 +27,26 @@ class SupportSet:
     Make one with `from_arrays`, `from_folder` or `from_npz`; each raises InputError that names the entry and the cure
     where the input contract is not met: grey images without NaN that are not constant, binary labels of the image's
     size, at least one label that is not empty.
+
+    shares: of [0, 1] that each image takes, as `imaging.normalisation.share_of` gives it for a slice of a volume: the
+    same rule then holds for queries. None where no volume is known, or the target lies in dim slices: then every image
+    and every query is stretched.
     """
 
     images: tuple[Array, ...]
     labels: tuple[Bools, ...]
     names: tuple[str, ...]
+    shares: tuple[float, ...] | None = None
 
     @classmethod
     def from_arrays(
         cls, images: Array | Sequence[Array], labels: Array | Sequence[Array],
-        names: Sequence[str] | None = None,
+        names: Sequence[str] | None = None, shares: Shares | None = None,
     ) -> SupportSet:
         """images and labels: arrays (N,H,W), or sequences of (H,W); colour images (H,W,3) or (H,W,4) of uint8 become
-        their luminance. labels: bool, {0, 1} or {0, 255}."""
-        return cls(*checked_entries(images, labels, names, check_label))
+        their luminance. labels: bool, {0, 1} or {0, 255}. shares: of each image one above 0, up to 1."""
+        checked = checked_entries(images, labels, names, check_label)
+        return cls(*checked, check_shares(shares, checked[2]))
 
     @classmethod
     def from_folder(cls, path: AnyPath) -> SupportSet:
@@ -75,16 +74,19 @@ class SupportSet:
         else:
             arrays = {f"image_{i}": image for i, image in enumerate(self.images)}
             arrays.update({f"label_{i}": label for i, label in enumerate(self.labels)})
+        if self.shares is not None:
+            arrays["shares"] = np.array(self.shares)
         with write_file(path) as file:
             np.savez_compressed(file, names=np.array(self.names), **arrays)  # type: ignore[arg-type]  # allow_pickle's type
 
     @cached_property
     def sha256(self) -> str:
-        """sha256 of all images and labels in order, by shape, type and value; names and files do not count."""
+        """sha256 of all images, labels and shares in order, by shape, type and value; names and files do not count."""
         digest = hashlib.sha256()
         for image, label in zip(self.images, self.labels):
             add_to_hash(digest, image)
             digest.update(np.packbits(label).tobytes())
+        add_shares_to_hash(digest, self.shares)
         return digest.hexdigest()
 
     def __len__(self) -> int:
@@ -99,7 +101,7 @@ class SupportSet:
         return f"SupportSet({entries}, {sizes} {types}, labels mark {marked:.1%} on average)"
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _restored, (self.images, self.labels, self.names)
+        return _restored, (self.images, self.labels, self.names, self.shares)
 
     def subset(self, indices: Sequence[int]) -> SupportSet:
         """The entries at these indices, in this order; InputError where one is out of range or all labels are empty."""
@@ -110,7 +112,8 @@ class SupportSet:
             if not -len(self) <= i < len(self):
                 raise InputError(f"index {i} is out of range, the support set has {len(self)} entries")
         return SupportSet.from_arrays(
-            [self.images[i] for i in indices], [self.labels[i] for i in indices], [self.names[i] for i in indices])
+            [self.images[i] for i in indices], [self.labels[i] for i in indices], [self.names[i] for i in indices],
+            None if self.shares is None else [self.shares[i] for i in indices])
 
     def on_grid(self, grid: tuple[int, int], aspect: str, normalise: Normalisation = MINMAX) -> Floats:
         """(N,2,H,W) float32 as the network reads it: normalised images and labels on the grid."""
@@ -126,80 +129,25 @@ class SupportSet:
         self._write_on_grid(out, index, grid, aspect, normalise)
         return out
 
+    def placed(self, index: int, grid: tuple[int, int], aspect: str, how: Normalisation) -> PlacedImage:
+        """The image of an entry on the grid, with its share."""
+        share = 1.0 if self.shares is None else self.shares[index]
+        return PlacedImage.of(self.images[index], f"support image {self.names[index]}", grid, aspect, how, share)
+
     def _write_on_grid(self, out: Floats, index: int, grid: tuple[int, int], aspect: str,
                        how: Normalisation) -> None:
         """Write `entry_on_grid` into `out`."""
-        placed = PlacedImage.of(self.images[index], f"support image {self.names[index]}", grid, aspect, how)
+        placed = self.placed(index, grid, aspect, how)
         out[0] = placed.on_grid
         out[1] = placed.placement.label_to_grid(self.labels[index], grid)
 
 
-def checked_entries(
-    images: Array | Sequence[Array], labels: Array | Sequence[Array], names: Sequence[str] | None,
-    check: Callable[[Array, tuple[int, int], str], Checked],
-) -> tuple[tuple[Array, ...], tuple[Checked, ...], tuple[str, ...]]:
-    """Copies of images, of labels as `check` returns them, none writeable, and names; InputError as
-    `SupportSet.from_arrays`."""
-    if isinstance(images, np.ndarray) and images.ndim == 2 or isinstance(labels, np.ndarray) and labels.ndim == 2:
-        raise InputError("images and labels are single arrays (H,W); give (N,H,W), for one entry image[None]")
-    count = count_of(images, "images")
-    if count != count_of(labels, "labels"):
-        raise InputError(f"{count} images but {len(labels)} labels; each image needs its label")
-    if count == 0:
-        raise InputError("the support set has no entries; give at least one image with its label")
-    if names is not None and count_of(names, "names") != count:
-        raise InputError(f"{count} images but {len(names)} names")
-    names = tuple(str(name) for name in (range(count) if names is None else names))
-    checked_images, checked_labels = [], []
-    for name, image, label in zip(names, images, labels):
-        image = check_image(image, f"support image {name}").copy()
-        marked = check(label, image.shape, f"support label {name}")
-        image.flags.writeable = marked.flags.writeable = False
-        checked_images.append(image)
-        checked_labels.append(marked)
-    if not any(label.any() for label in checked_labels):
-        raise InputError("the labels are empty in every entry; at least one must mark something")
-    return tuple(checked_images), tuple(checked_labels), names
-
-
-def read_entries(path: AnyPath) -> tuple[Array | list[Array], Array | list[Array], list[str] | None]:
-    """Images, labels and names of an .npz, as `SupportSet.from_npz` says; InputError where one is missing."""
-    path = path_of(path)
-    data = read_npz(path)
-    names = texts_of(data, "names", path)
-    if "images" in data and "labels" in data:
-        return data["images"], data["labels"], names
-    count = sum(key.startswith("image_") for key in data)
-    try:
-        images = [data[f"image_{i}"] for i in range(count)]
-        labels = [data[f"label_{i}"] for i in range(count)]
-    except KeyError as error:
-        raise InputError(f"{path} lacks the array {error.args[0]}") from None
-    if not images:
-        raise InputError(f"{path} holds {', '.join(data) or 'nothing'}; expected the arrays images and labels")
-    return images, labels, names
-
-
-def texts_of(data: Mapping[str, Array], key: str, path: Path) -> list[str] | None:
-    """The array of texts under a key of an archive, None where there is none; InputError where it is none."""
-    found = data.get(key)
-    if found is not None and (found.ndim != 1 or found.dtype.kind != "U"):
-        raise InputError(f"{path}: {key} are {found.dtype} of shape {found.shape}; expected texts, one for each entry")
-    return None if found is None else [str(text) for text in found]
-
-
-def add_to_hash(digest: Hash, image: Array) -> None:
-    """An image by shape, type and value, whatever its byte order."""
-    little = image.astype(image.dtype.newbyteorder("<"), copy=False)
-    digest.update(f"{little.dtype.str}{image.shape}".encode())
-    digest.update(np.ascontiguousarray(little).tobytes())
-
-
-def _restored(images: tuple[Array, ...], labels: tuple[Bools, ...], names: tuple[str, ...]) -> SupportSet:
+def _restored(images: tuple[Array, ...], labels: tuple[Bools, ...], names: tuple[str, ...],
+              shares: tuple[float, ...] | None) -> SupportSet:
     """A support from a pickle; arrays come out of it writeable."""
     for array in (*images, *labels):
         array.flags.writeable = False
-    return SupportSet(images, labels, names)
+    return SupportSet(images, labels, names, shares)
 
 
 @dataclass(frozen=True, eq=False)
@@ -212,12 +160,14 @@ class PlacedImage:
     range: str | None
 
     @classmethod
-    def of(cls, image: Array, name: str, grid: tuple[int, int], aspect: str, how: Normalisation) -> PlacedImage:
-        """BlankError where the image is constant there."""
-        wide = normalised(image, how, name)
+    def of(cls, image: Array, name: str, grid: tuple[int, int], aspect: str, how: Normalisation,
+           share: float = 1.0) -> PlacedImage:
+        """share: as `normalised` takes it. BlankError where the image is constant there."""
+        wide = normalised(image, how, name, share)
         placement = Placement.of(image.shape, grid, aspect)
         on_grid = placement.normalised_to_grid(wide.values, grid, name, wide.own)
-        return cls(on_grid, placement, range_note(wide.values, name) if wide.own else window_note(on_grid, name))
+        note = range_note(wide.values, name) if wide.own else None
+        return cls(on_grid, placement, window_note(on_grid, name) if isinstance(how, Window) else note)
 
 
 @dataclass(frozen=True, eq=False)
@@ -244,8 +194,7 @@ class Drawn:
         placed = {} if placed is None else placed
         for place, index in enumerate(map(int, indices)):
             if index not in placed:
-                name = f"support image {support.names[index]}"
-                placed[index] = PlacedImage.of(support.images[index], name, grid, aspect, normalise)
+                placed[index] = support.placed(index, grid, aspect, normalise)
             image = placed[index]
             on_grid[place] = image.on_grid, image.placement.label_to_grid(support.labels[index], grid)
             if image.range and support.labels[index].any():  # without the target it may well be all but black

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, get_args
 
 import numpy as np
 
+from ..entries import read_entries
 from ..errors import InputError, TruthError
 from ..imaging.normalisation import Normalisation
 from ..imaging.pairs import read_pairs
@@ -16,7 +17,7 @@ from ..imaging.preprocess import check_label, count_of, values_of_classes
 from ..labelled import LabelledSupport
 from ..named_types import Array
 from ..storage.reading import is_folder
-from ..support import SupportSet, read_entries
+from ..support import SupportSet
 from ..supports.volumes import (
     ABSENT,
     AREA,
@@ -83,13 +84,13 @@ def _support(args: argparse.Namespace, labels: Labels, normalise: Normalisation,
     if folder and has_volumes(args.support):
         return _of_volumes(args, labels, normalise, queries)
     refuse_beside_pictures({name: getattr(args, name) for name in TAKEN})
-    images, maps, names = read_pairs(args.support) if folder else read_entries(args.support)
+    images, maps, names, shares = (*read_pairs(args.support), None) if folder else read_entries(args.support)
     count_of(maps, "labels")
     if labels.chosen is None and (masks := _masks(list(maps))) is not None:
-        return SupportSet.from_arrays(images, masks, names)
+        return SupportSet.from_arrays(images, masks, names, shares)
     for name, each in zip(names or map(str, range(len(maps))), maps):
         values_of_classes(each, f"support label {name}")
-    return LabelledSupport.from_arrays(images, maps, names, label_names=labels.names)
+    return LabelledSupport.from_arrays(images, maps, names, shares, label_names=labels.names)
 
 
 def refuse_beside_pictures(options: Mapping[str, object]) -> None:
@@ -162,4 +163,4 @@ def _of_volumes(args: argparse.Namespace, labels: Labels, normalise: Normalisati
         volume_pairs(args.support), labels.chosen, choice, query=queries if choice.by == SIMILAR else (),
         normalise=normalise, time=args.time, series=args.series)
     names = support.label_names | {v: name for v, name in labels.names.items() if v in support.label_names}
-    return LabelledSupport.from_arrays(support.images, support.labels, support.names, label_names=names)
+    return replace(support, label_names=names)
