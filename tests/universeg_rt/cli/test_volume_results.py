@@ -145,6 +145,11 @@ def test_slices_of_noise_are_counted_and_a_support_of_pictures_dims_nothing(case
     assert all(int(line["pixels"]) == 0 for line in lines if line["kind"] == "noise") and row["noise"] >= 1
     said = f"12 slices, 2 blank, {row['noise']} noise, {row['dim']} dim, 0 in the support"
     assert said in (folder / "out" / "report.html").read_text()
+    report = folder / "out" / "report.json"
+    assert json.loads(report.read_text())["keep_noise"] is False
+    for options in ([], ["--refine", "window"], ["--follow"], ["--region", "2", "2", "22", "20"], ["--within", "2"]):
+        assert main([*arguments, *options, "--keep-noise"]) == 0
+        assert json.loads(report.read_text())["keep_noise"] is True and row_of(folder)["noise"] == 0
 
 
 def test_dim_slices_are_counted_where_the_support_is_of_volumes(case):
