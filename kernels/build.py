@@ -120,11 +120,19 @@ def bring(built: Built, architecture: str, folder: Path) -> None:
     for path, part in ((built.library, "lib"), (built.selftest, "bin")):
         (folder / part).mkdir(parents=True, exist_ok=True)
         shutil.copy2(path, folder / part / path.name)
+    state_sources(folder, architecture)
+
+
+def state_sources(folder: Path, architecture: str) -> None:
+    """Says beside a build of what it is, for `brought`."""
     (folder / BROUGHT).write_text(json.dumps({"architecture": architecture, "sources": _digest_of_sources()}))
 
 
 def brought(folder: Path, architecture: str) -> Built | None:
-    """What `bring` put there, where it is whole, of these sources and for this architecture ("native": any)."""
+    """What `bring` or a build put there, where it is whole, of these sources and for this architecture ("native": any).
+
+    A transfer may have lost the self-test's executable bit; it is set again.
+    """
     try:
         said = json.loads((folder / BROUGHT).read_text())
     except (OSError, ValueError):
@@ -132,7 +140,11 @@ def brought(folder: Path, architecture: str) -> Built | None:
     if said["sources"] != _digest_of_sources() or architecture not in ("native", said["architecture"]):
         return None
     library, selftest = folder / "lib" / "libsupport_mean.so", folder / "bin" / "support_mean_selftest"
-    return Built(library=library, selftest=selftest) if library.is_file() and selftest.is_file() else None
+    if not (library.is_file() and selftest.is_file()):
+        return None
+    if not os.access(selftest, os.X_OK):
+        selftest.chmod(selftest.stat().st_mode | 0o111)
+    return Built(library=library, selftest=selftest)
 
 
 def _digest_of_sources() -> str:

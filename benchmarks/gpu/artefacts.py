@@ -25,7 +25,7 @@ from universeg_rt.precision import GPU_AUTO, PRECISIONS
 from universeg_rt.spec import NetworkSpec
 
 from ..harness.models import random_weights
-from . import deadline, machine
+from . import chosen, deadline, machine
 
 if TYPE_CHECKING:  # it wants onnx, which PyTorch's contenders do without
     from universeg_rt.export.emit.quantise import Quantisation
@@ -180,7 +180,11 @@ def run_engines(state: dict, entry: dict) -> None:
     """TensorRT and TensorRT-RTX engines of prepare and predict: a bundle with native operators, one with the plugin."""
     from universeg_rt.export.engine.build import EngineOptions, build_engines
 
+    if "bundle" not in state:
+        find_earlier(state)
     entry["built"], entry["skipped"], state["engine_bundles"] = {}, {}, {}
+    if "bundle" not in state:
+        return skip(entry, "there is no bundle to build engines of; run the step bundle")
     sets, entries, end = state["members"], state["support_sizes"], deadline.of_step(state, "engines")
     profile = Profile((1, 1, 1), (min(sets), min(sets), max(sets)),
                       (min(entries), min(max(64, min(entries)), max(entries)), max(entries)), state["grid"])
@@ -196,6 +200,9 @@ def run_engines(state: dict, entry: dict) -> None:
         for plugin in (None, plugin_here) if plugin_here else (None,):
             for precision in sorted(state["bundle"].manifest.models, key=[*GPU_AUTO, *PRECISIONS].index):
                 label = _label(builder, precision, plugin)
+                if why := chosen.left_out(state["options"], label):
+                    entry["skipped"][label] = why
+                    continue
                 if time.monotonic() > end:
                     entry["skipped"][label] = "the time limit was reached"
                     continue
@@ -246,12 +253,8 @@ def find_earlier(state: dict) -> None:
         bundle = Bundle.open(work / "bundle")
         if bundle.manifest.weights_sha256 == _digest(state["weights"]):
             state["bundle"] = bundle
-    library = (state["options"].kernels_build or work / "kernels") / "lib" / "libsupport_mean.so"
-    if "kernels" not in steps and state["device"] == "cuda" and library.is_file():
-        from universeg_rt.kernels.support_mean.check.devices import Gpu
-        from universeg_rt.kernels.support_mean.library import Library
-
-        state["kernel_device"] = Gpu(Library(library))
+    if "kernels" not in steps and state["device"] == "cuda":
+        _find_kernels(state, state["options"].kernels_build or work / "kernels")
     if "bundle" not in state:
         return
     if "plain" not in steps:
@@ -265,6 +268,19 @@ def find_earlier(state: dict) -> None:
                 state["engine_bundles"][_label(fingerprint.builder, fingerprint.precision,
                                                fingerprint.plugin_sha256)] = (fingerprint.builder,
                                                                               fingerprint.precision, manifest.parent)
+
+
+def _find_kernels(state: dict, folder: Path) -> None:
+    """A library that lies there, where it is of these sources and for this GPU; another would be timed as ours."""
+    from universeg_rt.kernels.build import brought
+    from universeg_rt.kernels.support_mean.check.devices import Gpu
+    from universeg_rt.kernels.support_mean.check.machine import own_architecture
+    from universeg_rt.kernels.support_mean.library import Library
+
+    if built := brought(folder, own_architecture()):
+        state["kernel_device"] = Gpu(Library(built.library))
+    else:
+        state["no_kernels"] = f"{folder} holds no library of these sources for this GPU; run the step kernels"
 
 
 def _label(builder: str, precision: str, plugin: object) -> str:

@@ -20,7 +20,7 @@ from universeg_rt.runners.gpu.onnxruntime import OnnxRuntimeCuda
 from universeg_rt.runners.gpu.provider import PROVIDER
 from universeg_rt.runners.libraries import import_onnxruntime
 
-from . import artefacts, machine
+from . import artefacts, chosen, machine
 from .arithmetic import FLOATS, torch_type
 from .captured import Captured
 from .folded_torch import FoldedInference, kernel_support_mean
@@ -90,7 +90,7 @@ class TorchFolded(Contender):
         support_mean = None
         if kernels:
             if "kernel_device" not in state:
-                raise RunnerError("the kernels were not built")
+                raise RunnerError(state.get("no_kernels", "the kernels were not built"))
             support_mean = kernel_support_mean(state["kernel_device"], channels_last)
         self.network = FoldedInference(state["spec"], state["weights"], self.device, self.dtype, support_mean,
                                        channels_last)
@@ -196,8 +196,8 @@ def run_contenders(state: dict, entry: dict) -> None:
     artefacts.find_earlier(state)
 
     def start(name: str, make: Callable[[], Contender]) -> None:
-        if wanted and not any(part in name for part in wanted):
-            entry["skipped"][name] = "left out by --contenders"
+        if why := chosen.left_out(state["options"], name):
+            entry["skipped"][name] = why
             return
         try:
             found[name] = make()

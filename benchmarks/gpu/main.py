@@ -33,7 +33,7 @@ from universeg_rt.spec import PRESETS, NetworkSpec  # noqa: E402
 PROGRAM = "universeg_rt.benchmarks.gpu.main"
 
 with importing(__name__, PROGRAM):
-    from universeg_rt.benchmarks.gpu import artefacts, contenders, machine, parity, timing
+    from universeg_rt.benchmarks.gpu import artefacts, chosen, contenders, machine, parity, timing
 
 STEPS = {
     "machine": machine.run_machine, "ceilings": machine.run_ceilings, "network": artefacts.run_network,
@@ -53,7 +53,7 @@ def parser() -> argparse.ArgumentParser:
                    help=f"of {', '.join(STEPS)}; {', '.join(ALWAYS)} always run")
     p.add_argument("--support-sizes", type=int, nargs="+", metavar="S", help="64 16 1 256, in this order")
     p.add_argument("--members", type=int, nargs="+", metavar="K", help="1 5, in this order")
-    p.add_argument("--contenders", nargs="+", metavar="PART", help="only those whose name has one of these parts in it")
+    chosen.add_options(p)
     p.add_argument("--rounds", type=int, help="most timed runs of a contender in a cell (200)")
     p.add_argument("--budget", type=float, help="seconds a contender gets in a cell; at least 5 runs are made (0.4)")
     p.add_argument("--time-limit", type=float, default=540, help="seconds after which no measurement starts (540)")

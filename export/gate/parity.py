@@ -148,11 +148,12 @@ class ParityReport:
 
 @dataclass(frozen=True)
 class Cases:
-    """What to compare on: every kind of input at each image size, support size and number of members."""
+    """What to compare on: each kind of input at each image size, support size and number of members."""
 
     image_sizes: tuple[tuple[int, int], ...]
     support_sizes: tuple[int, ...]
     members: tuple[int, ...]
+    kinds: tuple[str, ...] = KINDS
 
     def __post_init__(self) -> None:
         if any(k > max(MEMBERS) for k in self.members):
@@ -160,7 +161,7 @@ class Cases:
 
     def grid(self) -> list[tuple[str, tuple[int, int], int]]:
         """Kind, image size and support size of each input, the cheapest first."""
-        grid = ((kind, size, entries) for kind in KINDS for size in self.image_sizes for entries in self.support_sizes)
+        grid = ((kind, size, s) for kind in self.kinds for size in self.image_sizes for s in self.support_sizes)
         return sorted(grid, key=lambda inputs: np.prod(inputs[1]) * inputs[2])
 
 
@@ -221,8 +222,7 @@ def check_parity(
 ) -> ParityReport:
     """Compare models with the reference network; raises ParityError with the figures where one is over tolerance.
 
-    The cheapest inputs come first, and none follows one that is over tolerance: minutes more would not change the
-    outcome.
+    The cheapest inputs come first, and none follows one that is over tolerance: more would not change the outcome.
 
     reference: one that another call has used already, and that remembers its results.
     """

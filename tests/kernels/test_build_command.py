@@ -115,6 +115,8 @@ def test_what_was_built_elsewhere_is_taken_where_it_fits(tmp_path, monkeypatch):
     for architecture in ("90", "native"):
         found = build_module.brought(folder, architecture)
         assert found.library.read_text() == "libsupport_mean.so" and found.selftest.is_file()
+    (folder / "bin" / "support_mean_selftest").chmod(0o644)  # as a transfer may leave it
+    assert os.access(build_module.brought(folder, "90").selftest, os.X_OK)
     assert build_module.brought(folder, "80") is None
     monkeypatch.setattr(build_module, "_digest_of_sources", lambda: "others")
     assert build_module.brought(folder, "90") is None

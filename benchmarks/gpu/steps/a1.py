@@ -21,12 +21,14 @@ from universeg_rt.benchmarks.gpu.steps import parts, step  # noqa: E402
 def body(run: step.Step, options: argparse.Namespace) -> bool:
     """The kernels first: all else is worth nothing where they are wrong."""
     return all([
-        parts.kernels(run, "kernels", 190),
-        parts.compare(run, 150, ("reference", "folded torch"), "network", "parity", "timing"),
+        parts.start(run, 30),
+        parts.kernels(run, "kernels", 170),
+        parts.compare(run, 115, ("reference", "folded torch"), "network", "parity", "timing"),
+        parts.ours(run, 75, "network", "parity", "timing", checked="kernels"),
         run.part("convolutions", "universeg_rt.benchmarks.gpu.steps.convolutions", "--out",
                  run.out / "convolutions.json", "--device", run.device,
-                 *(["--support-size", 1, "--size", 16] if run.small else []), seconds=60),
-        parts.training(run, options, 120),
+                 *(["--support-size", 1, "--size", 16] if run.small else []), seconds=50),
+        parts.training(run, options, 90),
     ])
 
 

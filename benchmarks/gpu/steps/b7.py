@@ -21,8 +21,10 @@ from universeg_rt.benchmarks.gpu.steps import parts, step  # noqa: E402
 def body(run: step.Step, options: argparse.Namespace) -> bool:
     """Frozen tasks first: they take the least time and no plan of minutes."""
     return all([
-        parts.frozen(run, 120),
-        parts.compare(run, 450, (), "network", "kernels", "bundle", "plain", "engines", "parity", "timing"),
+        parts.start(run, 20),
+        parts.frozen(run, 110),
+        parts.compare(run, 330, (), "network", "bundle", "plain", "engines", "parity", "timing"),
+        parts.ours(run, 120, "network", "kernels", "engines", "parity", "timing"),
     ])
 
 

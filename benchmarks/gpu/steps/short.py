@@ -21,12 +21,14 @@ from universeg_rt.benchmarks.gpu.steps import parts, step  # noqa: E402
 def body(run: step.Step, options: argparse.Namespace) -> bool:
     """Each part has a time of its own, and leaves what it wrote by then."""
     return all([
-        parts.kernels(run, "kernels", 140, "selftest", "correctness"),
-        parts.compare(run, 150, ("reference fp32", "reference fp16", "folded torch fp16"), "network", "parity",
+        parts.start(run, 30),
+        parts.kernels(run, "kernels", 120, "selftest", "correctness"),
+        parts.compare(run, 110, ("reference fp32", "reference fp16", "folded torch fp16"), "network", "parity",
                       "timing"),
+        parts.ours(run, 75, "network", "parity", "timing", checked="kernels"),
         parts.frozen(run, 60),
-        parts.kernels(run, "bandwidth", 60, "bandwidth", "timing"),
-        parts.training(run, options, 110),
+        parts.kernels(run, "bandwidth", 50, "bandwidth", "timing"),
+        parts.training(run, options, 85),
     ])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.machinery
 import json
 import os
 import subprocess
@@ -38,7 +39,8 @@ class Step:
         sites = [str(path) for path in sorted((self.work / "runtimes").glob("*")) if path.is_dir()]
         self.environment = {**os.environ, "PYTHONPATH": os.pathsep.join([os.environ["PYTHONPATH"], *sites])}
         self._guard = session.Guard()
-        self.note("begin", seconds=seconds, device=device)
+        self.note("begin", seconds=seconds, device=device, missing={
+            each: plan.WANTS[each] for each in plan.STEPS[name].needs if _is_missing(each, sites)})
 
     @property
     def small(self) -> bool:
@@ -100,6 +102,11 @@ class Step:
         self.note("end", files=len(found))
         if len(found) > FILES:
             raise OutputError(f"{self.out} holds {len(found)} files; no more than {FILES} go home")
+
+
+def _is_missing(module: str, sites: list[str]) -> bool:
+    """Whether a part would not find it; nothing is imported."""
+    return importlib.machinery.PathFinder.find_spec(module, [*sites, *sys.path]) is None
 
 
 def archive(root: Path, files: list[Path], target: Path, work: Path) -> list[Path]:

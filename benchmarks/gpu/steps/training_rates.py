@@ -43,6 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     end, values = time.monotonic() + options.time_limit, {"stages": [], "whole": False}
+    write_json(options.out, values)  # the first episodes may not come in time
     config = load_config(options.config)
     tasks = load_datasets(config.data.datasets, options.data_root or config.data.data_root)
     for index, stage in enumerate(config.stages):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from universeg_rt.errors import RunnerError
 
-from ...build import brought, build, tool
+from ...build import brought, build, state_sources, tool
 
 TOOLS = ("memcheck", "racecheck", "initcheck", "synccheck")
 # What each checker prints when it found nothing.
@@ -49,11 +49,11 @@ def build_native(state: dict, entry: dict, write) -> None:
     if dry and tool("nvcc") and arch != "native":
         parts.append("cuda")
     if arch == "native":
-        arch = _architecture()
+        arch = own_architecture()
     entry["architecture"] = arch
     if not dry and (earlier := brought(Path(state["build_dir"]), arch)):
         state["built"] = earlier
-        entry.update(passed=True, why=f"built elsewhere of these sources: {state['build_dir']}")
+        entry.update(passed=True, why=f"built elsewhere or earlier, of these sources: {state['build_dir']}")
         return
     built = build(parts, build_dir=Path(state["build_dir"]), architectures=arch if "cuda" in parts else None)
     state["built"] = built
@@ -62,9 +62,11 @@ def build_native(state: dict, entry: dict, write) -> None:
     if missing:
         entry["why"] = "; ".join(f"{part}: {built.skipped[part]}" for part in missing)
     entry["passed"] = not missing
+    if not dry and entry["passed"]:
+        state_sources(Path(state["build_dir"]), arch)
 
 
-def _architecture() -> str:
+def own_architecture() -> str:
     """The GPU's own, as CMake writes it; "native" leaves the question to CMake."""
     try:
         import torch
@@ -84,10 +86,12 @@ def run_selftest(state: dict, entry: dict, write) -> None:
     command = [str(program)] + (["--dry-run", "--quick"] if state["dry"] else [])
     left = state.get("deadline", math.inf) - time.monotonic()  # half of it: a kernel that hangs is not all that is seen
     done = _run(command, max(1.0, min(240.0, left / 2)))
-    entry.update(command=command[1:], output=done[1][-4000:], passed=done[0] == 0)
-    state["say"](done[1].strip().splitlines()[-1] if done[1].strip() else "no output")
+    lines = done[1].strip().splitlines() or ["no output"]
+    wrong = [line for line in lines if line.startswith("FAILED")]
+    entry.update(command=command[1:], wrong=wrong[:20], output="\n".join(lines[-20:]), passed=done[0] == 0)
+    state["say"](lines[-1])
     if not entry["passed"]:
-        entry["why"] = f"exit status {done[0]}"
+        entry["why"] = f"exit status {done[0]}: {wrong[0] if wrong else '; '.join(lines[-2:])}"
 
 
 def run_sanitizers(state: dict, entry: dict, write) -> None:

@@ -5,7 +5,8 @@
 //
 // Device buffers have exactly the size that is needed and outputs are poisoned, so that a memory checker sees an access
 // past the end and an unwritten element shows as NaN. --quick leaves out the larger problems (for the race checker);
-// --dry-run needs no GPU: the CPU takes the device's part, with its threads in reverse order.
+// --dry-run needs no GPU: the CPU takes the device's part, with its threads in reverse order. Each kernel is named before
+// it starts, so that the last line says which one hangs or ends the program.
 // Exit status: 0 all equal, 1 a difference or an error, 3 no usable GPU.
 #include <cuda_runtime_api.h>
 
@@ -13,6 +14,7 @@
 #include <cstdio>
 #include <cstring>
 #include <random>
+#include <string>
 #include <vector>
 
 #include "host_run.h"
@@ -129,6 +131,16 @@ struct Totals {
     long runs = 0, elements = 0, same_bits = 0, failed = 0;
 };
 
+// Which kernel on which problem, as printed.
+std::string describe(const support_mean_problem& p) {
+    char text[256];
+    std::snprintf(text, sizeof text, "%s %s kernel %d activated %d layout %d B=%lld Bs=%lld K=%lld Kq=%lld S=%lld C=%lld %lldx%lld",
+                  kFormNames[p.form], kTypeNames[p.dtype], p.kernel, p.activated, p.layout, (long long)p.queries,
+                  (long long)p.support_queries, (long long)p.sets, (long long)p.query_sets, (long long)p.entries,
+                  (long long)p.channels, (long long)p.height, (long long)p.width);
+    return text;
+}
+
 void run_case(const Case& c, int32_t form, int32_t dtype, int32_t kernel, int32_t activated, int32_t layout, bool dry,
               int multiprocessors, Totals& totals) {
     support_mean_problem p{};
@@ -150,6 +162,8 @@ void run_case(const Case& c, int32_t form, int32_t dtype, int32_t kernel, int32_
     char message[512];
     support_mean_launch launch{};
     if (support_mean_plan(&p, multiprocessors, &launch, message, sizeof message) != SUPPORT_MEAN_OK) return;
+    std::printf("%s\n", describe(p).c_str());
+    std::fflush(stdout);
 
     support_mean_buffers bytes{};
     support_mean_sizes(&p, &bytes, message, sizeof message);
@@ -201,11 +215,8 @@ void run_case(const Case& c, int32_t form, int32_t dtype, int32_t kernel, int32_
         totals.elements += static_cast<long>(count);
         if (wrong != 0) {
             ++totals.failed;
-            std::printf("FAILED %s %s kernel %d layout %d B=%lld Bs=%lld K=%lld Kq=%lld S=%lld C=%lld %lldx%lld: %s differs at %ld "
-                        "of %zu elements, worst %g\n",
-                        kFormNames[form], kTypeNames[dtype], kernel, layout, (long long)c.b, (long long)p.support_queries,
-                        (long long)c.k, (long long)c.kq, (long long)c.s, (long long)c.c, (long long)c.h, (long long)c.w,
-                        kFields[f].name, wrong, count, worst);
+            std::printf("FAILED %s: %s differs at %ld of %zu elements, worst %g\n", describe(p).c_str(), kFields[f].name, wrong,
+                        count, worst);
         }
     }
 }

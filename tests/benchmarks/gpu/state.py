@@ -16,9 +16,9 @@ from ...conftest import SMALL_SPEC
 
 
 def make_state(tmp_path, **more) -> dict:
-    options = SimpleNamespace(checkpoint=None, spec=None, steps=[], contenders=None, compile_backend="eager",
-                              plugin=None, no_int8=True, kernels_build=None, compile=False, cpu_reference=False,
-                              references=None)
+    options = SimpleNamespace(checkpoint=None, spec=None, steps=[], contenders=None, leave_out=None,
+                              compile_backend="eager", plugin=None, no_int8=True, kernels_build=None, compile=False,
+                              cpu_reference=False, references=None)
     state = {
         "options": options, "device": "cpu", "grid": (32, 32), "support_sizes": [2], "members": [2], "rounds": 2,
         "budget": 0.0, "threads": 1, "work": tmp_path, "say": lambda line: None, "write": lambda: None,

@@ -40,18 +40,27 @@ def test_a_later_run_goes_on_from_what_is_built(tmp_path):
 
 
 def test_kernels_that_lie_there_are_taken_without_a_bundle_too(tmp_path, monkeypatch):
+    from universeg_rt.kernels import build
     from universeg_rt.kernels.support_mean import library
     from universeg_rt.kernels.support_mean.check import devices
+    from universeg_rt.kernels.support_mean.check import machine as check_machine
 
-    built = tmp_path / "kernels" / "lib" / "libsupport_mean.so"
-    built.parent.mkdir(parents=True)
-    built.touch()
+    folder = tmp_path / "kernels"
+    for path in (folder / "lib" / "libsupport_mean.so", folder / "bin" / "support_mean_selftest"):
+        path.parent.mkdir(parents=True)
+        path.touch()
     monkeypatch.setattr(library, "Library", lambda path: path)
     monkeypatch.setattr(devices, "Gpu", lambda opened: ("gpu", opened))
     state = make_state(tmp_path, device="cuda")
     state["options"].steps = ("network", "parity", "timing")
     artefacts.find_earlier(state)
-    assert state["kernel_device"] == ("gpu", built) and "bundle" not in state
+    assert "kernel_device" not in state  # of sources that nobody knows: it would be timed as ours
+    with pytest.raises(RunnerError, match="no library of these sources"):
+        contenders.TorchFolded({**state, "device": "cpu"}, "fp16", kernels=True)
+    build.state_sources(folder, "native")
+    monkeypatch.setattr(check_machine, "own_architecture", lambda: "native")
+    artefacts.find_earlier(state)
+    assert state["kernel_device"] == ("gpu", folder / "lib" / "libsupport_mean.so") and "bundle" not in state
 
 
 def test_engines_are_built_run_and_recorded(tmp_path, monkeypatch):

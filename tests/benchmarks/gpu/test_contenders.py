@@ -21,3 +21,12 @@ def test_compiling_is_for_those_who_name_it(tmp_path):
             setattr(state["options"], key, value)
         contenders.run_contenders(state, entry)
         assert {"torch.compile tf32", "torch.compile fp16"} <= set(entry["started"])
+
+
+def test_what_is_left_out_does_not_start_and_says_so(tmp_path):
+    state, entry = make_state(tmp_path), {}
+    state["options"].contenders, state["options"].leave_out = ["folded torch fp32", "reference fp32"], ["kernels"]
+    contenders.run_contenders(state, entry)
+    assert entry["started"] == ["reference fp32", "folded torch fp32"]
+    assert entry["skipped"]["folded torch fp32 kernels"] == "left out by --leave-out"
+    assert entry["skipped"]["reference fp16"] == "left out by --contenders"

@@ -76,3 +76,32 @@ def test_where_one_member_alone_is_timed_no_more_are_compared(tmp_path, monkeypa
     state["contenders"], state["device"] = {"folded": contenders.TorchFolded(state, "fp32")}, "cuda"
     parity.run_parity(state, {})
     assert seen == [compared]
+
+
+def test_replays_and_several_members_are_compared_too(tmp_path, monkeypatch):
+    """A graph that keeps the query of its capture, or two members in place of three, is over tolerance."""
+    state = make_state(tmp_path, support_sizes=[1, 2], members=[1])
+
+    class Kept(contenders.TorchFolded):
+        def prepare(self, support, weights):
+            return [super().prepare(support, weights), None, len(support)]
+
+        def run(self, prepared, queries):
+            prepared[1] = queries if prepared[1] is None else prepared[1]
+            return super().run(prepared[0], prepared[1])
+
+    class Wrong(contenders.TorchFolded):
+        def run(self, prepared, queries):
+            logits = super().run(prepared, queries)
+            logits[:, 1:] += 1
+            return logits
+
+    state["contenders"] = {"right": contenders.TorchFolded(state, "fp32"), "kept": Kept(state, "fp32"),
+                           "wrong": Wrong(state, "fp32")}
+    entry = {}
+    parity.run_parity(state, entry)
+    assert entry["failed"] == ["kept replayed", "wrong members"] and entry["passed"] is False
+    assert {name: found["within"] for name, found in entry["contenders"].items()} == {
+        "right": True, "kept": False, "wrong": False}
+    right = entry["contenders"]["right"]
+    assert (right["cases"], right["replayed"]["cases"], right["members"]["cases"]) == (4, 2, 1)

@@ -155,3 +155,29 @@ def test_half_precision_is_timed_first_for_time_may_end(monkeypatch):
              "deadline": float("inf")}
     timing.time_kernels(state, {}, lambda: None)
     assert list(dict.fromkeys(seen)) == ["float16", "float32", "bfloat16"]
+
+
+def test_a_self_test_that_fails_or_hangs_says_at_which_kernel(monkeypatch):
+    state = {"built": SimpleNamespace(selftest=Path("selftest")), "dry": False, "say": print}
+    for status, last, why in ((124, ["pool float16 kernel 3", "stopped after 5 s"],
+                               "exit status 124: pool float16 kernel 3; stopped after 5 s"),
+                              (1, ["FAILED mean float32 kernel 1: mean differs", *["pool"] * 3000, "4 runs, 1 wrong"],
+                               "exit status 1: FAILED mean float32 kernel 1: mean differs")):
+        monkeypatch.setattr(machine, "_run", lambda *_, ended=(status, "\n".join(["mean", *last])): ended)
+        entry = {}
+        machine.run_selftest(state, entry, print)
+        assert entry["why"] == why and entry["output"].endswith(last[-1]) and len(entry["output"]) < 4000
+
+
+@pytest.mark.torch
+def test_without_ml_dtypes_the_other_types_are_checked(native, monkeypatch):
+    pytest.importorskip("torch", reason="PyTorch is missing (pip install torch)")
+    from universeg_rt.kernels.support_mean.check.devices import Dry
+
+    monkeypatch.setitem(sys.modules, "ml_dtypes", None)
+    monkeypatch.setattr(correctness, "SMALL", correctness.SMALL[:1])
+    state = {"device": Dry(native.__file__), "dry": True, "say": print, "deadline": float("inf")}
+    entry = {}
+    correctness.check_kernels(state, entry, lambda: None)
+    assert entry["passed"] is True and "pip install ml-dtypes" in entry["skipped"]["bfloat16"]
+    assert {name.split()[1] for name in entry["worst"]} == {"float32", "float16"}

@@ -38,8 +38,18 @@ def test_self_test_dry_run(cuda):
     """The GPU self-test with the CPU in the GPU's place, its threads in reverse order: equal bits everywhere."""
     done = subprocess.run([cuda.selftest, "--dry-run", "--quick"], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout
-    runs, elements, same, wrong = (int(word) for word in done.stdout.split() if word.isdigit())
+    *named, last = done.stdout.splitlines()
+    runs, elements, same, wrong = (int(word) for word in last.split() if word.isdigit())
     assert runs > 300 and elements == same and wrong == 0
+    assert len(named) == len(set(named)) == runs and "pool float16 kernel 3 activated 0 layout 1" in done.stdout
+
+
+def test_each_kernel_of_the_self_test_is_named_before_it_runs(cuda):
+    """A hang or a crash is known by the last line, which is out at once."""
+    with subprocess.Popen([cuda.selftest, "--dry-run"], stdout=subprocess.PIPE, text=True) as running:
+        first = running.stdout.readline()
+        running.kill()
+    assert first.startswith("mean float32 kernel 1 activated 0 layout 0 B=1 ") and running.returncode < 0
 
 
 def test_self_test_refuses_an_unknown_option_and_says_where_there_is_no_gpu(cuda):

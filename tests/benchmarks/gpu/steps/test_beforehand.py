@@ -8,11 +8,13 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 pytest.importorskip("torch", reason="the steps need torch")
 
+from universeg_rt.benchmarks.gpu import chosen
 from universeg_rt.benchmarks.gpu.steps import a1, b7, beforehand, plan, short, step
 from universeg_rt.checkout import ROOT
 
@@ -87,6 +89,8 @@ def test_the_parts_of_a_step_fit_its_time(module, tmp_path, monkeypatch):
 
     def part(run, name, module, *words, seconds: float, limit="") -> bool:
         asked.append(seconds)
+        if name == "kernels":
+            (run.out / "kernels.json").write_text('{"steps": {"selftest": {"passed": true}}}')
         read.update(Path(word).relative_to(run.upload).parts[0] for word in map(str, words)
                     if Path(word).is_relative_to(run.upload))
         return True
@@ -110,3 +114,49 @@ def test_the_page_says_the_minutes_that_are_planned():
     page = (ROOT / "benchmarks" / "gpu" / "steps" / "README.md").read_text()
     minutes = {name: float(said) for name, said in re.findall(r"^\| `(\w+)\.py .*\| ([\d.]+) \|", page, re.MULTILINE)}
     assert {name: -(-planned.seconds // 60) for name, planned in plan.STEPS.items()} == minutes
+
+
+@pytest.mark.parametrize("selftest", ['{"steps": {"selftest": {"passed": true}}}', '{"steps": {"build": {}}}',
+                                      '{"steps": {"selftest": {"passed": false}}}', ""])
+@pytest.mark.parametrize("module", [short, a1])
+def test_kernels_of_ours_have_a_process_of_their_own_after_their_self_test(module, selftest, tmp_path, monkeypatch):
+    """An access outside a buffer ends all other work on the GPU in its process."""
+    asked = {}
+
+    def part(run, name, module, *words, seconds: float, limit="") -> bool:
+        asked[name] = list(map(str, words))
+        if name == "kernels":
+            (run.out / "kernels.json").write_text(selftest)
+        return True
+
+    monkeypatch.setattr(step.Step, "part", part)
+    run = step.Step(module.__name__.rpartition(".")[2], tmp_path / "out", tmp_path / "work", 60, "cuda", tmp_path)
+    passed = module.body(run, argparse.Namespace(config="config.yaml", weights="none", data_root=tmp_path))
+    run.close()
+    words = asked["compare"]
+    left_out = SimpleNamespace(contenders=None, leave_out=words[words.index("--leave-out") + 1:][:2])
+    for name in ("folded torch fp16 kernels", "tensorrt fp16 plugin"):
+        assert chosen.left_out(left_out, name)
+    assert not chosen.left_out(left_out, "folded torch fp16")
+    assert passed is ("ours" in asked) is ("true" in selftest)
+    said = [json.loads(line) for line in (tmp_path / "out" / f"{run.name}.jsonl").read_text().splitlines()]
+    assert [line["ended"] for line in said if line["what"] == "ours"] == (
+        [] if passed else ["not begun: the kernels' self-test did not pass"])
+
+
+def test_what_the_machine_lacks_is_said_at_the_beginning(tmp_path, monkeypatch):
+    planned = plan.Planned(60, needs=("torch", "universeg_nowhere", "universeg_brought"))
+    monkeypatch.setitem(plan.STEPS, "short", planned)
+    monkeypatch.setitem(plan.WANTS, "universeg_nowhere", "a part")
+    brought = tmp_path / "work" / "runtimes" / "one"
+    brought.mkdir(parents=True)
+    (brought / "universeg_brought.py").touch()
+    step.Step("short", tmp_path / "out", tmp_path / "work", 60, "cpu", tmp_path).close()
+    first = json.loads((tmp_path / "out" / "short.jsonl").read_text().splitlines()[0])
+    assert first["what"] == "begin" and first["missing"] == {"universeg_nowhere": "a part"}
+
+
+def test_the_page_names_what_the_machine_needs():
+    page = (ROOT / "benchmarks" / "gpu" / "steps" / "README.md").read_text()
+    assert all(f"`{name}`" in page for name in plan.WANTS)
+    assert {name for planned in plan.STEPS.values() for name in planned.needs} == set(plan.WANTS)

@@ -49,8 +49,8 @@ def here(monkeypatch):
     def part(run, name, module, *words, seconds, limit="--time-limit"):
         words = [*map(str, words), *([limit, str(seconds)] if limit else [])]
         monkeypatch.setattr(sys, "argv", [module, *words])
-        main = importlib.import_module("universeg_rt.__main__" if module == "universeg_rt" else module).main
-        status = main(*([words] if words else []))
+        loaded = importlib.import_module("universeg_rt.__main__" if module == "universeg_rt" else module)
+        status = loaded.main(*([words] if words else [])) if hasattr(loaded, "main") else 0
         run.note(name, status=status)
         return status == 0
 
@@ -71,6 +71,8 @@ def test_the_short_order_runs_whole_from_a_bare_copy(tree, upload, training, tmp
     assert stage["steps"] and stage["operators"]
     rows = json.loads((tmp_path / "out" / "compare.json").read_text())["steps"]["timing"]["rows"]
     assert {"reference fp16 nhwc", "folded torch fp16 nhwc"} <= {row["contender"] for row in rows}
+    ours = json.loads((tmp_path / "out" / "ours.json").read_text())["steps"]
+    assert "not built" in ours["contenders"]["skipped"]["folded torch fp16 nhwc kernels"] and ours["timing"]["rows"]
     frozen = json.loads((tmp_path / "out" / "frozen.json").read_text())["tasks"]
     assert set(frozen) == {"task.onnx", "task_fp16.onnx"}
     assert {"native", "onnxruntime", "torch nchw", "torch nhwc"} <= set(frozen["task.onnx"]["right"])
@@ -175,3 +177,16 @@ def test_too_many_files_become_one(tmp_path):
     assert lines(run.out, "b1")["end"]["files"] == 3
     subprocess.run(f"cat {run.out}/results.tar.* | tar -x", shell=True, check=True, cwd=tmp_path)
     assert (tmp_path / "19.json").is_file() and (tmp_path / "large.bin").stat().st_size == step.BYTES + 1
+
+
+def test_a_part_that_is_ended_by_a_fault_takes_no_other_with_it(tmp_path):
+    """As a kernel's fault ends the process of the contenders with our kernels."""
+    brought = tmp_path / "work" / "runtimes" / "one"
+    brought.mkdir(parents=True)
+    (brought / "faulty.py").write_text("import os\nprint('before', flush=True)\nos.abort()\n")
+    run = step.Step("b7", tmp_path / "out", tmp_path / "work", 60, "cpu", tmp_path)
+    assert run.part("ours", "faulty", seconds=30, limit="") is False
+    assert run.part("next", "json.tool", "--help", seconds=30, limit="") is True
+    run.close()
+    said = lines(run.out, "b7")
+    assert said["ours"]["status"] == -signal.SIGABRT and said["ours"]["said"][0] == "before"

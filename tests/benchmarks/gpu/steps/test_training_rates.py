@@ -20,3 +20,15 @@ def test_a_stage_without_a_step_is_written_as_one(training, tmp_path, monkeypatc
     assert training_rates.main([str(training[1]), "--out", str(out), "--device", "cpu"]) == 0
     (stage,) = json.loads(out.read_text())["stages"]
     assert stage["steps"] == 0 and stage["losses"] == [] and stage["samples_per_second"] is None
+
+
+def test_where_the_first_episodes_do_not_come_there_is_a_file(training, tmp_path, monkeypatch):
+    out = tmp_path / "training.json"
+
+    def ended(*given):
+        assert json.loads(out.read_text()) == {"stages": [], "whole": False}
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training_rates, "load_config", ended)
+    training_rates.main([str(training[1]), "--out", str(out), "--device", "cpu"])
+    assert json.loads(out.read_text())["whole"] is False
