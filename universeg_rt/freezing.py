@@ -282,6 +282,6 @@ def _with_constants(task: Freezable, constants: Maps, half: bool, record: Record
 def _record(task: Freezable, kind: str, reason: str, price: Price, proxies: str, precision: str = "fp32") -> Record:
     manifest = task.segmenter.bundle.manifest
     return Record(
-        kind, reason, task.grid, task.aspect, task.normalise, task.foreground, task.support.sha256, len(task.support),
-        task.ensemble.members, proxies, price, manifest.name, manifest.licence, precision,
+        kind, reason, task.grid, task.aspect, task.normalise, task.foreground, task.dims, task.support.sha256,
+        len(task.support), task.ensemble.members, proxies, price, manifest.name, manifest.licence, precision,
     )

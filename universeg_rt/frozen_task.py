@@ -56,7 +56,8 @@ class FrozenTask(Predictor):
     ) -> None:
         """model: the file's bytes. One of runner and task runs it: an exact task that is still there is faster.
         entries: as Predictor's. looks: of the support. A file knows neither."""
-        super().__init__(record.grid, record.aspect, record.normalise, notes, record.foreground, entries)
+        super().__init__(record.grid, record.aspect, record.normalise, notes, record.foreground, entries,
+                         record.dims)
         self.record = record
         self.spec = spec
         self._model = model

@@ -9,6 +9,7 @@ from functools import cached_property
 
 import numpy as np
 
+from .entries import Shares, add_shares_to_hash, add_to_hash, check_shares, checked_entries
 from .errors import InputError, shown
 from .imaging.pairs import read_pairs
 from .imaging.preprocess import check_label_map
@@ -17,7 +18,7 @@ from .named_types import AnyPath, Array
 from .predictor import Predictor
 from .refining import RefinedTask
 from .storage.reading import is_folder, path_of
-from .support import SupportSet, add_to_hash, checked_entries
+from .support import SupportSet
 from .support_file import Label, read_entries, unnamed
 from .task import Task
 
@@ -27,28 +28,30 @@ class LabelledSupport:
     """N images (H,W), as given, and their label maps (H,W) uint16, 0 for the background; sizes may differ.
 
     names: of the entries. label_names: of the labels by value, in the order of values; every value that is in the maps
-    has one. Make one with `from_arrays`, `from_folder` or `from_npz`; each raises InputError as those of SupportSet.
+    has one. shares: as SupportSet's. Make one with `from_arrays`, `from_folder` or `from_npz`; each raises InputError
+    as those of SupportSet.
     """
 
     images: tuple[Array, ...]
     labels: tuple[Array, ...]
     names: tuple[str, ...]
     label_names: dict[int, str]
+    shares: tuple[float, ...] | None = None
 
     @classmethod
     def from_arrays(
         cls, images: Array | Sequence[Array], labels: Array | Sequence[Array], names: Sequence[str] | None = None,
-        *, label_names: Mapping[int, str] | None = None,
+        shares: Shares | None = None, *, label_names: Mapping[int, str] | None = None,
     ) -> LabelledSupport:
-        """images, names: as `SupportSet.from_arrays`. labels: arrays (N,H,W) or sequences of (H,W) of integers from 0
-        to 65535. label_names: by value, for as many as are known; others are named `label 3`."""
+        """images, names, shares: as `SupportSet.from_arrays`. labels: arrays (N,H,W) or sequences of (H,W) of
+        integers from 0 to 65535. label_names: by value, for as many as are known; others are named `label 3`."""
         checked = checked_entries(images, labels, names, check_label_map)
         values = sorted({int(value) for label in checked[1] for value in np.unique(label)} - {0})
         given = {} if label_names is None else {int(value): str(name) for value, name in label_names.items()}
         found = {value: given.get(value, unnamed(value)) for value in values}
         if len(set(found.values())) < len(found):
             raise InputError(f"two labels have the same name ({shown(found)}); give each value a name of its own")
-        return cls(*checked, found)
+        return cls(*checked, found, check_shares(shares, checked[2]))
 
     @classmethod
     def from_folder(cls, path: AnyPath, *, label_names: Mapping[int, str] | None = None) -> LabelledSupport:
@@ -62,7 +65,8 @@ class LabelledSupport:
         wrote of a label that it knew, which has its value and its name here too."""
         found = read_entries(path)
         known = {} if found.label is None else {found.label.value: found.label.name}
-        return cls.from_arrays(found.images, found.maps(), found.names, label_names={**known, **(label_names or {})})
+        return cls.from_arrays(found.images, found.maps(), found.names, found.shares,
+                               label_names={**known, **(label_names or {})})
 
     @classmethod
     def load(cls, path: AnyPath, *, label_names: Mapping[int, str] | None = None) -> LabelledSupport:
@@ -101,15 +105,16 @@ class LabelledSupport:
         marked = tuple(np.asarray(each == value) for each in self.labels)
         for each in marked:
             each.flags.writeable = False
-        return SupportSet(self.images, marked, self.names, Label(value, self.label_names[value]))
+        return SupportSet(self.images, marked, self.names, self.shares, Label(value, self.label_names[value]))
 
     @cached_property
     def sha256(self) -> str:
-        """sha256 of all images and label maps in order; names and files do not count."""
+        """sha256 of all images, label maps and shares in order; names and files do not count."""
         digest = hashlib.sha256()
         for arrays in zip(self.images, self.labels):
             for array in arrays:
                 add_to_hash(digest, array)
+        add_shares_to_hash(digest, self.shares)
         return digest.hexdigest()
 
     def __len__(self) -> int:
@@ -119,16 +124,17 @@ class LabelledSupport:
         return f"LabelledSupport({len(self)} entr{'y' if len(self) == 1 else 'ies'}, {shown(self.label_names)})"
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _restored, (self.images, self.labels, self.names, self.label_names)
+        return _restored, (self.images, self.labels, self.names, self.label_names, self.shares)
 
 
 def _restored(
-    images: tuple[Array, ...], labels: tuple[Array, ...], names: tuple[str, ...], label_names: dict[int, str]
+    images: tuple[Array, ...], labels: tuple[Array, ...], names: tuple[str, ...], label_names: dict[int, str],
+    shares: tuple[float, ...] | None,
 ) -> LabelledSupport:
     """A support from a pickle; arrays come out of it writeable."""
     for array in (*images, *labels):
         array.flags.writeable = False
-    return LabelledSupport(images, labels, names, label_names)
+    return LabelledSupport(images, labels, names, label_names, shares)
 
 
 class LabelledTask(LabelledPredictor):

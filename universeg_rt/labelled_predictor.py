@@ -70,8 +70,10 @@ class LabelledPredictor:
         self.values = dict(values)
         self.overlap: Overlap = overlap
         self._first = next(iter(self.answering.values())) if reader is None else reader
-        if len({(each.grid, each.aspect, str(each.normalise)) for each in (self._first, *self.answering.values())}) > 1:
-            raise InputError("the labels' tasks differ in grid, aspect or normalisation; prepare them alike")
+        if len({(each.grid, each.aspect, str(each.normalise), each.dims)
+                for each in (self._first, *self.answering.values())}) > 1:
+            raise InputError("the labels' tasks differ in grid, aspect, normalisation, or in whether slices stay dim; "
+                             "prepare them alike")
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -83,25 +85,29 @@ class LabelledPredictor:
 
     def predict(
         self, image: Array, *, threshold: float | Mapping[str, float] | None = None, logits: bool = False,
-        absent_below: float | None = None, volume_range: Range | None = None,
+        absent_below: float | None = None, volume_range: Range | None = None, keep_noise: bool = False,
     ) -> LabelledPrediction:
         """Segment one image, as `Task.predict` takes it. threshold: of all labels, or by name of some; None: each
-        task's own. absent_below, volume_range: as `Task.predict` takes them, of each label alone."""
+        task's own. absent_below, volume_range, keep_noise: as `Task.predict` takes them, of each label alone."""
         return self.predict_batch([image], threshold=threshold, logits=logits, absent_below=absent_below,
-                                  volume_range=volume_range)[0]
+                                  volume_range=volume_range, keep_noise=keep_noise)[0]
 
     def predict_batch(
         self, images: Sequence[Array] | Array, *, threshold: float | Mapping[str, float] | None = None,
         logits: bool = False, absent_below: float | None = None, names: Sequence[str] | None = None,
-        volume_range: Range | None = None,
+        volume_range: Range | None = None, keep_noise: bool = False,
     ) -> list[LabelledPrediction]:
         """Segment images, as `Task.predict_batch` takes them; each is checked, normalised and placed once."""
         thresholds = self._thresholds(threshold)
-        placed = self._first.place(images, names, volume_range)
+        placed = self._first.place(images, names, volume_range, keep_noise=keep_noise)
         return self.merged({
             name: task.predict_placed(placed, threshold=thresholds[name], logits=logits, absent_below=absent_below)
             for name, task in self.answering.items()
         })
+
+    def shares_of(self, images: Sequence[Array], volume_range: Range | None) -> list[float]:
+        """As `Predictor.shares_of`."""
+        return self._first.shares_of(images, volume_range)
 
     def merged(self, found: Mapping[str, Sequence[Prediction]]) -> list[LabelledPrediction]:
         """Predictions of the same images, by each label's name, as one an image, by the rule of overlap."""

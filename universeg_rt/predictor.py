@@ -11,8 +11,8 @@ from typing import Self
 import numpy as np
 
 from .answers.absence import UNKNOWN_NOTE, Looks, absent_note, check_absent_below, presence
-from .errors import BlankError, InputError, NoiseError, shown
-from .imaging.normalisation import Normalisation, Range, check_not_noise, normalised, share_of, span_of
+from .errors import BlankError, InputError, NoiseError
+from .imaging.normalisation import Normalisation, Range, check_not_noise, check_range, normalised, share_of, span_of
 from .imaging.preprocess import Placement, check_image, count_of, is_colour
 from .named_types import Array, Doubles, Floats
 from .notes import HOT, fingerprint, mask_note, range_note, support_note
@@ -37,22 +37,24 @@ class Predictor(ABC):
     grid: height and width at which the network runs, in pixels. aspect, normalise: how images get there, as
     `Segmenter.prepare` takes them. notes: what is allowed but rarely meant in the support. foreground: the share of
     pixels that the support's labels mark. entries: names of the support's images by fingerprint, as far as they are
-    known. threshold: probability from which a pixel is in the mask, where a call says none.
+    known. dims: whether slices of a volume that span little of it stay dim, as they do in a support of volumes
+    (`SupportSet.shares`). threshold: probability from which a pixel is in the mask, where a call says none.
     """
 
     def __init__(self, grid: tuple[int, int], aspect: str, normalise: Normalisation, notes: tuple[str, ...],
-                 foreground: float, entries: Mapping[str, str]) -> None:
+                 foreground: float, entries: Mapping[str, str], dims: bool) -> None:
         self.grid = grid
         self.aspect = aspect
         self.normalise = normalise
         self.notes = notes
         self.foreground = foreground
         self.entries = entries
+        self.dims = dims
         self.threshold = THRESHOLD
 
     def predict(
         self, image: Array, *, threshold: float | None = None, logits: bool = False, absent_below: float | None = None,
-        volume_range: Range | None = None,
+        volume_range: Range | None = None, keep_noise: bool = False,
     ) -> Prediction:
         """Segment one grey image (H,W) of any size and real type, or a colour one (H,W,3) or (H,W,4) of uint8 by its
         luminance.
@@ -61,30 +63,32 @@ class Predictor(ABC):
         the members' logits too. absent_below: presence (`answers.absence.presence`, from 0 to 1) below which the target
         is taken to be absent: the mask is empty, with a note, the probability as it was; None: never. volume_range: of
         a slice the lowest and highest intensity of its volume, as `volumes.slicing.intensity_range` gives them: a slice
-        that spans much less is not stretched to [0, 1] (`imaging.normalisation.share_of`).
+        that spans much less takes less of [0, 1] (`imaging.normalisation.share_of`), where the support is of volumes.
 
         An image of one value, also within `normalise`'s range or on the grid, has an empty mask, probability 0, and a
         note; the network does not run for it. So it is with a slice that holds nothing but noise (`check_not_noise`
-        there). Raises InputError where the image breaks the input contract or an option is out of range, RunnerError
-        where the runner fails or the Task or its Segmenter is closed.
+        there), unless keep_noise. Raises InputError where the image breaks the input contract or an option is out of
+        range, RunnerError where the runner fails or the Task or its Segmenter is closed.
         """
         return self.predict_batch([image], threshold=threshold, logits=logits, absent_below=absent_below,
-                                  volume_range=volume_range)[0]
+                                  volume_range=volume_range, keep_noise=keep_noise)[0]
 
     def predict_batch(
         self, images: Sequence[Array] | Array, *, threshold: float | None = None, logits: bool = False,
         absent_below: float | None = None, names: Sequence[str] | None = None, volume_range: Range | None = None,
+        keep_noise: bool = False,
     ) -> list[Prediction]:
         """Segment images (N,H,W), or a sequence of images as `predict` takes them, of any sizes; all are checked
-        before any is run. names: of the images, for notes and errors. volume_range: as `predict`, of all."""
+        before any is run. names: of the images, for notes and errors. volume_range, keep_noise: as `predict`, of
+        all."""
         threshold = self.threshold if threshold is None else check_threshold(threshold)
         check_absent_below(absent_below)
-        placed = self.place(images, names, volume_range)
+        placed = self.place(images, names, volume_range, keep_noise=keep_noise)
         return self.predict_placed(placed, threshold=threshold, logits=logits, absent_below=absent_below)
 
     def place(
         self, images: Sequence[Array] | Array, names: Sequence[str] | None = None, volume_range: Range | None = None,
-        shares: Sequence[float] | None = None,
+        shares: Sequence[float] | None = None, keep_noise: bool = False,
     ) -> Placed:
         """Images, as `predict_batch` takes them, on the grid, all checked before any is placed; for `predict_placed`
         of this Predictor, or of one of the same grid, aspect, normalisation and support images. shares: as `share_of`
@@ -102,12 +106,16 @@ class Predictor(ABC):
         elif count_of(names, "names") != count:
             raise InputError(f"{count} images but {len(names)} names")
         checked = [check_image(image, name, blank=True) for image, name in zip(images, names)]
-        volume_range, whole = check_range(volume_range), shares is None
+        volume_range, judged = check_range(volume_range), shares is None and not keep_noise
         if shares is None:
-            shares = [share_of(image, self.normalise, volume_range) for image in checked]
+            shares = self.shares_of(checked, volume_range)
         on_grid = np.empty((count, 1, *self.grid), np.float32)
-        return Placed(on_grid, [self._place(*each, volume_range, whole)
+        return Placed(on_grid, [self._place(*each, volume_range, judged)
                                 for each in zip(checked, names, shares, on_grid[:, 0], strict=True)])
+
+    def shares_of(self, images: Sequence[Array], volume_range: Range | None) -> list[float]:
+        """Of images (H,W) the share of [0, 1] that each takes."""
+        return [share_of(image, self.normalise, volume_range) if self.dims else 1.0 for image in images]
 
     def predict_placed(
         self, placed: Placed, *, threshold: float | None = None, logits: bool = False,
@@ -174,13 +182,13 @@ class Predictor(ABC):
     def _ran(self) -> Ran: ...
 
     def _place(self, image: Array, name: str, share: float, out: Floats, volume_range: Range | None,
-               whole: bool) -> Query:
-        """Write a checked image to `out`, on the grid. whole: whether it is no window of another."""
+               judged: bool) -> Query:
+        """Write a checked image to `out`, on the grid. judged: whether it may hold nothing but noise."""
         start = time.perf_counter()
         placement = Placement.of(image.shape, self.grid, self.aspect)
         try:
             wide = normalised(image, self.normalise, name, share)
-            if whole:
+            if judged:
                 check_not_noise(image, name, volume_range)
             out[:] = placement.normalised_to_grid(wide.values, self.grid, name, wide.own)
         except BlankError as error:
@@ -188,8 +196,8 @@ class Predictor(ABC):
             note = f"{error.short}: its mask is empty, and the network did not run for it"
             seconds = time.perf_counter() - start
             return Query(image, name, volume_range, share, placement, (note,), seconds, error)
-        judged = wide.own and (volume_range is None or span_of(image) > HOT * (volume_range[1] - volume_range[0]))
-        notes = [range_note(wide.values, name) if judged else None]
+        wide_range = wide.own and (volume_range is None or span_of(image) > HOT * (volume_range[1] - volume_range[0]))
+        notes = [range_note(wide.values, name) if wide_range else None]
         if (entry := self.entries.get(fingerprint(out))) is not None:
             notes.append(support_note(name, entry))
         said, seconds = tuple(note for note in notes if note), time.perf_counter() - start
@@ -276,19 +284,6 @@ def check_threshold(threshold: object) -> float:
     if isinstance(threshold, bool) or not isinstance(threshold, (int, float, np.floating)) or not 0 < threshold < 1:
         raise InputError(f"threshold is {threshold!r}; give a number between 0 and 1")
     return float(threshold)
-
-
-def check_range(values: object) -> Range | None:
-    """None, or a volume's range of intensities; InputError unless it is two finite numbers, the second not below."""
-    if values is None:
-        return None
-    try:
-        low, high = map(float, values)  # type: ignore[call-overload]
-    except (TypeError, ValueError):
-        low, high = 1.0, 0.0
-    if not -np.inf < low <= high < np.inf:
-        raise InputError(f"volume_range is {shown(values)}; give the lowest and the highest intensity of the volume")
-    return low, high
 
 
 def sigmoid(logits: Floats) -> Doubles:

@@ -65,7 +65,7 @@ class RefinedTask(Predictor):
     """
 
     def __init__(self, task: Predictor, zoomed: Predictor, choice: Choice) -> None:
-        super().__init__(task.grid, task.aspect, task.normalise, task.notes, task.foreground, {})
+        super().__init__(task.grid, task.aspect, task.normalise, task.notes, task.foreground, {}, task.dims)
         self.task = task
         self.zoomed = zoomed
         self.choice = choice
@@ -73,9 +73,9 @@ class RefinedTask(Predictor):
 
     def place(
         self, images: Sequence[Array] | Array, names: Sequence[str] | None = None, volume_range: Range | None = None,
-        shares: Sequence[float] | None = None,
+        shares: Sequence[float] | None = None, keep_noise: bool = False,
     ) -> Placed:
-        return self.task.place(images, names, volume_range, shares)
+        return self.task.place(images, names, volume_range, shares, keep_noise)
 
     def predict_placed(
         self, placed: Placed, *, threshold: float | None = None, logits: bool = False,
@@ -95,17 +95,16 @@ class RefinedTask(Predictor):
     def predict_in(
         self, images: Sequence[Array] | Array, regions: Sequence[Box | Bools | None], *,
         threshold: float | None = None, logits: bool = False, names: Sequence[str] | None = None,
-        volume_range: Range | None = None,
+        volume_range: Range | None = None, keep_noise: bool = False,
     ) -> list[Prediction]:
         """Segment images within regions that the user knows: boxes (top, left, bottom, right) in pixels, or masks (H,W)
         such as that of another label, which are looked around with a margin. For None, or an empty mask, an image is
         answered as `predict` does.
 
         The support's windows are around each label with half its size on either side: give boxes alike. names,
-        volume_range: as `predict_batch` takes them. Raises as that, and InputError for a region that is none or lies
-        outside.
+        volume_range, keep_noise: as `predict_batch` takes them. Raises as that, and InputError for a wrong region.
         """
-        placed = self.place(images, names, volume_range)
+        placed = self.place(images, names, volume_range, keep_noise=keep_noise)
         if len(regions) != len(placed.queries):
             raise InputError(f"{len(placed.queries)} images but {len(regions)} regions; give each its own, or None")
         one = all(region is regions[0] for region in regions)
@@ -123,7 +122,7 @@ class RefinedTask(Predictor):
     def predict_in_order(
         self, images: Sequence[Array] | Array, first: Box | Bools | None = None, *,
         threshold: float | None = None, logits: bool = False, names: Sequence[str] | None = None,
-        volume_range: Range | None = None,
+        volume_range: Range | None = None, keep_noise: bool = False,
     ) -> list[Prediction]:
         """Segment neighbouring slices in order, each within a region around the mask of the one before, the first
         within `first`; where that mask is empty a slice is looked at whole."""
@@ -131,7 +130,8 @@ class RefinedTask(Predictor):
         out: list[Prediction] = []
         for i, image in enumerate(images):
             out += self.predict_in([image], [region], threshold=threshold, logits=logits,
-                                   names=None if names is None else [names[i]], volume_range=volume_range)
+                                   names=None if names is None else [names[i]], volume_range=volume_range,
+                                   keep_noise=keep_noise)
             region = out[-1].mask
         return out
 
@@ -152,7 +152,7 @@ class RefinedTask(Predictor):
         """Answers within boxes; where there is none, what was found before."""
         seen = [i for i, box in enumerate(boxes) if box is not None]
         cuts = [cut(queries[i].image, box) for i, box in enumerate(boxes) if box is not None]
-        # A window takes as much of [0, 1] as its image, for the support's windows are stretched as its images are.
+        # A window takes as much of [0, 1] as its image, as the support's windows do.
         names, shares = [queries[i].name for i in seen], [queries[i].share for i in seen]
         placed = self.zoomed.place(cuts, names, queries[0].volume_range if queries else None, shares)
         answers = self.zoomed.predict_placed(placed, threshold=threshold, logits=logits)
@@ -248,7 +248,8 @@ def measure(task: Predictor, segmenter: Prepares, support: SupportSet, ensemble:
             continue
         rest = support.subset(kept)
         with _windowed(task, segmenter, rest, ensemble) as refined:
-            placed = refined.place([support.images[i] for i in members])
+            shares = None if support.shares is None else [support.shares[i] for i in members]
+            placed = refined.place([support.images[i] for i in members], shares=shares)
             coarse = refined.task.predict_placed(placed)
             again = refined.look_again(placed, coarse, THRESHOLD)
         for i, first, second in zip(members, coarse, again):

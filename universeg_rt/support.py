@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
+from .entries import Shares, add_shares_to_hash, add_to_hash, check_shares, checked_entries
 from .errors import InputError
-from .imaging.normalisation import MINMAX, Normalisation, normalised
+from .imaging.normalisation import MINMAX, Normalisation, Window, normalised
 from .imaging.pairs import read_pairs
-from .imaging.preprocess import Placement, check_image, check_label, count_of
+from .imaging.preprocess import Placement, check_label, count_of
 from .named_types import AnyPath, Array, Bools, Floats, Integers
 from .notes import fingerprint, label_notes, range_note, window_note
 from .storage.reading import is_folder, path_of
 from .support_file import Label, read_entries, write_entries
-
-if TYPE_CHECKING:
-    from hashlib import _Hash as Hash
-
-Checked = TypeVar("Checked", Bools, Array)
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,22 +26,28 @@ class SupportSet:
 
     Make one with `from_arrays`, `from_folder` or `from_npz`; each raises InputError that names the entry and the cure
     where the input contract is not met: grey images without NaN that are not constant, binary labels of the image's
-    size, at least one label that is not empty. label: which value and name it is that they mark, where that is known.
+    size, at least one label that is not empty.
+
+    shares: of [0, 1] that each image takes, as `imaging.normalisation.share_of` gives it for a slice of a volume: the
+    same rule then holds for queries. None where no volume is known, or the target lies in dim slices: then every image
+    and every query is stretched. label: which value and name it is that the labels mark, where that is known.
     """
 
     images: tuple[Array, ...]
     labels: tuple[Bools, ...]
     names: tuple[str, ...]
+    shares: tuple[float, ...] | None = None
     label: Label | None = None
 
     @classmethod
     def from_arrays(
         cls, images: Array | Sequence[Array], labels: Array | Sequence[Array],
-        names: Sequence[str] | None = None, *, label: Label | None = None,
+        names: Sequence[str] | None = None, shares: Shares | None = None, *, label: Label | None = None,
     ) -> SupportSet:
         """images and labels: arrays (N,H,W), or sequences of (H,W); colour images (H,W,3) or (H,W,4) of uint8 become
-        their luminance. labels: bool, {0, 1} or {0, 255}."""
-        return cls(*checked_entries(images, labels, names, check_label), label)
+        their luminance. labels: bool, {0, 1} or {0, 255}. shares: of each image one above 0, up to 1."""
+        checked = checked_entries(images, labels, names, check_label)
+        return cls(*checked, check_shares(shares, checked[2]), label)
 
     @classmethod
     def from_folder(cls, path: AnyPath) -> SupportSet:
@@ -58,7 +59,7 @@ class SupportSet:
     def from_npz(cls, path: AnyPath) -> SupportSet:
         """An .npz with `images` and `labels` (N,H,W), or one that `save` wrote; never unpickles."""
         found = read_entries(path)
-        return cls.from_arrays(found.images, found.labels, found.names, label=found.label)
+        return cls.from_arrays(found.images, found.labels, found.names, found.shares, label=found.label)
 
     @classmethod
     def load(cls, path: AnyPath) -> SupportSet:
@@ -68,15 +69,16 @@ class SupportSet:
 
     def save(self, path: AnyPath) -> None:
         """Write everything to one .npz, whole or not at all; `from_npz` reads it back with the same sha256."""
-        write_entries(path, self.images, self.labels, self.names, self.label)
+        write_entries(path, self.images, self.labels, self.names, self.shares, self.label)
 
     @cached_property
     def sha256(self) -> str:
-        """sha256 of all images and labels in order, by shape, type and value; names and files do not count."""
+        """sha256 of all images, labels and shares in order, by shape, type and value; names and files do not count."""
         digest = hashlib.sha256()
         for image, label in zip(self.images, self.labels):
             add_to_hash(digest, image)
             digest.update(np.packbits(label).tobytes())
+        add_shares_to_hash(digest, self.shares)
         return digest.hexdigest()
 
     def __len__(self) -> int:
@@ -91,7 +93,7 @@ class SupportSet:
         return f"SupportSet({entries}, {sizes} {types}, labels mark {marked:.1%} on average)"
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _restored, (self.images, self.labels, self.names, self.label)
+        return _restored, (self.images, self.labels, self.names, self.shares, self.label)
 
     def subset(self, indices: Sequence[int]) -> SupportSet:
         """The entries at these indices, in this order; InputError where one is out of range or all labels are empty."""
@@ -103,7 +105,7 @@ class SupportSet:
                 raise InputError(f"index {i} is out of range, the support set has {len(self)} entries")
         return SupportSet.from_arrays(
             [self.images[i] for i in indices], [self.labels[i] for i in indices], [self.names[i] for i in indices],
-            label=self.label)
+            None if self.shares is None else [self.shares[i] for i in indices], label=self.label)
 
     def on_grid(self, grid: tuple[int, int], aspect: str, normalise: Normalisation = MINMAX) -> Floats:
         """(N,2,H,W) float32 as the network reads it: normalised images and labels on the grid."""
@@ -119,56 +121,27 @@ class SupportSet:
         self._write_on_grid(out, index, grid, aspect, normalise)
         return out
 
+    def placed(self, index: int, grid: tuple[int, int], aspect: str, how: Normalisation) -> PlacedImage:
+        """The image of an entry on the grid, with its share."""
+        share = 1.0 if self.shares is None else self.shares[index]
+        return PlacedImage.of(self.images[index], f"support image {self.names[index]}", grid, aspect, how, share)
+
     def _write_on_grid(self, out: Floats, index: int, grid: tuple[int, int], aspect: str,
                        how: Normalisation) -> None:
         """Write `entry_on_grid` into `out`."""
-        placed = PlacedImage.of(self.images[index], f"support image {self.names[index]}", grid, aspect, how)
+        placed = self.placed(index, grid, aspect, how)
         out[0] = placed.on_grid
         out[1] = placed.placement.label_to_grid(self.labels[index], grid)
 
 
-def checked_entries(
-    images: Array | Sequence[Array], labels: Array | Sequence[Array], names: Sequence[str] | None,
-    check: Callable[[Array, tuple[int, int], str], Checked],
-) -> tuple[tuple[Array, ...], tuple[Checked, ...], tuple[str, ...]]:
-    """Copies of images, of labels as `check` returns them, none writeable, and names; InputError as
-    `SupportSet.from_arrays`."""
-    if isinstance(images, np.ndarray) and images.ndim == 2 or isinstance(labels, np.ndarray) and labels.ndim == 2:
-        raise InputError("images and labels are single arrays (H,W); give (N,H,W), for one entry image[None]")
-    count = count_of(images, "images")
-    if count != count_of(labels, "labels"):
-        raise InputError(f"{count} images but {len(labels)} labels; each image needs its label")
-    if count == 0:
-        raise InputError("the support set has no entries; give at least one image with its label")
-    if names is not None and count_of(names, "names") != count:
-        raise InputError(f"{count} images but {len(names)} names")
-    names = tuple(str(name) for name in (range(count) if names is None else names))
-    checked_images, checked_labels = [], []
-    for name, image, label in zip(names, images, labels):
-        image = check_image(image, f"support image {name}").copy()
-        marked = check(label, image.shape, f"support label {name}")
-        image.flags.writeable = marked.flags.writeable = False
-        checked_images.append(image)
-        checked_labels.append(marked)
-    if not any(label.any() for label in checked_labels):
-        raise InputError("the labels are empty in every entry; at least one must mark something")
-    return tuple(checked_images), tuple(checked_labels), names
-
-
-def add_to_hash(digest: Hash, image: Array) -> None:
-    """An image by shape, type and value, whatever its byte order."""
-    little = image.astype(image.dtype.newbyteorder("<"), copy=False)
-    digest.update(f"{little.dtype.str}{image.shape}".encode())
-    digest.update(np.ascontiguousarray(little).tobytes())
-
-
 def _restored(
-    images: tuple[Array, ...], labels: tuple[Bools, ...], names: tuple[str, ...], label: Label | None
+    images: tuple[Array, ...], labels: tuple[Bools, ...], names: tuple[str, ...], shares: tuple[float, ...] | None,
+    label: Label | None,
 ) -> SupportSet:
     """A support from a pickle; arrays come out of it writeable."""
     for array in (*images, *labels):
         array.flags.writeable = False
-    return SupportSet(images, labels, names, label)
+    return SupportSet(images, labels, names, shares, label)
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,12 +154,14 @@ class PlacedImage:
     range: str | None
 
     @classmethod
-    def of(cls, image: Array, name: str, grid: tuple[int, int], aspect: str, how: Normalisation) -> PlacedImage:
-        """BlankError where the image is constant there."""
-        wide = normalised(image, how, name)
+    def of(cls, image: Array, name: str, grid: tuple[int, int], aspect: str, how: Normalisation,
+           share: float = 1.0) -> PlacedImage:
+        """share: as `normalised` takes it. BlankError where the image is constant there."""
+        wide = normalised(image, how, name, share)
         placement = Placement.of(image.shape, grid, aspect)
         on_grid = placement.normalised_to_grid(wide.values, grid, name, wide.own)
-        return cls(on_grid, placement, range_note(wide.values, name) if wide.own else window_note(on_grid, name))
+        note = range_note(wide.values, name) if wide.own else None
+        return cls(on_grid, placement, window_note(on_grid, name) if isinstance(how, Window) else note)
 
 
 @dataclass(frozen=True, eq=False)
@@ -213,8 +188,7 @@ class Drawn:
         placed = {} if placed is None else placed
         for place, index in enumerate(map(int, indices)):
             if index not in placed:
-                name = f"support image {support.names[index]}"
-                placed[index] = PlacedImage.of(support.images[index], name, grid, aspect, normalise)
+                placed[index] = support.placed(index, grid, aspect, normalise)
             image = placed[index]
             on_grid[place] = image.on_grid, image.placement.label_to_grid(support.labels[index], grid)
             if image.range and support.labels[index].any():  # without the target it may well be all but black

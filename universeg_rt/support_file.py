@@ -16,6 +16,7 @@ from .storage.atomic import write_file
 from .storage.reading import path_of
 
 VALUE, NAME = "label_value", "label_name"  # arrays of one number and of one text
+SHARES = "shares"  # (N,), of each entry
 
 
 class Label(NamedTuple):
@@ -26,12 +27,14 @@ class Label(NamedTuple):
 
 
 class Entries(NamedTuple):
-    """What an .npz holds, as `SupportSet.from_npz` says. label: what masks mark, None where the file does not say."""
+    """What an .npz holds, as `SupportSet.from_npz` says. shares: as SupportSet's. label: what masks mark; each is None
+    where the file does not say."""
 
     images: Array | Sequence[Array]
     labels: Array | Sequence[Array]
     names: list[str] | None
-    label: Label | None
+    shares: Array | None = None
+    label: Label | None = None
 
     def maps(self) -> Array | Sequence[Array]:
         """The labels; as maps of its value where they are masks of a label that is known. InputError where such a file
@@ -49,13 +52,15 @@ def unnamed(value: int) -> str:
 
 
 def write_entries(path: AnyPath, images: Sequence[Array], labels: Sequence[Bools], names: Sequence[str],
-                  label: Label | None) -> None:
+                  shares: Sequence[float] | None, label: Label | None) -> None:
     """Write an .npz, whole or not at all; `read_entries` reads it back."""
     if len({image.shape for image in images}) == len({image.dtype for image in images}) == 1:
         arrays: dict[str, Array] = {"images": np.stack(images), "labels": np.stack(labels)}
     else:
         arrays = {f"image_{i}": image for i, image in enumerate(images)}
         arrays.update({f"label_{i}": each for i, each in enumerate(labels)})
+    if shares is not None:
+        arrays[SHARES] = np.array(shares)
     if label is not None:
         arrays |= {VALUE: np.array(label.value, np.uint16), NAME: np.array(label.name)}
     with write_file(path) as file:
@@ -66,9 +71,9 @@ def read_entries(path: AnyPath) -> Entries:
     """The entries of an .npz; InputError where an array is missing or is of another kind."""
     path = path_of(path)
     data = read_npz(path)
-    names, label = _texts(data, "names", path), _label(data, path)
+    names, shares, label = _texts(data, "names", path), data.get(SHARES), _label(data, path)
     if "images" in data and "labels" in data:
-        return Entries(data["images"], data["labels"], names, label)
+        return Entries(data["images"], data["labels"], names, shares, label)
     count = sum(key.startswith("image_") for key in data)
     try:
         images = [data[f"image_{i}"] for i in range(count)]
@@ -77,7 +82,7 @@ def read_entries(path: AnyPath) -> Entries:
         raise InputError(f"{path} lacks the array {error.args[0]}") from None
     if not images:
         raise InputError(f"{path} holds {', '.join(data) or 'nothing'}; expected the arrays images and labels")
-    return Entries(images, labels, names, label)
+    return Entries(images, labels, names, shares, label)
 
 
 def _texts(data: Mapping[str, Array], key: str, path: Path) -> list[str] | None:

@@ -50,7 +50,8 @@ class Task(Freezable):
     ) -> None:
         """drawn: all entries that a set may hold. notes: what is allowed but rarely meant in the support."""
         self.segmenter: Prepares = segmenter
-        super().__init__(segmenter.grid, aspect, normalise, notes, drawn.foreground, drawn.fingerprints())
+        super().__init__(segmenter.grid, aspect, normalise, notes, drawn.foreground, drawn.fingerprints(),
+                         support.shares is not None)
         self.support = support
         self.ensemble = ensemble
         self._sets: FixedSets | NearestSets | None = sets

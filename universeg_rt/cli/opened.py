@@ -175,8 +175,9 @@ def _of_file(task: FrozenTask, args: argparse.Namespace, steps: tuple[Step, ...]
             "sha256": task.sha256, "kind": task.kind, "reason": task.reason, "price": asdict(task.price),
             "proxies": record.proxies
         },
-        **_images(task), **_answers(args, steps, labelled, Where()),
-    }, task.runner.reason, steps, args.threads or cores(), args.absent_below)
+        **_images(task), **_answers(args, steps, labelled, Where(keep_noise=args.keep_noise)),
+    }, task.runner.reason, steps, args.threads or cores(), args.absent_below,
+       Where(keep_noise=args.keep_noise))
 
 
 def _how(task: LabelledPredictor) -> dict[str, Any] | None:

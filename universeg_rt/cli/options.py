@@ -33,7 +33,7 @@ images, volumes (NIfTI, DICOM series, multi-page TIFF), or both. Subfolders are 
 # What goes with a frozen task; the other options are what its file states.
 WITH_TASK = frozenset({
     "task", "input", "output", "runner", "threads", "probabilities", "overlays", "html", "truth", "review_below",
-    "resume", "axis", "time", "series", "post", "absent_below"})
+    "resume", "axis", "time", "series", "post", "absent_below", "keep_noise"})
 
 
 def parser() -> argparse.ArgumentParser:
@@ -101,6 +101,8 @@ def _add_answers(p: argparse.ArgumentParser) -> None:
                          "minimum-size=50 (or 50mm), of a slice or with -3d of a volume; smooth=1 across slices")
     answers.add_argument("--absent-below", type=float, metavar="X", help="leave the mask of an image or a slice empty "
                          f"where the presence of its target is below X, from 0 to 1, for example {ABSENT_BELOW:g}")
+    answers.add_argument("--keep-noise", action="store_true", help="segment the slices of a volume that hold nothing "
+                         "but noise too; else their masks are empty")
     answers.add_argument("--refine", choices=("window", "threshold", "auto"), help="a second look in a window around "
                          "the first mask, or a threshold, by leaving entries of the support out; auto decides so")
     answers.add_argument("--region", type=int, nargs=4, metavar=("TOP", "LEFT", "BOTTOM", "RIGHT"),

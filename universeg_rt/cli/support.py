@@ -197,7 +197,7 @@ def _select(args: argparse.Namespace, support: SupportSet, how: Normalisation, q
     axis = args.axis or plane_of(support.names) or ACQUIRED
     images = [read_image(path) for path in queries.pictures]
     for volume in queries.read(args):
-        images += query_slices(volume, axis, how)
+        images += query_slices(volume, axis)
     found = select(support, images, args.count, aspect=args.aspect, normalise=how)
     found.support.save(args.output)
     for likeness, name in sorted(zip(found.similarity, found.support.names), reverse=True):

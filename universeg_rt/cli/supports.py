@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -85,16 +85,16 @@ def _support(args: argparse.Namespace, labels: Labels, normalise: Normalisation,
     if folder and has_volumes(args.support):
         return _of_volumes(args, labels, normalise, queries)
     refuse_beside_pictures({name: getattr(args, name) for name in TAKEN})
-    found = Entries(*read_pairs(args.support), None) if folder else read_entries(args.support)
+    found = Entries(*read_pairs(args.support)) if folder else read_entries(args.support)
     if found.label is not None:
         return _of_label(args.support, found, labels)
-    images, maps, names, _ = found
+    images, maps, names, shares, _ = found
     count_of(maps, "labels")
     if labels.chosen is None and (masks := as_masks(list(maps))) is not None:
-        return SupportSet.from_arrays(images, masks, names)
+        return SupportSet.from_arrays(images, masks, names, shares)
     for name, each in zip(names or map(str, range(len(maps))), maps):
         values_of_classes(each, f"support label {name}")
-    return LabelledSupport.from_arrays(images, maps, names, label_names=labels.names)
+    return LabelledSupport.from_arrays(images, maps, names, shares, label_names=labels.names)
 
 
 def _of_label(path: Path, found: Entries, labels: Labels) -> LabelledSupport:
@@ -105,7 +105,8 @@ def _of_label(path: Path, found: Entries, labels: Labels) -> LabelledSupport:
     if given != name and name != unnamed(value):
         raise InputError(f"--label {value}={given}: {path} marks the label {value} as {shown(name)}; give --label "
                          f"{value}, or leave it out")
-    support = LabelledSupport.from_arrays(found.images, found.maps(), found.names, label_names={value: given})
+    support = LabelledSupport.from_arrays(found.images, found.maps(), found.names, found.shares,
+                                          label_names={value: given})
     support.chosen(labels.chosen)  # refuses others
     return support
 
@@ -170,4 +171,4 @@ def _of_volumes(args: argparse.Namespace, labels: Labels, normalise: Normalisati
         volume_pairs(args.support), labels.chosen, choice, query=queries if choice.by == SIMILAR else (),
         normalise=normalise, time=args.time, series=args.series)
     names = support.label_names | {v: name for v, name in labels.names.items() if v in support.label_names}
-    return LabelledSupport.from_arrays(support.images, support.labels, support.names, label_names=names)
+    return replace(support, label_names=names)

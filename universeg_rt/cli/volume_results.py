@@ -30,7 +30,6 @@ from .results import UNNAMED, hashed, lowest_confidence, outputs, target
 from .sheet import Shown, volume_sheet
 from .truths import Truths
 
-MANY = 0.25  # of a volume's slices: if more are dim, a note says so
 ROWS = 64  # rows of all slices that are smoothed at a time
 MAP = "labels"  # the name of the label map where labels exclude one another
 
@@ -221,11 +220,6 @@ def _facts(finished: Finished, figures: dict[str, dict[str, Any]]) -> dict[str, 
               "in_support": sum(bool(each["entry"]) for each in facts)}
     if counts["in_support"] and finished.truth is not None:
         finished.notes.append(f"{counts['in_support']} of {len(slices)} slices are in the support; they are not scored")
-    if counts["dim"] > MANY * len(slices):
-        low, high = finished.limits
-        finished.notes.append(f"{counts['dim']} of {len(slices)} slices are dim beside the volume's range, {low:.4g} "
-                              f"to {high:.4g}, and stay so, while each of the support is stretched to its own: if the "
-                              "target lies in them, give --window LOW HIGH")
     return {
         "kind": volume.kind, **({"modality": volume.modality} if volume.modality else {}),
         "shape": list(volume.geometry.shape),

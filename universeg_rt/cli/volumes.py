@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import GeometryError, TruthError
-from ..imaging.normalisation import Window, share_of
+from ..imaging.normalisation import Window
 from ..labelled_predictor import ARGMAX, LabelledPrediction
 from ..notes import IN_SUPPORT
 from ..prediction import ABSENT, BLANK, NOISE
@@ -81,7 +81,7 @@ def segment_volume(opened: Opened, job: Job, args: argparse.Namespace, tick: Cal
         images = [slices.take(volume.values, i) for i in block]
         read += time.perf_counter() - start
         found, windows = opened.predict_slices(images, windows, [f"slice {i}" for i in block], limits)
-        shares = [share_of(image, opened.normalise, limits) for image in images]
+        shares = opened.task.shares_of(images, limits)
         for i, prediction in zip(block, found):
             _keep(partial, i, prediction, opened.task.overlap)
         facts = [_facts(*each, of_support) for each in zip(found, shares)]

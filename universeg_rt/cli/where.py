@@ -25,40 +25,43 @@ Windows = Mapping[str, Box | None]  # where the next slice is looked at, by labe
 @dataclass(frozen=True)
 class Where:
     """region: a box of every image. within: the name of the label that the others are looked for around. follow: each
-    slice of a volume is looked at around the mask of the slice before."""
+    slice of a volume is looked at around the mask of the slice before. keep_noise: as `Predictor.predict` takes it."""
 
     region: Box | None = None
     within: str | None = None
     follow: bool = False
+    keep_noise: bool = False
 
     @classmethod
     def of(cls, args: argparse.Namespace, support: SupportSet | LabelledSupport, values: Mapping[str, int]) -> Where:
         """Of the options, for labels of these values by name; InputError where --within names none of several."""
         region = None if args.region is None else tuple(args.region)
         within = None if args.within is None else _label(args.within, support, values)
-        return cls(region, within, args.follow)
+        return cls(region, within, args.follow, args.keep_noise)
 
     @property
     def settings(self) -> dict[str, Any]:
         """For the report."""
-        return {"region": self.region, "within": self.within, "follow": self.follow}
+        return {"region": self.region, "within": self.within, "follow": self.follow,
+                "keep_noise": self.keep_noise}
 
     def predict(self, task: LabelledPredictor, images: list[Array], absent_below: float | None,
                 names: list[str] | None = None, volume_range: Range | None = None) -> list[LabelledPrediction]:
         """All labels of images (H,W), without an order. The label of `within` is looked for in whole images; for each
         image where its mask, before labels exclude one another, is empty, the others are looked for so too. names,
         volume_range: as `Predictor.predict_batch` takes them."""
+        said: dict[str, Any] = {"names": names, "volume_range": volume_range, "keep_noise": self.keep_noise}
         if self.region is not None:
             box = [self.region] * len(images)
-            return task.merged({name: each.predict_in(images, box, names=names, volume_range=volume_range)
+            return task.merged({name: each.predict_in(images, box, **said)
                                 for name, each in _refined(task).items()})
         if self.within is None:
-            return task.predict_batch(images, absent_below=absent_below, names=names, volume_range=volume_range)
+            return task.predict_batch(images, absent_below=absent_below, **said)
         refined = _refined(task)
-        found = {self.within: refined.pop(self.within).predict_batch(images, names=names, volume_range=volume_range)}
+        found = {self.within: refined.pop(self.within).predict_batch(images, **said)}
         masks = [each.mask for each in found[self.within]]
         for name, each in refined.items():
-            found[name] = each.predict_in(images, masks, names=names, volume_range=volume_range)
+            found[name] = each.predict_in(images, masks, **said)
         return task.merged({name: found[name] for name in task.answering})
 
     def predict_in_order(self, task: LabelledPredictor, slices: list[Array], windows: Windows, names: list[str],
@@ -66,7 +69,8 @@ class Where:
         """All labels of neighbouring slices, each label by `RefinedTask.predict_in_order` from its window on; and the
         windows for the slice after these. Masks are followed as they are before labels exclude one another."""
         found: dict[str, list[Prediction]] = {
-            name: each.predict_in_order(slices, windows.get(name), names=names, volume_range=volume_range)
+            name: each.predict_in_order(slices, windows.get(name), names=names, volume_range=volume_range,
+                                        keep_noise=self.keep_noise)
             for name, each in _refined(task).items()}
         after = {name: check_region(each[-1].mask, each[-1].mask.shape) for name, each in found.items()}
         return task.merged(found), after

@@ -13,7 +13,7 @@ from ..imaging.preprocess import ASPECTS
 from ..spec import BlockSpec
 
 KEY = "universeg.frozen"
-FORMAT = 1
+FORMAT = 2
 STATIC, EXACT, AUTO = "static", "exact", "auto"
 KINDS = (STATIC, EXACT)
 PRECISION, INT8 = "universeg.precision", "int8"  # the metadata that state a model's precision; one of its values
@@ -76,8 +76,8 @@ class Price:
 class Record:
     """kind: `static` or `exact`; reason: why this kind. grid: height and width of the network's images. aspect,
     normalise: how images get there, as `Segmenter.prepare` takes them. foreground: the share of pixels that the
-    support's labels mark. support_sha256: as `SupportSet.sha256`. proxies: of what images the constants are. bundle:
-    its name."""
+    support's labels mark. dims: as Predictor's. support_sha256: as `SupportSet.sha256`. proxies: of what images the
+    constants are. bundle: its name."""
 
     kind: str
     reason: str
@@ -85,6 +85,7 @@ class Record:
     aspect: str
     normalise: Normalisation
     foreground: float
+    dims: bool
     support_sha256: str
     support_entries: int
     members: int
@@ -134,6 +135,8 @@ class Record:
             raise ValueError("its kind or aspect is unknown")
         if not isinstance(values["foreground"], float) or not 0 <= values["foreground"] <= 1:
             raise ValueError("its share of foreground is no share")
+        if not isinstance(values["dims"], bool):
+            raise ValueError("it does not say whether slices stay dim")
         return cls(**values)
 
 

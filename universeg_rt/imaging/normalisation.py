@@ -41,7 +41,7 @@ class Window:
     high: float
 
     def __post_init__(self) -> None:
-        _check_range("the window", self.low, self.high, -math.inf, math.inf)
+        _check_limits("the window", self.low, self.high, -math.inf, math.inf)
 
     def __str__(self) -> str:
         return f"window {self.low:g} to {self.high:g}"
@@ -78,7 +78,7 @@ class Percentiles:
     high: float = 99.5
 
     def __post_init__(self) -> None:
-        _check_range("the percentiles", self.low, self.high, 0, 100)
+        _check_limits("the percentiles", self.low, self.high, 0, 100)
 
     def __str__(self) -> str:
         return f"percentiles {self.low:g} to {self.high:g}"
@@ -105,6 +105,19 @@ def check_normalisation(how: object) -> Normalisation:
     if isinstance(how, str) and how == MINMAX:
         return MINMAX
     raise InputError(f"normalise is {how!r}; accepted: 'minmax', Window(low, high), Percentiles(low, high)")
+
+
+def check_range(values: object) -> Range | None:
+    """None, or a volume's range of intensities; InputError unless it is two finite numbers, the second not below."""
+    if values is None:
+        return None
+    try:
+        low, high = map(float, values)  # type: ignore[call-overload]
+    except (TypeError, ValueError):
+        low, high = 1.0, 0.0
+    if not -np.inf < low <= high < np.inf:
+        raise InputError(f"volume_range is {shown(values)}; give the lowest and the highest intensity of the volume")
+    return low, high
 
 
 class Normalised(NamedTuple):
@@ -173,7 +186,7 @@ def share_of(image: Array, how: Normalisation, volume_range: Range | None) -> fl
     return min(1.0, span_of(clipped) / (LEAST_SHARE * (high - low))) if high > low else 1.0
 
 
-def _check_range(name: str, low: object, high: object, least: float, most: float) -> None:
+def _check_limits(name: str, low: object, high: object, least: float, most: float) -> None:
     for value in (low, high):
         if (
             isinstance(value, bool)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count
-from typing import Literal
 
 import numpy as np
 
@@ -17,11 +16,8 @@ from ..volumes.reading import label_values, read_chosen, read_labels
 from ..volumes.slicing import Slices, intensity_range
 from ..volumes.volume import LabelVolume, Volume
 
-Kind = Literal["clear", "dim", "noise"]
-CLEAR: Kind = "clear"
-DIM: Kind = "dim"
-NOISE: Kind = "noise"
 LOOK = (64, 64)  # the grid on which slices are compared: twice as fine as the embedding's finest part needs
+DIM_AREA = 0.02  # of a label in dim slices: if more, nothing is dimmed; as much costs a volume a hundredth of Dice
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,9 +68,13 @@ class LabelledVolume:
         """A slice on LOOK; None where it is blank."""
         return look_of(self.slices.take(self.volume.values, index), normalise)
 
-    def kind(self, index: int, normalise: Normalisation) -> Kind:
-        """Of a slice, as `kind_of`."""
-        return kind_of(self.slices.take(self.volume.values, index), normalise, self.limits)
+    def is_noise(self, index: int) -> bool:
+        """Of a slice, as `is_noise`."""
+        return is_noise(self.slices.take(self.volume.values, index), self.limits)
+
+    def share(self, index: int, normalise: Normalisation) -> float:
+        """Of [0, 1] that a slice takes, as `share_of`."""
+        return share_of(self.slices.take(self.volume.values, index), normalise, self.limits)
 
     def weights(self, wanted: Sequence[int]) -> Doubles:
         """(slices,) of the labels' areas, each as a share of its own, so that a small label counts as a large one."""
@@ -97,7 +97,7 @@ def look_of(image: Array, normalise: Normalisation) -> Floats | None:
 
 def looks_of(queries: Iterable[Volume], axis: str, normalise: Normalisation) -> list[Floats]:
     """Slices of query volumes as `look_of` has them. InputError where there are none that hold something."""
-    found = [[look_of(image, normalise) for image in query_slices(query, axis, normalise)] for query in queries]
+    found = [[look_of(image, normalise) for image in query_slices(query, axis)] for query in queries]
     if not found:
         raise InputError("slices by similarity need a query; give a volume that they are to be like")
     if not (out := [look for looks in found for look in looks if look is not None]):
@@ -105,21 +105,37 @@ def looks_of(queries: Iterable[Volume], axis: str, normalise: Normalisation) -> 
     return out
 
 
-def query_slices(query: Volume, axis: str, normalise: Normalisation) -> Iterator[Array]:
+def query_slices(query: Volume, axis: str) -> Iterator[Array]:
     """Slices (H,W) of a volume that hold more than one value, and more than noise."""
     cut, limits = Slices.of(query.geometry, query.acquired, axis), intensity_range(query.values)
     for image in (cut.take(query.values, i) for i in range(len(cut))):
-        if image.min() < image.max() and kind_of(image, normalise, limits) == CLEAR:
+        if image.min() < image.max() and not is_noise(image, limits):
             yield image
 
 
-def kind_of(image: Array, normalise: Normalisation, limits: Range) -> Kind:
-    """Of a slice of a volume of this range: noise (`check_not_noise`), dim (`share_of`), or neither."""
+def is_noise(image: Array, limits: Range) -> bool:
+    """Whether a slice of a volume of this range holds nothing but noise, as `check_not_noise` tells it."""
     try:
         check_not_noise(image, "slice", limits)
     except NoiseError:
-        return NOISE
-    return CLEAR if share_of(image, normalise, limits) == 1 else DIM
+        return True
+    return False
+
+
+def lies_in_dim(found: Sequence[LabelledVolume], wanted: Sequence[int], normalise: Normalisation) -> bool:
+    """Whether more than DIM_AREA of a label's area is in dim slices that are not noise. Dimmed, they would be lost: the
+    network was trained on images that span [0, 1]."""
+    whole, dim = dict.fromkeys(wanted, 0), dict.fromkeys(wanted, 0)
+    for each in found:
+        areas = {value: each.areas[value] for value in wanted if value in each.areas}
+        for i in map(int, np.flatnonzero(np.sum([*areas.values()], axis=0))) if areas else ():
+            if each.look(i, normalise) is None or each.is_noise(i):
+                continue
+            is_dim = each.share(i, normalise) < 1
+            for value, area in areas.items():
+                whole[value] += int(area[i])
+                dim[value] += int(area[i]) * is_dim
+    return any(dim[value] > DIM_AREA * whole[value] for value in wanted)
 
 
 def read_labelled(

@@ -23,7 +23,7 @@ from ..support import SupportSet
 from ..volumes.reading import find_volumes, volumes_below
 from ..volumes.slicing import PLANES
 from ..volumes.volume import Volume
-from .labelled_volumes import CLEAR, DIM, LabelledVolume, looks_of, read_labelled
+from .labelled_volumes import LabelledVolume, lies_in_dim, looks_of, read_labelled
 from .select import cover
 
 By = Literal["area", "even", "similar"]
@@ -43,8 +43,7 @@ class SliceChoice:
     lack one of them, so that the network knows what its absence looks like. by: `area` takes slices at equal steps of
     the label's area summed along the axis, so most where most of it lies; `even` at equal steps from its first slice to
     its last; `similar` takes those that are together the most alike to query volumes. Slices of one value are never
-    taken, such as hold noise (`labelled_volumes.kind_of`) only for a label that is nowhere else, and dim ones only
-    where others are too few.
+    taken, such as hold noise (`labelled_volumes.is_noise`) only for a label that is nowhere else.
     seed: of which slices without a label are taken. Raises InputError where a value is out of range.
     """
 
@@ -113,7 +112,8 @@ def labelled_support_of_volumes(
 
     pairs: by name the paths of image and label, as `volume_pairs` gives them. labels: by value or name; None for all,
     then two values in all files together are a mask, the lower is the background. Labels of several files are one where
-    they have one name. Every label is in at least one slice. query: the volume that `similar` is alike to, or several.
+    they have one name. Every label is in at least one slice. Its `shares` say which slices stay dim; none do where a
+    label lies in dim slices. query: the volume that `similar` is alike to, or several.
     normalise: as the support will be prepared; what it leaves blank is not taken. time, series: as `read_volume`, of
     the files that have several. Raises GeometryError for a label that does not lie on its volume, InputError for one
     that is in no slice or in no volume, more labels than slices hold, volumes acquired in different planes, and what
@@ -130,14 +130,16 @@ def labelled_support_of_volumes(
     wanted = _wanted(labels, names)
     taken = _holding(found, wanted, names, choice, asked, normalise)
     taken += _absent(found, wanted, taken, choice, normalise)
-    images, maps, entries = [], [], []
+    images, maps, entries, shares = [], [], [], []
     for place, index in sorted(taken):
         each = found[place]
         images.append(each.slices.take(each.volume.values, index))
         cut = each.cut(index)
         maps.append(np.where(np.isin(cut, list(wanted)), cut, 0))
         entries.append(f"{each.name} {each.slices.plane or each.slices.axis} {index}")
-    return LabelledSupport.from_arrays(images, maps, entries, label_names={v: names[v] for v in wanted})
+        shares.append(each.share(index, normalise))
+    given = None if lies_in_dim(found, wanted, normalise) else shares
+    return LabelledSupport.from_arrays(images, maps, entries, given, label_names={v: names[v] for v in wanted})
 
 
 def _check_planes(found: Sequence[LabelledVolume]) -> None:
@@ -187,7 +189,7 @@ def _holding(found: Sequence[LabelledVolume], wanted: Sequence[int], names: Mapp
     weights = [each.weights(wanted) for each in found]
     seen = [[int(i) for i in np.flatnonzero(w) if each.look(int(i), normalise) is not None]
             for each, w in zip(found, weights)]
-    seen = _clear(found, wanted, seen, choice.slices, normalise)
+    seen = _without_noise(found, wanted, seen)
     if not any(seen):
         raise InputError(f"no slice along {choice.axis} holds a label and more than one value of intensity; look at "
                          "the image volumes and the window")
@@ -213,12 +215,10 @@ def _holding(found: Sequence[LabelledVolume], wanted: Sequence[int], names: Mapp
     return sorted(taken)
 
 
-def _clear(found: Sequence[LabelledVolume], wanted: Sequence[int], seen: Sequence[Sequence[int]], count: int,
-           normalise: Normalisation) -> list[list[int]]:
-    """Without noise, and without dim slices where there are `count` others; but for labels that are nowhere else."""
-    kinds = [{i: each.kind(i, normalise) for i in indices} for each, indices in zip(found, seen)]
-    enough = sum(kind == CLEAR for each in kinds for kind in each.values()) >= count
-    kept = [[i for i, kind in each.items() if kind == CLEAR or kind == DIM and not enough] for each in kinds]
+def _without_noise(found: Sequence[LabelledVolume], wanted: Sequence[int], seen: Sequence[Sequence[int]]
+                   ) -> list[list[int]]:
+    """Without slices of noise, but for labels that are nowhere else."""
+    kept = [[i for i in indices if not each.is_noise(i)] for each, indices in zip(found, seen)]
     alone = [value for value in wanted if not any(each.areas[value][indices].any() for each, indices
                                                   in zip(found, kept) if value in each.areas)]
     return [[i for i in indices if i in known or any(each.areas[v][i] for v in alone if v in each.areas)]
@@ -287,7 +287,7 @@ def _absent(found: Sequence[LabelledVolume], wanted: Sequence[int], held: Taken,
     def usable(place: int, order: Integers) -> Iterator[tuple[int, int]]:
         each = found[place]
         for i in map(int, order):
-            if (place, i) not in held and each.look(i, normalise) is not None and each.kind(i, normalise) == CLEAR:
+            if (place, i) not in held and each.look(i, normalise) is not None and not each.is_noise(i):
                 yield place, i
 
     taken: Taken = []

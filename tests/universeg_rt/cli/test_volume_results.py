@@ -128,8 +128,8 @@ def test_notes_of_slices_name_them_and_those_of_the_support_are_not_repeated(cas
     assert "of slice 3 set its intensity range" in hot and hot.endswith("(2 slices alike)")
 
 
-def test_slices_of_noise_are_counted_and_not_stretched(case):
-    """Slices beside the patient have empty masks; dim ones are as dark to the network as they are in the volume."""
+def test_slices_of_noise_are_counted_and_a_support_of_pictures_dims_nothing(case):
+    """Slices beside the patient have empty masks; of pictures nobody knows which were dim."""
     folder, arguments = case
     image, _ = head()
     image[:, :, 10] = np.random.default_rng(1).integers(7, 12, image.shape[:2])
@@ -138,25 +138,31 @@ def test_slices_of_noise_are_counted_and_not_stretched(case):
     assert main([*arguments, "--html"]) == 0
     row = row_of(folder)
     low, high = np.percentile(image, (0.5, 99.5))
-    assert row["intensity_range"] == [low, high] and row["dim"] >= 1
+    assert row["intensity_range"] == [low, high] and row["dim"] == 0
     with open(folder / "out" / row["table"]) as file:
         lines = [line for line in csv.DictReader(file) if line["slice"] in ("9", "10")]
-    assert [(line["slice"], line["kind"]) for line in lines] == [("9", "dim"), ("10", "noise")] * 2
+    assert [(line["slice"], line["kind"]) for line in lines] == [("9", ""), ("10", "noise")] * 2
     assert all(int(line["pixels"]) == 0 for line in lines if line["kind"] == "noise") and row["noise"] >= 1
     said = f"12 slices, 2 blank, {row['noise']} noise, {row['dim']} dim, 0 in the support"
     assert said in (folder / "out" / "report.html").read_text()
+    report = folder / "out" / "report.json"
+    assert json.loads(report.read_text())["keep_noise"] is False
+    for options in ([], ["--refine", "window"], ["--follow"], ["--region", "2", "2", "22", "20"], ["--within", "2"]):
+        assert main([*arguments, *options, "--keep-noise"]) == 0
+        assert json.loads(report.read_text())["keep_noise"] is True and row_of(folder)["noise"] == 0
+
+
+def test_dim_slices_are_counted_where_the_support_is_of_volumes(case):
+    folder, arguments = case
+    image, labels = head(1)
+    write(folder / "labelled" / "images" / "p0.nii.gz", image)
+    write(folder / "labelled" / "labels" / "p0.nii.gz", labels)
+    image[:, :, 9] = np.add.outer(np.arange(image.shape[0]), np.arange(image.shape[1])) // 2
+    write(folder / "scans" / "p1" / f"{NAME}.nii.gz", image)
+    arguments[arguments.index("--support") + 1] = str(folder / "labelled")
+    assert main(arguments) == 0
+    row = row_of(folder)
+    with open(folder / "out" / row["table"]) as file:
+        assert {line["kind"] for line in csv.DictReader(file) if line["slice"] == "9"} == {"dim"} and row["dim"] >= 1
     assert main([*arguments, "--window", "0", "250"]) == 0
     assert row_of(folder)["dim"] == 0, "a window says itself what is dim"
-
-
-def test_a_volume_of_many_dim_slices_has_a_note(case):
-    """The target may lie in them, and the support's slices are stretched."""
-    folder, arguments = case
-    image, _ = head()
-    image[:, :, 7:] = (np.add.outer(np.arange(image.shape[0]), np.arange(image.shape[1])) // 2)[:, :, None]
-    write(folder / "scans" / "p1" / f"{NAME}.nii.gz", image)
-    assert main(arguments) == 0
-    said = [note for note in row_of(folder)["notes"] if "are dim" in note]
-    assert len(said) == 1 and "6 of 12 slices are dim" in said[0] and said[0].endswith("give --window LOW HIGH")
-    assert main([*arguments, "--window", "0", "250"]) == 0
-    assert not any("are dim" in note for note in row_of(folder)["notes"])

@@ -60,8 +60,10 @@ def test_the_network_agrees(spoilt, shipped, monkeypatch):
     monkeypatch.setattr("universeg_rt.supports.prune.JUDGES", 4)
     monkeypatch.setattr("universeg_rt.supports.prune.CANDIDATES", 7)
     found = prune(spoilt, shipped, least=4)
-    assert {entry.name for entry in found.entries if entry.gain is not None} == {"good 2", "good 6"}
-    assert found.dropped and {entry.name for entry in found.dropped} <= {"good 2", "good 6"}
+    asked = [entry for entry in found.entries if entry.gain is not None]
+    assert {entry.name for entry in asked} == {"good 2", "good 6"} and all(entry.dice < 0.1 for entry in asked)
+    assert all(entry.dice > 0.8 for entry in found.entries if entry not in asked)
+    assert all(entry.gain > 0 for entry in asked) and set(found.dropped) <= set(asked)
 
 
 @pytest.mark.parametrize("least, message", [

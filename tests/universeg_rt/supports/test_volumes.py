@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import pickle
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 nibabel = pytest.importorskip("nibabel", reason="volumes need nibabel: pip install '.[medical]'")
 
-from universeg_rt import InputError, Window
+from universeg_rt import InputError, SupportSet, Window
+from universeg_rt.imaging.metrics import dice
+from universeg_rt.imaging.normalisation import LEAST_SHARE, share_of
 from universeg_rt.supports.volumes import (
     SliceChoice,
     has_volumes,
@@ -17,6 +22,7 @@ from universeg_rt.supports.volumes import (
     volume_pairs,
 )
 from universeg_rt.volumes.reading import read_volume
+from universeg_rt.volumes.slicing import intensity_range
 
 from .made import SHAPE, ball, folder, places, write  # noqa: F401 (a fixture)
 
@@ -195,15 +201,57 @@ def test_slices_of_noise_are_taken_only_for_a_label_that_is_nowhere_else(folder)
     assert {i for _, i in places(support_of_volumes(pairs, 3, SliceChoice(absent=0)))} == {*range(9, 13)}
 
 
-def test_dim_slices_are_taken_where_others_are_too_few(folder):
+def test_dim_slices_carry_their_share_of_their_volume(folder, tmp_path):
     values = write(folder, "p1", ball() * 3)
     (folder / "images" / "sub" / "p2.nii.gz").unlink()
     (folder / "labels" / "sub" / "p2.nii.gz").unlink()
-    values[:, :, 9:14] = 2 * np.arange(SHAPE[1])[:, None] % 40  # steps, no noise, of a fifth of the volume's range
+    values[:, :, 24:] = 2 * np.arange(SHAPE[1])[:, None] % 40  # steps, no noise, of a fifth of the volume's range
     nibabel.save(nibabel.Nifti1Image(values, np.diag([1, 1, 2, 1])), folder / "images" / "p1.nii.gz")
-    for slices, lowest in ((6, 14), (7, 9)):
-        support = support_of_volumes(volume_pairs(folder), 3, SliceChoice(slices=slices, absent=0))
-        assert len(support) == slices and min(i for _, i in places(support)) in range(lowest, lowest + 3)
+    support = support_of_volumes(volume_pairs(folder), 3, SliceChoice(slices=4, absent=40))
+    low, high = intensity_range(values)
+    dim = 38 / (LEAST_SHARE * (high - low))
+    assert support.shares == pytest.approx([dim if i >= 24 else 1 for _, i in places(support)]) and dim < 0.9
+    on_grid = support.on_grid((16, 16), "stretch")[:, 0].max(axis=(1, 2))
+    assert all(on_grid[i] <= share + 1e-6 for i, share in enumerate(support.shares))
+    support.save(tmp_path / "saved.npz")
+    for again in (SupportSet.load(tmp_path / "saved.npz"), pickle.loads(pickle.dumps(support))):
+        assert again.shares == support.shares and again.sha256 == support.sha256
+    held = next(i for i, label in enumerate(support.labels) if label.any())
+    assert support.subset([-1, held]).shares == (support.shares[-1], support.shares[held])
+    assert replace(support, shares=None).sha256 != support.sha256
+    window = support_of_volumes(volume_pairs(folder), 3, SliceChoice(absent=40), normalise=Window(0, 200))
+    assert set(window.shares) == {1.0}, "a window says itself what is dim"
+
+
+def pet(seed):
+    """A body with a lesion, as bright as a body with hot slices at its end leaves it."""
+    rng = np.random.default_rng(seed)
+    x, y, z = np.mgrid[:48, :48, :16]
+    lesion = (x - rng.integers(18, 30)) ** 2 + (y - rng.integers(18, 30)) ** 2 + (2 * (z - 8)) ** 2 < 81
+    values = rng.normal(0.5, 0.1, x.shape) + 2 * ((x - 24) ** 2 + (y - 24) ** 2 < 441) + 3 * lesion
+    values[:, :, 14:] += 60 * ((x - 24) ** 2 + (y - 30) ** 2 < 36)[:, :, 14:]
+    return values.astype(np.float32), lesion
+
+
+def test_a_target_in_dim_slices_is_not_lost(tmp_path, shipped):
+    """As in a PET, where few hot slices make all others dim; the support decides for queries."""
+    for name in ("p0", "p1", "p2"):
+        for part, values in zip(("images", "labels"), pet(int(name[1]))):
+            (tmp_path / part).mkdir(exist_ok=True)
+            nibabel.save(nibabel.Nifti1Image(values.astype(np.float32), np.eye(4)), tmp_path / part / f"{name}.nii.gz")
+    support = support_of_volumes(volume_pairs(tmp_path), 1, SliceChoice(axis="axial", slices=12))
+    values, lesion = pet(7)
+    limits, seen = intensity_range(values), np.flatnonzero(lesion.any(axis=(0, 1)))
+    assert all(share_of(values[:, :, i], "minmax", limits) < 0.5 for i in seen), "they are dim"
+
+    def found(support):
+        with shipped.prepare(support) as task:
+            masks = [task.predict(values[:, :, i].T[::-1, ::-1], volume_range=limits).mask for i in seen]
+        return dice(np.stack(masks), np.stack([lesion[:, :, i].T[::-1, ::-1] for i in seen]))
+
+    plain = found(replace(support, shares=None))
+    assert found(support) >= plain - 0.02 and plain > 0.8
+    assert found(replace(support, shares=(1.0,) * len(support))) < plain - 0.02, "queries alone were dimmed before"
 
 
 def test_where_no_slice_is_without_all_labels_some_lack_one(tmp_path):
