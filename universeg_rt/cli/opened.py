@@ -26,7 +26,7 @@ from ..task import Task
 from ..volumes.slicing import ACQUIRED
 from .common import said_in_options
 from .results import UNNAMED
-from .supports import Labels, slices_taken
+from .supports import Labels
 from .where import OPTIONS as WHERE
 from .where import Where, Windows
 
@@ -81,9 +81,10 @@ class Opened:
         return {name: task for name, task in self.task.answering.items() if isinstance(task, FrozenTask)}
 
 
-def open_task(args: argparse.Namespace, support: SupportSet | LabelledSupport | None) -> Opened:
+def open_task(args: argparse.Namespace, support: SupportSet | LabelledSupport | None, taken: Mapping[str, Any]
+              ) -> Opened:
     """Prepare `support`, or where there is none open the file that --task names; raises as the SDK does, in the words
-    of the options."""
+    of the options. taken: of which slices the support is, for the report."""
     steps = parse_steps(args.post or ())
     if support is None:
         return _of_file(FrozenTask.open(args.task, runner=args.runner, threads=args.threads), args, steps)
@@ -98,7 +99,7 @@ def open_task(args: argparse.Namespace, support: SupportSet | LabelledSupport | 
         answering = {name: _answering(task, args) for name, task in tasks.items()}
         task = LabelledPredictor(answering, values, args.overlap, reader=first)
     return Opened(task, {
-        **_provenance(segmenter, ensemble, support, args), "task": _how(task), **_images(first),
+        **_provenance(segmenter, ensemble, support, taken), "task": _how(task), **_images(first),
         **_answers(args, steps, task, where),
     }, segmenter.runner.reason, steps, segmenter.runner.threads, args.absent_below, where, plane_of(support.names))
 
@@ -148,7 +149,7 @@ def normalisation(args: argparse.Namespace) -> Normalisation:
 
 
 def _provenance(segmenter: Segmenter, ensemble: Ensemble, support: SupportSet | LabelledSupport,
-                args: argparse.Namespace) -> dict[str, Any]:
+                taken: Mapping[str, Any]) -> dict[str, Any]:
     manifest, runner = segmenter.bundle.manifest, segmenter.runner
     return {
         "bundle": {
@@ -156,7 +157,7 @@ def _provenance(segmenter: Segmenter, ensemble: Ensemble, support: SupportSet | 
             "licence": dict(manifest.licence)
         },
         "runner": {"name": runner.name, "precision": runner.precision},
-        "support": {"entries": len(support), "sha256": support.sha256, **slices_taken(args, support)},
+        "support": {"entries": len(support), "sha256": support.sha256, **taken},
         "ensemble": {
             "members": ensemble.members, "support_size": ensemble.support_size or len(support),
             "replacement": ensemble.replacement, "seed": ensemble.seed, "policy": ensemble.policy
@@ -165,7 +166,7 @@ def _provenance(segmenter: Segmenter, ensemble: Ensemble, support: SupportSet | 
 
 
 def _of_file(task: FrozenTask, args: argparse.Namespace, steps: tuple[Step, ...]) -> Opened:
-    record, labelled = task.record, LabelledPredictor({"": task}, {"": 1})
+    record, labelled, where = task.record, LabelledPredictor({"": task}, {"": 1}), Where(keep_noise=args.keep_noise)
     return Opened(labelled, {
         "bundle": {"name": record.bundle, "licence": dict(record.licence)},
         "runner": {"name": task.runner.name, "precision": record.precision},
@@ -175,9 +176,8 @@ def _of_file(task: FrozenTask, args: argparse.Namespace, steps: tuple[Step, ...]
             "sha256": task.sha256, "kind": task.kind, "reason": task.reason, "price": asdict(task.price),
             "proxies": record.proxies
         },
-        **_images(task), **_answers(args, steps, labelled, Where(keep_noise=args.keep_noise)),
-    }, task.runner.reason, steps, args.threads or cores(), args.absent_below,
-       Where(keep_noise=args.keep_noise))
+        **_images(task), **_answers(args, steps, labelled, where),
+    }, task.runner.reason, steps, args.threads or cores(), args.absent_below, where)
 
 
 def _how(task: LabelledPredictor) -> dict[str, Any] | None:

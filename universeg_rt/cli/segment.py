@@ -16,7 +16,6 @@ from ..errors import InputError, UniverSegError
 from ..runners.libraries import runtime_versions
 from ..storage.atomic import make_folder
 from ..storage.reading import is_folder, reason, sha256_of, sha256_of_files
-from ..supports.volumes import has_volumes
 from ..volumes.reading import read_volume
 from ..volumes.volume import Volume
 from .common import in_options, run_command
@@ -30,7 +29,7 @@ from .queries import Queries, Query, find_queries
 from .report import Report
 from .results import is_whole, outputs, reviewed, stands
 from .summary import print_all
-from .supports import is_of_file, load_support, refuse_beside_pictures, slice_notes
+from .supports import is_of_file, is_of_volumes, load_support, refuse_beside_pictures, slice_notes, slices_taken
 from .truths import Truths, find_truths
 from .volumes import Job, segment_volume
 
@@ -47,16 +46,17 @@ def _main(args: argparse.Namespace) -> int:
     if args.html:
         needs_html()
     queries = find_queries(args.input, args.output)
-    support = None if args.support is None else load_support(args, normalisation(args), _volumes(queries, args))
-    if not any(query.volume for query in queries.files.values()) and not (
-            args.support and is_folder(args.support) and has_volumes(args.support)):
+    of_volumes, volumes = is_of_volumes(args), any(query.volume for query in queries.files.values())
+    support = None if args.support is None else load_support(args, normalisation(args), _volumes(queries, args),
+                                                             of_volumes=of_volumes)
+    if not volumes and not of_volumes:
         refuse_beside_pictures({name: getattr(args, name) for name in ("axis", "time", "series")})
-    if args.follow and not any(query.volume for query in queries.files.values()):
+    if args.follow and not volumes:
         raise InputError("--follow: --input holds no volumes, whose slices have an order; leave it out")
     truths = find_truths(args.truth) if args.truth else {}
-    opened = open_task(args, support)
-    fewer = [] if support is None else slice_notes(args, support)
-    facts = {**_facts(opened), "notes": [*opened.task.notes, *fewer], "input_notes": queries.notes}
+    taken = slices_taken(args, support) if support is not None and of_volumes else {}
+    opened = open_task(args, support, taken)
+    facts = {**_facts(opened), "notes": [*opened.task.notes, *slice_notes(args, taken)], "input_notes": queries.notes}
     used = [truths[query.truth_name] for query in queries.files.values() if query.truth_name in truths]
     how = Truths.of(used, len(opened.task.values), args.label is not None, is_of_file(args, support))
     if args.truth:

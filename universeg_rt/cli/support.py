@@ -22,14 +22,14 @@ from ..supports.labelled_volumes import query_slices
 from ..supports.prune import LEAST, Pruned, prune
 from ..supports.select import select
 from ..supports.sheet import support_sheet
-from ..supports.volumes import AREA, EVEN, SIMILAR, has_volumes, plane_of
+from ..supports.volumes import AREA, EVEN, SIMILAR, plane_of
 from ..volumes.reading import ACCEPTED, is_volume, read_chosen, volumes_below
 from ..volumes.slicing import ACQUIRED, AXES
 from ..volumes.volume import Volume
 from .common import add_runner_options, run_command, said_in_options
 from .opened import image_options
 from .options import add_image_options
-from .supports import TAKEN, add_slice_options, load_support, refuse_beside_pictures
+from .supports import TAKEN, add_slice_options, is_of_volumes, load_support, refuse_beside_pictures
 
 PROGRAM, SELECT = "universeg-support", "select"
 SHEET, TABLE = "support.png", "support.json"
@@ -130,11 +130,11 @@ def _load(args: argparse.Namespace, how: Normalisation, queries: _Queries) -> tu
     if args.by == SIMILAR and not queries.volumes:
         raise InputError(f"--by {SIMILAR}: to what? Give a volume as --query of {PROGRAM} {SELECT}; or take --by "
                          f"{AREA}, or {EVEN}")
-    of_volumes = is_folder(args.support) and has_volumes(args.support)
+    of_volumes = is_of_volumes(args)
     if not of_volumes:
         read = () if queries.volumes else ("axis", "time", "series")
         refuse_beside_pictures({name: getattr(args, name) for name in (*read, *TAKEN)})
-    support = load_support(args, how, queries.read(args))
+    support = load_support(args, how, queries.read(args), of_volumes=of_volumes)
     if isinstance(support, SupportSet):
         return support, bool(plane_of(support.names))
     several = len(support.values) > 1

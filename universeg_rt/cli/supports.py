@@ -70,22 +70,27 @@ class Labels:
         return cls(tuple(chosen) if chosen else None, names)
 
 
-def load_support(args: argparse.Namespace, normalise: Normalisation, queries: Iterable[Volume] = ()
-                 ) -> SupportSet | LabelledSupport:
+def is_of_volumes(args: argparse.Namespace) -> bool:
+    """Whether --support is a folder of labelled volumes, which the first bytes of its files tell."""
+    return args.support is not None and is_folder(args.support) and has_volumes(args.support)
+
+
+def load_support(args: argparse.Namespace, normalise: Normalisation, queries: Iterable[Volume] = (), *,
+                 of_volumes: bool | None = None) -> SupportSet | LabelledSupport:
     """The support that --support names: SupportSet where its labels have two values and none is asked for by name or
     value, else LabelledSupport. queries: volumes that `--by similar` is alike to, read where it is asked for.
-    InputError as reading it raises, and for options of TAKEN beside pictures."""
+    of_volumes: as `is_of_volumes` says, where it was asked already. InputError as reading it raises, and for options of
+    TAKEN beside pictures."""
     with said_in_options():
-        return _support(args, Labels.of(args.label), normalise, queries)
+        labels = Labels.of(args.label)
+        if is_of_volumes(args) if of_volumes is None else of_volumes:
+            return _of_volumes(args, labels, normalise, queries)
+        return _of_pictures(args, labels)
 
 
-def _support(args: argparse.Namespace, labels: Labels, normalise: Normalisation, queries: Iterable[Volume]
-             ) -> SupportSet | LabelledSupport:
-    folder = is_folder(args.support)
-    if folder and has_volumes(args.support):
-        return _of_volumes(args, labels, normalise, queries)
+def _of_pictures(args: argparse.Namespace, labels: Labels) -> SupportSet | LabelledSupport:
     refuse_beside_pictures({name: getattr(args, name) for name in TAKEN})
-    found = Entries(*read_pairs(args.support)) if folder else read_entries(args.support)
+    found = Entries(*read_pairs(args.support)) if is_folder(args.support) else read_entries(args.support)
     if found.label is not None:
         return _of_label(args.support, found, labels)
     images, maps, names, shares, _ = found
@@ -138,29 +143,24 @@ def as_masks(labels: Sequence[Array]) -> list[Array] | None:
 
 
 def slices_asked(args: argparse.Namespace) -> dict[str, Any]:
-    """What the options of TAKEN say, where the support is of volumes; nothing where it is not."""
-    if not (is_folder(args.support) and has_volumes(args.support)):
-        return {}
+    """What the options of TAKEN say."""
     left_out = {"slices": SLICES, "absent": ABSENT, "by": AREA}
     return left_out | {name: value for name in TAKEN if (value := getattr(args, name)) is not None}
 
 
 def slices_taken(args: argparse.Namespace, support: SupportSet | LabelledSupport) -> dict[str, Any]:
-    """As `slices_asked`, with the numbers of slices that there are. Those that lack only some of the labels count as
-    without any where they are more than was asked for with one."""
+    """As `slices_asked`, with the numbers of slices that a support of volumes has. Those that lack only some of the
+    labels count as without any where they are more than was asked for with one."""
     asked = slices_asked(args)
-    if not asked:
-        return {}
     holding = min(asked["slices"], sum(bool(label.any()) for label in support.labels))
     return asked | {"slices": holding, "absent": len(support) - holding}
 
 
-def slice_notes(args: argparse.Namespace, support: SupportSet | LabelledSupport) -> list[str]:
-    """Where fewer slices were found than asked for."""
-    asked, taken = slices_asked(args), slices_taken(args, support)
+def slice_notes(args: argparse.Namespace, taken: Mapping[str, Any]) -> list[str]:
+    """Where fewer slices were taken, as `slices_taken` says, than asked for; none where nothing was taken."""
     said = {"slices": "slices with a label", "absent": "slices without"}
-    return [f"--{name} {asked[name]}: the volumes have {taken[name]} {what} that can be taken"
-            for name, what in said.items() if asked and getattr(args, name) is not None and taken[name] < asked[name]]
+    return [f"--{name} {asked}: the volumes have {taken[name]} {what} that can be taken" for name, what in said.items()
+            if name in taken and (asked := getattr(args, name)) is not None and taken[name] < asked]
 
 
 def _of_volumes(args: argparse.Namespace, labels: Labels, normalise: Normalisation, queries: Iterable[Volume]
