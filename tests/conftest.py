@@ -134,11 +134,11 @@ def tensorrt_rtx(tmp_path_factory) -> dict[str, str]:
 
 
 def disc_data_set(folder: Path, count: int = 20) -> Path:
-    """A data set of one task, `disc`, a subject an image; the path of its YAML file."""
-    images, labels = discs(count, 32, 32)
+    """A data set of one task, `discs`, a subject an image; the path of its YAML file."""
+    images, labels = discs(count)
     np.savez(folder / "discs.npz", images=images, labels=labels.astype(np.uint8), ids=np.arange(count).astype(str))
     file = folder / "discs.yaml"
-    file.write_text("name: discs\nlicence: CC0\ntasks:\n  - {name: disc, file: discs.npz}\n")
+    file.write_text("name: discs\nlicence: none\ntasks:\n  - {name: discs, file: discs.npz}\n")
     return file
 
 

@@ -12,7 +12,7 @@ pytest.importorskip("yaml", reason="data sets are read by the training package: 
 
 from universeg_rt.benchmarks.cpu.confidence import CANDIDATES, agreement, inside, main, mean_spread
 
-from ...conftest import discs
+from ...conftest import disc_data_set
 
 
 def test_candidates_by_hand():
@@ -24,13 +24,11 @@ def test_candidates_by_hand():
 
 
 def test_the_command_measures_every_candidate(tmp_path, small_bundle, capsys):
-    images, labels = discs(20)
-    np.savez(tmp_path / "discs.npz", images=images, labels=labels.astype(np.uint8), ids=np.arange(20).astype(str))
-    (tmp_path / "discs.yaml").write_text("name: discs\nlicence: none\ntasks:\n  - {name: discs, file: discs.npz}\n")
+    data_set = disc_data_set(tmp_path)
     assert (
         main(
             [
-                str(tmp_path / "discs.yaml"),
+                str(data_set),
                 "--data-root",
                 str(tmp_path),
                 "--bundle",

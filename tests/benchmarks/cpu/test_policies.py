@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 
-import numpy as np
 import pytest
 
 pytest.importorskip("torch", reason="data sets are read by the training package: pip install '.[train]'")
@@ -13,14 +12,12 @@ pytest.importorskip("yaml", reason="data sets are read by the training package: 
 from universeg_rt.benchmarks.cpu.policies import main
 from universeg_rt.ensemble import POLICIES
 
-from ...conftest import discs
+from ...conftest import disc_data_set
 
 
 def test_the_command_compares_the_policies(tmp_path, small_bundle, capsys):
-    images, labels = discs(20)
-    np.savez(tmp_path / "discs.npz", images=images, labels=labels.astype(np.uint8), ids=np.arange(20).astype(str))
-    (tmp_path / "discs.yaml").write_text("name: discs\nlicence: none\ntasks:\n  - {name: discs, file: discs.npz}\n")
-    asked = ["--folder", str(tmp_path / "out"), "--", str(tmp_path / "discs.yaml"), "--data-root", str(tmp_path),
+    data_set = disc_data_set(tmp_path)
+    asked = ["--folder", str(tmp_path / "out"), "--", str(data_set), "--data-root", str(tmp_path),
              "--bundle", str(small_bundle), "--threads", "1", "--support-sizes", "3", "--members", "1"]
     assert main(asked) == 0
     for policy in POLICIES:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 
-import numpy as np
 import pytest
 
 pytest.importorskip("torch", reason="data sets are read by the training package: pip install '.[train]'")
@@ -12,7 +11,7 @@ pytest.importorskip("yaml", reason="data sets are read by the training package: 
 
 from universeg_rt.benchmarks.cpu.pruned import AS_IT_IS, FAULTY, WAYS, main, table
 
-from ...conftest import discs
+from ...conftest import disc_data_set
 
 ROWS = [{"task": "a", "unit": f"a/{i}", "draw": 0, "support": kind, "entries": 9, "faults": 2 * (kind == FAULTY),
          "dropped": 1, "dropped rightly": int(kind == FAULTY), **dict.fromkeys(WAYS, 0.5), "pruned": 0.5 + 0.1 * i}
@@ -26,10 +25,8 @@ def test_gains_by_hand():
 
 
 def test_the_command_measures_every_way(tmp_path, small_bundle, capsys):
-    images, labels = discs(20)
-    np.savez(tmp_path / "discs.npz", images=images, labels=labels.astype(np.uint8), ids=np.arange(20).astype(str))
-    (tmp_path / "discs.yaml").write_text("name: discs\nlicence: none\ntasks:\n  - {name: discs, file: discs.npz}\n")
-    asked = [str(tmp_path / "discs.yaml"), "--data-root", str(tmp_path), "--bundle", str(small_bundle), "--draws", "1",
+    data_set = disc_data_set(tmp_path)
+    asked = [str(data_set), "--data-root", str(tmp_path), "--bundle", str(small_bundle), "--draws", "1",
              "--queries", "2", "--threads", "1", "--output", str(tmp_path / "out.json"), "--support-size"]
     assert main([*asked, "10"]) == 0
     rows = json.loads((tmp_path / "out.json").read_text())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 
-import numpy as np
 import pytest
 
 pytest.importorskip("torch", reason="data sets are read by the training package: pip install '.[train]'")
@@ -12,15 +11,13 @@ pytest.importorskip("yaml", reason="data sets are read by the training package: 
 
 from universeg_rt.benchmarks.cpu.refine import HOWS, main
 
-from ...conftest import discs
+from ...conftest import disc_data_set
 
 
 def test_the_command_measures_every_way(tmp_path, small_bundle, capsys):
-    images, labels = discs(20)
-    np.savez(tmp_path / "discs.npz", images=images, labels=labels.astype(np.uint8), ids=np.arange(20).astype(str))
-    (tmp_path / "discs.yaml").write_text("name: discs\nlicence: none\ntasks:\n  - {name: discs, file: discs.npz}\n")
+    data_set = disc_data_set(tmp_path)
     assert main([
-        str(tmp_path / "discs.yaml"), "--data-root", str(tmp_path), "--bundle", str(small_bundle), "--support-size",
+        str(data_set), "--data-root", str(tmp_path), "--bundle", str(small_bundle), "--support-size",
         "4", "--draws", "2", "--threads", "1", "--output", str(tmp_path / "out.json"),
     ]) == 0
     rows = json.loads((tmp_path / "out.json").read_text())
