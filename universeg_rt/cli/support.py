@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ..errors import InputError
-from ..imaging.files import SUFFIXES, image_files, read_image, write_png
+from ..imaging.files import SUFFIXES, read_image, write_png
 from ..imaging.normalisation import Normalisation
 from ..segmenter import Segmenter
 from ..storage.atomic import make_folder, write_json
@@ -23,7 +23,7 @@ from ..supports.prune import LEAST, Pruned, prune
 from ..supports.select import select
 from ..supports.sheet import support_sheet
 from ..supports.volumes import AREA, EVEN, SIMILAR, plane_of
-from ..volumes.reading import ACCEPTED, is_volume, read_chosen, volumes_below
+from ..volumes.reading import ACCEPTED, is_volume, pictures_beside, read_chosen, volumes_below
 from ..volumes.slicing import ACQUIRED, AXES
 from ..volumes.volume import Volume
 from .common import add_runner_options, run_command, said_in_options
@@ -108,12 +108,12 @@ class _Queries:
             if not is_folder(path):
                 (volumes if is_volume(path) else pictures).append(path)
                 continue
-            found = list(volumes_below(path).values())
-            images = [file for file in image_files(path) if file not in found]
+            found = volumes_below(path)
+            images = pictures_beside(path, found)
             if not found and not images:
                 raise InputError(f"--query {path} holds no images and no volumes; accepted: {', '.join(SUFFIXES)}, "
                                  f"{ACCEPTED}")
-            volumes += found
+            volumes += found.values()
             pictures += images
         return cls(pictures, volumes)
 

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import InputError, TruthError, UniverSegError
-from ..imaging.files import SUFFIXES, add_named, image_files, read_label
+from ..imaging.files import SUFFIXES, add_named, read_label
 from ..imaging.preprocess import check_label
 from ..named_types import Array
 from ..storage.reading import is_folder
-from ..volumes.reading import ACCEPTED, is_volume, label_values, stem_of, volumes_below
+from ..volumes.reading import ACCEPTED, is_volume, label_values, pictures_beside, stem_of, volumes_below
 from ..volumes.segmentation import segment_names
 from .results import HOLD
 from .supports import as_masks
@@ -26,10 +26,8 @@ def find_truths(folder: Path) -> dict[str, Path]:
     if not is_folder(folder):
         raise InputError(f"{folder} is not a folder")
     found = volumes_below(folder)
-    held = set(found.values())
-    for file in image_files(folder):
-        if file not in held:
-            add_named(found, stem_of(file.relative_to(folder)), file)
+    for file in pictures_beside(folder, found):
+        add_named(found, stem_of(file.relative_to(folder)), file)
     if not found:
         raise InputError(f"{folder} holds no masks; accepted: {', '.join(SUFFIXES)}, {ACCEPTED}")
     return found

@@ -196,4 +196,3 @@ def _duplicates(images: Floats) -> list[list[int]]:
         group[group == group[j]] = group[i]
     found = [np.flatnonzero(group == g).tolist() for g in np.unique(group)]
     return [members for members in found if len(members) > 1]
-

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count
+from typing import NamedTuple
 
 import numpy as np
 
@@ -122,15 +123,34 @@ def is_noise(image: Array, limits: Range) -> bool:
     return False
 
 
-def lies_in_dim(found: Sequence[LabelledVolume], wanted: Sequence[int], normalise: Normalisation) -> bool:
+class Clear(NamedTuple):
+    """Of a volume the slices that hold a label and more than one value, by index: those with more than noise, and those
+    with noise alone."""
+
+    clear: list[int]
+    noise: list[int]
+
+
+def clear_slices(found: Sequence[LabelledVolume], wanted: Sequence[int], normalise: Normalisation) -> list[Clear]:
+    """Of each volume; each slice that holds one of the labels is looked at once."""
+    out = []
+    for each in found:
+        held = Clear([], [])
+        for i in map(int, np.flatnonzero(each.weights(wanted))):
+            if each.look(i, normalise) is not None:
+                (held.noise if each.is_noise(i) else held.clear).append(i)
+        out.append(held)
+    return out
+
+
+def lies_in_dim(found: Sequence[LabelledVolume], clear: Sequence[Clear], wanted: Sequence[int],
+                normalise: Normalisation) -> bool:
     """Whether more than DIM_AREA of a label's area is in dim slices that are not noise. Dimmed, they would be lost: the
     network was trained on images that span [0, 1]."""
     whole, dim = dict.fromkeys(wanted, 0), dict.fromkeys(wanted, 0)
-    for each in found:
+    for each, held in zip(found, clear):
         areas = {value: each.areas[value] for value in wanted if value in each.areas}
-        for i in map(int, np.flatnonzero(np.sum([*areas.values()], axis=0))) if areas else ():
-            if each.look(i, normalise) is None or each.is_noise(i):
-                continue
+        for i in held.clear:
             is_dim = each.share(i, normalise) < 1
             for value, area in areas.items():
                 whole[value] += int(area[i])

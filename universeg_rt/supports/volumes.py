@@ -13,17 +13,16 @@ import numpy as np
 
 from ..errors import InputError, shown
 from ..imaging.embedding import embed
-from ..imaging.files import image_files
 from ..imaging.normalisation import MINMAX, Normalisation
 from ..imaging.pairs import paired
 from ..labelled import LabelledSupport
 from ..named_types import AnyPath, Doubles, Floats, Integers
 from ..storage.reading import is_folder, path_of
 from ..support import SupportSet
-from ..volumes.reading import find_volumes, volumes_below
+from ..volumes.reading import find_volumes, pictures_beside, volumes_below
 from ..volumes.slicing import PLANES
 from ..volumes.volume import Volume
-from .labelled_volumes import LabelledVolume, lies_in_dim, looks_of, read_labelled
+from .labelled_volumes import Clear, LabelledVolume, clear_slices, lies_in_dim, looks_of, read_labelled
 from .select import cover
 
 By = Literal["area", "even", "similar"]
@@ -68,10 +67,10 @@ def has_volumes(folder: AnyPath) -> bool:
     InputError where it holds pictures too.
     """
     images = path_of(folder) / "images"
-    volumes = list(volumes_below(images).values()) if is_folder(images) else []
-    pictures = [file for file in image_files(images) if file not in volumes] if volumes else []
-    if pictures:
-        raise InputError(f"{images} holds {len(volumes)} volume{'s' * (len(volumes) > 1)}, first {volumes[0].name}, "
+    volumes = volumes_below(images) if is_folder(images) else {}
+    if volumes and (pictures := pictures_beside(images, volumes)):
+        first = next(iter(volumes.values()))
+        raise InputError(f"{images} holds {len(volumes)} volume{'s' * (len(volumes) > 1)}, first {first.name}, "
                          f"and {len(pictures)} picture{'s' * (len(pictures) > 1)}, first {pictures[0].name}; put them "
                          "into two supports")
     return bool(volumes)
@@ -128,7 +127,8 @@ def labelled_support_of_volumes(
     _check_planes(found)
     _check_values(labels, found)
     wanted = _wanted(labels, names)
-    taken = _holding(found, wanted, names, choice, asked, normalise)
+    clear = clear_slices(found, wanted, normalise)
+    taken = _holding(found, clear, wanted, names, choice, asked, normalise)
     taken += _absent(found, wanted, taken, choice, normalise)
     images, maps, entries, shares = [], [], [], []
     for place, index in sorted(taken):
@@ -138,7 +138,7 @@ def labelled_support_of_volumes(
         maps.append(np.where(np.isin(cut, list(wanted)), cut, 0))
         entries.append(f"{each.name} {each.slices.plane or each.slices.axis} {index}")
         shares.append(each.share(index, normalise))
-    given = None if lies_in_dim(found, wanted, normalise) else shares
+    given = None if lies_in_dim(found, clear, wanted, normalise) else shares
     return LabelledSupport.from_arrays(images, maps, entries, given, label_names={v: names[v] for v in wanted})
 
 
@@ -182,14 +182,16 @@ def _wanted(labels: Sequence[int | str] | None, names: dict[int, str]) -> list[i
 Taken = list[tuple[int, int]]  # place of the volume, index of the slice
 
 
-def _holding(found: Sequence[LabelledVolume], wanted: Sequence[int], names: Mapping[int, str], choice: SliceChoice,
-             asked: Sequence[Floats], normalise: Normalisation) -> Taken:
-    """Slices that hold a label; each label at least once. asked: as `looks_of` gives it; empty where slices are not
-    taken by likeness."""
+def _holding(found: Sequence[LabelledVolume], clear: Sequence[Clear], wanted: Sequence[int], names: Mapping[int, str],
+             choice: SliceChoice, asked: Sequence[Floats], normalise: Normalisation) -> Taken:
+    """Slices that hold a label; each label at least once. clear: as `clear_slices` gives it; a slice of noise is taken
+    only for a label that is nowhere else. asked: as `looks_of` gives it; empty where slices are not taken by likeness.
+    """
     weights = [each.weights(wanted) for each in found]
-    seen = [[int(i) for i in np.flatnonzero(w) if each.look(int(i), normalise) is not None]
-            for each, w in zip(found, weights)]
-    seen = _without_noise(found, wanted, seen)
+    alone = [value for value in wanted if not any(each.areas[value][held.clear].any() for each, held
+                                                  in zip(found, clear) if value in each.areas)]
+    seen = [sorted([*held.clear, *(i for i in held.noise if any(each.areas[v][i] for v in alone if v in each.areas))])
+            for each, held in zip(found, clear)]
     if not any(seen):
         raise InputError(f"no slice along {choice.axis} holds a label and more than one value of intensity; look at "
                          "the image volumes and the window")
@@ -213,16 +215,6 @@ def _holding(found: Sequence[LabelledVolume], wanted: Sequence[int], names: Mapp
         mass = weights[place][left] if choice.by == AREA else np.ones(len(left))
         taken.update((place, left[i]) for i in _at_equal_steps(mass, count))
     return sorted(taken)
-
-
-def _without_noise(found: Sequence[LabelledVolume], wanted: Sequence[int], seen: Sequence[Sequence[int]]
-                   ) -> list[list[int]]:
-    """Without slices of noise, but for labels that are nowhere else."""
-    kept = [[i for i in indices if not each.is_noise(i)] for each, indices in zip(found, seen)]
-    alone = [value for value in wanted if not any(each.areas[value][indices].any() for each, indices
-                                                  in zip(found, kept) if value in each.areas)]
-    return [[i for i in indices if i in known or any(each.areas[v][i] for v in alone if v in each.areas)]
-            for each, indices, known in zip(found, seen, kept)]
 
 
 def _each_label_once(found: Sequence[LabelledVolume], wanted: Sequence[int], whole: Taken) -> Taken:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from ..errors import InputError, SeveralError
-from ..imaging.files import add_named
+from ..imaging.files import add_named, image_files
 from ..named_types import AnyPath, Array
 from ..storage.reading import is_folder, path_of, refuse_folder, regular_file
 from .alignment import in_order_of
@@ -127,6 +127,12 @@ def volumes_below(folder: AnyPath, leave_out: Callable[[Path], bool] | None = No
         if "slice" in roles.values():
             add_named(found, here.relative_to(folder).as_posix() if here != folder else here.resolve().name, here)
     return dict(sorted(found.items()))
+
+
+def pictures_beside(folder: Path, volumes: Mapping[str, Path]) -> list[Path]:
+    """All image files below a folder that are none of its volumes, as `volumes_below` gives them."""
+    held = set(volumes.values())
+    return [file for file in image_files(folder) if file not in held]
 
 
 def is_volume(path: AnyPath) -> bool:
