@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from ..errors import InputError
 from ..install import needed
@@ -86,26 +86,23 @@ def _summary(report: dict[str, Any], done: int, count: int) -> Iterator[tuple[st
 
 
 def labels_of(row: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Figures of each label of a row by name; those of a row with one unnamed label stand in the row itself."""
+    """Figures of each label of a row by name; of a row that has none such, as reports are edited by hand, its own."""
     labels = row.get("labels")
     return labels if isinstance(labels, dict) else {UNNAMED: row}
 
 
 def _doubtful(done: list[tuple[int, dict[str, Any]]]) -> list[dict[str, Any]]:
     """Labels that a volume shows nowhere, and those of the lowest confidence."""
-    empty = [
-        {"place": place, "name": row["name"], "label": name, "confidence": "empty",
-         "dice": _shown(figures.get("dice"), "{:.3f}")}
-        for place, row in done for name, figures in labels_of(row).items() if figures.get("voxels") == 0
-    ]
-    found = [
-        {"place": place, "name": row["name"], "label": name, "confidence": figures["confidence"],
-         "dice": _shown(figures.get("dice"), "{:.3f}")}
-        for place, row in done for name, figures in labels_of(row).items()
-        if _is_number(figures.get("confidence")) and figures.get("voxels") != 0
-    ]
-    lowest = sorted(found, key=lambda each: float(each["confidence"]))[:FIRST] if len(found) + len(empty) > 1 else []
-    return empty + [{**each, "confidence": f"{each['confidence']:.2f}"} for each in lowest]
+    empty, found = [], []
+    for place, row in done:
+        for name, figures in labels_of(row).items():
+            said = {"place": place, "name": row["name"], "label": name, "dice": _shown(figures.get("dice"), "{:.3f}")}
+            if figures.get("voxels") == 0:
+                empty.append({**said, "confidence": "empty"})
+            elif _is_number(confidence := figures.get("confidence")):
+                found.append((float(confidence), {**said, "confidence": f"{confidence:.2f}"}))
+    lowest = sorted(found, key=lambda each: each[0])[:FIRST] if len(found) + len(empty) > 1 else []
+    return empty + [each for _, each in lowest]
 
 
 def _case(place: int, row: dict[str, Any], pictures: _Pictures) -> dict[str, Any]:
@@ -145,7 +142,7 @@ def _shown(value: Any, form: str) -> str:
     return form.format(value) if _is_number(value) else str(value)
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: Any) -> TypeGuard[float]:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
