@@ -34,7 +34,7 @@ def add_to(trt: ModuleType, version: tuple[int, ...], fault: str) -> None:
     }
     if version >= (8, 6):
         enumerations["HardwareCompatibilityLevel"] = [
-            "NONE", "AMPERE_PLUS", *(["SAME_COMPUTE_CAPABILITY"] if version >= (10, 14) else [])]
+            "NONE", "AMPERE_PLUS", *(["SAME_COMPUTE_CAPABILITY"] if version >= (10, 9) else [])]
     for name, members in enumerations.items():
         setattr(trt, name, enum.IntEnum(name, {n: i for i, n in enumerate(members)}))
     trt.ILayer = bound(trt, Layer, *([TypedLayer] if weak else []))
