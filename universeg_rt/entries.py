@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
+from .answers.absence import Looks
 from .errors import InputError
 from .imaging.preprocess import check_image, count_of
 from .named_types import Array, Bools
@@ -66,7 +67,10 @@ def add_to_hash(digest: Hash, image: Array) -> None:
     digest.update(np.ascontiguousarray(little).tobytes())
 
 
-def add_shares_to_hash(digest: Hash, shares: tuple[float, ...] | None) -> None:
-    """Nothing where there are none."""
+def add_volumes_to_hash(digest: Hash, shares: tuple[float, ...] | None, looks: Iterable[Looks | None]) -> None:
+    """What a support knows of the volumes that it is of; nothing where it knows none."""
     if shares is not None:
         digest.update(f"shares{shares}".encode())
+    for each in looks:
+        if each is not None:
+            add_to_hash(digest, each.array)

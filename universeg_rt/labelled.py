@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
+from types import MappingProxyType
 
 import numpy as np
 
-from .entries import Shares, add_shares_to_hash, add_to_hash, check_shares, checked_entries
+from .answers.absence import Looks
+from .entries import Shares, add_to_hash, add_volumes_to_hash, check_shares, checked_entries
 from .errors import InputError, shown
 from .imaging.pairs import read_pairs
 from .imaging.preprocess import check_label_map
@@ -19,7 +21,7 @@ from .predictor import Predictor
 from .refining import RefinedTask
 from .storage.reading import is_folder, path_of
 from .support import SupportSet
-from .support_file import Label, read_entries, unnamed
+from .support_file import Entries, Label, read_entries, unnamed
 from .task import Task
 
 
@@ -28,8 +30,8 @@ class LabelledSupport:
     """N images (H,W), as given, and their label maps (H,W) uint16, 0 for the background; sizes may differ.
 
     names: of the entries. label_names: of the labels by value, in the order of values; every value that is in the maps
-    has one. shares: as SupportSet's. Make one with `from_arrays`, `from_folder` or `from_npz`; each raises InputError
-    as those of SupportSet.
+    has one. shares: as SupportSet's. looks: as SupportSet's, by value; empty where no volumes were seen. Make one with
+    `from_arrays`, `from_folder` or `from_npz`; each raises InputError as those of SupportSet.
     """
 
     images: tuple[Array, ...]
@@ -37,11 +39,13 @@ class LabelledSupport:
     names: tuple[str, ...]
     label_names: dict[int, str]
     shares: tuple[float, ...] | None = None
+    looks: Mapping[int, Looks] = field(default_factory=dict)
 
     @classmethod
     def from_arrays(
         cls, images: Array | Sequence[Array], labels: Array | Sequence[Array], names: Sequence[str] | None = None,
         shares: Shares | None = None, *, label_names: Mapping[int, str] | None = None,
+        looks: Mapping[int, Looks] = MappingProxyType({}),
     ) -> LabelledSupport:
         """images, names, shares: as `SupportSet.from_arrays`. labels: arrays (N,H,W) or sequences of (H,W) of
         integers from 0 to 65535. label_names: by value, for as many as are known; others are named `label 3`."""
@@ -51,7 +55,7 @@ class LabelledSupport:
         found = {value: given.get(value, unnamed(value)) for value in values}
         if len(set(found.values())) < len(found):
             raise InputError(f"two labels have the same name ({shown(found)}); give each value a name of its own")
-        return cls(*checked, found, check_shares(shares, checked[2]))
+        return cls(*checked, found, check_shares(shares, checked[2]), dict(looks))
 
     @classmethod
     def from_folder(cls, path: AnyPath, *, label_names: Mapping[int, str] | None = None) -> LabelledSupport:
@@ -63,10 +67,16 @@ class LabelledSupport:
     def from_npz(cls, path: AnyPath, *, label_names: Mapping[int, str] | None = None) -> LabelledSupport:
         """An .npz as `SupportSet.from_npz` reads it, whose labels hold several values; or one that `SupportSet.save`
         wrote of a label that it knew, which has its value and its name here too."""
-        found = read_entries(path)
-        known = {} if found.label is None else {found.label.value: found.label.name}
+        return cls.of_file(read_entries(path), label_names or {})
+
+    @classmethod
+    def of_file(cls, found: Entries, label_names: Mapping[int, str]) -> LabelledSupport:
+        """Of what an .npz holds; a label that the file knows has its name there, unless label_names gives another."""
+        label = found.label
+        known = {} if label is None else {label.value: label.name}
+        looks = {} if label is None or found.looks is None else {label.value: found.looks}
         return cls.from_arrays(found.images, found.maps(), found.names, found.shares,
-                               label_names={**known, **(label_names or {})})
+                               label_names={**known, **label_names}, looks=looks)
 
     @classmethod
     def load(cls, path: AnyPath, *, label_names: Mapping[int, str] | None = None) -> LabelledSupport:
@@ -105,16 +115,17 @@ class LabelledSupport:
         marked = tuple(np.asarray(each == value) for each in self.labels)
         for each in marked:
             each.flags.writeable = False
-        return SupportSet(self.images, marked, self.names, self.shares, Label(value, self.label_names[value]))
+        return SupportSet(self.images, marked, self.names, self.shares, Label(value, self.label_names[value]),
+                          self.looks.get(value))
 
     @cached_property
     def sha256(self) -> str:
-        """sha256 of all images, label maps and shares in order; names and files do not count."""
+        """sha256 of all images, label maps and shares in order, and of looks; names and files do not count."""
         digest = hashlib.sha256()
         for arrays in zip(self.images, self.labels):
             for array in arrays:
                 add_to_hash(digest, array)
-        add_shares_to_hash(digest, self.shares)
+        add_volumes_to_hash(digest, self.shares, self.looks.values())
         return digest.hexdigest()
 
     def __len__(self) -> int:
@@ -124,17 +135,17 @@ class LabelledSupport:
         return f"LabelledSupport({len(self)} entr{'y' if len(self) == 1 else 'ies'}, {shown(self.label_names)})"
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _restored, (self.images, self.labels, self.names, self.label_names, self.shares)
+        return _restored, (self.images, self.labels, self.names, self.label_names, self.shares, dict(self.looks))
 
 
 def _restored(
     images: tuple[Array, ...], labels: tuple[Array, ...], names: tuple[str, ...], label_names: dict[int, str],
-    shares: tuple[float, ...] | None,
+    shares: tuple[float, ...] | None, looks: Mapping[int, Looks],
 ) -> LabelledSupport:
     """A support from a pickle; arrays come out of it writeable."""
     for array in (*images, *labels):
         array.flags.writeable = False
-    return LabelledSupport(images, labels, names, label_names, shares)
+    return LabelledSupport(images, labels, names, label_names, shares, looks)
 
 
 class LabelledTask(LabelledPredictor):

@@ -85,21 +85,23 @@ class LabelledPredictor:
 
     def predict(
         self, image: Array, *, threshold: float | Mapping[str, float] | None = None, logits: bool = False,
-        absent_below: float | None = None, volume_range: Range | None = None, keep_noise: bool = False,
+        absent_below: float | None = None, volume_range: Range | None = None, place: float | None = None,
+        keep_noise: bool = False,
     ) -> LabelledPrediction:
         """Segment one image, as `Task.predict` takes it. threshold: of all labels, or by name of some; None: each
-        task's own. absent_below, volume_range, keep_noise: as `Task.predict` takes them, of each label alone."""
+        task's own. absent_below and what follows: as `Task.predict` takes them, of each label alone."""
         return self.predict_batch([image], threshold=threshold, logits=logits, absent_below=absent_below,
-                                  volume_range=volume_range, keep_noise=keep_noise)[0]
+                                  volume_range=volume_range, places=None if place is None else [place],
+                                  keep_noise=keep_noise)[0]
 
     def predict_batch(
         self, images: Sequence[Array] | Array, *, threshold: float | Mapping[str, float] | None = None,
         logits: bool = False, absent_below: float | None = None, names: Sequence[str] | None = None,
-        volume_range: Range | None = None, keep_noise: bool = False,
+        volume_range: Range | None = None, places: Sequence[float] | None = None, keep_noise: bool = False,
     ) -> list[LabelledPrediction]:
         """Segment images, as `Task.predict_batch` takes them; each is checked, normalised and placed once."""
         thresholds = self._thresholds(threshold)
-        placed = self._first.place(images, names, volume_range, keep_noise=keep_noise)
+        placed = self._first.place(images, names, volume_range, keep_noise=keep_noise, places=places)
         return self.merged({
             name: task.predict_placed(placed, threshold=thresholds[name], logits=logits, absent_below=absent_below)
             for name, task in self.answering.items()

@@ -10,7 +10,7 @@ from typing import Self
 
 import numpy as np
 
-from .answers.absence import UNKNOWN_NOTE, Looks, absent_note, check_absent_below, presence
+from .answers.absence import UNKNOWN_NOTE, Looks, absent_note, check_absent_below, check_places, presence
 from .errors import BlankError, InputError, NoiseError
 from .imaging.normalisation import Normalisation, Range, check_not_noise, check_range, normalised, share_of, span_of
 from .imaging.preprocess import Placement, check_image, count_of, is_colour
@@ -54,7 +54,7 @@ class Predictor(ABC):
 
     def predict(
         self, image: Array, *, threshold: float | None = None, logits: bool = False, absent_below: float | None = None,
-        volume_range: Range | None = None, keep_noise: bool = False,
+        volume_range: Range | None = None, place: float | None = None, keep_noise: bool = False,
     ) -> Prediction:
         """Segment one grey image (H,W) of any size and real type, or a colour one (H,W,3) or (H,W,4) of uint8 by its
         luminance.
@@ -64,6 +64,8 @@ class Predictor(ABC):
         is taken to be absent: the mask is empty, with a note, the probability as it was; None: never. volume_range: of
         a slice the lowest and highest intensity of its volume, as `volumes.slicing.intensity_range` gives them: a slice
         that spans much less takes less of [0, 1] (`imaging.normalisation.share_of`), where the support is of volumes.
+        place: of a slice where it lies in its volume, from 0, the first one, to 1, the last (`Slices.places`):
+        `absent_below` counts it, where the support is of volumes.
 
         An image of one value, also within `normalise`'s range or on the grid, has an empty mask, probability 0, and a
         note; the network does not run for it. So it is with a slice that holds nothing but noise (`check_not_noise`
@@ -71,24 +73,25 @@ class Predictor(ABC):
         range, RunnerError where the runner fails or the Task or its Segmenter is closed.
         """
         return self.predict_batch([image], threshold=threshold, logits=logits, absent_below=absent_below,
-                                  volume_range=volume_range, keep_noise=keep_noise)[0]
+                                  volume_range=volume_range, places=None if place is None else [place],
+                                  keep_noise=keep_noise)[0]
 
     def predict_batch(
         self, images: Sequence[Array] | Array, *, threshold: float | None = None, logits: bool = False,
         absent_below: float | None = None, names: Sequence[str] | None = None, volume_range: Range | None = None,
-        keep_noise: bool = False,
+        places: Sequence[float] | None = None, keep_noise: bool = False,
     ) -> list[Prediction]:
         """Segment images (N,H,W), or a sequence of images as `predict` takes them, of any sizes; all are checked
         before any is run. names: of the images, for notes and errors. volume_range, keep_noise: as `predict`, of
-        all."""
+        all. places: of each image, as its `place`."""
         threshold = self.threshold if threshold is None else check_threshold(threshold)
         check_absent_below(absent_below)
-        placed = self.place(images, names, volume_range, keep_noise=keep_noise)
+        placed = self.place(images, names, volume_range, keep_noise=keep_noise, places=places)
         return self.predict_placed(placed, threshold=threshold, logits=logits, absent_below=absent_below)
 
     def place(
         self, images: Sequence[Array] | Array, names: Sequence[str] | None = None, volume_range: Range | None = None,
-        shares: Sequence[float] | None = None, keep_noise: bool = False,
+        shares: Sequence[float] | None = None, keep_noise: bool = False, places: Sequence[float] | None = None,
     ) -> Placed:
         """Images, as `predict_batch` takes them, on the grid, all checked before any is placed; for `predict_placed`
         of this Predictor, or of one of the same grid, aspect, normalisation and support images. shares: as `share_of`
@@ -107,11 +110,12 @@ class Predictor(ABC):
             raise InputError(f"{count} images but {len(names)} names")
         checked = [check_image(image, name, blank=True) for image, name in zip(images, names)]
         volume_range, judged = check_range(volume_range), shares is None and not keep_noise
+        lie = check_places(places, count)
         if shares is None:
             shares = self.shares_of(checked, volume_range)
         on_grid = np.empty((count, 1, *self.grid), np.float32)
         return Placed(on_grid, [self._place(*each, volume_range, judged)
-                                for each in zip(checked, names, shares, on_grid[:, 0], strict=True)])
+                                for each in zip(checked, names, shares, lie, on_grid[:, 0], strict=True)])
 
     def shares_of(self, images: Sequence[Array], volume_range: Range | None) -> list[float]:
         """Of images (H,W) the share of [0, 1] that each takes."""
@@ -129,8 +133,7 @@ class Predictor(ABC):
         start = time.perf_counter()
         found = self._logits(placed)
         network = (time.perf_counter() - start) / max(1, sum(query.blank is None for query in placed.queries))
-        return [self._finish(*each, network, threshold, logits, absent_below)
-                for each in zip(found, placed.queries, placed.on_grid[:, 0])]
+        return [self._finish(*each, network, threshold, logits, absent_below) for each in zip(found, placed.queries)]
 
     def on_grid(self, images: Sequence[Array] | Array) -> Floats:
         """(N,1,h,w) float32 in [0, 1]: images, as `predict_batch` takes them, as the network reads them. BlankError for
@@ -181,8 +184,8 @@ class Predictor(ABC):
     @abstractmethod
     def _ran(self) -> Ran: ...
 
-    def _place(self, image: Array, name: str, share: float, out: Floats, volume_range: Range | None,
-               judged: bool) -> Query:
+    def _place(self, image: Array, name: str, share: float, place: float | None, out: Floats,
+               volume_range: Range | None, judged: bool) -> Query:
         """Write a checked image to `out`, on the grid. judged: whether it may hold nothing but noise."""
         start = time.perf_counter()
         placement = Placement.of(image.shape, self.grid, self.aspect)
@@ -195,13 +198,13 @@ class Predictor(ABC):
             out[:] = 0
             note = f"{error.short}: its mask is empty, and the network did not run for it"
             seconds = time.perf_counter() - start
-            return Query(image, name, volume_range, share, placement, (note,), seconds, error)
+            return Query(image, name, volume_range, share, place, placement, (note,), seconds, error)
         wide_range = wide.own and (volume_range is None or span_of(image) > HOT * (volume_range[1] - volume_range[0]))
         notes = [range_note(wide.values, name) if wide_range else None]
         if (entry := self.entries.get(fingerprint(out))) is not None:
             notes.append(support_note(name, entry))
         said, seconds = tuple(note for note in notes if note), time.perf_counter() - start
-        return Query(image, name, volume_range, share, placement, said, seconds)
+        return Query(image, name, volume_range, share, place, placement, said, seconds)
 
     def _logits(self, placed: Placed) -> Floats:
         """(N,K,1,h,w): of the network, or of probability 0 for what is blank."""
@@ -214,10 +217,10 @@ class Predictor(ABC):
         return logits
 
     def _finish(
-        self, logits: Floats, placed: Query, image: Floats, network: float, threshold: float, keep_logits: bool,
+        self, logits: Floats, placed: Query, network: float, threshold: float, keep_logits: bool,
         absent_below: float | None = None,
     ) -> Prediction:
-        """(K,1,h,w) logits of an image (h,w) on the grid -> maps at the image's size."""
+        """(K,1,h,w) logits of a query -> maps at the image's size."""
         start = time.perf_counter()
         members = sigmoid(logits[:, 0])
         probability = placed.placement.back(members.mean(axis=0))
@@ -231,7 +234,7 @@ class Predictor(ABC):
         emptied = "" if seen else NOISE if isinstance(placed.blank, NoiseError) else BLANK
         if absent_below is not None and mask.any():
             looks = self._looks
-            found = presence(probability, mask, image, looks)
+            found = presence(probability, mask, placed.image, self.normalise, looks, placed.place)
             if found < absent_below:
                 mask, emptied, notes = np.zeros_like(mask), ABSENT, [absent_note(found, absent_below)]
             if looks is None:
@@ -254,13 +257,14 @@ class Predictor(ABC):
 @dataclass(frozen=True)
 class Query:
     """Of a query on the grid: the image (H,W) as it came, its name, the range of the volume that it is a slice of, the
-    share of [0, 1] that it takes, where it lies on the grid, notes on it, the seconds that it took, and why there is
-    nothing to see in it."""
+    share of [0, 1] that it takes, its place in that volume, where it lies on the grid, notes on it, the seconds that it
+    took, and why there is nothing to see in it."""
 
     image: Array
     name: str
     volume_range: Range | None
     share: float
+    place: float | None
     placement: Placement
     notes: tuple[str, ...]
     seconds: float

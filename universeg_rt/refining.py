@@ -73,9 +73,9 @@ class RefinedTask(Predictor):
 
     def place(
         self, images: Sequence[Array] | Array, names: Sequence[str] | None = None, volume_range: Range | None = None,
-        shares: Sequence[float] | None = None, keep_noise: bool = False,
+        shares: Sequence[float] | None = None, keep_noise: bool = False, places: Sequence[float] | None = None,
     ) -> Placed:
-        return self.task.place(images, names, volume_range, shares, keep_noise)
+        return self.task.place(images, names, volume_range, shares, keep_noise, places)
 
     def predict_placed(
         self, placed: Placed, *, threshold: float | None = None, logits: bool = False,

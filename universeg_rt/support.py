@@ -9,7 +9,8 @@ from functools import cached_property
 
 import numpy as np
 
-from .entries import Shares, add_shares_to_hash, add_to_hash, check_shares, checked_entries
+from .answers.absence import Looks
+from .entries import Shares, add_to_hash, add_volumes_to_hash, check_shares, checked_entries
 from .errors import InputError
 from .imaging.normalisation import MINMAX, Normalisation, Window, normalised
 from .imaging.pairs import read_pairs
@@ -30,7 +31,9 @@ class SupportSet:
 
     shares: of [0, 1] that each image takes, as `imaging.normalisation.share_of` gives it for a slice of a volume: the
     same rule then holds for queries. None where no volume is known, or the target lies in dim slices: then every image
-    and every query is stretched. label: which value and name it is that the labels mark, where that is known.
+    and every query is stretched. label: which value and name it is that the labels mark, where that is known. looks:
+    how slices with and without the target look, where whole volumes were seen (`support_of_volumes`); None: entries
+    tell it.
     """
 
     images: tuple[Array, ...]
@@ -38,16 +41,18 @@ class SupportSet:
     names: tuple[str, ...]
     shares: tuple[float, ...] | None = None
     label: Label | None = None
+    looks: Looks | None = None
 
     @classmethod
     def from_arrays(
         cls, images: Array | Sequence[Array], labels: Array | Sequence[Array],
         names: Sequence[str] | None = None, shares: Shares | None = None, *, label: Label | None = None,
+        looks: Looks | None = None,
     ) -> SupportSet:
         """images and labels: arrays (N,H,W), or sequences of (H,W); colour images (H,W,3) or (H,W,4) of uint8 become
         their luminance. labels: bool, {0, 1} or {0, 255}. shares: of each image one above 0, up to 1."""
         checked = checked_entries(images, labels, names, check_label)
-        return cls(*checked, check_shares(shares, checked[2]), label)
+        return cls(*checked, check_shares(shares, checked[2]), label, looks)
 
     @classmethod
     def from_folder(cls, path: AnyPath) -> SupportSet:
@@ -59,7 +64,8 @@ class SupportSet:
     def from_npz(cls, path: AnyPath) -> SupportSet:
         """An .npz with `images` and `labels` (N,H,W), or one that `save` wrote; never unpickles."""
         found = read_entries(path)
-        return cls.from_arrays(found.images, found.labels, found.names, found.shares, label=found.label)
+        return cls.from_arrays(found.images, found.labels, found.names, found.shares, label=found.label,
+                               looks=found.looks)
 
     @classmethod
     def load(cls, path: AnyPath) -> SupportSet:
@@ -69,16 +75,17 @@ class SupportSet:
 
     def save(self, path: AnyPath) -> None:
         """Write everything to one .npz, whole or not at all; `from_npz` reads it back with the same sha256."""
-        write_entries(path, self.images, self.labels, self.names, self.shares, self.label)
+        write_entries(path, self.images, self.labels, self.names, self.shares, self.label, self.looks)
 
     @cached_property
     def sha256(self) -> str:
-        """sha256 of all images, labels and shares in order, by shape, type and value; names and files do not count."""
+        """sha256 of all images, labels and shares in order, by shape, type and value, and of looks; names and files do
+        not count."""
         digest = hashlib.sha256()
         for image, label in zip(self.images, self.labels):
             add_to_hash(digest, image)
             digest.update(np.packbits(label).tobytes())
-        add_shares_to_hash(digest, self.shares)
+        add_volumes_to_hash(digest, self.shares, [self.looks])
         return digest.hexdigest()
 
     def __len__(self) -> int:
@@ -93,7 +100,7 @@ class SupportSet:
         return f"SupportSet({entries}, {sizes} {types}, labels mark {marked:.1%} on average)"
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _restored, (self.images, self.labels, self.names, self.shares, self.label)
+        return _restored, (self.images, self.labels, self.names, self.shares, self.label, self.looks)
 
     def subset(self, indices: Sequence[int]) -> SupportSet:
         """The entries at these indices, in this order; InputError where one is out of range or all labels are empty."""
@@ -105,7 +112,7 @@ class SupportSet:
                 raise InputError(f"index {i} is out of range, the support set has {len(self)} entries")
         return SupportSet.from_arrays(
             [self.images[i] for i in indices], [self.labels[i] for i in indices], [self.names[i] for i in indices],
-            None if self.shares is None else [self.shares[i] for i in indices], label=self.label)
+            None if self.shares is None else [self.shares[i] for i in indices], label=self.label, looks=self.looks)
 
     def on_grid(self, grid: tuple[int, int], aspect: str, normalise: Normalisation = MINMAX) -> Floats:
         """(N,2,H,W) float32 as the network reads it: normalised images and labels on the grid."""
@@ -136,12 +143,12 @@ class SupportSet:
 
 def _restored(
     images: tuple[Array, ...], labels: tuple[Bools, ...], names: tuple[str, ...], shares: tuple[float, ...] | None,
-    label: Label | None,
+    label: Label | None, looks: Looks | None,
 ) -> SupportSet:
     """A support from a pickle; arrays come out of it writeable."""
     for array in (*images, *labels):
         array.flags.writeable = False
-    return SupportSet(images, labels, names, shares, label)
+    return SupportSet(images, labels, names, shares, label, looks)
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from .answers.absence import Looks
 from .errors import InputError, shown
 from .imaging.preprocess import MOST_VALUE, check_label
 from .named_types import AnyPath, Array, Bools
@@ -16,7 +17,7 @@ from .storage.atomic import write_file
 from .storage.reading import path_of
 
 VALUE, NAME = "label_value", "label_name"  # arrays of one number and of one text
-SHARES = "shares"  # (N,), of each entry
+SHARES, LOOKS = "shares", "looks"  # (N,), of each entry; as `Looks.array`
 
 
 class Label(NamedTuple):
@@ -27,14 +28,15 @@ class Label(NamedTuple):
 
 
 class Entries(NamedTuple):
-    """What an .npz holds, as `SupportSet.from_npz` says. shares: as SupportSet's. label: what masks mark; each is None
-    where the file does not say."""
+    """What an .npz holds, as `SupportSet.from_npz` says. shares, looks: as SupportSet's. label: what masks mark. Each
+    is None where the file does not say."""
 
     images: Array | Sequence[Array]
     labels: Array | Sequence[Array]
     names: list[str] | None
     shares: Array | None = None
     label: Label | None = None
+    looks: Looks | None = None
 
     def maps(self) -> Array | Sequence[Array]:
         """The labels; as maps of its value where they are masks of a label that is known. InputError where such a file
@@ -52,7 +54,7 @@ def unnamed(value: int) -> str:
 
 
 def write_entries(path: AnyPath, images: Sequence[Array], labels: Sequence[Bools], names: Sequence[str],
-                  shares: Sequence[float] | None, label: Label | None) -> None:
+                  shares: Sequence[float] | None, label: Label | None, looks: Looks | None) -> None:
     """Write an .npz, whole or not at all; `read_entries` reads it back."""
     if len({image.shape for image in images}) == len({image.dtype for image in images}) == 1:
         arrays: dict[str, Array] = {"images": np.stack(images), "labels": np.stack(labels)}
@@ -61,6 +63,8 @@ def write_entries(path: AnyPath, images: Sequence[Array], labels: Sequence[Bools
         arrays.update({f"label_{i}": each for i, each in enumerate(labels)})
     if shares is not None:
         arrays[SHARES] = np.array(shares)
+    if looks is not None:
+        arrays[LOOKS] = looks.array
     if label is not None:
         arrays |= {VALUE: np.array(label.value, np.uint16), NAME: np.array(label.name)}
     with write_file(path) as file:
@@ -72,8 +76,9 @@ def read_entries(path: AnyPath) -> Entries:
     path = path_of(path)
     data = read_npz(path)
     names, shares, label = _texts(data, "names", path), data.get(SHARES), _label(data, path)
+    looks = Looks.of_array(data[LOOKS], f"{path}: {LOOKS}") if LOOKS in data else None
     if "images" in data and "labels" in data:
-        return Entries(data["images"], data["labels"], names, shares, label)
+        return Entries(data["images"], data["labels"], names, shares, label, looks)
     count = sum(key.startswith("image_") for key in data)
     try:
         images = [data[f"image_{i}"] for i in range(count)]
@@ -82,7 +87,7 @@ def read_entries(path: AnyPath) -> Entries:
         raise InputError(f"{path} lacks the array {error.args[0]}") from None
     if not images:
         raise InputError(f"{path} holds {', '.join(data) or 'nothing'}; expected the arrays images and labels")
-    return Entries(images, labels, names, shares, label)
+    return Entries(images, labels, names, shares, label, looks)
 
 
 def _texts(data: Mapping[str, Array], key: str, path: Path) -> list[str] | None:

@@ -133,7 +133,8 @@ class Task(Freezable):
 
     @cached_property
     def _looks(self) -> Looks | None:
-        return Looks.of(self.support.on_grid(self.grid, self.aspect, self.normalise))
+        known = self.support.looks
+        return Looks.of_entries(self.support.images, self.support.labels, self.normalise) if known is None else known
 
     @property
     def _members(self) -> int:

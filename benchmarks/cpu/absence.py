@@ -18,18 +18,21 @@ import argparse
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import repeat
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from universeg_rt import Segmenter, SupportSet
-from universeg_rt.answers.absence import ABSENT_BELOW, Looks
+from universeg_rt.answers.absence import ABSENT_BELOW
 from universeg_rt.benchmarks.cpu.quality import add_network_options, made_with, mean_text
 from universeg_rt.benchmarks.cpu.volume_sets import add_volume_options, volume_sets
 from universeg_rt.cli.common import importing, run_command
 from universeg_rt.errors import InputError
 from universeg_rt.imaging.embedding import embed
 from universeg_rt.imaging.metrics import auroc, dice, expected_dice, mean_inside
+from universeg_rt.imaging.normalisation import Range
 from universeg_rt.storage.atomic import write_json
 from universeg_rt.supports.volumes import support_of_volumes
 
@@ -46,7 +49,16 @@ CANDIDATES = ("expected Dice", "probability mass", "area", "greatest probability
 RULES = ((INSIDE, 0.6), (LOOKS, ABSENT_BELOW))
 
 Row = dict[str, float | str]
-Query = tuple[np.ndarray, np.ndarray, str]  # image (H,W), truth (H,W) bool, subject
+
+
+class Query(NamedTuple):
+    """image (H,W), truth (H,W) bool, subject; of a slice its place and its volume's range of intensities."""
+
+    image: np.ndarray
+    truth: np.ndarray
+    subject: str
+    place: float | None = None
+    limits: Range | None = None
 
 
 @dataclass(frozen=True)
@@ -68,11 +80,11 @@ def cases_of(tasks: list[Task], size: int, absent: int, seed: int) -> Iterator[C
         for other in (each for each in tasks if each.dataset == task.dataset and each is not task):
             for split, found in without.items():
                 part = other.split(split)
-                found.update({image.tobytes(): (image, np.zeros(image.shape, bool), str(subject)) for image, subject
-                              in zip(part.images, part.subjects) if image.tobytes() not in own})
+                found.update({image.tobytes(): Query(image, np.zeros(image.shape, bool), str(subject))
+                              for image, subject in zip(part.images, part.subjects) if image.tobytes() not in own})
         support, dev = task.split("support"), task.split("dev")
         order = seeded(task.name, seed, "support").permutation(len(support))
-        empty = [image for image, *_ in without["support"].values()][:absent]
+        empty = [each.image for each in without["support"].values()][:absent]
         supports = {}
         for kind, lacking in ((WITH, []), (SOME, empty)):
             if kind == WITH or lacking:
@@ -80,7 +92,7 @@ def cases_of(tasks: list[Task], size: int, absent: int, seed: int) -> Iterator[C
                 supports[kind] = SupportSet.from_arrays(
                     [*support.images[chosen], *lacking],
                     [*(support.labels[chosen] > 0), *(np.zeros(image.shape, bool) for image in lacking)])
-        queries = [(image, label > 0, str(subject)) for image, label, subject
+        queries = [Query(image, label > 0, str(subject)) for image, label, subject
                    in zip(dev.images, dev.labels, dev.subjects)]
         yield Case(task.name, task.dataset, supports, queries, list(without["dev"].values()))
 
@@ -95,10 +107,11 @@ def volume_cases(args: argparse.Namespace) -> Iterator[Case]:
                 support = support_of_volumes(volumes.pairs, name, taken)
                 if kind == WITH or not all(label.any() for label in support.labels):
                     supports[kind] = support
-            queries = [(image, label == value, scan.subject) for scan in volumes.scans
-                       for image, label in zip(scan.images, scan.labels)]
-            yield Case(f"{volumes.name} {name}", volumes.name, supports, [each for each in queries if each[1].any()],
-                       [each for each in queries if not each[1].any()])
+            queries = [Query(image, label == value, scan.subject, place, scan.limits) for scan in volumes.scans
+                       for image, label, place in zip(scan.images, scan.labels, scan.places or repeat(None))]
+            yield Case(f"{volumes.name} {name}", volumes.name, supports,
+                       [each for each in queries if each.truth.any()],
+                       [each for each in queries if not each.truth.any()])
 
 
 def rows_of(segmenter: Segmenter, case: Case, queries: int, seed: int) -> Iterator[Row]:
@@ -108,13 +121,13 @@ def rows_of(segmenter: Segmenter, case: Case, queries: int, seed: int) -> Iterat
         entries = support.on_grid(segmenter.grid, "stretch")
         marked = np.array([label.any() for label in support.labels])
         area = float(np.mean([label.mean() for label in support.labels if label.any()]))
-        looks, known = Looks.of(entries), embed(entries[:, 0])
+        looks, known = task._looks, embed(entries[:, 0])
         for present, pool in ((1, case.present), (0, case.absent)):
             for i in seeded(case.name, seed, f"queries {present}").permutation(len(pool))[:queries]:
-                image, truth, subject = pool[i]
-                if image.min() == image.max():
+                image, truth, subject, place, limits = pool[i]
+                answer = task.predict(image, volume_range=limits)
+                if answer.emptied:
                     continue
-                answer = task.predict(image)
                 p, mask, on_grid = answer.probability, answer.mask, task.on_grid([image])[0, 0]
                 alike = known @ embed(on_grid[None])[0]
                 yield {
@@ -126,7 +139,7 @@ def rows_of(segmenter: Segmenter, case: Case, queries: int, seed: int) -> Iterat
                     "greatest probability": float(p.max()),
                     INSIDE: mean_inside(p, mask),
                     "nearest": float(alike[marked].max() - (0 if marked.all() else alike[~marked].max())),
-                    LOOKS: 1.0 if looks is None else looks.presence(on_grid),
+                    LOOKS: 1.0 if looks is None else looks.presence(image, task.normalise, place),
                 }
 
 

@@ -49,7 +49,7 @@ def rows_of(segmenter: Segmenter, volumes: VolumeSet) -> Iterator[Row]:
     supports = {name: volumes.support.of(value) for value, name in names.items()}
     tasks = {name: segmenter.prepare(support).refine("off") for name, support in supports.items()}
     for scan in volumes.scans:
-        whole = {name: task.task.predict_batch(scan.images) for name, task in tasks.items()}
+        whole = {name: task.task.predict_batch(scan.images, volume_range=scan.limits) for name, task in tasks.items()}
         for value, name in names.items():
             truth = [label == value for label in scan.labels]
             if not any(each.any() for each, scored in zip(truth, scan.scored) if scored):
@@ -57,15 +57,15 @@ def rows_of(segmenter: Segmenter, volumes: VolumeSet) -> Iterator[Row]:
             task, box = tasks[name], np.any(truth, axis=0)
             found = {
                 "off": _masks(whole[name]),
-                "follow": _masks(task.predict_in_order(scan.images)),
-                "from a box": _outwards(task, scan.images, truth),
-                "before": _masks(task.predict_in(scan.images, [None, *truth[:-1]])),
-                "region": _masks(task.predict_in(scan.images, [box] * len(truth))),
+                "follow": _masks(task.predict_in_order(scan.images, volume_range=scan.limits)),
+                "from a box": _outwards(task, scan, truth),
+                "before": _in(task, scan, [None, *truth[:-1]]),
+                "region": _in(task, scan, [box] * len(truth)),
                 **_without(supports[name], scan, segmenter.grid),
             }
             for other in names.values():
                 if other != name:
-                    found[WITHIN + other] = _masks(task.predict_in(scan.images, _masks(whole[other])))
+                    found[WITHIN + other] = _in(task, scan, _masks(whole[other]))
             yield {"data": volumes.name, "label": name, "unit": scan.subject,
                    **{way: _score(masks, truth, scan.scored) for way, masks in found.items()}}
 
@@ -74,11 +74,15 @@ def _masks(answers: list) -> Masks:
     return [each.mask for each in answers]
 
 
-def _outwards(task: RefinedTask, images: Masks, truth: Masks) -> Masks:
+def _in(task: RefinedTask, scan: Scan, regions: list) -> Masks:
+    return _masks(task.predict_in(scan.images, regions, volume_range=scan.limits))
+
+
+def _outwards(task: RefinedTask, scan: Scan, truth: Masks) -> Masks:
     """Following from the slice with the most of the label to both ends, the first within its window."""
     start = int(np.argmax([each.sum() for each in truth]))
-    up = task.predict_in_order(images[start:], truth[start])
-    down = task.predict_in_order(images[start::-1], truth[start])
+    up = task.predict_in_order(scan.images[start:], truth[start], volume_range=scan.limits)
+    down = task.predict_in_order(scan.images[start::-1], truth[start], volume_range=scan.limits)
     return _masks([*down[:0:-1], *up])
 
 

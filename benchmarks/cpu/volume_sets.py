@@ -12,23 +12,26 @@ import numpy as np
 
 from universeg_rt.cli import demo
 from universeg_rt.errors import InputError
+from universeg_rt.imaging.normalisation import Range
 from universeg_rt.labelled import LabelledSupport
 from universeg_rt.supports.labelled_volumes import read_labelled
 from universeg_rt.supports.volumes import SliceChoice, labelled_support_of_volumes, volume_pairs
-from universeg_rt.volumes.slicing import AXES, Slices
+from universeg_rt.volumes.slicing import AXES, Slices, intensity_range
 
 TEMPLATE = "MNI152 template"
 
 
 @dataclass(frozen=True, eq=False)
 class Scan:
-    """A volume that is asked: its slices (H,W) in their order, their label maps (H,W) by the support's values, and
-    which of them (N,) are not in the support."""
+    """A volume that is asked: its slices (H,W) in their order, their label maps (H,W) by the support's values, which of
+    them (N,) are not in the support, where they lie in the volume, and the range of its intensities."""
 
     subject: str
     images: list[np.ndarray]
     labels: list[np.ndarray]
     scored: np.ndarray
+    places: list[float] | None
+    limits: Range
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,7 +93,8 @@ def read_set(folder: Path, choice: SliceChoice, splits: Sequence[str], support_v
         labels = [sum((np.where(cut == value, values.get(name, 0), 0) for value, name in names.items()),
                       np.zeros_like(cut)) for cut in cuts]
         images = [each.slices.take(each.volume.values, i) for i in range(len(cuts))]
-        found.append(Scan(each.name, images, labels, np.ones(len(images), bool)))
+        places = each.slices.places(range(len(images)))
+        found.append(Scan(each.name, images, labels, np.ones(len(images), bool), places, each.limits))
     return VolumeSet(folder.name, support, found, given)
 
 
@@ -103,4 +107,5 @@ def template() -> VolumeSet:
     support = LabelledSupport.from_arrays([images[i] for i in demo.SUPPORT_SLICES],
                                           [maps[i] for i in demo.SUPPORT_SLICES], label_names=demo.LABELS)
     scored = ~np.isin(np.arange(len(images)), demo.SUPPORT_SLICES)
-    return VolumeSet(TEMPLATE, support, [Scan("template", images, maps, scored)], {})
+    scan = Scan("template", images, maps, scored, slices.places(range(len(slices))), intensity_range(volume.values))
+    return VolumeSet(TEMPLATE, support, [scan], {})

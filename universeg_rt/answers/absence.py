@@ -2,59 +2,113 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 
-from ..errors import InputError
-from ..imaging.embedding import embed
+from ..errors import InputError, shown
+from ..imaging.embedding import NUMBERS, embed, look_of
 from ..imaging.metrics import mean_inside
-from ..named_types import Bools, Floats
+from ..imaging.normalisation import Normalisation
+from ..named_types import Array, Bools, Doubles, Floats
 
-ABSENT_BELOW = 0.5  # the default of commands; benchmarks/NOTES.md has what it gives and costs
+ABSENT_BELOW = 0.4  # the default of commands; benchmarks/NOTES.md has what it gives and costs
 UNKNOWN_NOTE = ("absence is judged by the mean probability inside the mask, which hardly tells it: no examples without "
                 "the target are known here")
-RIDGE = 0.1  # how much the classifier is held back; from 0.03 to 0.3 it hardly matters
+RIDGE = 0.3  # how much the classifier is held back; from 0.1 to 1 it hardly matters
+PARTS = 5  # points along a volume between which a slice's place is told
 
 
 @dataclass(frozen=True, eq=False)
 class Looks:
-    """What tells, by the look of a whole image alone, whether it is like a support's entries with the target or like
-    those without: ridge regression of embeddings (D,) on 1 and -1, both kinds of entries counting alike.
+    """What tells whether an image is like those with the target or like those without: ridge regression on 1 and -1 of
+    their embeddings, of slices with their places in their volumes; both kinds count alike.
 
-    middle: of the embeddings. direction: in which the target becomes likelier.
+    middle: of the embeddings (D,) float32, or with places (D + PARTS,). direction: where the target becomes likelier.
     """
 
     middle: Floats
     direction: Floats
 
     @classmethod
-    def of(cls, entries: Floats) -> Looks | None:
-        """Of entries (N,2,h,w) on the grid; None where all of them hold the target, or none does."""
-        marked = np.any(entries[:, 1] >= 0.5, axis=(1, 2))
+    def of(cls, embeddings: Floats, marked: Bools, places: Sequence[float] | Array | None = None) -> Self | None:
+        """Of embeddings (N,D) of images on LOOK, whether they hold the target (N,), and where they are slices their
+        places (N,), from 0, the first of a volume, to 1, the last. None where all hold the target, or none does."""
         if marked.all() or not marked.any():
             return None
-        looks = embed(entries[:, 0])
+        known = embeddings if places is None else np.concatenate([embeddings, _along(places)], axis=1)
         weights = np.where(marked, 0.5 / marked.sum(), 0.5 / (~marked).sum())
-        middle = weights @ looks
-        centred = looks - middle
-        held_back = RIDGE * np.diag(1 / (len(looks) * weights))
+        middle = weights @ known
+        centred = known - middle
+        held_back = RIDGE * np.diag(1 / (len(known) * weights))
         found = np.linalg.solve(centred @ centred.T + held_back, np.where(marked, 1.0, -1.0)) @ centred
         return cls(middle.astype(np.float32), found.astype(np.float32))
 
-    def presence(self, image: Floats) -> float:
-        """From 0 to 1, of an image (h,w) on the grid: 0.5 lies halfway between the two kinds, 0.88 and 0.12 where the
-        regression gives 1 and -1."""
-        return float(0.5 + 0.5 * np.tanh((embed(image[None])[0] - self.middle) @ self.direction))
+    @classmethod
+    def of_entries(cls, images: Sequence[Array], labels: Sequence[Bools], normalise: Normalisation) -> Self | None:
+        """Of a support's images (H,W), none of which is blank, and labels (H,W)."""
+        marked = np.array([label.any() for label in labels])
+        if marked.all():
+            return None
+        looks = [(look, held) for image, held in zip(images, marked) if (look := look_of(image, normalise)) is not None]
+        return cls.of(embed(np.stack([look for look, _ in looks])), np.array([held for _, held in looks]))
+
+    @classmethod
+    def of_array(cls, values: Array, name: str) -> Self:
+        """Of `array`'s values; InputError, which names them so, where they are others."""
+        if values.dtype != np.float32 or values.shape not in ((2, NUMBERS), (2, NUMBERS + PARTS)) \
+                or not np.isfinite(values).all():
+            raise InputError(f"{name} is {values.dtype} of shape {values.shape}; expected what SupportSet.save writes, "
+                             f"finite float32 (2,{NUMBERS}) or (2,{NUMBERS + PARTS})")
+        return cls(*values)
+
+    @property
+    def array(self) -> Floats:
+        """(2,D) or (2,D + PARTS): middle and direction."""
+        return np.stack([self.middle, self.direction])
+
+    def presence(self, image: Array, normalise: Normalisation, place: float | None = None) -> float:
+        """From 0 to 1, of an image (H,W): 0.5 lies halfway between the two kinds, 0.88 and 0.12 where the regression
+        gives 1 and -1. place: as `of` takes them; None: not known, then it does not count. 0.5 for a blank image."""
+        look = look_of(image, normalise)
+        if look is None:
+            return 0.5
+        seen = embed(look[None])[0]
+        if place is not None and len(self.middle) > len(seen):
+            seen = np.concatenate([seen, _along([place])[0]])
+        return float(0.5 + 0.5 * np.tanh((seen - self.middle[: len(seen)]) @ self.direction[: len(seen)]))
 
 
-def presence(probability: Floats, mask: Bools, image: Floats, looks: Looks | None) -> float:
-    """From 0 to 1, how far an image (h,w) on the grid, and the answer to it, speak for a target that is there.
+def _along(places: Sequence[float] | Array) -> Doubles:
+    """(N,PARTS) of places: near each of PARTS points from 0 to 1, from 1 at the point to 0 at the next."""
+    points = np.linspace(0, 1, PARTS)
+    out: Doubles = np.maximum(0, 1 - np.abs(np.asarray(places, np.float64)[:, None] - points) * (PARTS - 1))
+    return out
+
+
+def presence(probability: Floats, mask: Bools, image: Array, normalise: Normalisation, looks: Looks | None,
+             place: float | None = None) -> float:
+    """From 0 to 1, how far an image (H,W), and the answer to it, speak for a target that is there.
 
     What the image looks like, where the support shows what absence looks like; else the mean probability inside the
     mask, which hardly tells. Both were chosen by measurement, see benchmarks/NOTES.md.
     """
-    return mean_inside(probability, mask) if looks is None else looks.presence(image)
+    return mean_inside(probability, mask) if looks is None else looks.presence(image, normalise, place)
+
+
+def check_places(places: Sequence[float] | Array | None, count: int) -> Sequence[float | None]:
+    """Of each image where it lies in its volume, None where that is not known; InputError for anything else."""
+    if places is None:
+        return [None] * count
+    if np.shape(places) != (count,):
+        raise InputError(f"places are {shown(places)}; give {count}, one for each image")
+    for place in places:
+        if isinstance(place, (bool, np.bool_, str)) or not 0 <= place <= 1:
+            raise InputError(f"a place is {shown(place)}; give a number from 0, the first slice of the volume, to 1, "
+                             "the last")
+    return [float(place) for place in places]
 
 
 def check_absent_below(value: object) -> float | None:

@@ -53,12 +53,12 @@ class Opened:
         """All labels of images (H,W), as the options say."""
         return self.where.predict(self.task, images, self.absent_below)
 
-    def predict_slices(self, slices: list[Array], windows: Windows, names: list[str], volume_range: Range
-                       ) -> tuple[list[LabelledPrediction], Windows]:
-        """As `predict`, of slices that follow one another, with the range of intensities of their volume; and the
-        windows for those after them, none where slices are not followed."""
+    def predict_slices(self, slices: list[Array], windows: Windows, names: list[str], volume_range: Range,
+                       places: list[float] | None) -> tuple[list[LabelledPrediction], Windows]:
+        """As `predict`, of slices that follow one another, with the range of intensities of their volume and their
+        places there; and the windows for those after them, none where slices are not followed."""
         if not self.where.follow:
-            return self.where.predict(self.task, slices, self.absent_below, names, volume_range), {}
+            return self.where.predict(self.task, slices, self.absent_below, names, volume_range, places), {}
         return self.where.predict_in_order(self.task, slices, windows, names, volume_range)
 
     @property

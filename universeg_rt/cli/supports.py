@@ -93,13 +93,13 @@ def _of_pictures(args: argparse.Namespace, labels: Labels) -> SupportSet | Label
     found = Entries(*read_pairs(args.support)) if is_folder(args.support) else read_entries(args.support)
     if found.label is not None:
         return _of_label(args.support, found, labels)
-    images, maps, names, shares, _ = found
+    maps, names = found.labels, found.names
     count_of(maps, "labels")
     if labels.chosen is None and (masks := as_masks(list(maps))) is not None:
-        return SupportSet.from_arrays(images, masks, names, shares)
+        return SupportSet.from_arrays(found.images, masks, names, found.shares, looks=found.looks)
     for name, each in zip(names or map(str, range(len(maps))), maps):
         values_of_classes(each, f"support label {name}")
-    return LabelledSupport.from_arrays(images, maps, names, shares, label_names=labels.names)
+    return LabelledSupport.of_file(found, labels.names)
 
 
 def _of_label(path: Path, found: Entries, labels: Labels) -> LabelledSupport:
@@ -110,8 +110,7 @@ def _of_label(path: Path, found: Entries, labels: Labels) -> LabelledSupport:
     if given != name and name != unnamed(value):
         raise InputError(f"--label {value}={given}: {path} marks the label {value} as {shown(name)}; give --label "
                          f"{value}, or leave it out")
-    support = LabelledSupport.from_arrays(found.images, found.maps(), found.names, found.shares,
-                                          label_names={value: given})
+    support = LabelledSupport.of_file(found, {value: given})
     support.chosen(labels.chosen)  # refuses others
     return support
 

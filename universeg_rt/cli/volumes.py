@@ -80,7 +80,8 @@ def segment_volume(opened: Opened, job: Job, args: argparse.Namespace, tick: Cal
         start = time.perf_counter()
         images = [slices.take(volume.values, i) for i in block]
         read += time.perf_counter() - start
-        found, windows = opened.predict_slices(images, windows, [f"slice {i}" for i in block], limits)
+        found, windows = opened.predict_slices(images, windows, [f"slice {i}" for i in block], limits,
+                                               slices.places(block))
         shares = opened.task.shares_of(images, limits)
         for i, prediction in zip(block, found):
             _keep(partial, i, prediction, opened.task.overlap)

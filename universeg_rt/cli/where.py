@@ -46,17 +46,18 @@ class Where:
                 "keep_noise": self.keep_noise}
 
     def predict(self, task: LabelledPredictor, images: list[Array], absent_below: float | None,
-                names: list[str] | None = None, volume_range: Range | None = None) -> list[LabelledPrediction]:
+                names: list[str] | None = None, volume_range: Range | None = None,
+                places: list[float] | None = None) -> list[LabelledPrediction]:
         """All labels of images (H,W), without an order. The label of `within` is looked for in whole images; for each
         image where its mask, before labels exclude one another, is empty, the others are looked for so too. names,
-        volume_range: as `Predictor.predict_batch` takes them."""
+        volume_range, places: as `Predictor.predict_batch` takes them."""
         said: dict[str, Any] = {"names": names, "volume_range": volume_range, "keep_noise": self.keep_noise}
         if self.region is not None:
             box = [self.region] * len(images)
             return task.merged({name: each.predict_in(images, box, **said)
                                 for name, each in _refined(task).items()})
         if self.within is None:
-            return task.predict_batch(images, absent_below=absent_below, **said)
+            return task.predict_batch(images, absent_below=absent_below, places=places, **said)
         refined = _refined(task)
         found = {self.within: refined.pop(self.within).predict_batch(images, **said)}
         masks = [each.mask for each in found[self.within]]

@@ -8,12 +8,28 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..errors import BlankError
 from ..named_types import Array, Floats, Integers
+from .normalisation import Normalisation, normalised
+from .preprocess import Placement
 
+LOOK = (64, 64)  # the grid on which slices are compared: twice as fine as the embedding's finest part needs
 COARSE = 16  # pixels a side of the grid of intensities
 CELLS = 4  # parts a side in which edges are counted
 LEVELS, STEEPEST = 16, 0.5  # bins of a histogram; the strongest edge that is told from stronger ones
 DIRECTIONS = 8  # of an edge, over half a turn: dark to bright counts as bright to dark
+NUMBERS = COARSE * COARSE + CELLS * CELLS * DIRECTIONS  # D, of images at least COARSE pixels high and wide
+
+
+def look_of(image: Array, normalise: Normalisation) -> Floats | None:
+    """An image (H,W) on LOOK, stretched, in [0, 1]; None where it is blank."""
+    if image.min() == image.max():
+        return None
+    try:
+        wide = normalised(image, normalise, "slice")
+        return Placement.of(image.shape, LOOK, "stretch").normalised_to_grid(wide.values, LOOK, "slice", wide.own)
+    except BlankError:
+        return None
 
 
 def embed(images: Floats) -> Floats:

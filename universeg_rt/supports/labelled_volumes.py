@@ -9,15 +9,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..errors import BlankError, InputError, NoiseError, shown
+from ..answers.absence import Looks
+from ..errors import InputError, NoiseError, shown
+from ..imaging.embedding import embed, look_of
 from ..imaging.normalisation import Normalisation, Range, check_not_noise, share_of
 from ..named_types import AnyPath, Array, Doubles, Floats, Integers
-from ..support import PlacedImage
 from ..volumes.reading import label_values, read_chosen, read_labels
 from ..volumes.slicing import Slices, intensity_range
 from ..volumes.volume import LabelVolume, Volume
 
-LOOK = (64, 64)  # the grid on which slices are compared: twice as fine as the embedding's finest part needs
+SEEN = 64  # slices of a volume, at most, that tell what a label's absence looks like
 DIM_AREA = 0.02  # of a label in dim slices: if more, nothing is dimmed; as much costs a volume a hundredth of Dice
 
 
@@ -66,7 +67,7 @@ class LabelledVolume:
         return out
 
     def look(self, index: int, normalise: Normalisation) -> Floats | None:
-        """A slice on LOOK; None where it is blank."""
+        """A slice, as `look_of`."""
         return look_of(self.slices.take(self.volume.values, index), normalise)
 
     def is_noise(self, index: int) -> bool:
@@ -84,16 +85,6 @@ class LabelledVolume:
             if value in self.areas:
                 out += self.areas[value] / self.areas[value].sum()
         return out
-
-
-def look_of(image: Array, normalise: Normalisation) -> Floats | None:
-    """An image (H,W) on LOOK; None where it is blank."""
-    if image.min() == image.max():
-        return None
-    try:
-        return PlacedImage.of(image, "slice", LOOK, "stretch", normalise).on_grid
-    except BlankError:
-        return None
 
 
 def looks_of(queries: Iterable[Volume], axis: str, normalise: Normalisation) -> list[Floats]:
@@ -156,6 +147,28 @@ def lies_in_dim(found: Sequence[LabelledVolume], clear: Sequence[Clear], wanted:
                 whole[value] += int(area[i])
                 dim[value] += int(area[i]) * is_dim
     return any(dim[value] > DIM_AREA * whole[value] for value in wanted)
+
+
+def looks_by_label(found: Sequence[LabelledVolume], wanted: Sequence[int], normalise: Normalisation
+                   ) -> dict[int, Looks]:
+    """Of each label what tells its absence, by up to SEEN slices of each volume that holds it, which hold more than
+    noise. Another volume may lack it because nobody marked it. Without labels that all of these slices hold."""
+    seen = []
+    for each in found:
+        evenly = np.unique(np.linspace(0, len(each.slices) - 1, SEEN).round().astype(int)).tolist()
+        looks = {i: look for i in evenly if (look := each.look(i, normalise)) is not None and not each.is_noise(i)}
+        if looks:
+            seen.append((each, list(looks), embed(np.stack(list(looks.values())))))
+    out = {}
+    for value in wanted:
+        having = [(each.areas[value][at] > 0, each.slices.places(at), known) for each, at, known in seen
+                  if value in each.areas]
+        marked, places, embeddings = zip(*having) if having else ((), (), ())
+        at_all = having and Looks.of(np.concatenate(embeddings), np.concatenate(marked),
+                                     None if None in places else np.concatenate(places))
+        if at_all:
+            out[value] = at_all
+    return out
 
 
 def read_labelled(

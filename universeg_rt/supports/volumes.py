@@ -22,7 +22,7 @@ from ..support import SupportSet
 from ..volumes.reading import find_volumes, pictures_beside, volumes_below
 from ..volumes.slicing import PLANES
 from ..volumes.volume import Volume
-from .labelled_volumes import Clear, LabelledVolume, clear_slices, lies_in_dim, looks_of, read_labelled
+from .labelled_volumes import Clear, LabelledVolume, clear_slices, lies_in_dim, looks_by_label, looks_of, read_labelled
 from .select import cover
 
 By = Literal["area", "even", "similar"]
@@ -112,11 +112,11 @@ def labelled_support_of_volumes(
     pairs: by name the paths of image and label, as `volume_pairs` gives them. labels: by value or name; None for all,
     then two values in all files together are a mask, the lower is the background. Labels of several files are one where
     they have one name. Every label is in at least one slice. Its `shares` say which slices stay dim; none do where a
-    label lies in dim slices. query: the volume that `similar` is alike to, or several.
-    normalise: as the support will be prepared; what it leaves blank is not taken. time, series: as `read_volume`, of
-    the files that have several. Raises GeometryError for a label that does not lie on its volume, InputError for one
-    that is in no slice or in no volume, more labels than slices hold, volumes acquired in different planes, and what
-    cannot be read.
+    label lies in dim slices. Its `looks` are of slices of the whole volumes. query: the volume that `similar` is alike
+    to, or several. normalise: as the support will be prepared; what it leaves blank is not taken. time, series: as
+    `read_volume`, of the files that have several. Raises GeometryError for a label that does not lie on its volume,
+    InputError for one that is in no slice or in no volume, more labels than slices hold, volumes acquired in different
+    planes, and what cannot be read.
     """
     if not pairs:
         raise InputError("no volumes are given; give at least one with its labels")
@@ -139,7 +139,8 @@ def labelled_support_of_volumes(
         entries.append(f"{each.name} {each.slices.plane or each.slices.axis} {index}")
         shares.append(each.share(index, normalise))
     given = None if lies_in_dim(found, clear, wanted, normalise) else shares
-    return LabelledSupport.from_arrays(images, maps, entries, given, label_names={v: names[v] for v in wanted})
+    return LabelledSupport.from_arrays(images, maps, entries, given, label_names={v: names[v] for v in wanted},
+                                       looks=looks_by_label(found, wanted, normalise))
 
 
 def _check_planes(found: Sequence[LabelledVolume]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -88,6 +89,12 @@ class Slices:
     def take(self, values: Array, index: int) -> Array:
         """values (I,J,K) -> a copy of one slice (H,W)."""
         return np.array(self.view(values)[index], order="C", subok=False)
+
+    def places(self, indices: Iterable[int]) -> list[float] | None:
+        """Where slices lie along the volume, from 0, the first, to 1, the last; 0.5 for the only one. None without an
+        affine: then it is not known which end is which."""
+        last = len(self) - 1
+        return [index / last if last else 0.5 for index in indices] if self.plane else None
 
     def put(self, target: Array, index: int, slice_values: Array) -> None:
         """Write one slice (H,W) into target (I,J,K), where `take` reads it."""

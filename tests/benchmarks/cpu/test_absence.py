@@ -48,7 +48,7 @@ def test_the_command_finds_absent_images_in_the_other_tasks(tmp_path, small_bund
     rows = json.loads((tmp_path / "out.json").read_text())
     assert {row["present"] for row in rows} == {0, 1} and all(set(CANDIDATES) <= row.keys() for row in rows)
     said = capsys.readouterr().out
-    assert "Support: some without" in said and "| doing nothing |" in said and "| **looks** | 0.500 |" in said
+    assert "Support: some without" in said and "| doing nothing |" in said and "| **looks** | 0.400 |" in said
     (tmp_path / "one.yaml").write_text("name: one\nlicence: none\ntasks:\n  - {name: a, file: a.npz}\n")
     assert main([str(tmp_path / "one.yaml"), *asked[1:]]) == 1
     assert "no absent images" in capsys.readouterr().err

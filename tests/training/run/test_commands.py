@@ -118,6 +118,8 @@ def test_the_script_brings_the_run_to_an_end_and_goes_on_after_kills(kit, tmp_pa
     assert twice.returncode == 1 and "is still being trained" in twice.stderr
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
+    # The others of the group hold the lock until they have ended too.
+    subprocess.run(["flock", tmp_path / "out" / "lock", "true"], check=True, timeout=60)
     seen = torch.load(tmp_path / "out" / "run" / STATE, weights_only=True)["samples"]
     done = subprocess.run(call, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

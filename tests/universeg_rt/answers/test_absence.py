@@ -8,14 +8,18 @@ import numpy as np
 import pytest
 
 from universeg_rt import FrozenTask, InputError, LabelledSupport, SupportSet
-from universeg_rt.answers.absence import ABSENT_BELOW, UNKNOWN_NOTE, Looks, presence
+from universeg_rt.answers.absence import ABSENT_BELOW, PARTS, UNKNOWN_NOTE, Looks, presence
+from universeg_rt.imaging.embedding import NUMBERS, embed, look_of
 from universeg_rt.imaging.metrics import mean_inside
+from universeg_rt.imaging.normalisation import MINMAX
 
 from ...conftest import discs
 
 IMAGES, LABELS = discs(5)
 QUERY = discs(1, seed=9)[0][0]
-NOISE = np.random.default_rng(1).normal(60, 12, (4, *QUERY.shape)).clip(0, 255).astype(np.uint8)
+# What has nothing to do with discs: a ramp, with noise upon it.
+RAMPS = np.add.outer(np.random.default_rng(1).normal(0, 3, (4, QUERY.shape[0])), np.arange(QUERY.shape[1]) * 6.0)
+RAMPS = RAMPS.clip(0, 255).astype(np.uint8)
 
 
 @pytest.fixture(scope="module")
@@ -25,13 +29,13 @@ def task(segmenter):
 
 @pytest.fixture(scope="module")
 def knowing(segmenter):
-    """A task whose support has three images of noise alone."""
-    return segmenter.prepare(SupportSet.from_arrays([*IMAGES, *NOISE[:3]], [*LABELS, *np.zeros((3, *QUERY.shape))]))
+    """A task whose support has three images without discs."""
+    return segmenter.prepare(SupportSet.from_arrays([*IMAGES, *RAMPS[:3]], [*LABELS, *np.zeros((3, *QUERY.shape))]))
 
 
 def test_a_mask_is_emptied_below_the_presence_asked_for_and_not_at_it(task):
     plain = task.predict(QUERY, threshold=0.3)
-    value = presence(plain.probability, plain.mask, task.on_grid([QUERY])[0, 0], None)
+    value = presence(plain.probability, plain.mask, QUERY, MINMAX, None)
     assert value == pytest.approx(plain.probability[plain.mask].mean())
     assert plain.mask.any() and 0.3 < value < 1
     kept = task.predict(QUERY, threshold=0.3, absent_below=value)
@@ -44,34 +48,64 @@ def test_a_mask_is_emptied_below_the_presence_asked_for_and_not_at_it(task):
 
 
 def test_a_support_that_shows_absence_tells_it_by_an_images_look(knowing):
-    free = knowing.predict_batch([QUERY, NOISE[3]], threshold=0.3)
+    free = knowing.predict_batch([QUERY, RAMPS[3]], threshold=0.3)
     assert all(answer.mask.any() for answer in free)
-    kept, emptied = knowing.predict_batch([QUERY, NOISE[3]], threshold=0.3, absent_below=ABSENT_BELOW)
+    kept, emptied = knowing.predict_batch([QUERY, RAMPS[3]], threshold=0.3, absent_below=ABSENT_BELOW)
     assert np.array_equal(kept.mask, free[0].mask) and kept.emptied == "" and kept.notes == free[0].notes
     assert not emptied.mask.any() and emptied.emptied == "absent"
 
 
 def test_looks_by_hand(knowing):
-    entries = knowing.support.on_grid(knowing.grid, "stretch")
-    assert Looks.of(entries[:5]) is None and Looks.of(entries[5:]) is None
-    looks = Looks.of(entries)
-    with_it, without = ([looks.presence(entry[0]) for entry in part] for part in (entries[:5], entries[5:]))
+    support = knowing.support
+    assert Looks.of_entries(support.images[:5], support.labels[:5], MINMAX) is None
+    looks = Looks.of_entries(support.images, support.labels, MINMAX)
+    with_it, without = ([looks.presence(image, MINMAX) for image in part]
+                        for part in (support.images[:5], support.images[5:]))
     assert min(with_it) > 0.5 > max(without)  # of what it was fitted on
     # Kinds that change places give the mirrored answer.
-    image = knowing.on_grid([QUERY])[0, 0]
-    swapped = entries.copy()
-    swapped[:5, 1], swapped[5:, 1] = 0, 1
-    assert looks.presence(image) > 0.5
-    assert Looks.of(swapped).presence(image) == pytest.approx(1 - looks.presence(image), abs=1e-5)
+    swapped = Looks.of_entries(support.images, [~support.labels[0] if empty else np.zeros_like(support.labels[0])
+                                                for empty in (not label.any() for label in support.labels)], MINMAX)
+    assert looks.presence(QUERY, MINMAX) > 0.5
+    assert swapped.presence(QUERY, MINMAX) == pytest.approx(1 - looks.presence(QUERY, MINMAX), abs=1e-5)
+    assert looks.presence(QUERY * 0, MINMAX) == 0.5, "of a blank image nothing is known"
+
+
+def test_a_slices_place_tells_where_looks_do_not():
+    """Slices that all look alike, with the target in the middle of the volume."""
+    looks = embed(np.stack([look_of(QUERY, MINMAX)] * 9))
+    places = np.linspace(0, 1, 9)
+    marked = np.abs(places - 0.5) < 0.3
+    assert Looks.of(looks, marked).presence(QUERY, MINMAX, 0.0) == pytest.approx(0.5)
+    found = Looks.of(looks, marked, places)
+    told = [found.presence(QUERY, MINMAX, place) for place in places]
+    assert all((value > 0.5) == held for value, held in zip(told, marked))
+    assert found.presence(QUERY, MINMAX) == pytest.approx(0.5), "without its place only its look counts"
+    again = Looks.of_array(found.array, "it")
+    assert found.array.shape == (2, NUMBERS + PARTS) and np.array_equal(again.array, found.array)
+
+
+@pytest.mark.parametrize("values", [np.zeros((2, NUMBERS + 1), np.float32), np.zeros((2, NUMBERS)),
+                                    np.full((2, NUMBERS), np.nan, np.float32), np.zeros(2, np.float32)])
+def test_arrays_that_are_no_looks(values):
+    with pytest.raises(InputError, match=r"x.npz: looks is float.* of shape .*; expected what SupportSet.save writes"):
+        Looks.of_array(values, "x.npz: looks")
+
+
+@pytest.mark.parametrize("places, words", [([0.5], "places are .*; give 2, one for each image"),
+                                           ([0.5, 1.5], "a place is 1.5"), ([0.5, True], "a place is True"),
+                                           ([0.5, float("nan")], "a place is nan"), (0.5, "give 2, one for each")])
+def test_places_that_are_none(task, places, words):
+    with pytest.raises(InputError, match=words):
+        task.predict_batch([QUERY, QUERY], places=places)
 
 
 def test_a_frozen_task_tells_it_too_until_it_is_a_file(knowing, tmp_path):
     frozen = knowing.freeze(kind="static")
     asked = {"threshold": 1e-3, "absent_below": ABSENT_BELOW}
-    assert frozen.predict(NOISE[3], threshold=1e-3).mask.any() and frozen.predict(NOISE[3], **asked).emptied == "absent"
-    assert pickle.loads(pickle.dumps(frozen)).predict(NOISE[3], **asked).emptied == "absent"
+    assert frozen.predict(RAMPS[3], threshold=1e-3).mask.any() and frozen.predict(RAMPS[3], **asked).emptied == "absent"
+    assert pickle.loads(pickle.dumps(frozen)).predict(RAMPS[3], **asked).emptied == "absent"
     frozen.save(tmp_path / "frozen.onnx")
-    assert UNKNOWN_NOTE in FrozenTask.open(tmp_path / "frozen.onnx").predict(NOISE[3], **asked).notes
+    assert UNKNOWN_NOTE in FrozenTask.open(tmp_path / "frozen.onnx").predict(RAMPS[3], **asked).notes
 
 
 def test_blank_and_empty_answers_stay_what_they_are(task):
