@@ -228,8 +228,7 @@ def _mean(maps: Sequence[Maps]) -> Maps:
 def _static(task: Freezable, constants: Maps, reason: str, price: Price, proxies: str, half: bool) -> FrozenTask:
     record = _record(task, STATIC, reason, price, proxies)
     model = sealed(_with_constants(task, constants, half, record))
-    return FrozenTask.of_bytes(model, "auto", task.segmenter.options, task.notes, entries=task.entries,
-                               looks=task._looks)
+    return FrozenTask.of_bytes(model, "auto", task.segmenter.options, task.notes, entries=task.entries)
 
 
 def _exact(task: Freezable, reason: str, price: Price) -> FrozenTask:
@@ -284,4 +283,5 @@ def _record(task: Freezable, kind: str, reason: str, price: Price, proxies: str,
     return Record(
         kind, reason, task.grid, task.aspect, task.normalise, task.foreground, task.dims, task.support.sha256,
         len(task.support), task.ensemble.members, proxies, price, manifest.name, manifest.licence, precision,
+        task.looks,
     )

@@ -52,10 +52,9 @@ class FrozenTask(Predictor):
         notes: tuple[str, ...] = (),
         task: Predictor | None = None,
         entries: Mapping[str, str] = MappingProxyType({}),
-        looks: Looks | None = None,
     ) -> None:
         """model: the file's bytes. One of runner and task runs it: an exact task that is still there is faster.
-        entries: as Predictor's. looks: of the support. A file knows neither."""
+        entries: as Predictor's; a file does not know them."""
         super().__init__(record.grid, record.aspect, record.normalise, notes, record.foreground, entries,
                          record.dims)
         self.record = record
@@ -63,7 +62,6 @@ class FrozenTask(Predictor):
         self._model = model
         self._runner = runner
         self._task = task
-        self._known_looks = looks
         self._said = Ran("", record.precision) if runner is None else Ran(runner.name, record.precision, runner.notes)
         self._asked: tuple[str, Options] = ("auto", Options())
 
@@ -88,12 +86,12 @@ class FrozenTask(Predictor):
     @classmethod
     def of_bytes(
         cls, model: bytes, runner: str, options: Options, notes: tuple[str, ...] = (), name: str = "the file",
-        entries: Mapping[str, str] = MappingProxyType({}), looks: Looks | None = None,
+        entries: Mapping[str, str] = MappingProxyType({}),
     ) -> FrozenTask:
         """A task from a file's bytes; raises as `open`."""
         record, spec = _read(model, name)
         opened = cls(model, record, spec, open_frozen_runner(model, record.kind, spec, runner, options), notes,
-                     entries=entries, looks=looks)
+                     entries=entries)
         opened._asked = (runner, options)
         return opened
 
@@ -151,11 +149,11 @@ class FrozenTask(Predictor):
     def __reduce__(self) -> tuple[object, ...]:
         if self._runner is None and self._task is None:
             raise RunnerError("a closed FrozenTask cannot be pickled; open its file again")
-        return FrozenTask.of_bytes, (self._model, *self._asked, self.notes, "the file", dict(self.entries), self._looks)
+        return FrozenTask.of_bytes, (self._model, *self._asked, self.notes, "the file", dict(self.entries))
 
     @property
-    def _looks(self) -> Looks | None:
-        return self._known_looks if self._task is None else self._task._looks
+    def looks(self) -> Looks | None:
+        return self.record.looks
 
     @property
     def _members(self) -> int:

@@ -107,10 +107,6 @@ class LabelledPredictor:
             for name, task in self.answering.items()
         })
 
-    def shares_of(self, images: Sequence[Array], volume_range: Range | None) -> list[float]:
-        """As `Predictor.shares_of`."""
-        return self._first.shares_of(images, volume_range)
-
     def merged(self, found: Mapping[str, Sequence[Prediction]]) -> list[LabelledPrediction]:
         """Predictions of the same images, by each label's name, as one an image, by the rule of overlap."""
         return [self._merged(dict(zip(found, each))) for each in zip(*found.values(), strict=True)]

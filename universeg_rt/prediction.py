@@ -43,7 +43,8 @@ class Prediction:
     and of the task's support (`Task.notes`), each with the cure. logits: (K,h,w) float32 of each member on the
     network's grid, where they were asked for, else None. emptied: why the mask is empty whatever the network says:
     `BLANK` for an image that is all one value and `NOISE` for a slice that holds nothing else, which the network does
-    not see, `ABSENT` where the target was taken to be absent; else "".
+    not see, `ABSENT` where the target was taken to be absent; else "". share: of [0, 1] that the image took,
+    below 1 for a slice that is dim beside its volume.
     """
 
     mask: Bools
@@ -54,6 +55,7 @@ class Prediction:
     threshold: float = 0.5
     logits: Floats | None = None
     emptied: str = ""
+    share: float = 1.0
 
     @cached_property
     def confidence(self) -> float:

@@ -10,7 +10,7 @@ from typing import Self
 
 import numpy as np
 
-from .answers.absence import UNKNOWN_NOTE, Looks, absent_note, check_absent_below, check_places, presence
+from .answers.absence import UNKNOWN_NOTE, Looks, absent_note, check_absent_below, check_places
 from .errors import BlankError, InputError, NoiseError
 from .imaging.normalisation import Normalisation, Range, check_not_noise, check_range, normalised, share_of, span_of
 from .imaging.preprocess import Placement, check_image, count_of, is_colour
@@ -60,12 +60,13 @@ class Predictor(ABC):
         luminance.
 
         threshold: probability from which a pixel is in the mask, between 0 and 1 (None: `self.threshold`). logits: keep
-        the members' logits too. absent_below: presence (`answers.absence.presence`, from 0 to 1) below which the target
-        is taken to be absent: the mask is empty, with a note, the probability as it was; None: never. volume_range: of
-        a slice the lowest and highest intensity of its volume, as `volumes.slicing.intensity_range` gives them: a slice
-        that spans much less takes less of [0, 1] (`imaging.normalisation.share_of`), where the support is of volumes.
-        place: of a slice where it lies in its volume, from 0, the first one, to 1, the last (`Slices.places`):
-        `absent_below` counts it, where the support is of volumes.
+        the members' logits too. absent_below: presence (`answers.absence.Looks.presence`, from 0 to 1) below which the
+        target is taken to be absent: the mask is empty, with a note, the probability as it was; None: never. It needs
+        `looks`, else a note says that absence is not judged. volume_range: of a slice the lowest and
+        highest intensity of its volume, as `volumes.slicing.intensity_range` gives them: a slice that spans much less
+        takes less of [0, 1] (`imaging.normalisation.share_of`), where the support is of volumes. place: of a
+        slice where it lies in its volume, from 0, the first one, to 1, the last (`Slices.places`): `absent_below`
+        counts it, where the support is of volumes.
 
         An image of one value, also within `normalise`'s range or on the grid, has an empty mask, probability 0, and a
         note; the network does not run for it. So it is with a slice that holds nothing but noise (`check_not_noise`
@@ -112,14 +113,10 @@ class Predictor(ABC):
         volume_range, judged = check_range(volume_range), shares is None and not keep_noise
         lie = check_places(places, count)
         if shares is None:
-            shares = self.shares_of(checked, volume_range)
+            shares = [share_of(image, self.normalise, volume_range) if self.dims else 1.0 for image in checked]
         on_grid = np.empty((count, 1, *self.grid), np.float32)
         return Placed(on_grid, [self._place(*each, volume_range, judged)
                                 for each in zip(checked, names, shares, lie, on_grid[:, 0], strict=True)])
-
-    def shares_of(self, images: Sequence[Array], volume_range: Range | None) -> list[float]:
-        """Of images (H,W) the share of [0, 1] that each takes."""
-        return [share_of(image, self.normalise, volume_range) if self.dims else 1.0 for image in images]
 
     def predict_placed(
         self, placed: Placed, *, threshold: float | None = None, logits: bool = False,
@@ -168,8 +165,8 @@ class Predictor(ABC):
         self.close()
 
     @property
-    def _looks(self) -> Looks | None:
-        """What tells a target's absence by an image's look, where the support is known and shows it."""
+    def looks(self) -> Looks | None:
+        """What tells a target's absence by an image's look, where the support shows it."""
         return None
 
     @property
@@ -233,12 +230,10 @@ class Predictor(ABC):
         notes = [mask_note(placed.name, float(mask.mean()), self.foreground) if seen else None]
         emptied = "" if seen else NOISE if isinstance(placed.blank, NoiseError) else BLANK
         if absent_below is not None and mask.any():
-            looks = self._looks
-            found = presence(probability, mask, placed.image, self.normalise, looks, placed.place)
-            if found < absent_below:
-                mask, emptied, notes = np.zeros_like(mask), ABSENT, [absent_note(found, absent_below)]
-            if looks is None:
+            if self.looks is None:
                 notes.append(UNKNOWN_NOTE)
+            elif (found := self.looks.presence(placed.image, self.normalise, placed.place)) < absent_below:
+                mask, emptied, notes = np.zeros_like(mask), ABSENT, [absent_note(found, absent_below)]
         ran = self._ran()
         seconds = placed.seconds, network if seen else 0.0, time.perf_counter() - start
         timing = Timing(*seconds, ran.name, ran.precision, ran.notes)
@@ -251,6 +246,7 @@ class Predictor(ABC):
             threshold,
             logits[:, 0] if keep_logits else None,
             emptied,
+            placed.share,
         )
 
 

@@ -9,6 +9,7 @@ from typing import Literal, Protocol, get_args
 import numpy as np
 
 from . import left_out
+from .answers.absence import Looks
 from .ensemble import Ensemble
 from .errors import InputError, shown
 from .imaging.metrics import dice
@@ -70,6 +71,10 @@ class RefinedTask(Predictor):
         self.zoomed = zoomed
         self.choice = choice
         self.threshold = choice.threshold
+
+    @property
+    def looks(self) -> Looks | None:
+        return self.task.looks
 
     def place(
         self, images: Sequence[Array] | Array, names: Sequence[str] | None = None, volume_range: Range | None = None,

@@ -132,7 +132,7 @@ class Task(Freezable):
         return _prepared_again, (self.segmenter, self.support, self.ensemble, self.aspect, self.normalise)
 
     @cached_property
-    def _looks(self) -> Looks | None:
+    def looks(self) -> Looks | None:
         known = self.support.looks
         return Looks.of_entries(self.support.images, self.support.labels, self.normalise) if known is None else known
 

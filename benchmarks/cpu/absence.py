@@ -46,7 +46,7 @@ with importing(__name__, PROGRAM):
 WITH, SOME = "all with the target", "some without"
 INSIDE, LOOKS = "mean probability inside", "looks"
 CANDIDATES = ("expected Dice", "probability mass", "area", "greatest probability", INSIDE, "nearest", LOOKS)
-RULES = ((INSIDE, 0.6), (LOOKS, ABSENT_BELOW))
+RULES = ((LOOKS, ABSENT_BELOW),)
 
 Row = dict[str, float | str]
 
@@ -121,7 +121,7 @@ def rows_of(segmenter: Segmenter, case: Case, queries: int, seed: int) -> Iterat
         entries = support.on_grid(segmenter.grid, "stretch")
         marked = np.array([label.any() for label in support.labels])
         area = float(np.mean([label.mean() for label in support.labels if label.any()]))
-        looks, known = task._looks, embed(entries[:, 0])
+        looks, known = task.looks, embed(entries[:, 0])
         for present, pool in ((1, case.present), (0, case.absent)):
             for i in seeded(case.name, seed, f"queries {present}").permutation(len(pool))[:queries]:
                 image, truth, subject, place, limits = pool[i]

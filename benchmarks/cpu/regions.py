@@ -1,13 +1,14 @@
-"""What looking in a region gives in volumes: `--follow`, `--within` and `--region` beside whole slices.
+"""What options give in volumes: `--absent-below`, `--follow`, `--within` and `--region`, beside whole slices.
 
     python -m universeg_rt.benchmarks.cpu.regions --mni --volumes FOLDER ... [--axis AXIS ...] [--split test]
 
-A volume's slices are asked in their order. `follow`: in a window around the mask of the slice before. `from a box`: the
-same from the slice with the most of the label to both ends, there within a window that the user knows. `before`: around
-the true label of the slice before, which is what following could give at best. `region`: in one window a volume, around
-the true label in all its slices, as a user would draw it. `within L`: around the mask of the label L, as the network
-finds it in whole slices. Beside them what needs no network: the atlas, and the copy of the most similar entry. Dice is
-over a volume, of slices that are not in the support; gains have 95 % intervals over subjects.
+A volume's slices are asked in their order. `absent`: masks are emptied by the default of `--absent-below`.
+`follow`: in a window around the mask of the slice before. `from a box`: the same from the slice with the most of the
+label to both ends, there within a window that the user knows. `before`: around the true label of the slice before,
+which is what following could give at best. `region`: in one window a volume, around the true label in all its slices,
+as a user would draw it. `within L`: around the mask of the label L, as the network finds it in whole slices. Beside
+them what needs no network: the atlas, and the copy of the most similar entry. Dice is over a volume, of slices that are
+not in the support; gains have 95 % intervals over subjects.
 """
 
 from __future__ import annotations
@@ -15,11 +16,12 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator
-from itertools import chain
+from itertools import chain, repeat
 
 import numpy as np
 
 from universeg_rt import Ensemble, Segmenter, SupportSet
+from universeg_rt.answers.absence import ABSENT_BELOW
 from universeg_rt.benchmarks.cpu.quality import add_network_options, made_with, mean_text
 from universeg_rt.benchmarks.cpu.volume_sets import Scan, VolumeSet, add_volume_options, template, volume_sets
 from universeg_rt.cli.common import importing, run_command
@@ -34,7 +36,7 @@ PROGRAM = "universeg_rt.benchmarks.cpu.regions"
 with importing(__name__, PROGRAM):
     from universeg_rt.training.evaluation.baselines import atlas, copy
 
-WAYS = ("follow", "from a box", "before", "region")
+WAYS = ("absent", "follow", "from a box", "before", "region")
 BASELINES = ("atlas", "copy")
 ASPECT = "stretch"
 WITHIN = "within "
@@ -57,6 +59,7 @@ def rows_of(segmenter: Segmenter, volumes: VolumeSet) -> Iterator[Row]:
             task, box = tasks[name], np.any(truth, axis=0)
             found = {
                 "off": _masks(whole[name]),
+                "absent": _emptied(task, scan, _masks(whole[name])),
                 "follow": _masks(task.predict_in_order(scan.images, volume_range=scan.limits)),
                 "from a box": _outwards(task, scan, truth),
                 "before": _in(task, scan, [None, *truth[:-1]]),
@@ -72,6 +75,15 @@ def rows_of(segmenter: Segmenter, volumes: VolumeSet) -> Iterator[Row]:
 
 def _masks(answers: list) -> Masks:
     return [each.mask for each in answers]
+
+
+def _emptied(task: RefinedTask, scan: Scan, masks: Masks) -> Masks:
+    """As `absent_below` does it, where absence is known."""
+    if task.looks is None:
+        return masks
+    places = scan.places or [None] * len(masks)
+    told = [task.looks.presence(*each) for each in zip(scan.images, repeat(task.normalise), places)]
+    return [mask & (presence >= ABSENT_BELOW) for mask, presence in zip(masks, told)]
 
 
 def _in(task: RefinedTask, scan: Scan, regions: list) -> Masks:

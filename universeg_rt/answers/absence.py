@@ -10,13 +10,11 @@ import numpy as np
 
 from ..errors import InputError, shown
 from ..imaging.embedding import NUMBERS, embed, look_of
-from ..imaging.metrics import mean_inside
 from ..imaging.normalisation import Normalisation
 from ..named_types import Array, Bools, Doubles, Floats
 
-ABSENT_BELOW = 0.4  # the default of commands; benchmarks/NOTES.md has what it gives and costs
-UNKNOWN_NOTE = ("absence is judged by the mean probability inside the mask, which hardly tells it: no examples without "
-                "the target are known here")
+ABSENT_BELOW = 0.4  # of commands where the support is of volumes; benchmarks/NOTES.md has what it gives and costs
+UNKNOWN_NOTE = "absence is not judged: the support shows no image without the target"
 RIDGE = 0.3  # how much the classifier is held back; from 0.1 to 1 it hardly matters
 PARTS = 5  # points along a volume between which a slice's place is told
 
@@ -65,6 +63,11 @@ class Looks:
         return cls(*values)
 
     @property
+    def of_volumes(self) -> bool:
+        """Whether it knows where slices lie."""
+        return len(self.middle) > NUMBERS
+
+    @property
     def array(self) -> Floats:
         """(2,D) or (2,D + PARTS): middle and direction."""
         return np.stack([self.middle, self.direction])
@@ -76,7 +79,7 @@ class Looks:
         if look is None:
             return 0.5
         seen = embed(look[None])[0]
-        if place is not None and len(self.middle) > len(seen):
+        if place is not None and self.of_volumes:
             seen = np.concatenate([seen, _along([place])[0]])
         return float(0.5 + 0.5 * np.tanh((seen - self.middle[: len(seen)]) @ self.direction[: len(seen)]))
 
@@ -86,16 +89,6 @@ def _along(places: Sequence[float] | Array) -> Doubles:
     points = np.linspace(0, 1, PARTS)
     out: Doubles = np.maximum(0, 1 - np.abs(np.asarray(places, np.float64)[:, None] - points) * (PARTS - 1))
     return out
-
-
-def presence(probability: Floats, mask: Bools, image: Array, normalise: Normalisation, looks: Looks | None,
-             place: float | None = None) -> float:
-    """From 0 to 1, how far an image (H,W), and the answer to it, speak for a target that is there.
-
-    What the image looks like, where the support shows what absence looks like; else the mean probability inside the
-    mask, which hardly tells. Both were chosen by measurement, see benchmarks/NOTES.md.
-    """
-    return mean_inside(probability, mask) if looks is None else looks.presence(image, normalise, place)
 
 
 def check_places(places: Sequence[float] | Array | None, count: int) -> Sequence[float | None]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from ..answers.absence import ABSENT_BELOW
 from ..answers.postprocess import Step, parse_steps
 from ..ensemble import RANDOM, Ensemble
 from ..errors import InputError
@@ -37,15 +38,14 @@ LEFT_OUT = {"members": 1, "seed": 0, "policy": RANDOM, "precision": "auto", "ove
 @dataclass(frozen=True, eq=False)
 class Opened:
     """task: predicts all labels; one without a name has the name "". settings: what its results depend on, for the
-    report. reason: why this runner. steps: that clean masks up. threads: of a CPU runner. absent_below: as given.
-    where: images are looked at. plane: of the body that the support's entries lie in, empty where it is not known."""
+    report. reason: why this runner. steps: that clean masks up. threads: of a CPU runner. where:
+    images are looked at. plane: of the body that the support's entries lie in, empty where it is not known."""
 
     task: LabelledPredictor
     settings: dict[str, Any]
     reason: str
     steps: tuple[Step, ...] = ()
     threads: int | None = None
-    absent_below: float | None = None
     where: Where = Where()
     plane: str = ""
 
@@ -60,6 +60,11 @@ class Opened:
         if not self.where.follow:
             return self.where.predict(self.task, slices, self.absent_below, names, volume_range, places), {}
         return self.where.predict_in_order(self.task, slices, windows, names, volume_range)
+
+    @property
+    def absent_below(self) -> float | None:
+        """Presence below which masks are emptied; None: no mask is."""
+        return None if self.settings["absent_below"] is None else float(self.settings["absent_below"])
 
     @property
     def members(self) -> int:
@@ -101,7 +106,7 @@ def open_task(args: argparse.Namespace, support: SupportSet | LabelledSupport | 
     return Opened(task, {
         **_provenance(segmenter, ensemble, support, taken), "task": _how(task), **_images(first),
         **_answers(args, steps, task, where),
-    }, segmenter.runner.reason, steps, segmenter.runner.threads, args.absent_below, where, plane_of(support.names))
+    }, segmenter.runner.reason, steps, segmenter.runner.threads, where, plane_of(support.names))
 
 
 def support_notes(opened: Opened) -> dict[str, tuple[str, ...]]:
@@ -177,7 +182,7 @@ def _of_file(task: FrozenTask, args: argparse.Namespace, steps: tuple[Step, ...]
             "proxies": record.proxies
         },
         **_images(task), **_answers(args, steps, labelled, where),
-    }, task.runner.reason, steps, args.threads or cores(), args.absent_below, where)
+    }, task.runner.reason, steps, args.threads or cores(), where)
 
 
 def _how(task: LabelledPredictor) -> dict[str, Any] | None:
@@ -192,12 +197,21 @@ def _images(task: Predictor) -> dict[str, Any]:
     return {"aspect": task.aspect, "normalise": str(task.normalise)}
 
 
+def _absent_below(args: argparse.Namespace, task: LabelledPredictor, where: Where) -> float | None:
+    """As it is given. Else where labelled volumes show where the target lies, and images are looked at as a whole,
+    what is right for them."""
+    if args.absent_below is not None or not where.whole:
+        return args.absent_below or None
+    known = [each.looks for each in task.answering.values()]
+    return ABSENT_BELOW if any(looks is not None and looks.of_volumes for looks in known) else None
+
+
 def _answers(args: argparse.Namespace, steps: tuple[Step, ...], task: LabelledPredictor, where: Where
              ) -> dict[str, Any]:
     """What labels there are and what is done to answers."""
     values: Mapping[str, int] = {name or UNNAMED: value for name, value in task.values.items()}
     return {"labels": dict(values), "overlap": task.overlap, "axis": args.axis or ACQUIRED, "time": args.time,
-            "series": args.series, "post": [str(step) for step in steps], "absent_below": args.absent_below,
-            **where.settings, "refine": {
+            "series": args.series, "post": [str(step) for step in steps],
+            "absent_below": _absent_below(args, task, where), **where.settings, "refine": {
                 name or UNNAMED: asdict(each.choice)
                 for name, each in task.answering.items() if isinstance(each, RefinedTask)}}

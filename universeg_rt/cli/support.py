@@ -29,7 +29,15 @@ from ..volumes.volume import Volume
 from .common import add_runner_options, run_command, said_in_options
 from .opened import image_options
 from .options import add_image_options
-from .supports import TAKEN, add_slice_options, is_of_volumes, load_support, refuse_beside_pictures
+from .supports import (
+    TAKEN,
+    add_slice_options,
+    is_of_volumes,
+    load_support,
+    refuse_beside_pictures,
+    slice_notes,
+    slices_taken,
+)
 
 PROGRAM, SELECT = "universeg-support", "select"
 SHEET, TABLE = "support.png", "support.json"
@@ -135,6 +143,8 @@ def _load(args: argparse.Namespace, how: Normalisation, queries: _Queries) -> tu
         read = () if queries.volumes else ("axis", "time", "series")
         refuse_beside_pictures({name: getattr(args, name) for name in (*read, *TAKEN)})
     support = load_support(args, how, queries.read(args), of_volumes=of_volumes)
+    for note in slice_notes(args, slices_taken(args, support)) if of_volumes else ():
+        print(f"note: {note}")
     if isinstance(support, SupportSet):
         return support, bool(plane_of(support.names))
     several = len(support.values) > 1

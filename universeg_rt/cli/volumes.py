@@ -82,10 +82,9 @@ def segment_volume(opened: Opened, job: Job, args: argparse.Namespace, tick: Cal
         read += time.perf_counter() - start
         found, windows = opened.predict_slices(images, windows, [f"slice {i}" for i in block], limits,
                                                slices.places(block))
-        shares = opened.task.shares_of(images, limits)
         for i, prediction in zip(block, found):
             _keep(partial, i, prediction, opened.task.overlap)
-        facts = [_facts(*each, of_support) for each in zip(found, shares)]
+        facts = [_facts(each, of_support) for each in found]
         facts[-1][WINDOWS] = dict(windows)  # an interrupted volume goes on with them
         partial.advance(facts)
         tick(len(block), len(slices))
@@ -139,9 +138,9 @@ def _keep(partial: Partial, index: int, prediction: LabelledPrediction, overlap:
                 maps[f"{kind}{value}"][index] = found
 
 
-def _facts(prediction: LabelledPrediction, share: float, support: dict[str, tuple[str, ...]]) -> dict[str, Any]:
-    """What is kept of a slice: sums, of which the volume's figures are made, its notes and seconds. share: of [0, 1]
-    that it took. support: as `support_notes` gives it."""
+def _facts(prediction: LabelledPrediction, support: dict[str, tuple[str, ...]]) -> dict[str, Any]:
+    """What is kept of a slice: sums, of which the volume's figures are made, its notes and seconds. support: as
+    `support_notes` gives it."""
     first = next(iter(prediction.predictions.values()))
     notes = [note for name, each in prediction.predictions.items() for note in each.notes
              if note not in support[name] and not each.emptied and not note.startswith(EMPTY)
@@ -149,7 +148,7 @@ def _facts(prediction: LabelledPrediction, share: float, support: dict[str, tupl
     timing = prediction.timing
     return {
         "unseen": first.emptied if first.emptied in (BLANK, NOISE) else "",
-        "share": share,
+        "share": first.share,
         "entry": any(IN_SUPPORT in note for note in first.notes),
         "absent": [name for name, each in prediction.predictions.items() if each.emptied == ABSENT],
         "notes": list(dict.fromkeys(notes)),

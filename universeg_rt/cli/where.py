@@ -40,6 +40,11 @@ class Where:
         return cls(region, within, args.follow, args.keep_noise)
 
     @property
+    def whole(self) -> bool:
+        """Whether every image is looked at as a whole."""
+        return self.region is None and self.within is None and not self.follow
+
+    @property
     def settings(self) -> dict[str, Any]:
         """For the report."""
         return {"region": self.region, "within": self.within, "follow": self.follow,

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+from base64 import b64decode, b64encode
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+import numpy as np
+
+from ..answers.absence import Looks
 from ..errors import InputError
 from ..imaging.normalisation import MINMAX, Normalisation, Percentiles, Window
 from ..imaging.preprocess import ASPECTS
 from ..spec import BlockSpec
 
 KEY = "universeg.frozen"
-FORMAT = 2
+FORMAT = 3
 STATIC, EXACT, AUTO = "static", "exact", "auto"
 KINDS = (STATIC, EXACT)
 PRECISION, INT8 = "universeg.precision", "int8"  # the metadata that state a model's precision; one of its values
@@ -77,7 +81,7 @@ class Record:
     """kind: `static` or `exact`; reason: why this kind. grid: height and width of the network's images. aspect,
     normalise: how images get there, as `Segmenter.prepare` takes them. foreground: the share of pixels that the
     support's labels mark. dims: as Predictor's. support_sha256: as `SupportSet.sha256`. proxies: of what images the
-    constants are. bundle: its name."""
+    constants are. bundle: its name. looks: as Predictor's, in JSON its `array` in base64."""
 
     kind: str
     reason: str
@@ -94,13 +98,15 @@ class Record:
     bundle: str
     licence: Mapping[str, object]
     precision: str
+    looks: Looks | None
 
     def to_json(self) -> str:
         how = self.normalise
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         values |= {
             "format": FORMAT, "price": asdict(self.price), "licence": dict(self.licence), "grid": list(self.grid),
-            "normalise": how if isinstance(how, str) else {type(how).__name__.lower(): [how.low, how.high]}
+            "normalise": how if isinstance(how, str) else {type(how).__name__.lower(): [how.low, how.high]},
+            "looks": self.looks and b64encode(self.looks.array.astype("<f4").tobytes()).decode()
         }
         return json.dumps(values, sort_keys=True)
 
@@ -121,6 +127,7 @@ class Record:
         values["price"] = _price(_mapping(values["price"]))
         values["normalise"] = _normalisation(values["normalise"])
         values["licence"] = _mapping(values["licence"])
+        values["looks"] = None if values["looks"] is None else _looks(values["looks"])
         texts, counts = ("reason", "support_sha256", "proxies", "bundle", "precision"), ("support_entries", "members")
         if not all(isinstance(values[name], str) for name in texts):
             raise ValueError("one of its texts is none")
@@ -164,6 +171,15 @@ def _normalisation(value: object) -> Normalisation:
             except InputError as error:
                 raise ValueError(str(error)) from None
     raise ValueError("its normalisation is unknown")
+
+
+def _looks(value: object) -> Looks:
+    try:
+        if isinstance(value, str):
+            return Looks.of_array(np.frombuffer(b64decode(value, validate=True), "<f4").reshape(2, -1), "its record")
+    except (ValueError, InputError):
+        pass
+    raise ValueError("what its record has under looks is none")
 
 
 def _mapping(value: object) -> dict[str, Any]:

@@ -32,7 +32,7 @@ def test_the_command_measures_every_way(balls, tmp_path, small_bundle, capsys):
     rows = json.loads((tmp_path / "out.json").read_text())
     assert [row["label"] for row in rows] == ["label 1", "label 2"]
     for row, other in zip(rows, ("label 2", "label 1")):
-        ways = {"off", "follow", "from a box", "before", "region", "atlas", "copy", f"within {other}"}
+        ways = {"off", "absent", "follow", "from a box", "before", "region", "atlas", "copy", f"within {other}"}
         assert row.keys() == {"data", "label", "unit", *ways} and all(0 <= row[way] <= 1 for way in ways)
     said = capsys.readouterr().out
     assert "| balls, label 1 | 1 |" in said and "balls: 6 entries, 2 of them without a label" in said

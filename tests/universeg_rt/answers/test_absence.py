@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import pickle
-
 import numpy as np
 import pytest
 
 from universeg_rt import FrozenTask, InputError, LabelledSupport, SupportSet
-from universeg_rt.answers.absence import ABSENT_BELOW, PARTS, UNKNOWN_NOTE, Looks, presence
+from universeg_rt.answers.absence import ABSENT_BELOW, PARTS, UNKNOWN_NOTE, Looks
 from universeg_rt.imaging.embedding import NUMBERS, embed, look_of
-from universeg_rt.imaging.metrics import mean_inside
 from universeg_rt.imaging.normalisation import MINMAX
 
 from ...conftest import discs
@@ -33,18 +30,23 @@ def knowing(segmenter):
     return segmenter.prepare(SupportSet.from_arrays([*IMAGES, *RAMPS[:3]], [*LABELS, *np.zeros((3, *QUERY.shape))]))
 
 
-def test_a_mask_is_emptied_below_the_presence_asked_for_and_not_at_it(task):
-    plain = task.predict(QUERY, threshold=0.3)
-    value = presence(plain.probability, plain.mask, QUERY, MINMAX, None)
-    assert value == pytest.approx(plain.probability[plain.mask].mean())
-    assert plain.mask.any() and 0.3 < value < 1
-    kept = task.predict(QUERY, threshold=0.3, absent_below=value)
-    assert np.array_equal(kept.mask, plain.mask) and kept.emptied == ""
-    assert kept.notes == (*plain.notes, UNKNOWN_NOTE)
-    emptied = task.predict(QUERY, threshold=0.3, absent_below=min(1.0, value * 1.01))
+def test_a_mask_is_emptied_below_the_presence_asked_for_and_not_at_it(knowing):
+    plain = knowing.predict(QUERY, threshold=0.3)
+    value = knowing.looks.presence(QUERY, MINMAX)
+    assert plain.mask.any() and 0.5 < value < 1
+    kept = knowing.predict(QUERY, threshold=0.3, absent_below=value)
+    assert np.array_equal(kept.mask, plain.mask) and kept.emptied == "" and kept.notes == plain.notes
+    emptied = knowing.predict(QUERY, threshold=0.3, absent_below=min(1.0, value * 1.01))
     assert not emptied.mask.any() and emptied.emptied == "absent" and emptied.confidence == 0
     assert np.array_equal(emptied.probability, plain.probability)
     assert f"presence {value:.2f}, below absent_below" in emptied.notes[0]
+
+
+def test_without_an_example_of_absence_nothing_is_emptied_and_a_note_says_so(task):
+    plain = task.predict(QUERY, threshold=0.3)
+    asked = task.predict(QUERY, threshold=0.3, absent_below=1.0)
+    assert task.looks is None and np.array_equal(asked.mask, plain.mask) and asked.mask.any()
+    assert asked.notes == (UNKNOWN_NOTE, *plain.notes) or asked.notes == (*plain.notes, UNKNOWN_NOTE)
 
 
 def test_a_support_that_shows_absence_tells_it_by_an_images_look(knowing):
@@ -99,32 +101,36 @@ def test_places_that_are_none(task, places, words):
         task.predict_batch([QUERY, QUERY], places=places)
 
 
-def test_a_frozen_task_tells_it_too_until_it_is_a_file(knowing, tmp_path):
-    frozen = knowing.freeze(kind="static")
+@pytest.mark.parametrize("kind", ["static", "exact"])
+def test_a_frozen_task_and_its_file_tell_it_too(knowing, task, tmp_path, kind):
+    frozen = knowing.freeze(kind=kind)
     asked = {"threshold": 1e-3, "absent_below": ABSENT_BELOW}
-    assert frozen.predict(RAMPS[3], threshold=1e-3).mask.any() and frozen.predict(RAMPS[3], **asked).emptied == "absent"
-    assert pickle.loads(pickle.dumps(frozen)).predict(RAMPS[3], **asked).emptied == "absent"
     frozen.save(tmp_path / "frozen.onnx")
-    assert UNKNOWN_NOTE in FrozenTask.open(tmp_path / "frozen.onnx").predict(RAMPS[3], **asked).notes
+    for each in (frozen, FrozenTask.open(tmp_path / "frozen.onnx")):
+        assert np.array_equal(each.looks.array, knowing.looks.array)
+        assert each.predict(RAMPS[3], threshold=1e-3).mask.any() and each.predict(RAMPS[3], **asked).emptied == "absent"
+        assert each.predict(QUERY, **asked).mask.any()
+    assert task.freeze(kind=kind).record.looks is None
 
 
-def test_blank_and_empty_answers_stay_what_they_are(task):
-    assert task.predict(QUERY * 0, absent_below=1.0).emptied == "blank"
-    empty = task.predict(QUERY, threshold=0.999999, absent_below=1.0)
+def test_blank_and_empty_answers_stay_what_they_are(knowing):
+    assert knowing.predict(QUERY * 0, absent_below=1.0).emptied == "blank"
+    empty = knowing.predict(QUERY, threshold=0.999999, absent_below=1.0)
     assert not empty.mask.any() and empty.emptied == "" and "mask is empty" in empty.notes[0]
 
 
 def test_an_absent_label_hides_no_other(segmenter):
-    maps = np.where(LABELS > 0, 2, 1)
-    task = segmenter.prepare_labels(LabelledSupport.from_arrays(IMAGES, maps))
-    free = segmenter.prepare_labels(LabelledSupport.from_arrays(IMAGES, maps), overlap="independent")
-    each = free.predict(QUERY, threshold=0.3).predictions
-    found = {name: mean_inside(one.probability, one.mask) for name, one in each.items()}
-    low, high = sorted(found, key=found.__getitem__)
-    assert 0 < found[low] < found[high]
-    answer = task.predict(QUERY, threshold=0.3, absent_below=found[high])
-    assert answer.predictions[low].emptied == "absent" and not answer.masks[low].any()
-    assert np.array_equal(answer.masks[high], free.predict(QUERY, threshold=0.3).masks[high])
+    """Label 1 is in every entry, label 2 not in the ramps."""
+    maps = [np.where(label > 0, 2, 1) for label in (*LABELS, *np.zeros((3, *QUERY.shape)))]
+    support = LabelledSupport.from_arrays([*IMAGES, *RAMPS[:3]], maps)
+    task = segmenter.prepare_labels(support)
+    free = segmenter.prepare_labels(support, overlap="independent")
+    asked = {"threshold": 1e-3, "absent_below": ABSENT_BELOW}
+    answer = task.predict(RAMPS[3], **asked)
+    assert answer.predictions["label 2"].emptied == "absent" and not answer.masks["label 2"].any()
+    assert free.predict(RAMPS[3], threshold=1e-3).masks["label 2"].any()
+    assert np.array_equal(answer.masks["label 1"], free.predict(RAMPS[3], threshold=1e-3).masks["label 1"])
+    assert answer.masks["label 1"].any()
 
 
 @pytest.mark.parametrize("value", [-0.1, 1.1, "0.5", True, float("nan")])

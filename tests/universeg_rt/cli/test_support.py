@@ -16,6 +16,8 @@ from universeg_rt.supports.select import select
 from universeg_rt.supports.volumes import SliceChoice, support_of_volumes, volume_pairs
 
 from ...conftest import discs
+from ..supports.made import ball
+from ..supports.made import write as write_ball
 from ..volumes.made import write_series
 
 
@@ -182,3 +184,13 @@ def test_bad_input_is_one_line(saved, tmp_path, capsys, monkeypatch, small_bundl
     said = capsys.readouterr().err.splitlines()[-1]
     assert said.startswith("universeg-support: ") and message in said
     assert not (tmp_path / "out.npz").exists()
+
+
+def test_fewer_slices_than_asked_for_are_told(tmp_path, capsys):
+    folder = tmp_path / "labelled"
+    write_ball(folder, "p1", ball())
+    asked = ["show", str(folder), "--output", str(tmp_path / "out"), "--axis", "axial", "--no-network"]
+    assert command.main([*asked, "--slices", "100", "--absent", "3"]) == 0
+    assert "note: --slices 100: the volumes have 11 slices with a label that can be taken\n" in capsys.readouterr().out
+    assert command.main([*asked, "--slices", "4"]) == 0
+    assert "note:" not in capsys.readouterr().out

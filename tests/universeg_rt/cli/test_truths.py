@@ -19,6 +19,7 @@ from universeg_rt.labelled import LabelledSupport
 
 from ...conftest import discs
 from ..test_support import write_folder
+from ..volumes.made import write_series
 
 ALONE, ASKED = Truths(False), Truths(True)
 
@@ -30,6 +31,33 @@ def test_true_masks_of_one_label_and_of_several():
     assert not several["a"].any() and np.array_equal(several["b"], label == 2)
     with pytest.raises(InputError, match="must be the same"):
         ALONE.masks(label, {"a": 1, "b": 2}, (3, 2), "t")
+
+
+def test_segments_are_told_by_their_names_whatever_their_numbers():
+    """Of a DICOM Segmentation, as `values_of` is given them; a name goes before a value."""
+    there = {1: "spleen", 2: "liver", 3: "kidney"}
+    assert ALONE.values_of(there, {"liver": 1, "spleen": 7}) == {"liver": [2], "spleen": [1]}
+    assert ASKED.values_of(there, {"liver": 1}) == {"liver": [2]}
+    assert ASKED.values_of(there, {"tumour": 9}) == {"tumour": []}
+    assert ALONE.values_of({1: "liver", 2: "liver"}, {"liver": 5, "other": 1}) == {"liver": [1, 2], "other": []}
+
+
+def test_segmentations_of_one_name_are_one_thing_and_of_two_are_several(tmp_path):
+    pytest.importorskip("highdicom", reason="Segmentations need highdicom: pip install '.[medical]'")
+    from universeg_rt.volumes.reading import read_volume
+    from universeg_rt.volumes.writing import write_labels
+
+    volume = read_volume(write_series(tmp_path / "ct"))
+    mask = np.zeros(volume.geometry.shape, np.uint8)
+    mask[1:3, 1:3] = 1
+    for name, values, names in (("a", mask, {1: "liver"}), ("b", mask * 4, {4: "liver"}),
+                                ("c", mask + (np.arange(mask.shape[1])[:, None] > 1) * mask,
+                                 {1: "liver", 2: "spleen"})):
+        write_labels(tmp_path / f"{name}.dcm", values, names, volume)
+    a, b, c = (tmp_path / f"{name}.dcm" for name in "abc")
+    assert Truths.of([a, b], 1, False, False) == Truths(False, False)
+    assert Truths.of([a, c], 1, False, True) == Truths(True, True), "the support's file says its label: that is taken"
+    assert Truths.of([a, c], 1, True, False) == Truths.of([c], 2, True, False) == Truths(True)
 
 
 def test_a_truth_of_another_label_is_not_that_of_the_label_asked_for():

@@ -12,6 +12,7 @@ from PIL import Image
 
 nibabel = pytest.importorskip("nibabel", reason="volumes need nibabel: pip install '.[medical]'")
 
+from universeg_rt.answers.absence import ABSENT_BELOW
 from universeg_rt.answers.postprocess import parse_steps
 from universeg_rt.cli import volume_results
 from universeg_rt.cli.results import lowest_confidence
@@ -160,9 +161,28 @@ def test_dim_slices_are_counted_where_the_support_is_of_volumes(case):
     image[:, :, 9] = np.add.outer(np.arange(image.shape[0]), np.arange(image.shape[1])) // 2
     write(folder / "scans" / "p1" / f"{NAME}.nii.gz", image)
     arguments[arguments.index("--support") + 1] = str(folder / "labelled")
+    arguments += ["--absent-below", "0"]
     assert main(arguments) == 0
     row = row_of(folder)
     with open(folder / "out" / row["table"]) as file:
         assert {line["kind"] for line in csv.DictReader(file) if line["slice"] == "9"} == {"dim"} and row["dim"] >= 1
     assert main([*arguments, "--window", "0", "250"]) == 0
     assert row_of(folder)["dim"] == 0, "a window says itself what is dim"
+
+
+def test_slices_without_the_label_come_out_empty_where_the_support_is_of_volumes(case):
+    """Unless --absent-below says 0; and the report says which presence was asked for."""
+    folder, arguments = case
+    for name in ("p0", "p1"):
+        for part, values in zip(("images", "labels"), head(int(name[1]) + 1)):
+            write(folder / "labelled" / part / f"{name}.nii.gz", values)
+    arguments[arguments.index("--support") + 1] = str(folder / "labelled")
+    _, labels = head()
+    for options, below in (([], ABSENT_BELOW), (["--absent-below", "0"], None)):
+        assert main([*arguments, *options]) == 0
+        with open(folder / "out" / row_of(folder)["table"]) as file:
+            absent = {(line["label"], int(line["slice"])) for line in csv.DictReader(file) if line["kind"] == "absent"}
+        assert json.loads((folder / "out" / "report.json").read_text())["absent_below"] == below
+        assert bool(absent) == (below is not None)
+        for name, i in absent:
+            assert (labels == int(name[-1])).sum(axis=(0, 1))[i] < 40, "hardly any of it is lost"

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import pickle
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 nibabel = pytest.importorskip("nibabel", reason="volumes need nibabel: pip install '.[medical]'")
 
-from universeg_rt import InputError
+from universeg_rt import InputError, SupportSet
+from universeg_rt.answers.absence import ABSENT_BELOW
+from universeg_rt.imaging.normalisation import MINMAX
+from universeg_rt.labelled import LabelledSupport
 from universeg_rt.supports.volumes import SliceChoice, labelled_support_of_volumes, support_of_volumes, volume_pairs
 from universeg_rt.volumes.reading import read_volume
 
-from .made import ball, folder, places, write  # noqa: F401 (a fixture)
+from .made import SHAPE, ball, folder, places, write  # noqa: F401 (a fixture)
 
 
 def test_a_label_of_another_geometry_is_refused(folder):
@@ -111,3 +117,31 @@ def test_labels_without_names_follow_the_value_of_those_with_names(tmp_path):
 def like_series(folder):
     """The affine of a NIfTI file (columns, rows, slices) on the voxels of a DICOM series (slices, rows, columns)."""
     return read_volume(folder).geometry.affine[:, [2, 1, 0, 3]]
+
+
+def test_whole_volumes_tell_absence_by_looks_and_place(folder, tmp_path):
+    """The ball lies in axial slices 9 to 19 of 30; entries are few of them, all with it."""
+    support = support_of_volumes(volume_pairs(folder), 3, SliceChoice(slices=4, absent=0))
+    assert all(label.any() for label in support.labels) and support.looks.of_volumes
+    values, slices = write(tmp_path / "other", "p3", ball() * 3, seed=5), range(3, SHAPE[2])
+    told = {i: support.looks.presence(values[:, :, i].T[::-1, ::-1], MINMAX, i / (SHAPE[2] - 1)) for i in slices}
+    assert {i for i in slices if told[i] >= 0.5} >= {*range(11, 18)}
+    assert all(told[i] < ABSENT_BELOW for i in (*range(3, 8), *range(21, 30)))
+    support.save(tmp_path / "s.npz")
+    for again in (SupportSet.from_npz(tmp_path / "s.npz"), support.subset([0]), pickle.loads(pickle.dumps(support)),
+                  LabelledSupport.from_npz(tmp_path / "s.npz").of(3)):
+        assert np.array_equal(again.looks.array, support.looks.array)
+    assert replace(support, looks=None).sha256 != support.sha256
+    everywhere = np.ones(SHAPE, int)
+    everywhere[0] = 0
+    write(tmp_path / "all", "p", np.where(ball(), 3, everywhere))
+    found = labelled_support_of_volumes(volume_pairs(tmp_path / "all"), None, SliceChoice(absent=0))
+    assert set(found.looks) == {3}, "what is everywhere is absent nowhere"
+    assert pickle.loads(pickle.dumps(found)).sha256 == found.sha256 and found.of(1).looks is None
+
+
+def test_a_volume_in_which_nobody_marked_a_label_does_not_tell_its_absence(folder):
+    alone = support_of_volumes(volume_pairs(folder), 3)
+    write(folder, "p9", np.where(ball(4), 5, 0), seed=9)
+    found = labelled_support_of_volumes(volume_pairs(folder))
+    assert np.array_equal(found.of(3).looks.array, alone.looks.array)
