@@ -71,7 +71,7 @@ def _main(args: argparse.Namespace) -> int:
         for other in ("exact", "reference"):
             if other in seconds and name != other:
                 ratios = [a / b for a, b in zip(seconds[other], times, strict=True)]
-                line += f"  {statistics.median(ratios):7.1f} ({min(ratios):.1f} to {max(ratios):.1f}) times {other}"
+                line += f"  {statistics.median(ratios):7.2f} ({min(ratios):.2f} to {max(ratios):.2f}) times {other}"
         print(line)
     print(", ".join(f"{name} {size / 1e6:.1f} MB" for name, size in sizes.items()))
     if args.json:
@@ -95,6 +95,7 @@ def _sides(task: Task, queries: np.ndarray, threads: int,
     segmenter, one, count = task.segmenter, queries[:1], len(queries)
     sides: dict[str, tuple[int, Callable[[], object]]] = {
         "exact": (1, lambda: segmenter.run(task.prepared, one)),
+        f"exact, batch {count}": (count, lambda: segmenter.run(task.prepared, queries)),
         "freezing": (1, lambda: task.freeze(kind="static")),
     }
     sizes = {}

@@ -50,8 +50,8 @@ inline void add_taps(const float* weights, int outputs, const float* corner, lon
   for (int i = 0; i < PIXELS; ++i) out[i][0] = a[i][0], out[i][1] = a[i][1];
 }
 
-void first_block_rows(const FirstBlock& block, const Images& images, const Shape& shape, int pair, int entries,
-                      const Epilogue& e) {
+void first_block_rows(const FirstBlock& block, const Images& images, const FirstTerms& terms, const Shape& shape, int pair,
+                      int entries, const Epilogue& e) {
   const int outputs = block.outputs, y = 2 * pair;
   const long pitch = shape.width, plane = pitch * shape.height, row = (long)shape.pitch * outputs;
   const vec slope = splat(e.slope);
@@ -62,6 +62,7 @@ void first_block_rows(const FirstBlock& block, const Images& images, const Shape
     const unsigned char* labels = images.labels + entry * images.labels_stride + (long)pair * (shape.width / 2);
     const vec weight = splat(e.entry_weights[entry]);
     const bool start = e.first && entry == 0;
+    float* known = entry < terms.count ? terms.data + ((long)entry * shape.height / 2 + pair) * shape.width * 2 * outputs : nullptr;
     auto finish = [&](vec a[4][2], int x, int c) {
       const long at = ((y + 1L) * shape.pitch + x + 1) * outputs + c;
       const long pooled_at = ((pair + 1L) * e.pooled_pitch + x / 2 + 1) * outputs + c;
@@ -78,6 +79,20 @@ void first_block_rows(const FirstBlock& block, const Images& images, const Shape
         store(e.pooled_mean + p, start ? weight * top : load(e.pooled_mean + p) + weight * top);
       }
     };
+    auto keep = [&](vec a[4][2], int x, int c) {
+      float* to = known + 2L * x * outputs + 4 * c;
+      for (int i = 0; i < 8; ++i) store(to + i * L, a[i / 2][i % 2]);
+    };
+    if (known && terms.known) {
+      const float* from = known;
+      for (int x = 0; x < shape.width; x += 2)
+        for (int c = 0; c < outputs; c += BLOCK, from += 8 * L) {
+          vec a[4][2];
+          for (int i = 0; i < 8; ++i) a[i / 2][i % 2] = load(from + i * L);
+          finish(a, x, c);
+        }
+      continue;
+    }
     for (int c = 0; c < outputs; c += BLOCK) {
       const float* weights = block.weights + 4L * 50 * outputs + c;  // the middle position
       const int from = edge_rows ? shape.width : 2, to = edge_rows ? shape.width : shape.width - 2;
@@ -90,6 +105,7 @@ void first_block_rows(const FirstBlock& block, const Images& images, const Shape
           const vec label = splat(labels[x / 2]);
           add_taps<1, 4, 2>(weights, outputs, corner, plane, pitch, label * load(block.label_sum + c), label * load(block.label_sum + c + L), a);
         }
+        if (known) keep(a, x, c);
         finish(a, x, c);
       }
     }
@@ -99,6 +115,7 @@ void first_block_rows(const FirstBlock& block, const Images& images, const Shape
       for (int c = 0; c < outputs; c += BLOCK) {
         vec a[4][2];
         for (int i = 0; i < 4; ++i) a[i][0] = load(border[i] + c), a[i][1] = load(border[i] + c + L);
+        if (known) keep(a, x, c);
         finish(a, x, c);
       }
     }

@@ -79,6 +79,14 @@ struct Images {
 };
 enum { MIXED = 2 };
 
+// What the convolution gives for the first `count` of these images, which no query changes: (count, height / 2, width / 2,
+// outputs / BLOCK, 4, BLOCK). known: it stands there; else it is written.
+struct FirstTerms {
+  float* data;
+  int count;
+  bool known;
+};
+
 // A row of 4x4 tiles for the gradient of a convolution's weights: its input inside a ring as above, from the ring's first pixel on;
 // its outputs' gradient, dense, and how many of its rows are image.
 struct GradientRow {
@@ -115,7 +123,7 @@ struct Kernels {
   void (*first_backward)(const FirstPair&, const float* pooled, const float* mean, float* add_gradient, float* sums, float* scratch);
 
   // Rows 2 * pair and 2 * pair + 1 of the first block's support term of `entries` images, added to epilogue.add and so on.
-  void (*first_block_rows)(const FirstBlock&, const Images&, const Shape&, int pair, int entries, const Epilogue&);
+  void (*first_block_rows)(const FirstBlock&, const Images&, const FirstTerms&, const Shape&, int pair, int entries, const Epilogue&);
 
   // A 3x3 convolution of few planar inputs (inputs, height + 2, width + 2) to a map, row y; weights [inputs][9][outputs].
   void (*small_row)(const float* weights, const float* planar, int inputs, const Shape&, int y, const float* bias, float* out);

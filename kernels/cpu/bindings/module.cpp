@@ -69,56 +69,56 @@ std::unique_ptr<Prepared> prepare(const Array& entries, const Array& weights) {
   return std::make_unique<Prepared>(Prepared{entries, std::move(set)});
 }
 
-// Checks what a run is given; the sets of the supports.
-std::vector<const Network::Prepared*> checked(const Network& network, const std::vector<const Prepared*>& supports, const Array& query) {
+// Checks what a run is given; the sets of the supports. queries: (B,H,W).
+std::vector<const Network::Prepared*> checked(const Network& network, const std::vector<const Prepared*>& supports, const Array& queries) {
   if (supports.empty()) throw py::value_error("no support");
   std::vector<const Network::Prepared*> sets;
   for (const Prepared* s : supports) {
-    if (!s || query.ndim() != 2 || query.shape(0) != s->set.height || query.shape(1) != s->set.width)
-      throw py::value_error("the query and every support have one size");
+    if (!s || queries.ndim() != 3 || queries.shape(1) != s->set.height || queries.shape(2) != s->set.width)
+      throw py::value_error("queries (B,H,W) and every support have one size");
     sets.push_back(&s->set);
   }
   const int multiple = network.size_multiple();
-  if (query.shape(0) % multiple || query.shape(1) % multiple) throw py::value_error("the sizes do not fit the network");
+  if (queries.shape(1) % multiple || queries.shape(2) % multiple) throw py::value_error("the sizes do not fit the network");
   return sets;
 }
 
-py::array_t<float> run(Network& network, const std::vector<const Prepared*>& supports, const Array& query,
+py::array_t<float> run(Network& network, const std::vector<const Prepared*>& supports, const Array& queries,
                        std::vector<universeg::Loop>* record = nullptr) {
-  const auto sets = checked(network, supports, query);
-  py::array_t<float> out(std::vector<py::ssize_t>{(py::ssize_t)sets.size(), query.shape(0), query.shape(1)});
+  const auto sets = checked(network, supports, queries);
+  py::array_t<float> out(std::vector<py::ssize_t>{queries.shape(0), (py::ssize_t)sets.size(), queries.shape(1), queries.shape(2)});
   float* logits = out.mutable_data();
   {
     py::gil_scoped_release release;
-    network.run(sets, query.data(), logits, {}, record);
+    network.run(sets, queries.data(), (int)queries.shape(0), logits, {}, record);
   }
   return out;
 }
 
 // Of a run's loops: the threads that each takes in, and its items' seconds.
-Loops loops(Network& network, const std::vector<const Prepared*>& supports, const Array& query) {
+Loops loops(Network& network, const std::vector<const Prepared*>& supports, const Array& queries) {
   std::vector<universeg::Loop> record;
-  run(network, supports, query, &record);
+  run(network, supports, queries, &record);
   return listed(record);
 }
 
-// Logits (K,H,W), and for each block its constant map (K, features, height >> level, width >> level).
+// Logits (B,K,H,W), and for each block its constant map (B, K, features, height >> level, width >> level).
 std::pair<py::array_t<float>, std::vector<py::array_t<float>>> run_with_constants(Network& network,
                                                                                   const std::vector<const Prepared*>& supports,
-                                                                                  const Array& query) {
-  const auto sets = checked(network, supports, query);
-  const py::ssize_t count = (py::ssize_t)sets.size(), height = query.shape(0), width = query.shape(1);
-  py::array_t<float> out(std::vector<py::ssize_t>{count, height, width});
+                                                                                  const Array& queries) {
+  const auto sets = checked(network, supports, queries);
+  const py::ssize_t batch = queries.shape(0), count = (py::ssize_t)sets.size(), height = queries.shape(1), width = queries.shape(2);
+  py::array_t<float> out(std::vector<py::ssize_t>{batch, count, height, width});
   std::vector<py::array_t<float>> constants;
   std::vector<float*> to;
   for (const auto& [features, level] : network.outputs()) {
-    constants.emplace_back(std::vector<py::ssize_t>{count, features, height >> level, width >> level});
+    constants.emplace_back(std::vector<py::ssize_t>{batch, count, features, height >> level, width >> level});
     to.push_back(constants.back().mutable_data());
   }
   float* logits = out.mutable_data();
   {
     py::gil_scoped_release release;
-    network.run(sets, query.data(), logits, to);
+    network.run(sets, queries.data(), (int)batch, logits, to);
   }
   return {out, constants};
 }
@@ -135,9 +135,9 @@ PYBIND11_MODULE(_native, m) {
   py::class_<Prepared>(m, "Prepared");
   py::class_<Network>(m, "Network")
       .def(py::init(&make), py::arg("arrays"), py::arg("places"), py::arg("slope"), py::arg("instructions"), py::arg("threads"))
-      .def("run", [](Network& n, const std::vector<const Prepared*>& s, const Array& q) { return run(n, s, q); }, py::arg("supports"), py::arg("query"))
-      .def("loops", &loops, py::arg("supports"), py::arg("query"))
-      .def("run_with_constants", &run_with_constants, py::arg("supports"), py::arg("query"))
+      .def("run", [](Network& n, const std::vector<const Prepared*>& s, const Array& q) { return run(n, s, q); }, py::arg("supports"), py::arg("queries"))
+      .def("loops", &loops, py::arg("supports"), py::arg("queries"))
+      .def("run_with_constants", &run_with_constants, py::arg("supports"), py::arg("queries"))
       .def_property_readonly("threads", &Network::threads)
       .def_property_readonly("instructions", [](const Network& n) { return std::string(n.kernels->name); });
   add_static(m);

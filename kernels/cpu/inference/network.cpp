@@ -23,6 +23,7 @@ struct Network::Impl {
   Pool pool;
   Workspace w;
   float** constants = nullptr;  // where this run's constant maps go, block by block; null: nobody wants them
+  FirstTerms terms{};  // of the support at hand
   Turn turn{[this] { new (&w) Workspace; }};  // of callers, one at a time
 
   Impl(const std::vector<Block>& blocks, const float* head_weight, float head_bias_, float slope_,
@@ -152,7 +153,9 @@ struct Network::Impl {
       const FirstBlock block{first.get(), label_sum.get(), channels(0)};
       const long stride = 2L * w.height * w.width, labels = (long)w.height / 2 * (w.width / 2);
       const Images images{support.entries + from * stride, stride, support.labels.data() + from * labels, labels};
-      pool.each(w.height / 2, [&](int pair, int) { k->first_block_rows(block, images, w.r[0].shape, pair, count, e); });
+      const int some = std::clamp(terms.count - from, 0, count);
+      const FirstTerms known{some ? terms.data + from * w.term_size() : nullptr, some, terms.known};
+      pool.each(w.height / 2, [&](int pair, int) { k->first_block_rows(block, images, known, w.r[0].shape, pair, count, e); });
       return;
     }
     std::vector<Source> sources;
@@ -205,21 +208,30 @@ struct Network::Impl {
     pool.each(w.height, [&](int y, int) { k->head_row(head.get(), head_bias, w.u[n - 1].floats(), w.u[n - 1].shape, y, logits); });
   }
 
-  void run(const std::vector<const Prepared*>& supports, const float* query, float* logits, std::vector<float*> wanted,
+  void run(const std::vector<const Prepared*>& supports, const float* queries, int count, float* logits, std::vector<float*> wanted,
            std::vector<Loop>* record) {
     std::lock_guard<Turn> lock(turn);
     const Recorded recorded(pool, record);
     constants = wanted.empty() ? nullptr : wanted.data();
-    int most = 0;
-    for (auto* s : supports) most = std::max(most, s->count);
+    int most = 0, all = 0;
+    for (auto* s : supports) most = std::max(most, s->count), all += s->count;
     const int height = supports[0]->height, width = supports[0]->width;
     reserve(most, height, width);
-    for (int y = 0; y < height; ++y) std::copy_n(query + y * width, width, w.query_planar.get() + (y + 1) * (width + 2) + 1);
-    pool.each(height, [&](int y, int) {
-      k->small_row(first_query.get(), w.query_planar.get(), 1, w.q[0].shape, y, layers[0].query.bias.get(), w.q[0].floats());
-    });
-    query_terms(0);
-    for (size_t i = 0; i < supports.size(); ++i) one(*supports[i], logits + i * (size_t)height * width);
+    if (count > 1) w.reserve_terms(all);
+    for (int b = 0; b < count; ++b, queries += height * width) {
+      for (int y = 0; y < height; ++y) std::copy_n(queries + y * width, width, w.query_planar.get() + (y + 1) * (width + 2) + 1);
+      pool.each(height, [&](int y, int) {
+        k->small_row(first_query.get(), w.query_planar.get(), 1, w.q[0].shape, y, layers[0].query.bias.get(), w.q[0].floats());
+      });
+      query_terms(0);
+      int before = 0;
+      for (auto* support : supports) {
+        const int some = count > 1 ? std::clamp(w.terms_kept - before, 0, support->count) : 0;
+        terms = {some ? w.terms.get() + before * w.term_size() : nullptr, some, b > 0};
+        one(*support, logits);
+        before += support->count, logits += (size_t)height * width;
+      }
+    }
   }
 };
 
@@ -247,9 +259,9 @@ std::vector<std::pair<int, int>> Network::outputs() const {
 
 int Network::threads() const { return impl_->pool.started(); }
 
-void Network::run(const std::vector<const Prepared*>& supports, const float* query, float* logits,
+void Network::run(const std::vector<const Prepared*>& supports, const float* queries, int count, float* logits,
                   const std::vector<float*>& constants, std::vector<Loop>* record) {
-  impl_->run(supports, query, logits, constants, record);
+  impl_->run(supports, queries, count, logits, constants, record);
 }
 
 }  // namespace universeg

@@ -41,11 +41,12 @@ struct Network {
   };
   static Prepared prepare(const float* entries, const float* weights, int count, int height, int width);
 
-  // Logits (K,H,W) of one query (H,W) for K prepared supports of its size. constants: nothing, or for each block where
-  // c = Wt * (b + Wv * mean_i(v_i)) + bt goes, by which u' = LeakyReLU(Wt * (Wu * u) + c): (K, features, height >> level, width >> level).
+  // Logits (B,K,H,W) of B queries (B,H,W) for K prepared supports of their size. Queries share the first block's convolution of
+  // the entries, as far as there is room. constants: nothing, or for each block where
+  // c = Wt * (b + Wv * mean_i(v_i)) + bt goes, by which u' = LeakyReLU(Wt * (Wu * u) + c): (B, K, features, height >> level, width >> level).
   // record: where the run's loops are wanted (see Pool::record).
-  void run(const std::vector<const Prepared*>& supports, const float* query, float* logits, const std::vector<float*>& constants = {},
-           std::vector<Loop>* record = nullptr);
+  void run(const std::vector<const Prepared*>& supports, const float* queries, int count, float* logits,
+           const std::vector<float*>& constants = {}, std::vector<Loop>* record = nullptr);
 
   std::vector<std::pair<int, int>> outputs() const;  // (features, level) of each block
   int threads() const;  // that could be started, of those asked for

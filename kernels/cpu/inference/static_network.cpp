@@ -106,7 +106,7 @@ struct StaticNetwork::Impl {
       e.first = 1, e.entry_weights = &one, e.mean = static_cast<float*>(w.u[0].at(i));
       e.pooled = e.pooled_mean = static_cast<float*>(w.u_down[0].at(i));
       const Images image{w.images.get() + 2 * i * plane, 0, w.labels.data(), 0};
-      k->first_block_rows(block, image, w.u[0].shape, item % pairs, 1, e);
+      k->first_block_rows(block, image, {}, w.u[0].shape, item % pairs, 1, e);
     });
   }
 

@@ -9,6 +9,10 @@ namespace {
 #ifndef UNIVERSEG_CHUNK_BYTES  // a test makes small networks go through in several chunks
 #define UNIVERSEG_CHUNK_BYTES (4L << 20)
 #endif
+#ifndef UNIVERSEG_TERM_BYTES  // a test lets only some entries of a support have their terms kept
+#define UNIVERSEG_TERM_BYTES (64L << 20)
+#endif
+constexpr size_t TERM_BYTES = UNIVERSEG_TERM_BYTES;  // of 16 entries at 128x128
 constexpr long CHUNK_BYTES = UNIVERSEG_CHUNK_BYTES;  // of an entry's largest map in float32, for the entries that go through a pair together
 
 // One of `pool` with room for these maps, or a new one. Only maps of one shape share memory: what is around the image is zero.
@@ -67,6 +71,11 @@ Workspace::Workspace(const std::vector<Layer>& layers, const Kernels* kernels, i
   query_planar = Floats((size_t)(height + 2) * (width + 2));
   mixed_planar = Floats(3 * (size_t)(height + 2) * (width + 2));
   for (int i = 0; i < threads; ++i) scratch.emplace_back(most_scratch);
+}
+
+void Workspace::reserve_terms(int entries) {
+  const int some = (int)std::min<size_t>(entries, TERM_BYTES / (term_size() * sizeof(float)));
+  if (some > terms_kept) terms = Floats(), terms = Floats(some * term_size()), terms_kept = some;
 }
 
 }  // namespace universeg

@@ -26,9 +26,15 @@ struct Workspace {
   std::vector<Map> kept, passed, term, resized;
   Floats query_planar, mixed_planar;
   std::vector<Floats> scratch;  // of each thread
+  Floats terms;  // as FirstTerms has them, of the first `terms_kept` entries of a run
+  int terms_kept = 0;
 
   Workspace() = default;
   Workspace(const std::vector<Layer>& layers, const Kernels* kernels, int threads, int entries, int height, int width);
+
+  size_t term_size() const { return (size_t)height * width * z[0].shape.channels; }  // floats of an entry
+  // Room for the terms of `entries` entries, or of as many as TERM_BYTES hold.
+  void reserve_terms(int entries);
 };
 
 }  // namespace universeg

@@ -38,9 +38,9 @@ int main(int arguments, char** values) {
       const std::vector<const Network::Prepared*> sets = {&set, &set};
       std::vector<float> expected(2 * height * width);
       Network one(blocks, head, 0.1f, 0.01f, kernels, 1), many(blocks, head, 0.1f, 0.01f, kernels, 4);
-      one.run(sets, query.data(), expected.data());
+      one.run(sets, query.data(), 1, expected.data());
       std::vector<float> plain(expected.size());
-      Network(blocks, head, 0.1f, 0.01f, choose_kernels("plain"), 1).run(sets, query.data(), plain.data());
+      Network(blocks, head, 0.1f, 0.01f, choose_kernels("plain"), 1).run(sets, query.data(), 1, plain.data());
       float error = 0.f, mean = 0.f, largest = 0.f;
       for (size_t i = 0; i < plain.size(); ++i) {
         const float off = std::fabs(plain[i] - expected[i]);
@@ -53,15 +53,20 @@ int main(int arguments, char** values) {
       std::vector<int> same(3, 1);
       for (int caller = 0; caller < 3; ++caller)
         callers.emplace_back([&, caller] {
-          std::vector<float> logits(expected.size());
+          // Alone, and in a batch after another query, which leaves what they share.
+          std::vector<float> logits(expected.size()), both(2 * expected.size()), batch(2 * query.size(), 0.5f);
+          std::copy(query.begin(), query.end(), batch.begin() + query.size());
+          const size_t bytes_of = logits.size() * sizeof(float);
           for (int repeat = 0; repeat < 3; ++repeat) {
-            many.run(sets, query.data(), logits.data());
-            if (std::memcmp(logits.data(), expected.data(), logits.size() * sizeof(float))) same[caller] = 0;
+            many.run(sets, query.data(), 1, logits.data());
+            many.run(sets, batch.data(), 2, both.data());
+            if (std::memcmp(logits.data(), expected.data(), bytes_of) || std::memcmp(&both[expected.size()], expected.data(), bytes_of))
+              same[caller] = 0;
           }
         });
       for (auto& caller : callers) caller.join();
       for (int ok : same)
-        if (!ok) ++bad, std::printf("%s, height %d, int8 %d: threads change the result\n", name.c_str(), height, bytes);
+        if (!ok) ++bad, std::printf("%s, height %d, int8 %d: threads or a batch change the result\n", name.c_str(), height, bytes);
     }
   }
   bad += check_shapes({networks.begin() + 1, networks.end()}, seed);

@@ -82,9 +82,9 @@ int check_shapes(const std::vector<Places>& networks, unsigned seed) {
         std::vector<float> logits(size);
         if (expected.size() <= k) {
           expected.emplace_back(size);
-          net.run({&set}, query.data(), expected[k].data());
+          net.run({&set}, query.data(), 1, expected[k].data());
         }
-        other.run({&set}, query.data(), logits.data());
+        other.run({&set}, query.data(), 1, logits.data());
         double off = 0, largest = 0, worst = 0;
         for (size_t i = 0; i < size; ++i) {
           const double error = std::fabs(logits[i] - expected[k][i]);

@@ -34,7 +34,7 @@ std::vector<float> logits_of(const std::string& name, const std::vector<Block>& 
     to.push_back(maps.back().data());
   }
   std::vector<float> logits((size_t)count * height * width);
-  exact.run({&set}, queries.data(), logits.data(), to);
+  exact.run({&set}, queries.data(), 1, logits.data(), to);
   StaticNetwork network(frozen, head, 0.1f, 0.01f, choose_kernels(name), 2);
   const auto constants = network.constants({to.begin(), to.end()}, height, width);
   network.run(constants, queries.data(), 1, logits.data());  // the workspace is kept or made anew

@@ -55,7 +55,7 @@ def network(spec: NetworkSpec, instructions: str = "auto", threads: int = 2):
 
 
 def inputs(entries: int, height: int, width: int, seed: int = 0):
-    """Support (S,2,H,W) with labels of all kinds (constant, a shape, noise), unequal weights, a query."""
+    """Support (S,2,H,W) with labels of all kinds (constant, a shape, noise), unequal weights, a query (1,H,W)."""
     rng = np.random.default_rng(seed)
     support = rng.random((entries, 2, height, width), np.float32)
     for i in range(entries):
@@ -68,7 +68,7 @@ def inputs(entries: int, height: int, width: int, seed: int = 0):
         else:
             support[i, 1] = support[i, 1] > 0.5
     weights = rng.random(entries).astype(np.float32) + 0.1
-    return support, weights / weights.sum(), rng.random((height, width), np.float32)
+    return support, weights / weights.sum(), rng.random((1, height, width), np.float32)
 
 
 def expected(spec: NetworkSpec, support, weights, query) -> np.ndarray:
@@ -77,7 +77,7 @@ def expected(spec: NetworkSpec, support, weights, query) -> np.ndarray:
     reference.load_state_dict({key: torch.from_numpy(value) for key, value in random_weights(spec).items()})
     x = torch.from_numpy(support).double()[None]
     with torch.no_grad():
-        return reference(torch.from_numpy(query).double()[None, None], x[:, :, :1], x[:, :, 1:],
+        return reference(torch.from_numpy(query).double()[None], x[:, :, :1], x[:, :, 1:],
                          torch.from_numpy(weights).double()[None])[0, 0].numpy()
 
 
@@ -97,7 +97,7 @@ def test_as_the_reference(instructions, name, size, entries):
     for seed in range(2):
         (support, weights, query), want = case(spec, entries, *size, seed)
         logits = network(spec, instructions).run([native.prepare(support, weights)], query)
-        assert logits.shape == (1, *size) and np.abs(logits[0] - want).max() < 2e-5 * max(1.0, np.abs(want).max())
+        assert logits.shape == (1, 1, *size) and np.abs(logits[0, 0] - want).max() < 2e-5 * max(1.0, np.abs(want).max())
 
 
 @pytest.mark.parametrize("features, fastest", [(64, "avx512"), (32, "avx512"), (48, "avx2"), (16, "avx2"),
@@ -113,14 +113,14 @@ def test_many_entries_go_through_in_chunks(instructions):
     """Of four, as a chunk is of 4 MiB, and one of two."""
     spec = NetworkSpec("none", (16,) * 2, (16,), "max_pool")
     (support, weights, query), want = case(spec, 18, 128, 128)
-    got = network(spec, instructions).run([native.prepare(support, weights)], query)[0]
+    got = network(spec, instructions).run([native.prepare(support, weights)], query)[0, 0]
     assert np.abs(got - want).max() < 2e-5 * max(1.0, np.abs(want).max())
 
 
 def test_labels_need_not_be_binary():
     support, weights, query = inputs(2, 32, 40)
     support[:, 1] *= 0.4
-    got = network(SPECS["three"]).run([native.prepare(support, weights)], query)[0]
+    got = network(SPECS["three"]).run([native.prepare(support, weights)], query)[0, 0]
     assert np.abs(got - expected(SPECS["three"], support, weights, query)).max() < 1e-4
 
 
@@ -156,7 +156,19 @@ def test_sizes_sets_and_callers_may_change_between_runs():
     with ThreadPoolExecutor(4) as pool:
         jobs = [pool.submit(lambda c: net.run([native.prepare(*c[:2])] * 2, c[2]), cases[i % 4]) for i in range(24)]
         for i, job in enumerate(jobs):
-            assert np.array_equal(job.result()[0], alone[i % 4][0]) and np.array_equal(job.result()[1], alone[i % 4][0])
+            assert all(np.array_equal(found, alone[i % 4][0, 0]) for found in job.result()[0])
+
+
+@pytest.mark.parametrize("entries", [3, 21])  # 64 MiB hold what queries share of 16 entries of this size
+def test_a_batch_gives_the_bits_of_its_queries_alone(instructions, entries):
+    spec = NetworkSpec("none", (64, 16), (16,), "max_pool")
+    support, weights, query = inputs(entries, 128, 128)
+    queries = np.concatenate([query, inputs(1, 128, 128, 5)[2], query[:, ::-1]])
+    net = network(spec, instructions)
+    sets = [native.prepare(support, weights), native.prepare(support[:2], weights[:2])]
+    alone = np.concatenate([net.run(sets, each[None]) for each in queries])
+    assert alone.shape == (3, 2, 128, 128) and np.array_equal(net.run(sets, queries), alone)
+    assert np.array_equal(net.run(sets[1:], queries), alone[:, 1:]), "what another run left is not taken"
 
 
 def test_the_prepared_support_keeps_what_it_reads():
@@ -187,7 +199,7 @@ def test_inputs_that_do_not_fit():
     with pytest.raises(ValueError, match="weights"):
         native.prepare(support, weights[:1])
     with pytest.raises(ValueError, match="one size"):
-        net.run([native.prepare(support, weights)], query[:, :8])
+        net.run([native.prepare(support, weights)], query[:, :, :8])
     with pytest.raises(ValueError, match="no support"):
         net.run([], query)
     odd, row, small = inputs(1, 10, 12)
@@ -209,7 +221,8 @@ def test_under_the_sanitizers(tmp_path, sanitizer, shapes):
     emulated = [f"arithmetic/kernels_{name}.cpp" for name in lacking] if ON_X86 else []
     tests = [file.relative_to(FOLDER) for file in sorted((FOLDER / "selftest").glob("*.cpp"))]
     program = compile_selftest("selftest", [*tests, *PARTS["LIBRARY"]], sanitizer, without=emulated, defines=(
-        "UNIVERSEG_CHUNK_BYTES=65536L", *(["UNIVERSEG_ALL_KERNELS"] if emulated else [])))
+        "UNIVERSEG_CHUNK_BYTES=65536L", "UNIVERSEG_TERM_BYTES=400000L",
+        *(["UNIVERSEG_ALL_KERNELS"] if emulated else [])))
     networks = write_networks(tmp_path / "networks", shapes)
     done = subprocess.run([str(program), str(networks)], capture_output=True, text=True)
     assert done.returncode == 0 and done.stdout.split()[-1] == "OK", done.stdout + done.stderr

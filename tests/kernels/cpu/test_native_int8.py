@@ -49,7 +49,7 @@ def runner(tmp_path, spec: NetworkSpec, arrays: dict, threads: int = 2, instruct
 
 
 def run(runner: NativeRunner, support, weights, query) -> np.ndarray:
-    return runner.run(runner.prepare(support[None], weights[None]), query[None, None])[0, 0, 0]
+    return runner.run(runner.prepare(support[None], weights[None]), query[None])[0, 0, 0]
 
 
 class Rounded:
@@ -118,7 +118,7 @@ class Rounded:
                 return u, v, m
             return double(u), self.steps(double(v), self.out[edge.block]), double(m)
 
-        row, u = torch.from_numpy(weights).double(), torch.from_numpy(query).double()[None, None]
+        row, u = torch.from_numpy(weights).double(), torch.from_numpy(query).double()[None]
         v = torch.from_numpy(support).double()
         m, states = mean(v), []
         for i, block in enumerate(self.blocks):
@@ -210,7 +210,7 @@ def test_members_of_an_ensemble_are_as_alone(tmp_path):
     opened = runner(tmp_path, SPECS["four"], arrays)
     cases = [inputs(3, 32, 40, seed) for seed in range(3)]
     support, weights = (np.stack([case[part] for case in cases]) for part in range(2))
-    together = opened.run(opened.prepare(support, weights), cases[0][2][None, None])[0, :, 0]
+    together = opened.run(opened.prepare(support, weights), cases[0][2][None])[0, :, 0]
     for i, case in enumerate(cases):
         assert np.array_equal(together[i], run(opened, *case[:2], cases[0][2]))
 

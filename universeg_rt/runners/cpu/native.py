@@ -23,6 +23,7 @@ from ..threads import cores
 from .native_weights import TABLE, read_weights
 
 INSTRUCTIONS = ("avx512", "avx2", "plain")
+TOGETHER = 8  # queries in one call, which share what does not depend on them
 NATIVE = tuple(name for name, precision in PRECISIONS.items() if precision.is_native)
 
 
@@ -100,7 +101,8 @@ class NativeRunner(Runner):
 
     def _run(self, sets: list[Vendor], queries: Floats) -> Floats:
         with _memory_for_support():
-            return np.stack([self._network.run(sets, query[0]) for query in queries])[:, :, None]
+            found = [self._network.run(sets, queries[i : i + TOGETHER, 0]) for i in range(0, len(queries), TOGETHER)]
+        return np.concatenate(found)[:, :, None]
 
     def _mean_constants(
         self, sets: list[Vendor], query: Floats, shares: Doubles
@@ -109,15 +111,15 @@ class NativeRunner(Runner):
         sums: list[Floats] = []
         for k, (prepared, share) in enumerate(zip(sets, shares)):
             with _memory_for_support():
-                logits[k], maps = self._network.run_with_constants([prepared], query[0])
-            maps = [each[0] * np.float32(share) for each in maps]
+                logits[k], maps = self._network.run_with_constants([prepared], query)
+            maps = [each[0, 0] * np.float32(share) for each in maps]
             sums = [total + each for total, each in zip(sums, maps)] if sums else maps
         return logits, sums
 
     def loops(self, prepared: PreparedSupport, query: Floats) -> list[tuple[int, list[float]]]:
         """Of the loops of a run on one query (1,1,H,W): the threads that each takes in, and its items' seconds, done
         one after the other."""
-        found: list[tuple[int, list[float]]] = self._network.loops(prepared.value, query[0, 0])
+        found: list[tuple[int, list[float]]] = self._network.loops(prepared.value, query[:, 0])
         return found
 
     def peak_bytes(self, support_size: int, members: int, height: int, width: int) -> int:

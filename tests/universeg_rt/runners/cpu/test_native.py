@@ -172,7 +172,7 @@ from universeg_rt.spec import NetworkSpec
 folder, spec = Path(sys.argv[1]), NetworkSpec.from_json(sys.argv[2])
 runner, case = NativeRunner(ModelBytes.of_file(folder / "native.json"), spec, 2), np.load(folder / "case.npz")
 prepared = runner.prepare(case["support"][None], case["weights"][None])
-np.save(folder / "logits.npy", runner.run(prepared, case["query"][None, None]))
+np.save(folder / "logits.npy", runner.run(prepared, case["query"][None]))
 """
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path), spec.to_json()], capture_output=True, text=True)
     assert done.returncode == 0, f"{done.returncode} {done.stderr}"
