@@ -12,7 +12,7 @@ from universeg_rt.bundle.onnx_bind import bind
 from universeg_rt.bundle.onnx_file import tensors
 from universeg_rt.ensemble import Draw
 from universeg_rt.frozen import seal
-from universeg_rt.frozen.record import KEY
+from universeg_rt.frozen.record import KEY, Price
 from universeg_rt.frozen.runners import open_frozen_runner
 from universeg_rt.frozen_task import FrozenTask
 from universeg_rt.imaging.metrics import dice
@@ -182,11 +182,18 @@ def test_a_file_whose_record_is_wrong_is_refused(segmenter, support, tmp_path, f
 
 def test_auto_takes_static_where_it_costs_no_more_than_may_be_lost(segmenter, support):
     task = segmenter.prepare(support)
-    loss = task.freeze(kind="static").price.loss
-    assert task.freeze(max_loss=1).kind == "static"
-    refused = task.freeze(max_loss=max(0.0, loss - 1e-6))
-    assert loss > 1e-6, "random weights lose something"
-    assert refused.kind == "exact" and f"{loss:.3f}" in refused.reason and refused.price.loss == loss
+    price = task.freeze(kind="static").price
+    most = price.loss + price.loss_error
+    assert price.loss > 1e-6 and price.loss_error > 1e-6, "random weights lose something"
+    assert task.freeze(max_loss=1).kind == task.freeze(max_loss=most).kind == "static"
+    refused = task.freeze(max_loss=max(0.0, most - 1e-6))
+    assert refused.kind == "exact" and f"{price.loss:.3f} ± {price.loss_error:.3f}" in refused.reason
+    assert refused.price == price and f"{price.loss:.3f} ± {price.loss_error:.3f} lost" in str(price)
+
+
+def test_a_loss_on_one_entry_is_not_known_well_enough():
+    assert not Price(1, 0.9, 0.9, None, 1.0).loses_at_most(1)
+    assert Price(2, 0.9, 0.9, 0.01, 1.0).loses_at_most(0.01) and not Price(note="none").loses_at_most(1)
 
 
 @pytest.mark.parametrize("entries", [1, 2])

@@ -1,0 +1,92 @@
+"""What a static task's price, known beforehand, tells of the Dice that it loses on queries, and what `auto` would take.
+
+    python -m universeg_rt.benchmarks.cpu.price training/data_sets/{train,tune}/*.yaml --data-root DATA
+
+Each task is frozen from supports of --support-size entries, and exact and static answer up to --queries images of the
+dev split. Rules take static where the loss on entries left out is at most --max-loss: by its mean alone, and with its
+standard error, as `Task.freeze(kind="auto")` does. Of each: how many it takes, what they lose on queries in the mean
+and at most, and how many lose more than four points.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+
+import numpy as np
+
+from universeg_rt import Segmenter, SupportSet
+from universeg_rt.benchmarks.cpu.quality import add_study_options, made_with
+from universeg_rt.cli.common import importing, run_command
+from universeg_rt.errors import InputError
+from universeg_rt.imaging.metrics import dice
+from universeg_rt.storage.atomic import write_json
+
+PROGRAM = "universeg_rt.benchmarks.cpu.price"
+FAR = 0.04  # of Dice on queries
+
+with importing(__name__, PROGRAM):
+    from universeg_rt.training.evaluation.figures import seeded
+    from universeg_rt.training.tasks.datasets import load_datasets
+    from universeg_rt.training.tasks.tasks import Task
+
+Row = dict[str, float | str]
+
+
+def rows_of(segmenter: Segmenter, task: Task, size: int, queries: int, draws: int, seed: int) -> Iterator[Row]:
+    """The price and the loss on queries, for each of `draws` supports that can be priced."""
+    pool, dev = task.split("support"), task.split("dev")
+    chosen = seeded(task.name, seed, "queries").permutation(len(dev))[:queries]
+    for draw in range(draws):
+        entries = seeded(task.name, seed, f"price {draw}").permutation(len(pool))[:size]
+        support = SupportSet.from_arrays(pool.images[entries], pool.labels[entries] > 0)
+        if len(support) < 3 or not len(chosen):
+            return
+        with segmenter.prepare(support) as exact, exact.freeze(kind="static") as static:
+            price = static.price
+            if price.loss is None or price.loss_error is None:
+                continue
+            lost = [dice(exact.predict(dev.images[i]).mask, dev.labels[i] > 0)
+                    - dice(static.predict(dev.images[i]).mask, dev.labels[i] > 0) for i in chosen]
+        yield {"task": task.name, "draw": draw, "price": price.loss, "error": price.loss_error,
+               "lost": float(np.mean(lost)), "queries": len(lost)}
+
+
+def table(rows: list[Row], most: float) -> str:
+    """Markdown: a row a rule."""
+    price, error, lost = (np.array([float(row[key]) for row in rows]) for key in ("price", "error", "lost"))
+    lines = ["| static is taken | of | lost on queries | at most | more than four points |",
+             "| --- | ---: | ---: | ---: | ---: |"]
+    for rule, taken in (("always", price < np.inf), ("by the mean loss", price <= most),
+                        ("**by the mean loss and its standard error**", price + error <= most)):
+        some = lost[taken]
+        cells = [f"{some.mean():.3f}", f"{some.max():.3f}"] if len(some) else ["-", "-"]
+        lines.append(f"| {rule} | {len(some)} of {len(rows)} | " + " | ".join([*cells, str((some > FAR).sum())]) + " |")
+    return "\n".join(lines)
+
+
+def _main(args: argparse.Namespace) -> int:
+    segmenter = Segmenter.open(args.bundle, threads=args.threads)
+    rows: list[Row] = []
+    for task in load_datasets(args.datasets, args.data_root):
+        if len(set(task.subjects)) >= 3:  # fewer cannot be split
+            rows += rows_of(segmenter, task, args.support_size, args.queries, args.draws, args.seed)
+        if args.output:  # so far: it takes long
+            write_json(args.output, rows)
+    if not rows:
+        raise InputError("no task has a support that can be priced: three entries, and three subjects in all")
+    print(f"{len(rows)} supports of up to {args.support_size} entries, {len({row['task'] for row in rows})} tasks, "
+          f"{args.max_loss:g} may be lost, {made_with(segmenter)}\n\n{table(rows, args.max_loss)}")
+    return 0
+
+
+def main(arguments: list[str] | None = None) -> int:
+    p = argparse.ArgumentParser(prog=PROGRAM, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_study_options(p, 8)
+    p.add_argument("--max-loss", type=float, default=0.01, help="as `Task.freeze` (0.01)")
+    return run_command(_main, p, arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
