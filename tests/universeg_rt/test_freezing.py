@@ -303,3 +303,9 @@ def test_an_exact_file_too_large_for_onnx_is_refused_before_it_is_made(segmenter
     monkeypatch.setattr(freezing, "LARGEST_ONNX", 10**5)
     with pytest.raises(InputError, match="would hold 12 entries.*GB.*fewer members"):
         segmenter.prepare(support, Ensemble(2, 6)).freeze(kind="exact")
+
+
+def test_without_a_price_auto_takes_exact_and_says_why(segmenter, support, monkeypatch):
+    monkeypatch.setattr(freezing, "_price", lambda *_: Price(note="nothing is marked"))
+    frozen = segmenter.prepare(support).freeze()
+    assert frozen.kind == "exact" and frozen.reason == "nothing is marked"
