@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -32,6 +32,11 @@ class Timing:
     @property
     def total(self) -> float:
         return self.preprocess + self.network + self.postprocess
+
+    def after(self, first: Timing) -> Timing:
+        """Of both, one after the other."""
+        return replace(self, preprocess=first.preprocess + self.preprocess, network=first.network + self.network,
+                       postprocess=first.postprocess + self.postprocess)
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,7 +16,7 @@ from .imaging.metrics import dice
 from .imaging.normalisation import MINMAX, Normalisation, Range
 from .imaging.windows import MOST, STRAY, Box, box_around, check_region, cut, inside, put_back, scale_of, window_around
 from .named_types import Array, Bools, Doubles, Floats
-from .prediction import Prediction, Timing
+from .prediction import Prediction
 from .predictor import THRESHOLD, Placed, Predictor, Query, Ran
 from .support import SupportSet
 
@@ -219,11 +219,7 @@ def _in_place(answer: Prediction, box: Box, query: Query, before: Prediction | N
     """The answer of a window in the query's place, with the notes on the whole image too."""
     maps = answer.mask, answer.probability, answer.spread
     mask, probability, spread = (put_back(each, box, query.image.shape) for each in maps)
-    timing = answer.timing
-    if before is not None:
-        first = before.timing
-        timing = Timing(first.preprocess + timing.preprocess, first.network + timing.network,
-                        first.postprocess + timing.postprocess, timing.runner, timing.precision, timing.notes)
+    timing = answer.timing if before is None else answer.timing.after(before.timing)
     notes = tuple(dict.fromkeys((*query.notes, *answer.notes)))
     return replace(answer, mask=mask, probability=probability, spread=spread, timing=timing, notes=notes)
 

@@ -1,0 +1,34 @@
+"""What a frozen file says of itself: records that are wrong are refused, and what a price lets `auto` take."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from universeg_rt import BundleError, SupportSet
+from universeg_rt.bundle.onnx_bind import bind
+from universeg_rt.frozen import seal
+from universeg_rt.frozen.record import KEY, Price
+from universeg_rt.frozen_task import FrozenTask
+
+from ...conftest import discs
+
+
+@pytest.mark.parametrize("field, value, message", [
+    ("grid", [64, 64], "images of"), ("price", {"exact_dice": "x"}, "Dice that is none"), ("members", [1], "counts"),
+    ("bundle", 5, "texts"), ("price", {"exact_dice": 0.5}, "part of its figures"), ("kind", "fast", "kind"),
+    ("looks", "AAAA", "looks"), ("looks", "no base64", "looks"), ("looks", [1], "looks"),
+])
+def test_a_file_whose_record_is_wrong_is_refused(segmenter, tmp_path, field, value, message):
+    frozen = segmenter.prepare(SupportSet.from_arrays(*discs(3))).freeze(kind="exact")
+    values = json.loads(frozen.record.to_json()) | {field: value}
+    model = bind(frozen.model[: -seal.LENGTH], {}, {KEY: json.dumps(values)}, outputs=None, query_size=segmenter.grid)
+    (tmp_path / "task.onnx").write_bytes(seal.sealed(model))
+    with pytest.raises(BundleError, match=message):
+        FrozenTask.open(tmp_path / "task.onnx")
+
+
+def test_a_loss_on_one_entry_is_not_known_well_enough():
+    assert not Price(1, 0.9, 0.9, None, 1.0).loses_at_most(1)
+    assert Price(2, 0.9, 0.9, 0.01, 1.0).loses_at_most(0.01) and not Price(note="none").loses_at_most(1)
