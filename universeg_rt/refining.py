@@ -32,10 +32,8 @@ LEAST_GAIN = 0.03  # of Dice on entries left out, from which `auto` takes more t
 class Prepares(Protocol):
     """What is asked of a Segmenter here."""
 
-    def prepare(
-        self, support: SupportSet, ensemble: Ensemble | None = None, *, aspect: str = "stretch",
-        normalise: Normalisation = MINMAX,
-    ) -> Predictor: ...
+    def prepare(self, support: SupportSet, ensemble: Ensemble | None = None, *, aspect: str = "stretch",
+                normalise: Normalisation = MINMAX) -> Predictor: ...
 
 
 @dataclass(frozen=True)
