@@ -284,5 +284,5 @@ def _record(task: Freezable, kind: str, reason: str, price: Price, proxies: str,
     return Record(
         kind, reason, task.grid, task.aspect, task.normalise, task.foreground, task.dims, task.support.sha256,
         len(task.support), task.ensemble.members, proxies, price, manifest.name, manifest.licence, precision,
-        task.looks,
+        task.looks, task.support.label,
     )

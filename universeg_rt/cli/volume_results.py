@@ -194,7 +194,7 @@ def _figures(finished: Finished, stacks: dict[str, Array], probabilities: dict[s
 
 def _expected(count: float, probability: float, inside: float) -> float:
     """Expected Dice (`imaging.metrics.expected_dice`) by the sums that a slice or a volume has."""
-    return 2 * inside / (probability + count) if count else 0.0
+    return float(2 * inside / (probability + count)) if count else 0.0
 
 
 def _kind(fact: dict[str, Any], label: str) -> str:

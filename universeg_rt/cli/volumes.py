@@ -139,8 +139,8 @@ def _keep(partial: Partial, index: int, prediction: LabelledPrediction, overlap:
 
 
 def _facts(prediction: LabelledPrediction, support: dict[str, tuple[str, ...]]) -> dict[str, Any]:
-    """What is kept of a slice: sums, of which the volume's figures are made, its notes and seconds. support: as
-    `support_notes` gives it."""
+    """What is kept of a slice: sums, of which the volume's figures are made, its notes and seconds; a slice that was
+    emptied counts as sure. support: as `support_notes` gives it."""
     first = next(iter(prediction.predictions.values()))
     notes = [note for name, each in prediction.predictions.items() for note in each.notes
              if note not in support[name] and not each.emptied and not note.startswith(EMPTY)
@@ -154,7 +154,7 @@ def _facts(prediction: LabelledPrediction, support: dict[str, tuple[str, ...]]) 
         "notes": list(dict.fromkeys(notes)),
         "seconds": [timing.preprocess, timing.network, timing.postprocess],
         "labels": {
-            name: [int(each.mask.sum()), float(each.probability.sum(dtype=np.float64)),
+            name: [int(each.mask.sum()), 0.0 if each.emptied else float(each.probability.sum(dtype=np.float64)),
                    float(each.probability[each.mask].sum(dtype=np.float64)),
                    float(each.spread[each.mask].sum(dtype=np.float64))]
             for name, each in prediction.predictions.items()

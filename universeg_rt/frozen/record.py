@@ -13,8 +13,9 @@ import numpy as np
 from ..answers.absence import Looks
 from ..errors import InputError
 from ..imaging.normalisation import MINMAX, Normalisation, Percentiles, Window
-from ..imaging.preprocess import ASPECTS
+from ..imaging.preprocess import ASPECTS, MOST_VALUE
 from ..spec import BlockSpec
+from ..support_file import Label
 
 KEY = "universeg.frozen"
 FORMAT = 3
@@ -93,7 +94,8 @@ class Record:
     """kind: `static` or `exact`; reason: why this kind. grid: height and width of the network's images. aspect,
     normalise: how images get there, as `Segmenter.prepare` takes them. foreground: the share of pixels that the
     support's labels mark. dims: as Predictor's. support_sha256: as `SupportSet.sha256`. proxies: of what images the
-    constants are. bundle: its name. looks: as Predictor's, in JSON its `array` in base64."""
+    constants are. bundle: its name. looks: as Predictor's, in JSON its `array` in base64. label: what its
+    masks mark, as `SupportSet.label`; in JSON value and name."""
 
     kind: str
     reason: str
@@ -111,6 +113,7 @@ class Record:
     licence: Mapping[str, object]
     precision: str
     looks: Looks | None
+    label: Label | None
 
     def to_json(self) -> str:
         how = self.normalise
@@ -140,6 +143,7 @@ class Record:
         values["normalise"] = _normalisation(values["normalise"])
         values["licence"] = _mapping(values["licence"])
         values["looks"] = None if values["looks"] is None else _looks(values["looks"])
+        values["label"] = None if values["label"] is None else _label(values["label"])
         texts, counts = ("reason", "support_sha256", "proxies", "bundle", "precision"), ("support_entries", "members")
         if not all(isinstance(values[name], str) for name in texts):
             raise ValueError("one of its texts is none")
@@ -192,6 +196,14 @@ def _looks(value: object) -> Looks:
     except (ValueError, InputError):
         pass
     raise ValueError("what its record has under looks is none")
+
+
+def _label(value: object) -> Label:
+    if isinstance(value, list) and [type(each) for each in value] == [int, str]:
+        label = Label(*value)
+        if 1 <= label.value <= MOST_VALUE and label.name.strip():
+            return label
+    raise ValueError("its label is no value with a name")
 
 
 def _mapping(value: object) -> dict[str, Any]:
