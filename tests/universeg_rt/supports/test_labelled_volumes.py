@@ -140,6 +140,13 @@ def test_whole_volumes_tell_absence_by_looks_and_place(folder, tmp_path):
     assert pickle.loads(pickle.dumps(found)).sha256 == found.sha256 and found.of(1).looks is None
 
 
+def test_labels_in_another_order_are_the_same_support(tmp_path):
+    for name in ("p1", "p2"):
+        write(tmp_path, name, np.where(ball(), 3, np.where(ball(4, (4, 4, 24)), 5, 0)))
+    one, other = (labelled_support_of_volumes(volume_pairs(tmp_path), labels) for labels in ([3, 5], [5, 3]))
+    assert one.names == other.names and list(one.looks) == list(other.looks) == [3, 5] and one.sha256 == other.sha256
+
+
 def test_a_volume_in_which_nobody_marked_a_label_does_not_tell_its_absence(folder):
     alone = support_of_volumes(volume_pairs(folder), 3)
     write(folder, "p9", np.where(ball(4), 5, 0), seed=9)
