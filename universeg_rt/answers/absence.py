@@ -14,7 +14,8 @@ from ..imaging.normalisation import Normalisation
 from ..named_types import Array, Bools, Doubles, Floats
 
 ABSENT_BELOW = 0.4  # of commands where the support is of volumes; benchmarks/NOTES.md has what it gives and costs
-UNKNOWN_NOTE = "absence is not judged: the support shows no image without the target"
+UNKNOWN_NOTE = ("absence is not judged: the support shows no image without the target; give it some with an empty "
+                "label, or longer volumes")
 RIDGE = 0.3  # how much the classifier is held back; from 0.1 to 1 it hardly matters
 PARTS = 5  # points along a volume between which a slice's place is told
 
@@ -40,8 +41,9 @@ class Looks:
         weights = np.where(marked, 0.5 / marked.sum(), 0.5 / (~marked).sum())
         middle = weights @ known
         centred = known - middle
-        held_back = RIDGE * np.diag(1 / (len(known) * weights))
-        found = np.linalg.solve(centred @ centred.T + held_back, np.where(marked, 1.0, -1.0)) @ centred
+        weighted = centred.T * (len(known) * weights)
+        held_back = RIDGE * np.eye(len(middle))  # (D,D): volumes have far more slices than an embedding has numbers
+        found = np.linalg.solve(weighted @ centred + held_back, weighted @ np.where(marked, 1.0, -1.0))
         return cls(middle.astype(np.float32), found.astype(np.float32))
 
     @classmethod
@@ -61,6 +63,12 @@ class Looks:
             raise InputError(f"{name} is {values.dtype} of shape {values.shape}; expected what SupportSet.save writes, "
                              f"finite float32 (2,{NUMBERS}) or (2,{NUMBERS + PARTS})")
         return cls(*values)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Looks) and np.array_equal(self.array, other.array)
+
+    def __hash__(self) -> int:
+        return hash(self.array.tobytes())
 
     @property
     def of_volumes(self) -> bool:
@@ -95,13 +103,18 @@ def check_places(places: Sequence[float] | Array | None, count: int) -> Sequence
     """Of each image where it lies in its volume, None where that is not known; InputError for anything else."""
     if places is None:
         return [None] * count
-    if np.shape(places) != (count,):
+    try:
+        listed = list(places)
+    except TypeError:  # one number
+        listed = []
+    if len(listed) != count:
         raise InputError(f"places are {shown(places)}; give {count}, one for each image")
-    for place in places:
-        if isinstance(place, (bool, np.bool_, str)) or not 0 <= place <= 1:
+    for place in listed:
+        number = isinstance(place, (int, float, np.integer, np.floating)) and not isinstance(place, bool)
+        if not number or not 0 <= place <= 1:
             raise InputError(f"a place is {shown(place)}; give a number from 0, the first slice of the volume, to 1, "
                              "the last")
-    return [float(place) for place in places]
+    return [float(place) for place in listed]
 
 
 def check_absent_below(value: object) -> float | None:
