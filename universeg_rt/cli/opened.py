@@ -54,11 +54,13 @@ class Opened:
         return self.where.predict(self.task, images, self.absent_below)
 
     def predict_slices(self, slices: list[Array], windows: Windows, names: list[str], volume_range: Range,
-                       places: list[float] | None) -> tuple[list[LabelledPrediction], Windows]:
+                       places: list[float] | None, *, judged: bool) -> tuple[list[LabelledPrediction], Windows]:
         """As `predict`, of slices that follow one another, with the range of intensities of their volume and their
-        places there; and the windows for those after them, none where slices are not followed."""
+        places there; and the windows for those after them, none where slices are not followed. judged: whether absence
+        is: slices of another plane than the support's look absent, all of them."""
         if not self.where.follow:
-            return self.where.predict(self.task, slices, self.absent_below, names, volume_range, places), {}
+            below = self.absent_below if judged else None
+            return self.where.predict(self.task, slices, below, names, volume_range, places), {}
         return self.where.predict_in_order(self.task, slices, windows, names, volume_range)
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 
 import numpy as np
@@ -244,3 +245,6 @@ def test_a_query_of_another_plane_than_the_support_has_a_note(volumes, small_bun
     rows = json.loads((volumes / "out" / "report.json").read_text())["images"]
     said = [[note for note in row["notes"] if "those of the support axial" in note] for row in rows]
     assert [len(notes) for notes in said] == [0, 1] and "its slices are sagittal" in said[1][0]
+    assert said[1][0].endswith("whether a label is absent is not judged")
+    kinds = [{line["kind"] for line in csv.DictReader((volumes / "out" / row["table"]).open())} for row in rows]
+    assert "absent" in kinds[0] and "absent" not in kinds[1]
