@@ -26,6 +26,7 @@ class Looks:
     their embeddings, of slices with their places in their volumes; both kinds count alike.
 
     middle: of the embeddings (D,) float32, or with places (D + PARTS,). direction: where the target becomes likelier.
+    Both are empty where volumes were seen and do not tell it (`UNTOLD`).
     """
 
     middle: Floats
@@ -58,7 +59,7 @@ class Looks:
     @classmethod
     def of_array(cls, values: Array, name: str) -> Self:
         """Of `array`'s values; InputError, which names them so, where they are others."""
-        if values.dtype != np.float32 or values.shape not in ((2, NUMBERS), (2, NUMBERS + PARTS)) \
+        if values.dtype != np.float32 or values.shape not in ((2, 0), (2, NUMBERS), (2, NUMBERS + PARTS)) \
                 or not np.isfinite(values).all():
             raise InputError(f"{name} is {values.dtype} of shape {values.shape}; expected what SupportSet.save writes, "
                              f"finite float32 (2,{NUMBERS}) or (2,{NUMBERS + PARTS})")
@@ -69,6 +70,11 @@ class Looks:
 
     def __hash__(self) -> int:
         return hash(self.array.tobytes())
+
+    @property
+    def tells(self) -> bool:
+        """Whether anything is known."""
+        return len(self.middle) > 0
 
     @property
     def of_volumes(self) -> bool:
@@ -82,14 +88,18 @@ class Looks:
 
     def presence(self, image: Array, normalise: Normalisation, place: float | None = None) -> float:
         """From 0 to 1, of an image (H,W): 0.5 lies halfway between the two kinds, 0.88 and 0.12 where the regression
-        gives 1 and -1. place: as `of` takes them; None: not known, then it does not count. 0.5 for a blank image."""
+        gives 1 and -1. place: as `of` takes them; None: not known, then it does not count. 0.5 for a blank image,
+        and where nothing `tells`."""
         look = look_of(image, normalise)
-        if look is None:
+        if look is None or not self.tells:
             return 0.5
         seen = embed(look[None])[0]
         if place is not None and self.of_volumes:
             seen = np.concatenate([seen, _along([place])[0]])
         return float(0.5 + 0.5 * np.tanh((seen - self.middle[: len(seen)]) @ self.direction[: len(seen)]))
+
+
+UNTOLD = Looks(np.zeros(0, np.float32), np.zeros(0, np.float32))
 
 
 def _along(places: Sequence[float] | Array) -> Doubles:
