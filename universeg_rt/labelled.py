@@ -55,7 +55,8 @@ class LabelledSupport:
         found = {value: given.get(value, unnamed(value)) for value in values}
         if len(set(found.values())) < len(found):
             raise InputError(f"two labels have the same name ({shown(found)}); give each value a name of its own")
-        return cls(*checked, found, check_shares(shares, checked[2]), dict(looks))
+        known = {value: looks[value] for value in found if value in looks}
+        return cls(*checked, found, check_shares(shares, checked[2]), known)
 
     @classmethod
     def from_folder(cls, path: AnyPath, *, label_names: Mapping[int, str] | None = None) -> LabelledSupport:

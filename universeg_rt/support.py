@@ -32,8 +32,8 @@ class SupportSet:
     shares: of [0, 1] that each image takes, as `imaging.normalisation.share_of` gives it for a slice of a volume: the
     same rule then holds for queries. None where no volume is known, or the target lies in dim slices: then every image
     and every query is stretched. label: which value and name it is that the labels mark, where that is known. looks:
-    how slices with and without the target look, where whole volumes were seen (`support_of_volumes`); None: entries
-    tell it.
+    how slices with and without the target look, where whole volumes were seen (`support_of_volumes`), `UNTOLD` where
+    they do not tell it; None: entries do.
     """
 
     images: tuple[Array, ...]

@@ -134,7 +134,9 @@ class Task(Freezable):
     @cached_property
     def looks(self) -> Looks | None:
         known = self.support.looks
-        return Looks.of_entries(self.support.images, self.support.labels, self.normalise) if known is None else known
+        if known is None:
+            return Looks.of_entries(self.support.images, self.support.labels, self.normalise)
+        return known if known.tells else None
 
     @property
     def _members(self) -> int:

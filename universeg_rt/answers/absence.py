@@ -14,7 +14,8 @@ from ..imaging.normalisation import Normalisation
 from ..named_types import Array, Bools, Doubles, Floats
 
 ABSENT_BELOW = 0.4  # of commands where the support is of volumes; benchmarks/NOTES.md has what it gives and costs
-UNKNOWN_NOTE = "absence is not judged: the support shows no image without the target"
+UNKNOWN_NOTE = ("absence is not judged: the support shows no image without the target; give it some with an empty "
+                "label, or longer volumes")
 RIDGE = 0.3  # how much the classifier is held back; from 0.1 to 1 it hardly matters
 PARTS = 5  # points along a volume between which a slice's place is told
 
@@ -25,6 +26,7 @@ class Looks:
     their embeddings, of slices with their places in their volumes; both kinds count alike.
 
     middle: of the embeddings (D,) float32, or with places (D + PARTS,). direction: where the target becomes likelier.
+    Both are empty where volumes were seen and do not tell it (`UNTOLD`).
     """
 
     middle: Floats
@@ -40,8 +42,9 @@ class Looks:
         weights = np.where(marked, 0.5 / marked.sum(), 0.5 / (~marked).sum())
         middle = weights @ known
         centred = known - middle
-        held_back = RIDGE * np.diag(1 / (len(known) * weights))
-        found = np.linalg.solve(centred @ centred.T + held_back, np.where(marked, 1.0, -1.0)) @ centred
+        weighted = centred.T * (len(known) * weights)
+        held_back = RIDGE * np.eye(len(middle))  # (D,D): volumes have far more slices than an embedding has numbers
+        found = np.linalg.solve(weighted @ centred + held_back, weighted @ np.where(marked, 1.0, -1.0))
         return cls(middle.astype(np.float32), found.astype(np.float32))
 
     @classmethod
@@ -56,11 +59,22 @@ class Looks:
     @classmethod
     def of_array(cls, values: Array, name: str) -> Self:
         """Of `array`'s values; InputError, which names them so, where they are others."""
-        if values.dtype != np.float32 or values.shape not in ((2, NUMBERS), (2, NUMBERS + PARTS)) \
+        if values.dtype != np.float32 or values.shape not in ((2, 0), (2, NUMBERS), (2, NUMBERS + PARTS)) \
                 or not np.isfinite(values).all():
             raise InputError(f"{name} is {values.dtype} of shape {values.shape}; expected what SupportSet.save writes, "
                              f"finite float32 (2,{NUMBERS}) or (2,{NUMBERS + PARTS})")
         return cls(*values)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Looks) and np.array_equal(self.array, other.array)
+
+    def __hash__(self) -> int:
+        return hash(self.array.tobytes())
+
+    @property
+    def tells(self) -> bool:
+        """Whether anything is known."""
+        return len(self.middle) > 0
 
     @property
     def of_volumes(self) -> bool:
@@ -74,14 +88,18 @@ class Looks:
 
     def presence(self, image: Array, normalise: Normalisation, place: float | None = None) -> float:
         """From 0 to 1, of an image (H,W): 0.5 lies halfway between the two kinds, 0.88 and 0.12 where the regression
-        gives 1 and -1. place: as `of` takes them; None: not known, then it does not count. 0.5 for a blank image."""
+        gives 1 and -1. place: as `of` takes them; None: not known, then it does not count. 0.5 for a blank image,
+        and where nothing `tells`."""
         look = look_of(image, normalise)
-        if look is None:
+        if look is None or not self.tells:
             return 0.5
         seen = embed(look[None])[0]
         if place is not None and self.of_volumes:
             seen = np.concatenate([seen, _along([place])[0]])
         return float(0.5 + 0.5 * np.tanh((seen - self.middle[: len(seen)]) @ self.direction[: len(seen)]))
+
+
+UNTOLD = Looks(np.zeros(0, np.float32), np.zeros(0, np.float32))
 
 
 def _along(places: Sequence[float] | Array) -> Doubles:
@@ -95,13 +113,18 @@ def check_places(places: Sequence[float] | Array | None, count: int) -> Sequence
     """Of each image where it lies in its volume, None where that is not known; InputError for anything else."""
     if places is None:
         return [None] * count
-    if np.shape(places) != (count,):
+    try:
+        listed = list(places)
+    except TypeError:  # one number
+        listed = []
+    if len(listed) != count:
         raise InputError(f"places are {shown(places)}; give {count}, one for each image")
-    for place in places:
-        if isinstance(place, (bool, np.bool_, str)) or not 0 <= place <= 1:
+    for place in listed:
+        number = isinstance(place, (int, float, np.integer, np.floating)) and not isinstance(place, bool)
+        if not number or not 0 <= place <= 1:
             raise InputError(f"a place is {shown(place)}; give a number from 0, the first slice of the volume, to 1, "
                              "the last")
-    return [float(place) for place in places]
+    return [float(place) for place in listed]
 
 
 def check_absent_below(value: object) -> float | None:

@@ -51,20 +51,27 @@ class Opened:
 
     def predict(self, images: list[Array]) -> list[LabelledPrediction]:
         """All labels of images (H,W), as the options say."""
-        return self.where.predict(self.task, images, self.absent_below)
+        return self.where.predict(self.task, images, self._below(judged=True, placed=False))
 
     def predict_slices(self, slices: list[Array], windows: Windows, names: list[str], volume_range: Range,
-                       places: list[float] | None) -> tuple[list[LabelledPrediction], Windows]:
+                       places: list[float] | None, *, judged: bool) -> tuple[list[LabelledPrediction], Windows]:
         """As `predict`, of slices that follow one another, with the range of intensities of their volume and their
-        places there; and the windows for those after them, none where slices are not followed."""
+        places there; and the windows for those after them, none where slices are not followed. judged: whether absence
+        is: slices of another plane than the support's look absent, all of them."""
         if not self.where.follow:
-            return self.where.predict(self.task, slices, self.absent_below, names, volume_range, places), {}
+            below = self._below(judged, places is not None)
+            return self.where.predict(self.task, slices, below, names, volume_range, places), {}
         return self.where.predict_in_order(self.task, slices, windows, names, volume_range)
 
     @property
     def absent_below(self) -> float | None:
         """Presence below which masks are emptied; None: no mask is."""
         return None if self.settings["absent_below"] is None else float(self.settings["absent_below"])
+
+    def _below(self, judged: bool, placed: bool) -> float | None:
+        """`absent_below` of images. placed: whether their place in a volume is known; their look alone tells too
+        little, and counts only where it was asked for."""
+        return self.absent_below if judged and (placed or self.settings["absence_asked"]) else None
 
     @property
     def members(self) -> int:
@@ -212,6 +219,7 @@ def _answers(args: argparse.Namespace, steps: tuple[Step, ...], task: LabelledPr
     values: Mapping[str, int] = {name or UNNAMED: value for name, value in task.values.items()}
     return {"labels": dict(values), "overlap": task.overlap, "axis": args.axis or ACQUIRED, "time": args.time,
             "series": args.series, "post": [str(step) for step in steps],
-            "absent_below": _absent_below(args, task, where), **where.settings, "refine": {
+            "absent_below": _absent_below(args, task, where), "absence_asked": args.absent_below is not None,
+            **where.settings, "refine": {
                 name or UNNAMED: asdict(each.choice)
                 for name, each in task.answering.items() if isinstance(each, RefinedTask)}}

@@ -100,8 +100,9 @@ def _add_answers(p: argparse.ArgumentParser) -> None:
     answers.add_argument("--post", nargs="+", metavar="STEP", help="clean masks up: largest-component, fill-holes, "
                          "minimum-size=50 (or 50mm), of a slice or with -3d of a volume; smooth=1 across slices")
     answers.add_argument("--absent-below", type=float, metavar="X", help="leave the mask of an image or a slice empty "
-                         f"where the presence of its target is below X, from 0, never, to 1 ({ABSENT_BELOW:g} where "
-                         "the support is of volumes, whose slices show where the target lies; else never)")
+                         f"where the presence of its target is below X, from 0, never, to 1 ({ABSENT_BELOW:g} for "
+                         "slices of volumes where the support is of volumes too, which show where the target lies; "
+                         "else never)")
     answers.add_argument("--keep-noise", action="store_true", help="segment the slices of a volume that hold nothing "
                          "but noise too; else their masks are empty")
     answers.add_argument("--refine", choices=("window", "threshold", "auto"), help="a second look in a window around "

@@ -66,9 +66,11 @@ def segment_volume(opened: Opened, job: Job, args: argparse.Namespace, tick: Cal
     if isinstance(opened.normalise, Window) and opened.normalise.misses(*limits):
         notes.append(f"the {opened.normalise} hardly shows it: its intensities lie from {limits[0]:g} to "
                      f"{limits[1]:g}; give a --window in the units that support and queries share, or none")
-    if opened.plane and slices.plane and opened.plane != slices.plane:
+    alike = not (opened.plane and slices.plane) or opened.plane == slices.plane
+    if not alike:
         notes.append(f"its slices are {slices.plane}, those of the support {opened.plane}: the network sees another "
-                     "plane than its examples show; give --axis, or a support of the same plane")
+                     "plane than its examples show; give --axis, or a support of the same plane" +
+                     "; whether a label is absent is not judged" * (opened.absent_below is not None))
     if partial.done:
         notes.append(f"an earlier run was interrupted after {partial.done} of {len(slices)} slices; they were not made "
                      "again")
@@ -81,7 +83,7 @@ def segment_volume(opened: Opened, job: Job, args: argparse.Namespace, tick: Cal
         images = [slices.take(volume.values, i) for i in block]
         read += time.perf_counter() - start
         found, windows = opened.predict_slices(images, windows, [f"slice {i}" for i in block], limits,
-                                               slices.places(block))
+                                               slices.places(block), judged=alike)
         for i, prediction in zip(block, found):
             _keep(partial, i, prediction, opened.task.overlap)
         facts = [_facts(each, of_support) for each in found]

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..answers.absence import Looks
+from ..answers.absence import UNTOLD, Looks
 from ..errors import InputError, NoiseError, shown
 from ..imaging.embedding import embed, look_of
 from ..imaging.normalisation import Normalisation, Range, check_not_noise, share_of
@@ -18,7 +18,7 @@ from ..volumes.reading import label_values, read_chosen, read_labels
 from ..volumes.slicing import Slices, intensity_range
 from ..volumes.volume import LabelVolume, Volume
 
-SEEN = 64  # slices of a volume, at most, that tell what a label's absence looks like
+SEEN = 64  # slices of a volume, evenly, that tell what a label's absence looks like; and of those that hold labels
 DIM_AREA = 0.02  # of a label in dim slices: if more, nothing is dimmed; as much costs a volume a hundredth of Dice
 
 
@@ -151,12 +151,13 @@ def lies_in_dim(found: Sequence[LabelledVolume], clear: Sequence[Clear], wanted:
 
 def looks_by_label(found: Sequence[LabelledVolume], wanted: Sequence[int], normalise: Normalisation
                    ) -> dict[int, Looks]:
-    """Of each label what tells its absence, by up to SEEN slices of each volume that holds it, which hold more than
-    noise. Another volume may lack it because nobody marked it. Without labels that all of these slices hold."""
+    """Of each label what tells its absence, by slices of each volume that holds it, which hold more than noise. Another
+    volume may lack it because nobody marked it. UNTOLD for labels that all of these slices hold."""
     seen = []
     for each in found:
-        evenly = np.unique(np.linspace(0, len(each.slices) - 1, SEEN).round().astype(int)).tolist()
-        looks = {i: look for i in evenly if (look := each.look(i, normalise)) is not None and not each.is_noise(i)}
+        held = np.flatnonzero(each.weights(wanted))
+        taken = np.union1d(_evenly(np.arange(len(each.slices))), _evenly(held)).tolist()
+        looks = {i: look for i in taken if (look := each.look(i, normalise)) is not None and not each.is_noise(i)}
         if looks:
             seen.append((each, list(looks), embed(np.stack(list(looks.values())))))
     out = {}
@@ -164,10 +165,15 @@ def looks_by_label(found: Sequence[LabelledVolume], wanted: Sequence[int], norma
         having = [(each.areas[value][at] > 0, each.slices.places(at), known) for each, at, known in seen
                   if value in each.areas]
         marked, places, embeddings = zip(*having) if having else ((), (), ())
-        at_all = having and Looks.of(np.concatenate(embeddings), np.concatenate(marked),
-                                     None if None in places else np.concatenate(places))
-        if at_all:
-            out[value] = at_all
+        told = Looks.of(np.concatenate(embeddings), np.concatenate(marked),
+                        None if None in places else np.concatenate(places)) if having else None
+        out[value] = told or UNTOLD
+    return out
+
+
+def _evenly(indices: Integers) -> Integers:
+    """Up to SEEN of them."""
+    out: Integers = indices[np.unique(np.linspace(0, len(indices) - 1, min(SEEN, len(indices))).round().astype(int))]
     return out
 
 

@@ -1,6 +1,7 @@
 #include "workspace.h"
 
 #include <algorithm>
+#include <new>
 
 namespace universeg {
 
@@ -75,7 +76,12 @@ Workspace::Workspace(const std::vector<Layer>& layers, const Kernels* kernels, i
 
 void Workspace::reserve_terms(int entries) {
   const int some = (int)std::min<size_t>(entries, TERM_BYTES / (term_size() * sizeof(float)));
-  if (some > terms_kept) terms = Floats(), terms = Floats(some * term_size()), terms_kept = some;
+  if (some <= terms_kept) return;
+  terms = Floats(), terms_kept = 0;  // the old ones' memory is free before the new ones' is taken
+  try {
+    terms = Floats(some * term_size()), terms_kept = some;
+  } catch (const std::bad_alloc&) {  // then queries share nothing, and take no more memory than one alone
+  }
 }
 
 }  // namespace universeg

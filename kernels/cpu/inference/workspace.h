@@ -33,7 +33,7 @@ struct Workspace {
   Workspace(const std::vector<Layer>& layers, const Kernels* kernels, int threads, int entries, int height, int width);
 
   size_t term_size() const { return (size_t)height * width * z[0].shape.channels; }  // floats of an entry
-  // Room for the terms of `entries` entries, or of as many as TERM_BYTES hold.
+  // Room for the terms of `entries` entries, or of as many as TERM_BYTES hold; of none where memory is short.
   void reserve_terms(int entries);
 };
 

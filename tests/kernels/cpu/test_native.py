@@ -7,7 +7,9 @@ import functools
 import itertools
 import platform
 import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -169,6 +171,30 @@ def test_a_batch_gives_the_bits_of_its_queries_alone(instructions, entries):
     alone = np.concatenate([net.run(sets, each[None]) for each in queries])
     assert alone.shape == (3, 2, 128, 128) and np.array_equal(net.run(sets, queries), alone)
     assert np.array_equal(net.run(sets[1:], queries), alone[:, 1:]), "what another run left is not taken"
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_a_batch_runs_where_memory_does_not_hold_what_its_queries_share():
+    """In a process of its own: what wrote to memory that was not there ended the process."""
+    code = """
+import resource
+import numpy as np
+from tests.kernels.cpu.test_native import NetworkSpec, inputs, native, network
+
+net = network(NetworkSpec("none", (64, 16), (16,), "max_pool"), threads=1)
+support, weights, query = inputs(16, 128, 128)
+large, small = [native.prepare(support, weights)], [native.prepare(support[:2], weights[:2])]
+queries = np.concatenate([query, query[:, ::-1]])
+wanted = [np.concatenate([net.run(sets, each[None]) for each in queries]) for sets in (large, small)]
+assert np.array_equal(net.run(small, queries), wanted[1])
+taken = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (taken + 30 * 2**20, -1))  # the terms of 16 entries take 64 MiB
+assert np.array_equal(net.run(large, queries), wanted[0])
+resource.setrlimit(resource.RLIMIT_AS, (-1, -1))
+assert np.array_equal(net.run(small, queries), wanted[1])
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[3], capture_output=True, text=True)
+    assert done.returncode == 0, f"{done.returncode} {done.stderr}"
 
 
 def test_the_prepared_support_keeps_what_it_reads():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 
 import numpy as np
@@ -146,6 +147,18 @@ def test_labelled_volumes_are_a_support(volumes, small_bundle):
     assert "dice" in report["images"][0] and (volumes / "out" / "report.html").is_file()
 
 
+def test_pictures_are_judged_by_their_look_alone_only_where_that_is_asked_for(volumes, small_bundle):
+    (volumes / "pictures").mkdir()
+    ramp = (np.add.outer(np.arange(24), np.arange(28)) * 4).astype(np.uint8)
+    Image.fromarray(ramp).save(volumes / "pictures" / "a.png")
+    run = ["--bundle", str(small_bundle), "--support", str(volumes / "support"), "--input", str(volumes / "pictures"),
+           "--output", str(volumes / "out"), "--axis", "axial", "--label", "2"]
+    for options, told in (([], False), (["--absent-below", "1"], True)):
+        assert main([*run, *options]) == 0
+        (row,) = json.loads((volumes / "out" / "report.json").read_text())["images"]
+        assert any("taken to be absent" in note for note in row["notes"]) == told
+
+
 @pytest.mark.parametrize("by", ["area", "even", "similar"])
 def test_slices_of_the_support_by_area_evenly_or_by_likeness(volumes, small_bundle, by):
     run = ["--bundle", str(small_bundle), "--support", str(volumes / "support"), "--input",
@@ -244,3 +257,6 @@ def test_a_query_of_another_plane_than_the_support_has_a_note(volumes, small_bun
     rows = json.loads((volumes / "out" / "report.json").read_text())["images"]
     said = [[note for note in row["notes"] if "those of the support axial" in note] for row in rows]
     assert [len(notes) for notes in said] == [0, 1] and "its slices are sagittal" in said[1][0]
+    assert said[1][0].endswith("whether a label is absent is not judged")
+    kinds = [{line["kind"] for line in csv.DictReader((volumes / "out" / row["table"]).open())} for row in rows]
+    assert "absent" in kinds[0] and "absent" not in kinds[1]

@@ -11,7 +11,7 @@ import pytest
 nibabel = pytest.importorskip("nibabel", reason="volumes need nibabel: pip install '.[medical]'")
 
 from universeg_rt import InputError, SupportSet
-from universeg_rt.answers.absence import ABSENT_BELOW
+from universeg_rt.answers.absence import ABSENT_BELOW, UNTOLD
 from universeg_rt.imaging.normalisation import MINMAX
 from universeg_rt.labelled import LabelledSupport
 from universeg_rt.supports.volumes import SliceChoice, labelled_support_of_volumes, support_of_volumes, volume_pairs
@@ -136,8 +136,15 @@ def test_whole_volumes_tell_absence_by_looks_and_place(folder, tmp_path):
     everywhere[0] = 0
     write(tmp_path / "all", "p", np.where(ball(), 3, everywhere))
     found = labelled_support_of_volumes(volume_pairs(tmp_path / "all"), None, SliceChoice(absent=0))
-    assert set(found.looks) == {3}, "what is everywhere is absent nowhere"
-    assert pickle.loads(pickle.dumps(found)).sha256 == found.sha256 and found.of(1).looks is None
+    assert found.of(1).looks == UNTOLD and found.of(3).looks.tells, "what is everywhere is absent nowhere"
+    assert pickle.loads(pickle.dumps(found)).sha256 == found.sha256
+
+
+def test_labels_in_another_order_are_the_same_support(tmp_path):
+    for name in ("p1", "p2"):
+        write(tmp_path, name, np.where(ball(), 3, np.where(ball(4, (4, 4, 24)), 5, 0)))
+    one, other = (labelled_support_of_volumes(volume_pairs(tmp_path), labels) for labels in ([3, 5], [5, 3]))
+    assert one.names == other.names and list(one.looks) == list(other.looks) == [3, 5] and one.sha256 == other.sha256
 
 
 def test_a_volume_in_which_nobody_marked_a_label_does_not_tell_its_absence(folder):
@@ -145,3 +152,31 @@ def test_a_volume_in_which_nobody_marked_a_label_does_not_tell_its_absence(folde
     write(folder, "p9", np.where(ball(4), 5, 0), seed=9)
     found = labelled_support_of_volumes(volume_pairs(folder))
     assert np.array_equal(found.of(3).looks.array, alone.looks.array)
+
+
+def test_entries_of_a_volume_in_which_nobody_marked_a_label_do_not_tell_its_absence(segmenter, tmp_path):
+    """Label 1 is in all slices of its volume, so only entries of the other one lack it."""
+    whole = np.zeros(SHAPE, int)
+    whole[4:8, 4:20] = 1
+    write(tmp_path, "p1", np.where(ball(), 2, whole), blank=slice(0, 0))
+    write(tmp_path, "p2", np.where(ball(), 2, 0), seed=1, blank=slice(0, 0))
+    support = labelled_support_of_volumes(volume_pairs(tmp_path))
+    assert not all(label.any() for label in support.of(1).labels)
+    with segmenter.prepare_labels(support) as task:
+        assert task.tasks["label 1"].looks is None and task.tasks["label 2"].looks.of_volumes
+    support.of(1).save(tmp_path / "one.npz")
+    assert SupportSet.from_npz(tmp_path / "one.npz").looks == UNTOLD
+    assert UNTOLD.presence(support.images[0], MINMAX, 0.5) == 0.5
+
+
+def test_a_label_in_few_slices_of_a_long_volume_is_seen(tmp_path):
+    labels = np.zeros((24, 24, 500), np.uint8)
+    labels[8:16, 8:16, 247:252] = 1  # between two of 64 slices
+    for part, values in (("images", np.random.default_rng(0).normal(100, 10, labels.shape) + 80 * labels),
+                         ("labels", labels)):
+        (tmp_path / part).mkdir()
+        nibabel.save(nibabel.Nifti1Image(values.astype(np.float32), np.eye(4)), tmp_path / part / "p.nii.gz")
+    support = support_of_volumes(volume_pairs(tmp_path), 1)
+    values = np.asarray(nibabel.load(tmp_path / "images" / "p.nii.gz").dataobj)
+    told = [support.looks.presence(values[:, :, i].T[::-1, ::-1], MINMAX, i / 499) for i in (20, 249, 480)]
+    assert told[1] > 0.5 > max(told[0], told[2])
