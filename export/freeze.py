@@ -10,6 +10,7 @@ from pathlib import Path
 from universeg_rt.cli.common import as_options, given, in_options, say
 from universeg_rt.cli.opened import image_options
 from universeg_rt.cli.options import add_image_options
+from universeg_rt.cli.supports import READ, TAKEN, add_one_label_options, load_one_label
 from universeg_rt.ensemble import Ensemble
 from universeg_rt.errors import InputError
 from universeg_rt.freezing import SUPPORT, proxies_on_grid
@@ -17,12 +18,12 @@ from universeg_rt.frozen.record import AUTO, EXACT, IMAGE_TYPES, INT8, KINDS
 from universeg_rt.imaging.files import named_images, read_image
 from universeg_rt.segmenter import Segmenter
 from universeg_rt.storage.atomic import check_folder_of, write_file
-from universeg_rt.support import SupportSet
+from universeg_rt.supports.volumes import AREA, EVEN, SIMILAR
 
 # Names in the parsed arguments: what is for freezing alone, and what it shares.
 OWN = frozenset({
     "freeze", "kind", "proxies", "max_loss", "members", "support_size", "seed", "float_constants",
-    "include_preprocessing", "image_type", "aspect", "window", "percentiles"})
+    "include_preprocessing", "image_type", "aspect", "window", "percentiles", "label", *READ, *TAKEN})
 SHARED = frozenset({"output", "bundle", "precision"})
 PRECISIONS = (["fp32"], [INT8])
 
@@ -34,8 +35,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "runtime run. Needs neither torch nor onnx, apart from --precision int8, which needs onnx and gives "
         "a static file in int8, calibrated on the proxies.")
     g.add_argument("--freeze", type=Path, metavar="SUPPORT",
-                   help="folder with images/ and labels/, or .npz with images and labels; --output is the file to "
-                   "write, --bundle the network (the shipped one)")
+                   help="folder with images/ and labels/, of images or of volumes, or .npz with images and labels; "
+                   "--output is the file to write, --bundle the network (the shipped one)")
     g.add_argument("--kind", choices=(AUTO, *KINDS), default=AUTO,
                    help="static: a small network, an approximation; exact: the whole network; auto: static where it "
                    "costs at most --max-loss (auto)")
@@ -48,6 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     g.add_argument("--seed", type=int, default=0, metavar="N",
                    help="what is drawn, sets and entries to leave out, is drawn from this (0)")
     add_image_options(g)
+    add_one_label_options(parser)
     g.add_argument("--float-constants", action="store_true",
                    help="hold the constant maps of a static file in float32 (half precision, at half the size)")
     g.add_argument("--include-preprocessing", action="store_true",
@@ -84,11 +86,15 @@ def run(args: argparse.Namespace) -> None:
         from .emit.preprocess import with_preprocessing  # as above
     elif args.image_type != IMAGE_TYPES[0]:
         raise InputError(f"--image-type {args.image_type}: only for --include-preprocessing; add it, or leave this out")
-    support = SupportSet.load(args.freeze)
+    if args.by == SIMILAR:
+        raise InputError(f"--by {SIMILAR}: to what? Save the slices that are like a volume with universeg-support "
+                         f"select, and freeze them; or take --by {AREA}, or {EVEN}")
+    images = image_options(args)
+    support, _ = load_one_label(argparse.Namespace(**vars(args), support=args.freeze), images["normalise"])
     ensemble = Ensemble(args.members, args.support_size, seed=args.seed)
     proxies = SUPPORT if args.proxies is None else [read_image(path) for path in named_images(args.proxies).values()]
     with Segmenter.open(None if args.bundle == "shipped" else args.bundle) as segmenter:
-        task = segmenter.prepare(support, ensemble, **image_options(args))
+        task = segmenter.prepare(support, ensemble, **images)
         frozen = task.freeze(
             proxies, kind=args.kind, max_loss=args.max_loss, seed=args.seed, half=not args.float_constants)
         if is_int8:

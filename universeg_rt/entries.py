@@ -74,3 +74,4 @@ def add_volumes_to_hash(digest: Hash, shares: tuple[float, ...] | None, looks: I
     for each in looks:
         if each is not None:
             add_to_hash(digest, each.array)
+            digest.update(each.plane.encode())

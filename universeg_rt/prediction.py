@@ -49,7 +49,8 @@ class Prediction:
     network's grid, where they were asked for, else None. emptied: why the mask is empty whatever the network says:
     `BLANK` for an image that is all one value and `NOISE` for a slice that holds nothing else, which the network does
     not see, `ABSENT` where the target was taken to be absent; else "". share: of [0, 1] that the image took,
-    below 1 for a slice that is dim beside its volume.
+    below 1 for a slice that is dim beside its volume. presence: of the target, where `absent_below` asked for it and it
+    is known.
     """
 
     mask: Bools
@@ -61,6 +62,7 @@ class Prediction:
     logits: Floats | None = None
     emptied: str = ""
     share: float = 1.0
+    presence: float | None = None
 
     @cached_property
     def confidence(self) -> float:

@@ -229,11 +229,13 @@ class Predictor(ABC):
         mask = probability >= threshold
         notes = [mask_note(placed.name, float(mask.mean()), self.foreground) if seen else None]
         emptied = "" if seen else NOISE if isinstance(placed.blank, NoiseError) else BLANK
-        if absent_below is not None and mask.any():
-            if self.looks is None:
-                notes.append(UNKNOWN_NOTE)
-            elif (found := self.looks.presence(placed.image, self.normalise, placed.place)) < absent_below:
+        found = None
+        if absent_below is not None and seen and self.looks is not None:
+            found = self.looks.presence(placed.image, self.normalise, placed.place)
+            if mask.any() and found < absent_below:
                 mask, emptied, notes = np.zeros_like(mask), ABSENT, [absent_note(found, absent_below)]
+        elif absent_below is not None and mask.any():
+            notes.append(UNKNOWN_NOTE)
         ran = self._ran()
         seconds = placed.seconds, network if seen else 0.0, time.perf_counter() - start
         timing = Timing(*seconds, ran.name, ran.precision, ran.notes)
@@ -247,6 +249,7 @@ class Predictor(ABC):
             logits[:, 0] if keep_logits else None,
             emptied,
             placed.share,
+            found,
         )
 
 

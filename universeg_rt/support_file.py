@@ -17,7 +17,7 @@ from .storage.atomic import write_file
 from .storage.reading import path_of
 
 VALUE, NAME = "label_value", "label_name"  # arrays of one number and of one text
-SHARES, LOOKS = "shares", "looks"  # (N,), of each entry; as `Looks.array`
+SHARES, LOOKS, PLANE = "shares", "looks", "looks_plane"  # (N,), of each entry; as `Looks.array`; a text
 
 
 class Label(NamedTuple):
@@ -64,7 +64,7 @@ def write_entries(path: AnyPath, images: Sequence[Array], labels: Sequence[Bools
     if shares is not None:
         arrays[SHARES] = np.array(shares)
     if looks is not None:
-        arrays[LOOKS] = looks.array
+        arrays |= {LOOKS: looks.array, PLANE: np.array(looks.plane)}
     if label is not None:
         arrays |= {VALUE: np.array(label.value, np.uint16), NAME: np.array(label.name)}
     with write_file(path) as file:
@@ -76,7 +76,7 @@ def read_entries(path: AnyPath) -> Entries:
     path = path_of(path)
     data = read_npz(path)
     names, shares, label = _texts(data, "names", path), data.get(SHARES), _label(data, path)
-    looks = Looks.of_array(data[LOOKS], f"{path}: {LOOKS}") if LOOKS in data else None
+    looks = Looks.of_array(data[LOOKS], str(data.get(PLANE, "")), f"{path}: {LOOKS}") if LOOKS in data else None
     if "images" in data and "labels" in data:
         return Entries(data["images"], data["labels"], names, shares, label, looks)
     count = sum(key.startswith("image_") for key in data)

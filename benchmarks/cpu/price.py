@@ -16,7 +16,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from universeg_rt import Segmenter, SupportSet
+from universeg_rt import Segmenter, SupportSet, left_out
 from universeg_rt.benchmarks.cpu.quality import add_study_options, made_with
 from universeg_rt.cli.common import importing, run_command
 from universeg_rt.errors import InputError
@@ -24,7 +24,7 @@ from universeg_rt.imaging.metrics import dice
 from universeg_rt.storage.atomic import write_json
 
 PROGRAM = "universeg_rt.benchmarks.cpu.price"
-FAR = 0.04  # of Dice on queries
+FAR, FEWEST = 0.04, 3  # of Dice on queries; subjects
 
 with importing(__name__, PROGRAM):
     from universeg_rt.training.evaluation.figures import seeded
@@ -41,8 +41,8 @@ def rows_of(segmenter: Segmenter, task: Task, size: int, queries: int, draws: in
     for draw in range(draws):
         entries = seeded(task.name, seed, f"price {draw}").permutation(len(pool))[:size]
         support = SupportSet.from_arrays(pool.images[entries], pool.labels[entries] > 0)
-        if len(support) < 3 or not len(chosen):
-            return
+        if left_out.differing(support.on_grid(segmenter.grid, "stretch")[:, 0]) < left_out.FEWEST:
+            continue
         with segmenter.prepare(support) as exact, exact.freeze(kind="static") as static:
             price = static.price
             if price.loss is None or price.loss_error is None:
@@ -70,7 +70,7 @@ def _main(args: argparse.Namespace) -> int:
     segmenter = Segmenter.open(args.bundle, threads=args.threads)
     rows: list[Row] = []
     for task in load_datasets(args.datasets, args.data_root):
-        if len(set(task.subjects)) >= 3:  # fewer cannot be split
+        if len(set(task.subjects)) >= FEWEST:  # fewer cannot be split
             rows += rows_of(segmenter, task, args.support_size, args.queries, args.draws, args.seed)
         if args.output:  # so far: it takes long
             write_json(args.output, rows)

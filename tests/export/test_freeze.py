@@ -233,3 +233,27 @@ def test_int8_without_onnx_says_so(case):
     done = run("export", *arguments, "--precision", "int8", packages=("onnx",))
     assert done.returncode == 1 and "the package onnx is missing" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1 and not (folder / "task.onnx").exists()
+
+
+def test_labelled_volumes_are_a_support_too(case, small_bundle, capsys):
+    """One label of theirs, which the file knows; fewer slices than asked for are told."""
+    pytest.importorskip("nibabel", reason="volumes need nibabel: pip install '.[medical]'")
+    from universeg_rt.supports.volumes import SliceChoice, support_of_volumes, volume_pairs
+
+    from ..universeg_rt.cli.test_volumes import head, write
+
+    folder, arguments = case
+    for name in ("p0", "p1"):
+        for part, values in zip(("images", "labels"), head(int(name[1]))):
+            write(folder / "volumes" / part / f"{name}.nii.gz", values)
+    frozen = [*arguments, "--freeze", str(folder / "volumes"), "--axis", "axial", "--kind", "static"]
+    assert main([*frozen, "--label", "5", "--slices", "99"]) == 0
+    assert "note: --slices 99: the volumes have" in capsys.readouterr().out
+    support = support_of_volumes(volume_pairs(folder / "volumes"), 5, SliceChoice("axial", 99))
+    found = FrozenTask.open(folder / "task.onnx")
+    assert found.record.label == (5, "label 5") and found.record.support_sha256 == support.sha256
+    assert found.looks == support.looks and found.looks.of_volumes
+    for options, message in (([], "labels hold several values, 2 (label 2), 5 (label 5)"),
+                             (["--label", "5", "--by", "similar"], "--by similar: to what?")):
+        assert main([*frozen, *options]) == 1
+        assert message in capsys.readouterr().err

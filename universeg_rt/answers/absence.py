@@ -18,6 +18,7 @@ UNKNOWN_NOTE = ("absence is not judged: the support shows no image without the t
                 "label, or longer volumes")
 RIDGE = 0.3  # how much the classifier is held back; from 0.1 to 1 it hardly matters
 PARTS = 5  # points along a volume between which a slice's place is told
+SHORTEST, LONGEST = 0.8, 1.25  # of the volumes' length: others show another part of the body, and places tell nothing
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,14 +27,18 @@ class Looks:
     their embeddings, of slices with their places in their volumes; both kinds count alike.
 
     middle: of the embeddings (D,) float32, or with places (D + PARTS,). direction: where the target becomes likelier.
-    Both are empty where volumes were seen and do not tell it (`UNTOLD`).
+    Both are empty where volumes were seen and do not tell it (`UNTOLD`). plane: of the slices, as `Slices.plane`; empty
+    where none is known. lengths: the shortest and the longest of their volumes, as `Slices.length`.
     """
 
     middle: Floats
     direction: Floats
+    plane: str = ""
+    lengths: tuple[float, float] = (0.0, 0.0)
 
     @classmethod
-    def of(cls, embeddings: Floats, marked: Bools, places: Sequence[float] | Array | None = None) -> Self | None:
+    def of(cls, embeddings: Floats, marked: Bools, places: Sequence[float] | Array | None = None, plane: str = "",
+           lengths: tuple[float, float] = (0.0, 0.0)) -> Self | None:
         """Of embeddings (N,D) of images on LOOK, whether they hold the target (N,), and where they are slices their
         places (N,), from 0, the first of a volume, to 1, the last. None where all hold the target, or none does."""
         if marked.all() or not marked.any():
@@ -45,7 +50,7 @@ class Looks:
         weighted = centred.T * (len(known) * weights)
         held_back = RIDGE * np.eye(len(middle))  # (D,D): volumes have far more slices than an embedding has numbers
         found = np.linalg.solve(weighted @ centred + held_back, weighted @ np.where(marked, 1.0, -1.0))
-        return cls(middle.astype(np.float32), found.astype(np.float32))
+        return cls(middle.astype(np.float32), found.astype(np.float32), plane, lengths)
 
     @classmethod
     def of_entries(cls, images: Sequence[Array], labels: Sequence[Bools], normalise: Normalisation) -> Self | None:
@@ -54,19 +59,24 @@ class Looks:
         if marked.all():
             return None
         looks = [(look, held) for image, held in zip(images, marked) if (look := look_of(image, normalise)) is not None]
+        if not looks:
+            return None
         return cls.of(embed(np.stack([look for look, _ in looks])), np.array([held for _, held in looks]))
 
     @classmethod
-    def of_array(cls, values: Array, name: str) -> Self:
-        """Of `array`'s values; InputError, which names them so, where they are others."""
-        if values.dtype != np.float32 or values.shape not in ((2, 0), (2, NUMBERS), (2, NUMBERS + PARTS)) \
+    def of_array(cls, values: Array, plane: str, name: str) -> Self:
+        """Of `array`'s values and the plane; InputError, which names them so, where they are others."""
+        placed = NUMBERS + PARTS + 1
+        if values.dtype != np.float32 or values.shape not in ((2, 0), (2, NUMBERS), (2, placed)) \
                 or not np.isfinite(values).all():
             raise InputError(f"{name} is {values.dtype} of shape {values.shape}; expected what SupportSet.save writes, "
-                             f"finite float32 (2,{NUMBERS}) or (2,{NUMBERS + PARTS})")
-        return cls(*values)
+                             f"finite float32 (2,{NUMBERS}) or (2,{placed})")
+        if values.shape != (2, placed):
+            return cls(values[0], values[1], plane)
+        return cls(values[0, :-1], values[1, :-1], plane, (float(values[0, -1]), float(values[1, -1])))
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Looks) and np.array_equal(self.array, other.array)
+        return isinstance(other, Looks) and self.plane == other.plane and np.array_equal(self.array, other.array)
 
     def __hash__(self) -> int:
         return hash(self.array.tobytes())
@@ -83,8 +93,18 @@ class Looks:
 
     @property
     def array(self) -> Floats:
-        """(2,D) or (2,D + PARTS): middle and direction."""
-        return np.stack([self.middle, self.direction])
+        """(2,D), middle and direction; (2,D + PARTS + 1) with places, the lengths in the last column."""
+        both = np.stack([self.middle, self.direction])
+        return np.column_stack([both, np.array(self.lengths, np.float32)]) if self.of_volumes else both
+
+    def misfit(self, length: float | None) -> str:
+        """Why the places of slices in a volume of this length tell nothing; empty where they do, or do not count."""
+        low, high = self.lengths
+        if not self.of_volumes or length is not None and SHORTEST * low <= length <= LONGEST * high:
+            return ""
+        said = "how long it is across its slices is not known" if length is None else (
+            f"it is {length:.0f} mm long across its slices")
+        return f"{said}, the support's volumes {low:.0f} to {high:.0f} mm"
 
     def presence(self, image: Array, normalise: Normalisation, place: float | None = None) -> float:
         """From 0 to 1, of an image (H,W): 0.5 lies halfway between the two kinds, 0.88 and 0.12 where the regression

@@ -32,7 +32,7 @@ COLUMNS = (
     ("voxels", "voxels", "{:,}", False),
     ("millilitres", "ml", "{:,.1f}", False),
     ("slices", "slices with it", "{}", False),
-    ("absent", "taken as absent", "{}", False),
+    ("absent", "slices taken as absent", "{}", False),
 )
 # Of a report: what was made, rather than how.
 RESULTS = frozenset({"images", "complete", "mean_dice", "notes", "input_notes", "unfinished"})
@@ -137,6 +137,8 @@ def _cell(value: Any, form: str, bar: bool) -> dict[str, Any]:
 def _shown(value: Any, form: str) -> str:
     if value is None:
         return ""
+    if isinstance(value, list) and any(isinstance(each, list) for each in value):
+        return ", ".join(_shown(each if each[0] < each[-1] else each[:1], form) for each in value)
     if isinstance(value, list):
         return " to ".join(map(str, value))
     return form.format(value) if _is_number(value) else str(value)

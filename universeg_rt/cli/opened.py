@@ -73,6 +73,12 @@ class Opened:
         little, and counts only where it was asked for."""
         return self.absent_below if judged and (placed or self.settings["absence_asked"]) else None
 
+    def misfit(self, length: float | None) -> str:
+        """Why places in a volume of this length, in mm, tell nothing of absence, as `Looks.misfit`; empty where they
+        do."""
+        known = (each.looks for each in self.task.answering.values())
+        return next((why for looks in known if looks is not None and (why := looks.misfit(length))), "")
+
     @property
     def members(self) -> int:
         """Of the ensemble whose spread an answer has; one for a static task, which has none."""
@@ -178,7 +184,9 @@ def _provenance(segmenter: Segmenter, ensemble: Ensemble, support: SupportSet | 
 
 
 def _of_file(task: FrozenTask, args: argparse.Namespace, steps: tuple[Step, ...]) -> Opened:
-    record, labelled, where = task.record, LabelledPredictor({"": task}, {"": 1}), Where(keep_noise=args.keep_noise)
+    record, where = task.record, Where(keep_noise=args.keep_noise)
+    value, name = record.label or (1, "")
+    labelled = LabelledPredictor({name: task}, {name: value})
     return Opened(labelled, {
         "bundle": {"name": record.bundle, "licence": dict(record.licence)},
         "runner": {"name": task.runner.name, "precision": record.precision},
@@ -189,7 +197,7 @@ def _of_file(task: FrozenTask, args: argparse.Namespace, steps: tuple[Step, ...]
             "proxies": record.proxies
         },
         **_images(task), **_answers(args, steps, labelled, where),
-    }, task.runner.reason, steps, args.threads or cores(), where)
+    }, task.runner.reason, steps, args.threads or cores(), where, "" if record.looks is None else record.looks.plane)
 
 
 def _how(task: LabelledPredictor) -> dict[str, Any] | None:

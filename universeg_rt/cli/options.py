@@ -16,10 +16,9 @@ from ..imaging.windows import check_box
 from ..labelled_predictor import Overlap
 from ..precision import PRECISIONS
 from ..runners import RUNNERS
-from ..volumes.slicing import AXES
 from .common import as_options, given, said_in_options
 from .report import REPORT
-from .supports import add_slice_options
+from .supports import add_volume_options
 from .where import OPTIONS as WHERE
 from .where import check_where
 
@@ -89,10 +88,7 @@ def _add_labels(p: argparse.ArgumentParser) -> None:
 
 def _add_volumes(p: argparse.ArgumentParser) -> None:
     volumes = p.add_argument_group("volumes")
-    volumes.add_argument("--axis", choices=AXES, help="across which volumes, of the support too, are sliced (acquired)")
-    add_slice_options(volumes)
-    volumes.add_argument("--time", type=int, metavar="T", help="which volume of a NIfTI file with several, from 0")
-    volumes.add_argument("--series", type=int, metavar="N", help="which series of a DICOM folder with several, from 1")
+    add_volume_options(volumes)
 
 
 def _add_answers(p: argparse.ArgumentParser) -> None:

@@ -29,7 +29,7 @@ from .queries import Queries, Query, find_queries
 from .report import Report
 from .results import is_whole, outputs, reviewed, stands
 from .summary import print_all
-from .supports import is_of_file, is_of_volumes, load_support, refuse_beside_pictures, slice_notes, slices_taken
+from .supports import READ, is_of_file, is_of_volumes, load_support, refuse_beside_pictures, slice_notes, slices_taken
 from .truths import Truths, find_truths
 from .volumes import Job, segment_volume
 
@@ -50,7 +50,7 @@ def _main(args: argparse.Namespace) -> int:
     support = None if args.support is None else load_support(args, normalisation(args), _volumes(queries, args),
                                                              of_volumes=of_volumes)
     if not volumes and not of_volumes:
-        refuse_beside_pictures({name: getattr(args, name) for name in ("axis", "time", "series")})
+        refuse_beside_pictures({name: getattr(args, name) for name in READ})
     if args.follow and not volumes:
         raise InputError("--follow: --input holds no volumes, whose slices have an order; leave it out")
     truths = find_truths(args.truth) if args.truth else {}
@@ -58,7 +58,8 @@ def _main(args: argparse.Namespace) -> int:
     opened = open_task(args, support, taken)
     facts = {**_facts(opened), "notes": [*opened.task.notes, *slice_notes(args, taken)], "input_notes": queries.notes}
     used = [truths[query.truth_name] for query in queries.files.values() if query.truth_name in truths]
-    how = Truths.of(used, len(opened.task.values), args.label is not None, is_of_file(args, support))
+    of_file = "" not in opened.task.values if support is None else is_of_file(args, support)
+    how = Truths.of(used, len(opened.task.values), args.label is not None, of_file)
     if args.truth:
         facts["with_truth"] = len(used)
     settings = {"version": __version__, **opened.settings, "outputs": outputs(args)}

@@ -24,20 +24,12 @@ from ..supports.select import select
 from ..supports.sheet import support_sheet
 from ..supports.volumes import AREA, EVEN, SIMILAR, plane_of
 from ..volumes.reading import ACCEPTED, is_volume, pictures_beside, read_chosen, volumes_below
-from ..volumes.slicing import ACQUIRED, AXES
+from ..volumes.slicing import ACQUIRED
 from ..volumes.volume import Volume
 from .common import add_runner_options, run_command, said_in_options
 from .opened import image_options
 from .options import add_image_options
-from .supports import (
-    TAKEN,
-    add_slice_options,
-    is_of_volumes,
-    load_support,
-    refuse_beside_pictures,
-    slice_notes,
-    slices_taken,
-)
+from .supports import READ, add_one_label_options, load_one_label
 
 PROGRAM, SELECT = "universeg-support", "select"
 SHEET, TABLE = "support.png", "support.json"
@@ -77,12 +69,7 @@ def _action(actions: argparse._SubParsersAction[argparse.ArgumentParser], name: 
     p.add_argument("support", type=Path, metavar="SUPPORT", help="folder with images/ and labels/, or .npz")
     p.add_argument("--seed", type=int, default=0, help="of whatever is drawn (0)")
     add_image_options(p)
-    p.add_argument("--label", help="value or name, where labels hold several")
-    slices = p.add_argument_group("a support of volumes")
-    slices.add_argument("--axis", choices=AXES, help=f"across which they are sliced ({ACQUIRED})")
-    add_slice_options(slices)
-    slices.add_argument("--time", type=int, metavar="T", help="which volume of a NIfTI file with several, from 0")
-    slices.add_argument("--series", type=int, metavar="N", help="which series of a DICOM folder with several, from 1")
+    add_one_label_options(p)
     return p
 
 
@@ -94,7 +81,10 @@ def _main(args: argparse.Namespace) -> int:
     images = image_options(args)
     args.aspect, how = images["aspect"], images["normalise"]
     queries = _Queries.of(args.query) if args.action == SELECT else _Queries([], [])
-    support, absent = _load(args, how, queries)
+    if args.by == SIMILAR and not queries.volumes:
+        raise InputError(f"--by {SIMILAR}: to what? Give a volume as --query of {PROGRAM} {SELECT}; or take --by "
+                         f"{AREA}, or {EVEN}")
+    support, absent = load_one_label(args, how, queries.read(args), read=() if queries.volumes else READ)
     if args.action == "show":
         return _show(args, support, how, absent)
     return _prune(args, support, how) if args.action == "prune" else _select(args, support, how, queries)
@@ -129,29 +119,6 @@ class _Queries:
         with said_in_options():
             for path in self.volumes:
                 yield read_chosen(path, args.time, args.series)
-
-
-def _load(args: argparse.Namespace, how: Normalisation, queries: _Queries) -> tuple[SupportSet, bool]:
-    """The support of one label, the one that is asked for or the only one that there is; and whether entries without
-    it are meant, as they are among slices of volumes and where labels are several."""
-    asked, args.label = args.label, None if args.label is None else [args.label]
-    if args.by == SIMILAR and not queries.volumes:
-        raise InputError(f"--by {SIMILAR}: to what? Give a volume as --query of {PROGRAM} {SELECT}; or take --by "
-                         f"{AREA}, or {EVEN}")
-    of_volumes = is_of_volumes(args)
-    if not of_volumes:
-        read = () if queries.volumes else ("axis", "time", "series")
-        refuse_beside_pictures({name: getattr(args, name) for name in (*read, *TAKEN)})
-    support = load_support(args, how, queries.read(args), of_volumes=of_volumes)
-    for note in slice_notes(args, slices_taken(args, support)) if of_volumes else ():
-        print(f"note: {note}")
-    if isinstance(support, SupportSet):
-        return support, bool(plane_of(support.names))
-    several = len(support.values) > 1
-    if asked is None and several:
-        known = ", ".join(f"{value} ({name})" for value, name in support.label_names.items())
-        raise InputError(f"labels hold several values, {known}; say which one is looked at with --label")
-    return support.of(support.values[0] if asked is None else asked), several or bool(plane_of(support.names))
 
 
 def _show(args: argparse.Namespace, support: SupportSet, how: Normalisation, absent: bool) -> int:

@@ -28,22 +28,34 @@ from ..supports.volumes import (
     SliceChoice,
     has_volumes,
     labelled_support_of_volumes,
+    plane_of,
     volume_pairs,
 )
-from ..volumes.slicing import ACQUIRED
+from ..volumes.slicing import ACQUIRED, AXES
 from ..volumes.volume import Volume
 from .common import as_options, said_in_options
 
 TAKEN = ("slices", "absent", "by")  # options that say which slices of volumes a support takes
+READ = ("axis", "time", "series")  # and how volumes are read
 
 
-def add_slice_options(parser: argparse._ActionsContainer) -> None:
-    """--slices, --absent and --by, for `load_support`."""
+def add_volume_options(parser: argparse._ActionsContainer) -> None:
+    """Those of READ and TAKEN, for `load_support`."""
+    parser.add_argument("--axis", choices=AXES,
+                        help=f"across which volumes, of the support too, are sliced ({ACQUIRED})")
+    parser.add_argument("--time", type=int, metavar="T", help="which volume of a NIfTI file with several, from 0")
+    parser.add_argument("--series", type=int, metavar="N", help="which series of a DICOM folder with several, from 1")
     parser.add_argument("--slices", type=int, metavar="N",
                         help=f"slices with a label that a support of volumes takes, of all together ({SLICES})")
     parser.add_argument("--absent", type=int, metavar="N", help=f"slices without any ({ABSENT})")
     parser.add_argument("--by", choices=get_args(By), help="which slices: by the label's area, evenly, or those that "
                         f"are the most like the volumes to segment or to select for ({AREA})")
+
+
+def add_one_label_options(parser: argparse.ArgumentParser) -> None:
+    """For `load_one_label`."""
+    parser.add_argument("--label", help="value or name, where labels hold several")
+    add_volume_options(parser.add_argument_group("a support of volumes"))
 
 
 @dataclass(frozen=True)
@@ -113,6 +125,28 @@ def _of_label(path: Path, found: Entries, labels: Labels) -> LabelledSupport:
     support = LabelledSupport.of_file(found, {value: given})
     support.chosen(labels.chosen)  # refuses others
     return support
+
+
+def load_one_label(args: argparse.Namespace, normalise: Normalisation, queries: Iterable[Volume] = (), *,
+                   read: Sequence[str] = READ) -> tuple[SupportSet, bool]:
+    """As `load_support`, of one label, the one that --label says or the only one that there is; and whether entries
+    without it are meant, as they are among slices of volumes and where labels are several. Prints where fewer slices
+    were found than asked for. read: options that are refused beside pictures, with those of TAKEN."""
+    asked, args.label = args.label, None if args.label is None else [args.label]
+    of_volumes = is_of_volumes(args)
+    if not of_volumes:
+        refuse_beside_pictures({name: getattr(args, name) for name in (*read, *TAKEN)})
+    support = load_support(args, normalise, queries, of_volumes=of_volumes)
+    for note in slice_notes(args, slices_taken(args, support)) if of_volumes else ():
+        print(f"note: {note}")
+    if isinstance(support, SupportSet):
+        return support, bool(plane_of(support.names))
+    several = len(support.values) > 1
+    if asked is None and several:
+        known = ", ".join(f"{value} ({name})" for value, name in support.label_names.items())
+        raise InputError(f"labels hold several values, {known}; say which one is meant with --label")
+    chosen = Labels.of(args.label).chosen or support.values
+    return support.of(chosen[0]), several or bool(plane_of(support.names))
 
 
 def is_of_file(args: argparse.Namespace, support: SupportSet | LabelledSupport | None) -> bool:

@@ -30,6 +30,7 @@ from .results import UNNAMED, hashed, lowest_confidence, outputs, target
 from .sheet import Shown, volume_sheet
 from .truths import Truths
 
+HEADINGS = ("slice", "label", "pixels", "confidence", "spread", "dice", "presence", "kind")  # of the table of slices
 ROWS = 64  # rows of all slices that are smoothed at a time
 MAP = "labels"  # the name of the label map where labels exclude one another
 
@@ -172,6 +173,7 @@ def _figures(finished: Finished, stacks: dict[str, Array], probabilities: dict[s
                 both, sizes, scored = both + inside, sizes + size, scored + 1
                 score = 2 * inside / size if size else 1.0
             found, p, pm, spread = facts[i]["labels"][name]
+            told = facts[i]["presence"][name]
             mean = spread / found if count and found else 0.0
             if finished.opened.smooths:
                 probability = probabilities[name][i]
@@ -179,17 +181,23 @@ def _figures(finished: Finished, stacks: dict[str, Array], probabilities: dict[s
                 p, pm = float(probability.sum(dtype=np.float64)), float(probability[mask].sum(dtype=np.float64))
             sums += found, p, pm, spread
             lines.append([i, name or UNNAMED, count, _expected(found, p, pm) if count else "", mean,
-                          "" if score is None else score, _kind(facts[i], name)])
+                          "" if score is None else score, "" if told is None else told, _kind(facts[i], name)])
         figures[name or UNNAMED] = {
             "voxels": pixels,
             **({} if pixel is None else {"millilitres": pixels * float(np.prod(pixel)) / 1000}),
             "confidence": _expected(*sums[:3]) if pixels else None,
             **({"spread": float(sums[3] / sums[0]) if sums[0] else 0.0} if finished.opened.members > 1 else {}),
             "slices": [present[0], present[-1]] if present else [],
-            **({"absent": absent} if (absent := sum(name in each["absent"] for each in facts)) else {}),
+            **({"absent": absent} if (absent := _runs([name in each["absent"] for each in facts])) else {}),
             **({"dice": 2 * both / sizes if sizes else 1.0} if scored else {}),
         }
     return figures, lines
+
+
+def _runs(marked: list[bool]) -> list[list[int]]:
+    """The first and the last index of each run of them."""
+    steps = np.flatnonzero(np.diff(np.array([False, *marked, False]).astype(np.int8)))
+    return [[int(first), int(after) - 1] for first, after in zip(steps[::2], steps[1::2])]
 
 
 def _expected(count: float, probability: float, inside: float) -> float:
@@ -252,7 +260,7 @@ def _write(finished: Finished, stacks: dict[str, Array], probabilities: dict[str
     row["table"] = target(out, "slices", finished.name, ".csv")
     with write_file(out / row["table"]) as file_:
         text = io.StringIO()
-        csv.writer(text).writerows([["slice", "label", "pixels", "confidence", "spread", "dice", "kind"], *lines])
+        csv.writer(text).writerows([HEADINGS, *lines])
         file_.write(text.getvalue().encode())
     if "overlays" in outputs(args):
         row["overlay"] = target(out, "overlays", finished.name, ".png")

@@ -75,6 +75,12 @@ def segment_volume(opened: Opened, job: Job, args: argparse.Namespace, tick: Cal
         notes.append(f"an earlier run was interrupted after {partial.done} of {len(slices)} slices; they were not made "
                      "again")
     tick(partial.done, len(slices))
+    misfit = opened.misfit(slices.length) if alike and opened.absent_below is not None else ""
+    if misfit:
+        notes.append(f"{misfit}: " + ("absence is judged by the look of slices alone, not by their place"
+                                      if opened.settings["absence_asked"] else
+                                      "whether a label is absent is not judged; --absent-below X judges it by the look "
+                                      "of slices alone"))
     size, of_support = _block(opened, slices), support_notes(opened)
     windows = partial.facts[-1][WINDOWS] if partial.facts else {}
     for first in range(partial.done, len(slices), size):
@@ -83,7 +89,7 @@ def segment_volume(opened: Opened, job: Job, args: argparse.Namespace, tick: Cal
         images = [slices.take(volume.values, i) for i in block]
         read += time.perf_counter() - start
         found, windows = opened.predict_slices(images, windows, [f"slice {i}" for i in block], limits,
-                                               slices.places(block), judged=alike)
+                                               None if misfit else slices.places(block), judged=alike)
         for i, prediction in zip(block, found):
             _keep(partial, i, prediction, opened.task.overlap)
         facts = [_facts(each, of_support) for each in found]
@@ -152,6 +158,7 @@ def _facts(prediction: LabelledPrediction, support: dict[str, tuple[str, ...]]) 
         "unseen": first.emptied if first.emptied in (BLANK, NOISE) else "",
         "share": first.share,
         "entry": any(IN_SUPPORT in note for note in first.notes),
+        "presence": {name: each.presence for name, each in prediction.predictions.items()},
         "absent": [name for name, each in prediction.predictions.items() if each.emptied == ABSENT],
         "notes": list(dict.fromkeys(notes)),
         "seconds": [timing.preprocess, timing.network, timing.postprocess],

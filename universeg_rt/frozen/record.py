@@ -94,7 +94,7 @@ class Record:
     """kind: `static` or `exact`; reason: why this kind. grid: height and width of the network's images. aspect,
     normalise: how images get there, as `Segmenter.prepare` takes them. foreground: the share of pixels that the
     support's labels mark. dims: as Predictor's. support_sha256: as `SupportSet.sha256`. proxies: of what images the
-    constants are. bundle: its name. looks: as Predictor's, in JSON its `array` in base64. label: what its
+    constants are. bundle: its name. looks: as Predictor's, in JSON its `array` in base64 and its plane. label: what its
     masks mark, as `SupportSet.label`; in JSON value and name."""
 
     kind: str
@@ -121,7 +121,7 @@ class Record:
         values |= {
             "format": FORMAT, "price": asdict(self.price), "licence": dict(self.licence), "grid": list(self.grid),
             "normalise": how if isinstance(how, str) else {type(how).__name__.lower(): [how.low, how.high]},
-            "looks": self.looks and b64encode(self.looks.array.astype("<f4").tobytes()).decode()
+            "looks": self.looks and [b64encode(self.looks.array.astype("<f4").tobytes()).decode(), self.looks.plane]
         }
         return json.dumps(values, sort_keys=True)
 
@@ -191,8 +191,9 @@ def _normalisation(value: object) -> Normalisation:
 
 def _looks(value: object) -> Looks:
     try:
-        if isinstance(value, str):
-            return Looks.of_array(np.frombuffer(b64decode(value, validate=True), "<f4").reshape(2, -1), "its record")
+        if isinstance(value, list) and [type(each) for each in value] == [str, str]:
+            array = np.frombuffer(b64decode(value[0], validate=True), "<f4").reshape(2, -1)
+            return Looks.of_array(array, value[1], "its record")
     except (ValueError, InputError):
         pass
     raise ValueError("what its record has under looks is none")

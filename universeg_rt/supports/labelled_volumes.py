@@ -162,12 +162,17 @@ def looks_by_label(found: Sequence[LabelledVolume], wanted: Sequence[int], norma
             seen.append((each, list(looks), embed(np.stack(list(looks.values())))))
     out = {}
     for value in wanted:
-        having = [(each.areas[value][at] > 0, each.slices.places(at), known) for each, at, known in seen
-                  if value in each.areas]
-        marked, places, embeddings = zip(*having) if having else ((), (), ())
-        told = Looks.of(np.concatenate(embeddings), np.concatenate(marked),
-                        None if None in places else np.concatenate(places)) if having else None
-        out[value] = told or UNTOLD
+        having = [one for one in seen if value in one[0].areas]
+        placed = [one for one in having if one[0].slices.places(one[1])]
+        having = placed or having  # one that does not say which end is which takes nothing from the others
+        if not having:
+            out[value] = UNTOLD
+            continue
+        marked = np.concatenate([each.areas[value][at] > 0 for each, at, _ in having])
+        places = np.concatenate([each.slices.places(at) or [] for each, at, _ in having]) if placed else None
+        lengths = [each.slices.length or 0.0 for each, *_ in having]
+        out[value] = Looks.of(np.concatenate([known for *_, known in having]), marked, places,
+                              having[0][0].slices.plane, (min(lengths), max(lengths))) or UNTOLD
     return out
 
 

@@ -55,6 +55,7 @@ class Slices:
     shape: tuple[int, int, int]
     order: tuple[int, int, int]  # array axes: across slices, rows, columns
     signs: tuple[int, int, int]
+    step: float | None = None  # millimetres from slice to slice
 
     @classmethod
     def of(cls, geometry: Geometry, acquired: int, axis: str) -> Slices:
@@ -81,7 +82,12 @@ class Slices:
         angle = float(np.degrees(np.max(nibabel.affines.obliquity(geometry.affine))))
         notes = (f"oblique by {angle:.0f} degrees: {plane} slices follow the voxels, nothing is resampled",)
         return cls(axis, plane, size, pixel, notes if angle > OBLIQUE else (), geometry.shape, (across, rows, columns),
-                   signs)
+                   signs, geometry.spacing[across])
+
+    @property
+    def length(self) -> float | None:
+        """Millimetres from the first slice to the last; None without an affine."""
+        return None if self.step is None else self.step * (len(self) - 1)
 
     def __len__(self) -> int:
         return self.shape[self.order[0]]
@@ -91,10 +97,10 @@ class Slices:
         return np.array(self.view(values)[index], order="C", subok=False)
 
     def places(self, indices: Iterable[int]) -> list[float] | None:
-        """Where slices lie along the volume, from 0, the first, to 1, the last; 0.5 for the only one. None without an
+        """Where slices lie along the volume, from 0, the first, to 1, the last. None for a single one, and without an
         affine: then it is not known which end is which."""
         last = len(self) - 1
-        return [index / last if last else 0.5 for index in indices] if self.plane else None
+        return [index / last for index in indices] if self.plane and last else None
 
     def put(self, target: Array, index: int, slice_values: Array) -> None:
         """Write one slice (H,W) into target (I,J,K), where `take` reads it."""

@@ -84,9 +84,20 @@ def test_a_slices_place_tells_where_looks_do_not():
     told = [found.presence(QUERY, MINMAX, place) for place in places]
     assert all((value > 0.5) == held for value, held in zip(told, marked))
     assert found.presence(QUERY, MINMAX) == pytest.approx(0.5), "without its place only its look counts"
-    again = Looks.of_array(found.array, "it")
-    assert again == found and hash(again) == hash(found) and again != Looks.of(looks, ~marked, places)
-    assert found.array.shape == (2, NUMBERS + PARTS) and np.array_equal(again.array, found.array)
+
+
+def test_looks_of_volumes_are_kept_and_say_which_volumes_are_alike():
+    looks, marked = embed(np.stack([look_of(QUERY, MINMAX), look_of(RAMPS[0], MINMAX)])), np.array([True, False])
+    found = Looks.of(looks, marked, [0.5, 0], "axial", (50.0, 80.0))
+    again = Looks.of_array(found.array, "axial", "it")
+    assert again == found and hash(again) == hash(found) and again.lengths == (50.0, 80.0)
+    assert found.array.shape == (2, NUMBERS + PARTS + 1)
+    for plane, longest in (("coronal", 80.0), ("axial", 81.0)):
+        assert Looks.of(looks, marked, [0.5, 0], plane, (50.0, longest)) != found
+    assert Looks.of(looks, ~marked, [0.5, 0], "axial", (50.0, 80.0)) != found
+    assert not any(found.misfit(length) for length in (40, 100.0))
+    assert "39 mm long across its slices, the support's volumes 50 to 80 mm" in found.misfit(39)
+    assert found.misfit(101) and "not known" in found.misfit(None) and not Looks.of(looks, marked).misfit(None)
 
 
 def test_slices_of_many_volumes_take_no_memory_by_their_square():
@@ -103,7 +114,7 @@ def test_slices_of_many_volumes_take_no_memory_by_their_square():
                                     np.full((2, NUMBERS), np.nan, np.float32), np.zeros(2, np.float32)])
 def test_arrays_that_are_no_looks(values):
     with pytest.raises(InputError, match=r"x.npz: looks is float.* of shape .*; expected what SupportSet.save writes"):
-        Looks.of_array(values, "x.npz: looks")
+        Looks.of_array(values, "", "x.npz: looks")
 
 
 @pytest.mark.parametrize("places, words", [([0.5], "places are .*; give 2, one for each image"),

@@ -170,19 +170,63 @@ def test_dim_slices_are_counted_where_the_support_is_of_volumes(case):
     assert row_of(folder)["dim"] == 0, "a window says itself what is dim"
 
 
-def test_slices_without_the_label_come_out_empty_where_the_support_is_of_volumes(case):
-    """Unless --absent-below says 0; and the report says which presence was asked for."""
+@pytest.fixture
+def of_volumes(case):
+    """As `case`, with a support of two labelled volumes."""
     folder, arguments = case
     for name in ("p0", "p1"):
         for part, values in zip(("images", "labels"), head(int(name[1]) + 1)):
             write(folder / "labelled" / part / f"{name}.nii.gz", values)
     arguments[arguments.index("--support") + 1] = str(folder / "labelled")
+    return folder, arguments
+
+
+def lines_of(folder):
+    with open(folder / "out" / row_of(folder)["table"]) as file:
+        return list(csv.DictReader(file))
+
+
+def test_slices_without_the_label_come_out_empty_where_the_support_is_of_volumes(of_volumes):
+    """Unless --absent-below says 0; and the report says which presence was asked for."""
+    folder, arguments = of_volumes
     _, labels = head()
     for options, below in (([], ABSENT_BELOW), (["--absent-below", "0"], None)):
         assert main([*arguments, *options]) == 0
-        with open(folder / "out" / row_of(folder)["table"]) as file:
-            absent = {(line["label"], int(line["slice"])) for line in csv.DictReader(file) if line["kind"] == "absent"}
+        absent = {(line["label"], int(line["slice"])) for line in lines_of(folder) if line["kind"] == "absent"}
         assert json.loads((folder / "out" / "report.json").read_text())["absent_below"] == below
         assert bool(absent) == (below is not None)
         for name, i in absent:
             assert (labels == int(name[-1])).sum(axis=(0, 1))[i] < 40, "hardly any of it is lost"
+        assert {line["presence"] != "" for line in lines_of(folder) if not line["kind"]} == {below is not None}
+        for name, figures in row_of(folder)["labels"].items():
+            runs = figures.get("absent", [])
+            assert {i for first, last in runs for i in range(first, last + 1)} == {i for of, i in absent if of == name}
+
+
+def test_what_is_emptied_costs_a_volume_no_confidence(of_volumes):
+    folder, arguments = of_volumes
+    assert main(arguments) == 0
+    for name, figures in row_of(folder)["labels"].items():
+        own = [float(line["confidence"]) for line in lines_of(folder) if line["label"] == name and line["confidence"]]
+        assert min(own) <= figures["confidence"] <= max(own)
+
+
+def test_volumes_below_the_confidence_asked_for_are_named(of_volumes, capsys):
+    folder, arguments = of_volumes
+    for below, count in (("1", 1), ("0", 0)):
+        assert main([*arguments, "--review-below", below]) == 0
+        assert row_of(folder)["review"] is bool(count) and f"{count} of them to be looked at" in capsys.readouterr().out
+
+
+def test_absence_is_not_judged_in_a_volume_of_another_length_unless_asked(of_volumes):
+    """Of twelve slices four: their places would stand for other parts of the body."""
+    folder, arguments = of_volumes
+    image, _ = head()
+    write(folder / "scans" / "p1" / f"{NAME}.nii.gz", image[:, :, 4:8])
+    for options, words in (([], "whether a label is absent is not judged; --absent-below X judges it by the look"),
+                           (["--absent-below", "1"], "absence is judged by the look of slices alone")):
+        assert main([*arguments, *options]) == 0
+        assert [note for note in row_of(folder)["notes"] if words in note] == [
+            f"it is 12 mm long across its slices, the support's volumes 44 to 44 mm: {note}" for note in
+            (words + " of slices alone" if not options else words + ", not by their place",)]
+        assert all((line["presence"] == "") == (not options) for line in lines_of(folder))

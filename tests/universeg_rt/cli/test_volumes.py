@@ -230,8 +230,9 @@ def test_a_frozen_file_segments_a_volume(case, small_bundle, kind):
     frozen.save(folder / "task.onnx")
     assert main(["--task", str(folder / "task.onnx"), *arguments[4:], "--post", "largest-component-3d"]) == 0
     labels = np.asarray(nibabel.load(folder / "out" / row_of(folder)["mask"][0]).dataobj)
-    assert set(np.unique(labels)) <= {0, 1} and row_of(folder)["slices"] == 12
-    assert json.loads((folder / "out" / "report.json").read_text())["task"]["kind"] == kind
+    assert set(np.unique(labels)) <= {0, 2} and row_of(folder)["slices"] == 12
+    report = json.loads((folder / "out" / "report.json").read_text())
+    assert report["task"]["kind"] == kind and report["labels"] == {"label 2": 2}, "the file says which label it marks"
 
 
 def test_freezing_first_keeps_what_is_known_of_the_support(case):

@@ -23,7 +23,7 @@ from ..threads import cores
 from .native_weights import TABLE, read_weights
 
 INSTRUCTIONS = ("avx512", "avx2", "plain")
-TOGETHER = 8  # queries in one call, which share what does not depend on them
+TOGETHER = 8  # queries, times members, in one call: they share what does not depend on them, and nothing interrupts it
 NATIVE = tuple(name for name, precision in PRECISIONS.items() if precision.is_native)
 
 
@@ -101,7 +101,8 @@ class NativeRunner(Runner):
 
     def _run(self, sets: list[Vendor], queries: Floats) -> Floats:
         with _memory_for_support():
-            found = [self._network.run(sets, queries[i : i + TOGETHER, 0]) for i in range(0, len(queries), TOGETHER)]
+            some = max(1, TOGETHER // len(sets))
+            found = [self._network.run(sets, queries[i : i + some, 0]) for i in range(0, len(queries), some)]
         return np.concatenate(found)[:, :, None]
 
     def _mean_constants(
