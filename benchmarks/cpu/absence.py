@@ -7,9 +7,9 @@ Of tasks, present: dev images. Absent: dev images of other tasks of the data set
 label was empty there. Of volumes: slices of subjects that no entry is from, with a label and without. Supports have the
 target in all entries, or lack it in --absent of them. For each candidate: at the threshold that costs --cost Dice on
 present images (chosen on these images), how many absent ones still have a mask, and the pixels wrongly marked there;
-and the same of the rules that `absent_below` goes by, at their defaults. `looks` needs no network; nor does `nearest`,
-the similarity to the nearest entry with the target less that to the nearest without. Intervals of 95 % are over
-subjects.
+and the same of the rule that `absent_below` goes by, `looks`, at its default. It needs no network, and judges no volume
+of another length than the support's; `nearest` needs none either: the similarity to the nearest entry with the target
+less that to the nearest without. Intervals of 95 % are over subjects.
 """
 
 from __future__ import annotations
@@ -128,6 +128,7 @@ def rows_of(segmenter: Segmenter, case: Case, queries: int, seed: int) -> Iterat
                 answer = task.predict(image, volume_range=limits)
                 if answer.emptied:
                     continue
+                judged = looks is not None and (place is not None or not looks.of_volumes)
                 p, mask, on_grid = answer.probability, answer.mask, task.on_grid([image])[0, 0]
                 alike = known @ embed(on_grid[None])[0]
                 yield {
@@ -139,7 +140,7 @@ def rows_of(segmenter: Segmenter, case: Case, queries: int, seed: int) -> Iterat
                     "greatest probability": float(p.max()),
                     INSIDE: mean_inside(p, mask),
                     "nearest": float(alike[marked].max() - (0 if marked.all() else alike[~marked].max())),
-                    LOOKS: 1.0 if looks is None else looks.presence(image, task.normalise, place),
+                    LOOKS: looks.presence(image, task.normalise, place) if judged else 1.0,
                 }
 
 

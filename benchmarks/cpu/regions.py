@@ -78,11 +78,10 @@ def _masks(answers: list) -> Masks:
 
 
 def _emptied(task: RefinedTask, scan: Scan, masks: Masks) -> Masks:
-    """As `absent_below` does it, where absence is known."""
-    if task.looks is None:
+    """As `universeg-segment` does it, where absence is judged."""
+    if task.looks is None or scan.places is None:
         return masks
-    places = scan.places or [None] * len(masks)
-    told = [task.looks.presence(*each) for each in zip(scan.images, repeat(task.normalise), places)]
+    told = [task.looks.presence(*each) for each in zip(scan.images, repeat(task.normalise), scan.places)]
     return [mask & (presence >= ABSENT_BELOW) for mask, presence in zip(masks, told)]
 
 

@@ -24,7 +24,8 @@ TEMPLATE = "MNI152 template"
 @dataclass(frozen=True, eq=False)
 class Scan:
     """A volume that is asked: its slices (H,W) in their order, their label maps (H,W) by the support's values, which of
-    them (N,) are not in the support, where they lie in the volume, and the range of its intensities."""
+    them (N,) are not in the support, where they lie in the volume (None where that tells nothing, as `Looks.misfit`
+    says), and the range of its intensities."""
 
     subject: str
     images: list[np.ndarray]
@@ -93,7 +94,8 @@ def read_set(folder: Path, choice: SliceChoice, splits: Sequence[str], support_v
         labels = [sum((np.where(cut == value, values.get(name, 0), 0) for value, name in names.items()),
                       np.zeros_like(cut)) for cut in cuts]
         images = [each.slices.take(each.volume.values, i) for i in range(len(cuts))]
-        places = each.slices.places(range(len(images)))
+        alike = not any(looks.misfit(each.slices.length) for looks in support.looks.values())
+        places = each.slices.places(range(len(images))) if alike else None
         found.append(Scan(each.name, images, labels, np.ones(len(images), bool), places, each.limits))
     return VolumeSet(folder.name, support, found, given)
 
