@@ -14,7 +14,7 @@ from ..errors import InputError
 from ..imaging.files import SUFFIXES, read_image, write_png
 from ..imaging.normalisation import Normalisation
 from ..segmenter import Segmenter
-from ..storage.atomic import make_folder, write_json
+from ..storage.atomic import check_folder_of, make_folder, write_json
 from ..storage.reading import is_folder
 from ..support import SupportSet
 from ..supports.inspect import Inspection, inspect
@@ -31,7 +31,7 @@ from .opened import image_options
 from .options import add_image_options
 from .supports import READ, add_one_label_options, load_one_label
 
-PROGRAM, SELECT = "universeg-support", "select"
+PROGRAM, SHOW, SELECT = "universeg-support", "show", "select"
 SHEET, TABLE = "support.png", "support.json"
 EXAMPLE = """example:
   universeg-support show examples/ --output looked/
@@ -46,7 +46,7 @@ def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(prog=PROGRAM, description=__doc__, epilog=EXAMPLE,
                                 formatter_class=argparse.RawDescriptionHelpFormatter)
     actions = p.add_subparsers(dest="action", required=True, metavar="show | prune | select")
-    show = _action(actions, "show", "contact sheet, areas, near-duplicates and suspicious entries")
+    show = _action(actions, SHOW, "contact sheet, areas, near-duplicates and suspicious entries")
     show.add_argument("--output", type=Path, required=True, help=f"folder for {SHEET} and {TABLE}")
     show.add_argument("--no-network", action="store_true",
                       help="leave out what the network says of labels: quick, and finds less")
@@ -84,8 +84,10 @@ def _main(args: argparse.Namespace) -> int:
     if args.by == SIMILAR and not queries.volumes:
         raise InputError(f"--by {SIMILAR}: to what? Give a volume as --query of {PROGRAM} {SELECT}; or take --by "
                          f"{AREA}, or {EVEN}")
+    if args.action != SHOW:
+        check_folder_of(args.output)
     support, absent = load_one_label(args, how, queries.read(args), read=() if queries.volumes else READ)
-    if args.action == "show":
+    if args.action == SHOW:
         return _show(args, support, how, absent)
     return _prune(args, support, how) if args.action == "prune" else _select(args, support, how, queries)
 

@@ -194,3 +194,12 @@ def test_fewer_slices_than_asked_for_are_told(tmp_path, capsys):
     assert "note: --slices 100: the volumes have 11 slices with a label that can be taken\n" in capsys.readouterr().out
     assert command.main([*asked, "--slices", "4"]) == 0
     assert "note:" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("action, more", [("prune", []), ("select", ["--count", "2", "--query"])])
+def test_a_missing_folder_is_told_before_anything_is_computed(saved, tmp_path, capsys, monkeypatch, action, more):
+    Image.fromarray(discs(1)[0][0]).save(tmp_path / "q.png")
+    monkeypatch.setattr(command, "load_one_label", None)
+    more = [*more, str(tmp_path / "q.png")] if more else more
+    assert command.main([action, str(saved), "--output", str(tmp_path / "no" / "out.npz"), *more]) == 1
+    assert "there is no folder" in capsys.readouterr().err
