@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     g.add_argument("--proxies", type=Path, metavar="FOLDER",
                    help="images of the task, without labels, that stand for the queries (the support's own)")
     g.add_argument("--max-loss", type=float, default=0.01, metavar="X",
-                   help="Dice that static may lose on the support's entries, with its standard error (0.01)")
+                   help="Dice that static may lose on the support's entries (0.01)")
     g.add_argument("--members", type=int, default=1, metavar="K", help="support sets that are drawn and averaged (1)")
     g.add_argument("--support-size", type=int, metavar="S", help="entries of each set (all)")
     g.add_argument("--seed", type=int, default=0, metavar="N",

@@ -103,8 +103,8 @@ def freeze(
         if kind == AUTO:
             return _exact(task, str(error), Price(note="not measured"))
         raise
-    lost = price.note if price.loss is None else f"{price.said_loss} Dice, {max_loss:g} may be lost"
-    if kind == AUTO and not price.loses_at_most(max_loss):
+    lost = price.note if price.loss is None else f"{price.loss:.3f} Dice, {max_loss:g} may be lost"
+    if kind == AUTO and (price.loss is None or price.loss > max_loss):
         return _exact(task, lost if price.loss is None else f"static would lose {lost}", price)
     reason = "asked for" if kind == STATIC else f"static loses {lost}"
     said = "the support's own entries" if images is None else f"{len(images)} images given"
@@ -198,8 +198,7 @@ def _price(task: Freezable, without: Sequence[_LeftOut], half: bool) -> Price:
         return Price(note="no entry that was left out marks anything, so no price could be measured")
     near = sum(each.has_near_copy for each in without)
     note = f"{near} of {len(without)} entries left out are near copies of others, which flatters exact" if near else ""
-    error = float(np.std(np.subtract(exact, static), ddof=1) / np.sqrt(len(exact))) if len(exact) > 1 else None
-    return Price(len(exact), float(np.mean(exact)), float(np.mean(static)), error, float(np.mean(agreement)), note)
+    return Price(len(exact), float(np.mean(exact)), float(np.mean(static)), float(np.mean(agreement)), note)
 
 
 def _on_grid(task: Freezable, images: str | Sequence[Array] | Array) -> Floats:

@@ -71,8 +71,8 @@ class Task(Freezable):
         kind: `exact` keeps the network and its cost, the support becomes part of it; the answers are this Task's.
         `static` replaces what the support gives to each block by one constant map, the mean of those of the proxies: a
         plain network whose cost no longer grows with the support or the ensemble, and an approximation. `auto` takes
-        static where what it loses in Dice on the support's own entries, each left out in turn, is with its standard
-        error at most `max_loss`. proxies: `support` for up to eight of its entries, drawn by `seed`, each as a query of
+        static where its Dice on the support's own entries, each left out in turn, is at most `max_loss` below exact's.
+        proxies: `support` for up to eight of its entries, drawn by `seed`, each as a query of
         others; or images of the task, without labels, as `predict_batch` takes them. half: hold the constant maps in
         half precision, which halves a static file; the network's arithmetic stays as it is.
 

@@ -40,8 +40,7 @@ class Price:
     `note` is empty, or says what flatters a figure.
 
     entries: how many were left out. exact_dice, static_dice: mean Dice of both kinds against the entries' labels.
-    loss_error: the standard error of their difference; None for one entry. agreement: mean Dice between the two kinds'
-    masks.
+    agreement: mean Dice between the two kinds' masks.
 
     Of an int8 file also what rounding costs, measured on its proxies with the constants of the whole support, so that
     a proxy from the support has its own label in them: compare these figures with one another, not with the others.
@@ -52,7 +51,6 @@ class Price:
     entries: int = 0
     exact_dice: float | None = None
     static_dice: float | None = None
-    loss_error: float | None = None
     agreement: float | None = None
     note: str = ""
     int8_images: int = 0
@@ -67,20 +65,10 @@ class Price:
             return None
         return self.exact_dice - self.static_dice
 
-    @property
-    def said_loss(self) -> str:
-        """`loss` with its standard error."""
-        return f"{self.loss:.3f} ± {'unknown' if self.loss_error is None else f'{self.loss_error:.3f}'}"
-
-    def loses_at_most(self, most: float) -> bool:
-        """Whether the loss, with its standard error, is known to be at most so much Dice."""
-        return self.loss is not None and self.loss_error is not None and self.loss + self.loss_error <= most
-
     def __str__(self) -> str:
         said = self.note if self.loss is None else (
             f"on {self.entries} entries left out in turn: Dice {self.exact_dice:.3f} exact, "
-            f"{self.static_dice:.3f} static, {self.said_loss} lost, {self.agreement:.3f} between the two") + (
-                self.note and f" ({self.note})")
+            f"{self.static_dice:.3f} static, {self.agreement:.3f} between the two") + (self.note and f" ({self.note})")
         if self.int8_agreement is None:
             return said
         said += (f"; of int8 on {self.int8_images} proxies, none left out: Dice {self.int8_agreement:.3f} between int8 "

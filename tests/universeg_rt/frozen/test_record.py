@@ -1,4 +1,4 @@
-"""What a frozen file says of itself: records that are wrong are refused, and what a price lets `auto` take."""
+"""What a frozen file says of itself: records that are wrong are refused."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from universeg_rt import BundleError, SupportSet
 from universeg_rt.bundle.onnx_bind import bind
 from universeg_rt.frozen import seal
-from universeg_rt.frozen.record import KEY, Price
+from universeg_rt.frozen.record import KEY
 from universeg_rt.frozen_task import FrozenTask
 
 from ...conftest import discs
@@ -27,8 +27,3 @@ def test_a_file_whose_record_is_wrong_is_refused(segmenter, tmp_path, field, val
     (tmp_path / "task.onnx").write_bytes(seal.sealed(model))
     with pytest.raises(BundleError, match=message):
         FrozenTask.open(tmp_path / "task.onnx")
-
-
-def test_a_loss_on_one_entry_is_not_known_well_enough():
-    assert not Price(1, 0.9, 0.9, None, 1.0).loses_at_most(1)
-    assert Price(2, 0.9, 0.9, 0.01, 1.0).loses_at_most(0.01) and not Price(note="none").loses_at_most(1)
