@@ -88,8 +88,8 @@ def test_postprocessing(benchmark):
     task = segmenter.prepare(CASE.support.subset(range(2)))
     placement = Placement.of((512, 400), (128, 128), "pad")
     logits = np.random.default_rng(0).normal(size=(5, 1, 128, 128)).astype(np.float32)
-    query = Query(np.zeros((512, 400)), "query", None, 1.0, placement, (), 0.0)
-    prediction = benchmark(lambda: task._finish(logits, query, logits[0, 0], 0.0, 0.5, False))
+    query = Query(np.zeros((512, 400)), "query", None, 1.0, None, placement, (), 0.0)
+    prediction = benchmark(lambda: task._finish(logits, query, 0.0, 0.5, False))
     assert prediction.mask.shape == (512, 400) and 0 < prediction.spread.max() < 0.5
 
 
