@@ -117,28 +117,15 @@ class SupportSet:
     def on_grid(self, grid: tuple[int, int], aspect: str, normalise: Normalisation = MINMAX) -> Floats:
         """(N,2,H,W) float32 as the network reads it: normalised images and labels on the grid."""
         out = np.empty((len(self), 2, *grid), np.float32)
-        for i in range(len(self)):
-            self._write_on_grid(out[i], i, grid, aspect, normalise)
-        return out
-
-    def entry_on_grid(self, index: int, grid: tuple[int, int], aspect: str,
-                      normalise: Normalisation = MINMAX) -> Floats:
-        """(2,H,W) float32 of one entry, as `on_grid`."""
-        out = np.empty((2, *grid), np.float32)
-        self._write_on_grid(out, index, grid, aspect, normalise)
+        for i, label in enumerate(self.labels):
+            placed = self.placed(i, grid, aspect, normalise)
+            out[i] = placed.on_grid, placed.placement.label_to_grid(label, grid)
         return out
 
     def placed(self, index: int, grid: tuple[int, int], aspect: str, how: Normalisation) -> PlacedImage:
         """The image of an entry on the grid, with its share."""
         share = 1.0 if self.shares is None else self.shares[index]
         return PlacedImage.of(self.images[index], f"support image {self.names[index]}", grid, aspect, how, share)
-
-    def _write_on_grid(self, out: Floats, index: int, grid: tuple[int, int], aspect: str,
-                       how: Normalisation) -> None:
-        """Write `entry_on_grid` into `out`."""
-        placed = self.placed(index, grid, aspect, how)
-        out[0] = placed.on_grid
-        out[1] = placed.placement.label_to_grid(self.labels[index], grid)
 
 
 def _restored(

@@ -52,11 +52,6 @@ class Look:
         return lines + [("outline: true, fill: predicted", INK, True)] * truth
 
 
-def overlay(image: Array, labels: Array, truth: Array | None = None, look: Look = Look()) -> Bytes:
-    """(H,W,3) uint8: the image (H,W) in grey, by its own minimum and maximum, and masks as `tinted` draws them."""
-    return tinted(normalise(np.asarray(image)), labels, truth, look)
-
-
 def tinted(grey: Floats, labels: Array, truth: Array | None = None, look: Look = Look(), zoom: int = 1) -> Bytes:
     """(zoom*H, zoom*W, 3) uint8 of grey values (H,W) in [0, 1]: predictions tinted, with their outline where there is
     one label; true masks as outlines.

@@ -12,7 +12,6 @@ from universeg_rt.imaging.overlays import (
     TRUTH,
     Look,
     contact_sheet,
-    overlay,
     square_pixels,
     tinted,
     with_legend,
@@ -65,7 +64,7 @@ def test_small_images_are_enlarged_and_large_ones_are_not(tmp_path):
 
 
 def test_the_legend_is_below_and_the_picture_as_it_was():
-    picture = overlay(np.arange(900.0).reshape(30, 30), np.eye(30, dtype=bool))
+    picture = tinted(np.arange(900.0).reshape(30, 30) / 899, np.eye(30, dtype=bool))
     shown = with_legend(picture, Look(), True)
     assert np.array_equal(shown[:30, :30], picture) and shown.shape[0] > 50
     assert count(shown[30:], TRUTH) > 0 and count(shown[30:], PREDICTED) > 0
