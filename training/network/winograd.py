@@ -90,6 +90,7 @@ def _composed(inner: Tensor, outer: Tensor) -> Tensor:
 
 
 @functools.cache
+@torch.inference_mode(False)  # else the first caller's mode would be that of all
 def _taps() -> Tensor:
     """(9·25,81): which pairs of taps meet in which tap of the composed kernel, for each position."""
     table = torch.zeros(3, 3, 5, 5, 3, 3, 3, 3)

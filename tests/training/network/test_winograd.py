@@ -110,6 +110,16 @@ def test_first_block_and_its_gradients(tasks, queries, entries, size, threads):
         assert ours.shape == theirs.shape and relative(ours.double(), theirs) < 1e-4
 
 
+def test_training_after_inference():
+    winograd._taps.cache_clear()
+    inner, outer = torch.rand(4, 2, 3, 3), torch.rand(5, 4, 3, 3, requires_grad=True)
+    with torch.inference_mode():
+        known = winograd._composed(inner, outer)
+    found = winograd._composed(inner, outer)
+    found.sum().backward()
+    assert torch.equal(found, known) and outer.grad.abs().sum() > 0
+
+
 def test_first_block_gives_equal_maxima_to_the_first():
     support, add = torch.zeros(1, 1, 2, 4, 4), torch.ones(1, 1, 32, 4, 4).requires_grad_()
     inner, outer = torch.zeros(32, 2, 3, 3), torch.zeros(32, 32, 3, 3)
