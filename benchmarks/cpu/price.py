@@ -20,7 +20,7 @@ from universeg_rt import Segmenter, SupportSet, left_out
 from universeg_rt.benchmarks.cpu.quality import add_study_options, made_with
 from universeg_rt.cli.common import importing, run_command
 from universeg_rt.errors import InputError
-from universeg_rt.imaging.metrics import dice
+from universeg_rt.imaging.metrics import dice, rank_correlation
 from universeg_rt.storage.atomic import write_json
 
 PROGRAM = "universeg_rt.benchmarks.cpu.price"
@@ -63,9 +63,8 @@ def table(rows: list[Row], most: float) -> str:
         some = lost[taken]
         cells = [f"{some.mean():.3f}", f"{some.max():.3f}"] if len(some) else ["-", "-"]
         lines.append(f"| {rule} | {len(some)} of {len(rows)} | " + " | ".join([*cells, str((some > FAR).sum())]) + " |")
-    ranks = (np.argsort(np.argsort(values)) for values in (price, lost))
     if len(rows) > 2:
-        lines.append(f"\nRank correlation of price and loss: {np.corrcoef(*ranks)[0, 1]:.2f}")
+        lines.append(f"\nRank correlation of price and loss: {rank_correlation(price, lost):.2f}")
     return "\n".join(lines)
 
 
