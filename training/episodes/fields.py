@@ -3,6 +3,7 @@ augmentation."""
 
 from __future__ import annotations
 
+import functools
 import math
 
 import torch
@@ -65,7 +66,18 @@ def smooth_noise(draw: Draw, count: int, channels: int, size: int, cell: float) 
     noise = draw.normal(count, channels, knots, knots)
     if knots >= size:
         return noise
-    return F.interpolate(noise, size=(size, size), mode="bicubic" if knots > 3 else "bilinear", align_corners=True)
+    spread = _spread(knots, size, str(noise.device))
+    return spread @ noise @ spread.T
+
+
+@functools.lru_cache(256)
+def _spread(knots: int, size: int, device: str) -> Tensor:
+    """(size,knots): bicubic interpolation along one axis, bilinear for up to 3 knots. Two products with it are several
+    times faster on a CPU than torch's interpolation in two dimensions."""
+    with torch.inference_mode(False):  # a table made in inference mode could not be used in training
+        unit = torch.eye(knots, device=device)[None, None]
+        return F.interpolate(unit, size=(size, knots), mode="bicubic" if knots > 3 else "bilinear",
+                             align_corners=True)[0, 0]
 
 
 def identity_grid(size: int, device) -> Tensor:

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from universeg_rt.training.episodes.fields import Draw, identity_grid
-from universeg_rt.training.episodes.shapes import Layer, ellipses, painted
+from universeg_rt.training.episodes.painting import Ellipses
+from universeg_rt.training.episodes.shapes import Layer, painted
 
 Structure = tuple[float, float, float]  # centre (x, y) and radius, in half sides
 
@@ -32,7 +33,7 @@ def nested(draw: Draw, grid: Tensor) -> Layer:
     waves = draw.normal(1, count, 3, 2) * draw.scalar(0.0, 0.15) + draw.each.normal(subjects, count, 3, 2) * variation
     for shape in (stretch, angle, waves):  # shells are alike, and so do not cross
         shape[:, :shells] = shape[:, :1].clone()
-    return painted(ellipses(grid, centre, radius, stretch, angle, waves), torch.tensor(labels, device=grid.device))
+    return painted(grid, [Ellipses(centre, radius, stretch, angle, waves)], torch.tensor(labels, device=grid.device))
 
 
 def _layout(draw: Draw) -> tuple[list[Structure], list[int], int]:

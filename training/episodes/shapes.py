@@ -8,12 +8,14 @@ shapes are evaluated where they are needed and never resampled.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from universeg_rt.training.episodes.fields import Draw, displacement, smooth_noise, warp
+from universeg_rt.training.episodes.painting import Ellipses, paint, tubes
 
 
 @dataclass
@@ -73,8 +75,8 @@ def anatomy(draw: Draw, grid: Tensor) -> Layer:
     stretch = stretch * torch.exp(draw.each.normal(subjects, count) * variation * 0.7)
     angle = angle + draw.each.normal(subjects, count) * variation * 2.0
     waves = waves + draw.each.normal(subjects, count, 4, 2) * variation * 0.2
-    return painted(ellipses(grid, centre, radius, stretch, angle, waves),
-                    torch.arange(1, count + 1, device=grid.device))
+    return painted(grid, [Ellipses(centre, radius, stretch, angle, waves)],
+                   torch.arange(1, count + 1, device=grid.device))
 
 
 def blobs(draw: Draw, grid: Tensor) -> Layer:
@@ -86,8 +88,7 @@ def blobs(draw: Draw, grid: Tensor) -> Layer:
         most = max(2, min(70, int(draw.scalar(0.1, 0.9) / (base * base) / kinds)))
         parts.append(_scatter(draw, grid, most, base))
         labels += [kind + 1] * most
-    level = torch.cat(parts, 1)
-    return painted(level, torch.tensor(labels, device=grid.device))
+    return painted(grid, parts, torch.tensor(labels, device=grid.device))
 
 
 def cells(draw: Draw, grid: Tensor) -> Layer:
@@ -101,18 +102,18 @@ def cells(draw: Draw, grid: Tensor) -> Layer:
     vary = draw.scalar(0.05, 0.25)
     centre = draw.each.uniform(-reach, reach, subjects, few, 2)
     radius = radius0 * torch.exp(draw.each.normal(subjects, few) * vary)
-    body = ellipses(grid, centre, radius, *_outline(draw, subjects, few, 0.15, 0.06))
+    body = Ellipses(centre, radius, *_outline(draw, subjects, few, 0.15, 0.06))
     inner = radius * share
     offset = draw.each.normal(subjects, few * lobes, 2).clamp(-1.5, 1.5)
     room = (radius - inner * (0.9 if lobes == 1 else 0.6)).clamp_min(0.0).repeat_interleave(lobes, 1)
     lobe_centre = centre.repeat_interleave(lobes, 1) + offset * room[..., None] * spread
     lobe_radius = inner.repeat_interleave(lobes, 1) * (1.0 if lobes == 1 else draw.scalar(0.5, 0.8))
     lobe_radius = lobe_radius * torch.exp(draw.each.normal(subjects, few * lobes) * vary)
-    nucleus = ellipses(grid, lobe_centre, lobe_radius, *_outline(draw, subjects, few * lobes, 0.25, 0.1))
+    nucleus = Ellipses(lobe_centre, lobe_radius, *_outline(draw, subjects, few * lobes, 0.25, 0.1))
     most = draw.integer(2, 14)
     others = _scatter(draw, grid, most, draw.log_scalar(0.1, 0.35))
     labels = [3] * most + [1] * few + [2] * (few * lobes)
-    return painted(torch.cat([others, body, nucleus], 1), torch.tensor(labels, device=grid.device))
+    return painted(grid, [others, body, nucleus], torch.tensor(labels, device=grid.device))
 
 
 def vessels(draw: Draw, grid: Tensor) -> Layer:
@@ -125,7 +126,7 @@ def vessels(draw: Draw, grid: Tensor) -> Layer:
     labels = torch.zeros(grid.shape[:3], dtype=torch.int64, device=device)
     for tree in range(trees):
         start, stop, radius = _tree(draw, subjects, width * draw.scalar(0.7, 1.3), draw.integer(1, 4), start_at)
-        level = _tubes(grid, start, stop, radius)
+        level = tubes(grid, start, stop, radius)
         labels = torch.where((level > 0) & (level > nearest), tree + 1, labels)
         nearest = torch.maximum(nearest, level)
     return Layer(labels, trees, nearest.clamp(0, 1), labels)
@@ -138,7 +139,7 @@ def retina(draw: Draw, grid: Tensor) -> Layer:
     field = grid.square().sum(-1).sqrt() < draw.scalar(0.8, 1.3)
     distance = (grid - place[:, None, None, :]).square().sum(-1).sqrt() / draw.scalar(0.08, 0.25)
     start, stop, radius = _tree(draw, subjects, draw.log_scalar(0.012, 0.04), draw.integer(4, 7), place[:, None])
-    level = torch.where(field, _tubes(grid, start, stop, radius), -1.0)
+    level = torch.where(field, tubes(grid, start, stop, radius), -1.0)
     back = Layer(torch.where(field, torch.where(distance < 1, 2, 1), 0), 2, (1.0 - distance).clamp(0, 1), field.long())
     labels = (level > 0).long()
     return Layer(labels, 1, level.clamp(0, 1), labels).over(back)
@@ -192,8 +193,8 @@ def _outline(draw: Draw, subjects: int, count: int, stretch: float, wave: float)
             draw.each.normal(subjects, count, 4, 2) * wave)
 
 
-def _scatter(draw: Draw, grid: Tensor, most: int, base: float) -> Tensor:
-    """Levels (N,most,H,W) of up to `most` ellipses of about radius `base`, fewer in some subjects."""
+def _scatter(draw: Draw, grid: Tensor, most: int, base: float) -> Ellipses:
+    """Up to `most` ellipses of about radius `base`, fewer in some subjects."""
     subjects = len(grid)
     crowd = draw.chance(0.3)
     centre = draw.each.uniform(-1.05, 1.05, subjects, most, 2)
@@ -205,36 +206,14 @@ def _scatter(draw: Draw, grid: Tensor, most: int, base: float) -> Tensor:
     stretch = torch.exp(draw.each.normal(subjects, most) * draw.scalar(0.0, 0.3))
     fewest = draw.scalar(0.3, 1.0)
     present = torch.arange(most, device=grid.device) < most * draw.each.uniform(fewest, 1.0, subjects, 1)
-    level = ellipses(grid, centre, radius, stretch, draw.each.uniform(0.0, math.pi, subjects, most), None)
-    return torch.where(present[..., None, None], level, -1.0)
+    return Ellipses(centre, radius, stretch, draw.each.uniform(0.0, math.pi, subjects, most), present=present)
 
 
-def ellipses(
-    grid: Tensor, centre: Tensor, radius: Tensor, stretch: Tensor, angle: Tensor, waves: Tensor | None
-) -> Tensor:
-    """Levels (N,K,H,W), positive inside and 1 at the centre, of ellipses (N,K) with outlines r(θ)(1 + Σ_k waves_k)."""
-    offset = grid[:, None] - centre[:, :, None, None, :]
-    cos, sin = torch.cos(angle)[..., None, None], torch.sin(angle)[..., None, None]
-    x = (offset[..., 0] * cos + offset[..., 1] * sin) / (radius * stretch)[..., None, None]
-    y = (offset[..., 1] * cos - offset[..., 0] * sin) / (radius / stretch)[..., None, None]
-    distance = (x.square() + y.square() + 1e-9).sqrt()
-    if waves is None:
-        return 1.0 - distance
-    theta = torch.atan2(y, x)
-    outline = torch.ones_like(distance)
-    for k in range(waves.shape[2]):
-        wave = waves[:, :, k, :, None, None] / math.sqrt(k + 1.0)
-        outline = outline + wave[:, :, 0] * torch.cos((k + 2) * theta) + wave[:, :, 1] * torch.sin((k + 2) * theta)
-    return 1.0 - distance / outline.clamp_min(0.3)
-
-
-def painted(level: Tensor, labels: Tensor) -> Layer:
-    """Levels (N,K,H,W) painted in order, later over earlier; labels (K) are the objects' labels."""
-    order = torch.arange(1, level.shape[1] + 1, device=level.device)[:, None, None]
-    top = torch.where(level > 0, order, 0).amax(1)
-    table = torch.cat([labels.new_zeros(1), labels])
-    depth = torch.cat([torch.zeros_like(level[:, :1]), level], 1).gather(1, top[:, None])[:, 0]
-    return Layer(table[top], int(labels.max()), depth.clamp(0, 1), top)
+def painted(grid: Tensor, groups: Sequence[Ellipses], labels: Tensor) -> Layer:
+    """Groups of ellipses painted in order, later over earlier; labels are the objects' labels, of one group after the
+    other."""
+    top, depth = paint(grid, groups)
+    return Layer(torch.cat([labels.new_zeros(1), labels])[top], int(labels.max()), depth, top)
 
 
 def _tree(
@@ -272,22 +251,3 @@ def _tree(
         heading = (headings.gather(2, where) + side * fork).flatten(1)
         origin = path.gather(2, where[..., None].expand(-1, -1, -1, 2)).flatten(1, 2)
     return torch.cat(starts, 1), torch.cat(stops, 1), torch.cat(radii, 1)
-
-
-def _tubes(grid: Tensor, start: Tensor, stop: Tensor, radius: Tensor) -> Tensor:
-    """Level (N,H,W), 1 on the centre lines and 0 at the walls of tubes along segments (N,M,2) of radius (N,M)."""
-    radius = radius.clamp_min(1.3 /
-                              grid.shape[1])  # 0.65 pixels: thinner, a tube falls into dots that nothing could find
-    x, y = grid[:, None, ..., 0].contiguous(), grid[:, None, ..., 1].contiguous()
-    along = stop - start
-    segments = [v[:, :, None, None] for v in (
-        *start.unbind(2), *along.unbind(2), 1.0 / along.square().sum(2).clamp_min(1e-9), 1.0 / radius.square())]
-    chunk = max(1, 2**18 // x.numel())  # segments at a time: a megabyte stays in a CPU's cache
-    level = torch.full(grid.shape[:3], 1e6, device=grid.device)  # squared distance in radii
-    for first in range(0, start.shape[1], chunk):
-        ax, ay, dx, dy, scale, inverse = (v[:, first : first + chunk] for v in segments)
-        px, py = x - ax, y - ay
-        t = (px * dx).addcmul_(py, dy).mul_(scale).clamp_(0, 1)
-        squared = px.addcmul_(t, dx, value=-1).square_().add_(py.addcmul_(t, dy, value=-1).square_()).mul_(inverse)
-        level = torch.minimum(level, squared.amin(1))
-    return 1.0 - (level + 1e-12).sqrt()

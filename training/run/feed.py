@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
@@ -53,6 +54,7 @@ def _quiet_worker(_: int) -> None:
     import signal
 
     torch.set_num_threads(1)
+    os.nice(5)  # the process that keeps the network going comes first
     # The parent decides when to stop, and a worker ends when its parent does: a signal to the whole group must not end
     # it first.
     for number in (signal.SIGINT, signal.SIGTERM):

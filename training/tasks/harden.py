@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 
@@ -12,5 +13,14 @@ def harden(coverage: Tensor) -> Tensor:
     """
     flat = coverage.flatten(1)
     area = flat.sum(1).round().long().clamp(1, flat.shape[1])
-    cut = flat.sort(dim=1, descending=True).values.gather(1, area[:, None] - 1).clamp(0.2, 0.5)
+    # The cut is the area's last value in falling order, kept within these bounds, so only what lies between is sorted.
+    low, high = 0.2, 0.5
+    surely = (flat >= high).sum(1)
+    between = torch.where(flat < high, flat, 0.0)
+    wanted = (area - surely).clamp_min(0)
+    most = int(wanted.max())
+    cut = torch.full_like(flat[:, :1], high)
+    if most:
+        last = between.topk(most, dim=1).values.gather(1, wanted.clamp_min(1)[:, None] - 1)
+        cut = torch.where(wanted[:, None] > 0, last.clamp_min(low), cut)
     return (flat >= cut).float().view(coverage.shape)

@@ -15,22 +15,30 @@ if __package__ in (None, ""):  # run as a script: make the checkout importable a
 
     make_importable()
 
-from universeg_rt.benchmarks.gpu.steps import parts, step  # noqa: E402
+from universeg_rt.benchmarks.gpu.steps import parts, plan, step  # noqa: E402
 
 
 def body(run: step.Step, options: argparse.Namespace) -> bool:
-    """Each part has a time of its own, and leaves what it wrote by then."""
-    return all([
+    """Each part has a time of its own, shorter with a smaller --seconds, and leaves what it wrote by then."""
+    share = options.seconds / plan.STEPS["short"].seconds
+    ended_well = [
         parts.start(run, 30),
-        parts.kernels(run, "kernels", 120, "selftest", "correctness"),
-        parts.compare(run, 110, ("reference fp32", "reference fp16", "folded torch fp16"), "network", "parity",
+        parts.kernels(run, "kernels", 120 * share, "selftest", "correctness"),
+        parts.compare(run, 110 * share, ("reference fp32", "reference fp16", "folded torch fp16"), "network", "parity",
                       "timing"),
-        parts.ours(run, 75, "network", "parity", "timing", checked="kernels"),
-        parts.frozen(run, 60),
-        parts.kernels(run, "bandwidth", 50, "bandwidth", "timing"),
-        parts.training(run, options, 85),
-    ])
+        parts.ours(run, 75 * share, "network", "parity", "timing", checked="kernels"),
+        parts.frozen(run, 60 * share),
+        parts.kernels(run, "bandwidth", 50 * share, "bandwidth", "timing"),
+    ]
+    if not options.no_training:
+        ended_well.append(parts.training(run, options, 85 * share))
+    return all(ended_well)
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    parts.add_training(parser)
+    parser.add_argument("--no-training", action="store_true", help="where b1.py follows")
 
 
 if __name__ == "__main__":
-    sys.exit(step.main("short", __doc__.split("\n")[0], body, parts.add_training))
+    sys.exit(step.main("short", __doc__.split("\n")[0], body, add))

@@ -103,7 +103,8 @@ def test_the_parts_of_a_step_fit_its_time(module, tmp_path, monkeypatch):
         if each in plan.STEPS[name].reads:
             (upload / each).touch()
     run = step.Step(name, tmp_path / "out", tmp_path / "work", 60, "cuda", upload)
-    options = argparse.Namespace(config="config.yaml", weights="none", data_root=upload / plan.DATA)
+    options = argparse.Namespace(config="config.yaml", weights="none", data_root=upload / plan.DATA,
+                                 seconds=plan.STEPS[name].seconds, no_training=False)
     assert module.body(run, options)
     run.close()
     assert 0 < sum(asked) <= plan.STEPS[name].seconds - 2 * step.GRACE
