@@ -35,6 +35,8 @@ def make_importable_for_children(site: Path) -> None:
             link.unlink()
         if not link.is_symlink():
             link.symlink_to(part)
+    # Started by `-m` in this checkout they would find the folder universeg_rt there first, without what lies beside it.
+    os.environ["PYTHONSAFEPATH"] = "1"
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(site.absolute()), os.environ.get("PYTHONPATH"))))
 
 

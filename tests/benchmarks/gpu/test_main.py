@@ -69,15 +69,16 @@ def test_without_a_gpu_the_run_ends_with_the_reason(tmp_path):
 
 
 def test_processes_started_from_a_checkout_find_the_package(tmp_path, monkeypatch):
-    """As the builder of engines does, where nothing is installed."""
+    """As the builder of engines does, where nothing is installed; also from the top of the checkout."""
     monkeypatch.setenv("PYTHONPATH", "elsewhere")
+    monkeypatch.setenv("PYTHONSAFEPATH", "")
     checkout.make_importable_for_children(tmp_path / "site")
     checkout.make_importable_for_children(tmp_path / "site")
     code = (
         "import universeg_rt.export.engine.worker as w, universeg_rt.kernels.support_mean.library, "
         "universeg_rt.errors; "
         "print(w.__file__)")
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.stdout.startswith(str(tmp_path / "site")), done.stderr
 
 

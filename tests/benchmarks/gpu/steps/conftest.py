@@ -27,6 +27,7 @@ from ....training.conftest import kit  # noqa: F401  fixture
 def path_of_children(monkeypatch):
     """A step sets it for its parts, for as long as its process lives."""
     monkeypatch.setenv("PYTHONPATH", os.environ.get("PYTHONPATH", ""))
+    monkeypatch.setenv("PYTHONSAFEPATH", os.environ.get("PYTHONSAFEPATH", ""))
 
 
 @pytest.fixture(scope="module")

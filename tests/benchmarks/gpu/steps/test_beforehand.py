@@ -82,6 +82,11 @@ def test_both_orders_fit_the_time():
     assert 0 < plan.FINISH < plan.TRAINING / 2
 
 
+def options(name: str, data_root: Path) -> argparse.Namespace:
+    return argparse.Namespace(config="config.yaml", weights="none", data_root=data_root, no_training=False,
+                              seconds=plan.STEPS[name].seconds)
+
+
 @pytest.mark.parametrize("module", [short, a1, b7])
 def test_the_parts_of_a_step_fit_its_time(module, tmp_path, monkeypatch):
     """As on a GPU; and what a part reads of the upload folder is planned to be there."""
@@ -103,9 +108,7 @@ def test_the_parts_of_a_step_fit_its_time(module, tmp_path, monkeypatch):
         if each in plan.STEPS[name].reads:
             (upload / each).touch()
     run = step.Step(name, tmp_path / "out", tmp_path / "work", 60, "cuda", upload)
-    options = argparse.Namespace(config="config.yaml", weights="none", data_root=upload / plan.DATA,
-                                 seconds=plan.STEPS[name].seconds, no_training=False)
-    assert module.body(run, options)
+    assert module.body(run, options(name, upload / plan.DATA))
     run.close()
     assert 0 < sum(asked) <= plan.STEPS[name].seconds - 2 * step.GRACE
     assert read == set(plan.STEPS[name].reads)
@@ -131,8 +134,9 @@ def test_kernels_of_ours_have_a_process_of_their_own_after_their_self_test(modul
         return True
 
     monkeypatch.setattr(step.Step, "part", part)
-    run = step.Step(module.__name__.rpartition(".")[2], tmp_path / "out", tmp_path / "work", 60, "cuda", tmp_path)
-    passed = module.body(run, argparse.Namespace(config="config.yaml", weights="none", data_root=tmp_path))
+    name = module.__name__.rpartition(".")[2]
+    run = step.Step(name, tmp_path / "out", tmp_path / "work", 60, "cuda", tmp_path)
+    passed = module.body(run, options(name, tmp_path))
     run.close()
     words = asked["compare"]
     left_out = SimpleNamespace(contenders=None, leave_out=words[words.index("--leave-out") + 1:][:2])

@@ -38,7 +38,7 @@ def start(tree: Path, name: str, out: Path, *words: object) -> subprocess.Popen:
     (tree / "bare.py").write_text(BARE)
     return subprocess.Popen([sys.executable, tree / "bare.py", tree / "benchmarks" / "gpu" / "steps" / f"{name}.py",
                              "--out", out, "--work", out.parent / "work", "--device", "cpu", *map(str, words)],
-                            cwd=out.parent, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+                            cwd=tree, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
                             env={**os.environ, "OMP_NUM_THREADS": "1"})
 
 
