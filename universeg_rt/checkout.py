@@ -49,7 +49,8 @@ def copy_to(target: Path) -> None:
 if __name__ == "__main__":
     if len(sys.argv) < 2:
         sys.exit(__doc__)
-    del sys.path[0]  # the folder of this file: its modules are universeg_rt's
+    if not sys.flags.safe_path:
+        del sys.path[0]  # the folder of this file: its modules are universeg_rt's
     del sys.argv[0]
     make_importable()
     runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)

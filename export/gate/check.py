@@ -2,9 +2,9 @@
 
     python -m universeg_rt.export.gate.check --bundle my_bundle --runner tensorrt --precision fp16
 
-float32 is held against fixed figures; half precision (and TF32) against at most twice the error of the reference
-network run plainly in half precision; int8 against the masks. Inputs are those of the gate, at the bundle's own image
-size.
+float32 is held against fixed figures; half precision (and TF32) against twice the error of the reference network run
+plainly in half precision, three times for a support of one entry; int8 against the masks. Inputs are those of the
+gate, at the bundle's own image size.
 Exit status 0 only where every comparison is within tolerance.
 """
 

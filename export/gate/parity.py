@@ -44,32 +44,40 @@ class HalfTolerance(Tolerance):
     """Half precision: at most `times` the logit error of the reference run plainly in half precision on the same case.
 
     logit_error: what is accepted where the plain run is better still. flipped and dice: of the masks, or `times` what
-    the plain run gives where that is worse.
+    the plain run gives where that is worse. single: `times` of a support of one entry: no error averages out.
     """
 
     logit_error: float = 1e-3
     flipped: float = 5e-3
     dice: float = 0.99
     times: float = 2.0
+    single: float = 3.0
 
     def admits(self, r: CaseResult) -> bool:
         if r.half is None:
             raise ValueError("half precision is judged beside the reference in half precision, which was not run")
         plain = r.half.logit_error if np.isfinite(r.half.logit_error) else 0.0  # overflow there allows nothing here
-        return bool(r.logit_error <= max(self.logit_error, self.times * plain)
-                    and r.flipped <= max(self.flipped * r.pixels, self.times * r.half.flipped)
-                    and 1 - r.dice <= max(1 - self.dice, self.times * (1 - r.half.dice)))
+        times = self.single if r.case.support_size == 1 else self.times
+        return bool(r.logit_error <= max(self.logit_error, times * plain)
+                    and r.flipped <= max(self.flipped * r.pixels, times * r.half.flipped)
+                    and 1 - r.dice <= max(1 - self.dice, times * (1 - r.half.dice)))
 
 
 @dataclass(frozen=True)
 class MaskTolerance:
-    """Int8: the largest share of flipped pixels of any case and of all together; logits need only be finite."""
+    """Int8: the largest share of flipped pixels of any case and of all together; logits need only be finite.
+
+    entries: the smallest support whose case is judged by itself. Over one entry no error averages out, and where the
+    network is undecided whole structures flip.
+    """
 
     flipped: float = 0.02
     flipped_in_all: float = 0.005
+    entries: int = 2
 
     def admits(self, r: CaseResult) -> bool:
-        return bool(np.isfinite(r.logit_error) and r.flipped <= self.flipped * r.pixels)
+        judged = r.case.support_size >= self.entries
+        return bool(np.isfinite(r.logit_error) and (r.flipped <= self.flipped * r.pixels or not judged))
 
 
 AnyTolerance = Tolerance | MaskTolerance

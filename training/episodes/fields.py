@@ -15,7 +15,7 @@ class Draw:
     """Random numbers of one seed on one device: the same seed on the same kind of device gives the same numbers.
 
     `each` is a second stream, of `each_seed`, for what differs between the subjects of a task, so that the task stays
-    the same however many subjects are drawn; without that seed it is the same stream.
+    the same, to rounding, however many subjects are drawn; without that seed it is the same stream.
     """
 
     def __init__(self, seed: int, device: torch.device | str = "cpu", each_seed: int | None = None) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 SIDE = 8  # of a block, in pixels
 
@@ -52,14 +53,16 @@ class Ellipses:
 
 
 class Blocks:
-    """The pixels of grid (N,H,W,2) in square blocks: positions (N·B,P,2), each block's centre (N,B,2), and how far its
-    pixels lie from that (N,B)."""
+    """The pixels of grid (N,H,W,2) in square blocks, the last ones filled up by their border: positions (N·B,P,2), each
+    block's centre (N,B,2), and how far its pixels lie from that (N,B)."""
 
     def __init__(self, grid: Tensor) -> None:
+        self.size = grid.shape[1:3]
+        margins = [-side % SIDE for side in self.size]
+        grid = F.pad(grid.movedim(3, 1), (0, margins[1], 0, margins[0]), mode="replicate").movedim(1, 3)
         subjects, height, width = self.shape = grid.shape[:3]
-        self.side = math.gcd(SIDE, height, width)
-        tiles = grid.view(subjects, height // self.side, self.side, width // self.side, self.side, 2)
-        tiles = tiles.transpose(2, 3).reshape(subjects, -1, self.side**2, 2)
+        tiles = grid.reshape(subjects, height // SIDE, SIDE, width // SIDE, SIDE, 2)
+        tiles = tiles.transpose(2, 3).reshape(subjects, -1, SIDE**2, 2)
         self.positions = tiles.flatten(0, 1)
         self.centre = (tiles.amin(2) + tiles.amax(2)) / 2
         self.reach = (tiles - self.centre[:, :, None]).square().sum(3).amax(2).sqrt()
@@ -76,8 +79,8 @@ class Blocks:
     def image(self, values: Tensor) -> Tensor:
         """(N·B,P) -> (N,H,W)."""
         subjects, height, width = self.shape
-        tiles = values.view(subjects, height // self.side, width // self.side, self.side, self.side)
-        return tiles.transpose(2, 3).reshape(subjects, height, width)
+        tiles = values.view(subjects, height // SIDE, width // SIDE, SIDE, SIDE)
+        return tiles.transpose(2, 3).reshape(subjects, height, width)[:, : self.size[0], : self.size[1]]
 
 
 def paint(grid: Tensor, groups: Sequence[Ellipses]) -> tuple[Tensor, Tensor]:
@@ -88,7 +91,7 @@ def paint(grid: Tensor, groups: Sequence[Ellipses]) -> tuple[Tensor, Tensor]:
     blocks, before = Blocks(grid), 0
     top, depth = blocks.full(0), blocks.full(0.0)
     for group in groups:
-        away = torch.cdist(group.centre, blocks.centre)
+        away = torch.cdist(group.centre, blocks.centre, compute_mode="donot_use_mm_for_euclid_dist")
         at, rows = blocks.pairs(away < group.reach()[:, :, None] + blocks.reach[:, None])
         level = group.level(at, blocks.positions[rows])
         number = torch.where(level > 0, at[1][:, None] + (before + 1), 0)

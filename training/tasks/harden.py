@@ -18,7 +18,7 @@ def harden(coverage: Tensor) -> Tensor:
     surely = (flat >= high).sum(1)
     between = torch.where(flat < high, flat, 0.0)
     wanted = (area - surely).clamp_min(0)
-    most = int(wanted.max())
+    most = int(wanted.max()) if len(wanted) else 0
     cut = torch.full_like(flat[:, :1], high)
     if most:
         last = between.topk(most, dim=1).values.gather(1, wanted.clamp_min(1)[:, None] - 1)

@@ -35,7 +35,13 @@ support_mean_launch plan(const support_mean_problem& p, int multiprocessors) {
     support_mean_launch out{};
     out.kernel = p.kernel;
     if (p.kernel == 0 && conv) out.kernel = int_offsets ? 2 : 1;
+    // Kernel 2 splits no support. It was measured faster than 5 and 3 at 256 blocks on 132 multiprocessors (form a, 16
+    // bits, channels first, 64 x 128 x 128; benchmarks/results/h100/kernels_timing.csv): with so many or more it is taken.
+    const bool enough = p.channels * ceil_div(p.height, 2) * (p.width / widths[2]) * p.queries * p.sets >=
+                        int64_t{kThreads} * multiprocessors * 15 / 8;
     if (p.kernel == 0 && !conv) out.kernel = run % widths[4] == 0 && shared && p.activated == 0 ? 4
+                                             : pool && element == 2 && !last_channels && run % widths[2] == 0 &&
+                                                       p.activated == 0 && enough         ? 2
                                              : pool && element == 2 && run % widths[5] == 0 && p.activated == 0 ? 5
                                              : run % widths[3] == 0                                ? 3
                                              : run % widths[5] == 0 && p.activated == 0            ? 5

@@ -122,14 +122,16 @@ def test_every_output_is_rounded_once(pool):
     assert shares[0].dtype == np.float32 and np.array_equal(shares[0], wide[0])
 
 
-def result(error: float, flipped: int = 0, half: CaseResult | None = None) -> CaseResult:
-    return CaseResult("m", Case("random", 10, 10, 1, 1), error, flipped, 100, 1.0, half)
+def result(error: float, flipped: int = 0, half: CaseResult | None = None, entries: int = 2) -> CaseResult:
+    return CaseResult("m", Case("random", 10, 10, entries, 1), error, flipped, 100, 1.0, half)
 
 
 def test_half_precision_is_judged_beside_plain_half_precision():
     plain = result(0.01)
     assert HalfTolerance().admits(result(0.02, half=plain))
     assert not HalfTolerance().admits(result(0.0201, half=plain))
+    assert HalfTolerance().admits(result(0.0299, half=plain, entries=1))
+    assert not HalfTolerance().admits(result(0.0301, half=plain, entries=1))
     assert not HalfTolerance().admits(result(float("nan"), half=plain))
     assert HalfTolerance().admits(result(1e-3, half=result(0.0))), "float32's own tolerance is enough"
     assert not HalfTolerance().admits(result(0.01, flipped=1,

@@ -59,7 +59,7 @@ def test_the_command_fails_a_runner_that_is_wrong(small_bundle, tmp_path, capsys
 
 
 def test_half_precision_may_be_twice_as_far_off_as_the_reference_in_half_precision(reference):
-    """The reference in half precision passes, a model three times as far off does not; float32 would fail both."""
+    """The reference in half precision passes, a model far further off does not; float32 would fail both."""
     def half(times: float):
         def model(support, weights, query):
             full, plain = reference._run(support, weights, query, False), reference._run(support, weights, query, True)
@@ -74,12 +74,16 @@ def test_half_precision_may_be_twice_as_far_off_as_the_reference_in_half_precisi
 
 
 def test_int8_is_judged_by_its_masks_in_all():
-    def result(flipped: int) -> CaseResult:
-        return CaseResult("mine", Case("random", 32, 32, 1, 1), 5.0, flipped, 1000, 0.9)
+    def result(flipped: int, entries: int = 2) -> CaseResult:
+        return CaseResult("mine", Case("random", 32, 32, entries, 1), 5.0, flipped, 1000, 0.9)
 
     assert check.over(ParityReport(MaskTolerance(), (result(4), result(4)))) == []
     assert "in all" in check.over(ParityReport(MaskTolerance(), (result(9), result(9))))[0]
-    nan = replace(result(0), logit_error=float("nan"))
+    one = (result(21, entries=1), *[result(0)] * 9)
+    assert check.over(ParityReport(MaskTolerance(), one)) == [], "one entry is not judged by itself"
+    assert check.over(ParityReport(MaskTolerance(), (result(21), *one))), "two are"
+    assert "in all" in check.over(ParityReport(MaskTolerance(), (result(60, entries=1), *[result(0)] * 9)))[0]
+    nan = replace(result(0, entries=1), logit_error=float("nan"))
     assert check.over(ParityReport(MaskTolerance(), (nan,)))
 
 

@@ -191,9 +191,14 @@ def test_planned_launches_fill_the_device_or_split_the_support(native):
     large = inputs | dict(form=1, dtype=0, entries=64, channels=64, height=128, width=128)
     launch = native.plan(large, multiprocessors=132)
     assert launch["kernel"] == 3 and launch["slices"] == 2 and launch["blocks"] == 1024
-    # Of 16 bits the narrower vectors, at twice the occupancy; the wider ones have registers for 2 blocks of 256.
+    # Of 16 bits and channels first the unsplit kernel where it fills the device, as measured on one; else the narrower
+    # vectors, at twice the occupancy of the wider ones.
     half = native.plan(large | dict(dtype=1), multiprocessors=132)
-    assert half["kernel"] == 5 and half["slices"] == 4 and half["blocks"] == 2048
+    assert half["kernel"] == 2 and half["slices"] == 1 and half["blocks"] == 256
+    small = native.plan(large | dict(dtype=1, height=64, width=64), multiprocessors=132)
+    assert small["kernel"] == 5 and small["slices"] == 8 and small["blocks"] == 1024
+    assert native.plan(large | dict(dtype=1, height=64, width=64, queries=4, support_queries=4),
+                       multiprocessors=132)["kernel"] == 2
     wide = native.plan(large | dict(dtype=1, kernel=3), multiprocessors=132)
     assert wide["slices"] == 4 and wide["blocks"] == 1024
     last = native.plan(large | dict(dtype=1, layout=1), multiprocessors=132)

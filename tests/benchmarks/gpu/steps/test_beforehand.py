@@ -77,6 +77,7 @@ def test_both_orders_fit_the_time():
     seconds = {name: planned.seconds for name, planned in plan.STEPS.items()}
     assert max(seconds.values()) < 600  # of a command
     assert seconds["short"] + 180 < 15 * 60  # a machine takes minutes to start
+    assert 300 + 7 * 60 + plan.SAVING < 15 * 60 - 90  # short with training, as the page has it
     assert seconds["a1"] + seconds["b1"] + 60 * PIECES + seconds["b6"] + seconds["b7"] + 300 < 45 * 60
     assert plan.TRAINING * 60 < seconds["b1"] + 60 * PIECES + seconds["b6"] - plan.SAVING
     assert 0 < plan.FINISH < plan.TRAINING / 2
