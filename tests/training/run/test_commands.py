@@ -110,7 +110,7 @@ def test_the_script_brings_the_run_to_an_end_and_goes_on_after_kills(kit, tmp_pa
     """Killed with all its processes while it trains, then called again with a time to finish in."""
     kit.write_run(tmp_path)
     environment = {**os.environ, "PYTHON": sys.executable, "FINISH_MINUTES": "0.3"}
-    call = ["bash", training_folder / "run" / "train_for.sh", "0.55", tmp_path / "run.yaml", tmp_path / "out", "",
+    call = ["bash", training_folder / "run" / "train_for.sh", "0.7", tmp_path / "run.yaml", tmp_path / "out", "",
             "--threads", "1", "--no-progress"]
     process = subprocess.Popen(call, env=environment, stdout=subprocess.DEVNULL, start_new_session=True)
     wait_for(tmp_path / "out" / "run" / LATEST, process)

@@ -64,8 +64,8 @@ def here(monkeypatch):
 
 
 def test_the_short_order_runs_whole_from_a_bare_copy(tree, upload, training, tmp_path):
-    process = start(tree, "short", tmp_path / "out", *training, "--upload", upload, "--seconds", 240)
-    assert process.wait(300) == 0, (lines(tmp_path / "out", "short"), process.stderr.read())
+    process = start(tree, "short", tmp_path / "out", *training, "--upload", upload)
+    assert process.wait(600) == 0, (lines(tmp_path / "out", "short"), process.stderr.read())
     check(tmp_path / "out")
     stage = json.loads((tmp_path / "out" / "training.json").read_text())["stages"][0]
     assert stage["steps"] and stage["operators"]
