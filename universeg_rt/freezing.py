@@ -106,7 +106,11 @@ def freeze(
     lost = price.note if price.loss is None else f"{price.loss:.3f} Dice, {max_loss:g} may be lost"
     if kind == AUTO and (price.loss is None or price.loss > max_loss):
         return _exact(task, lost if price.loss is None else f"static would lose {lost}", price)
-    reason = "asked for" if kind == STATIC else f"static loses {lost}"
+    reason = f"static loses {lost}"
+    if price.loss is not None and price.loss < 0:
+        reason = f"static gains {-price.loss:.3f} Dice"
+    if kind == STATIC:
+        reason = "asked for"
     said = "the support's own entries" if images is None else f"{len(images)} images given"
     return _static(task, constants, reason, price, said, half)
 
