@@ -173,6 +173,12 @@ def test_auto_takes_static_where_it_costs_no_more_than_may_be_lost(segmenter, su
     assert refused.kind == "exact" and f"{loss:.3f}" in refused.reason and refused.price.loss == loss
 
 
+def test_a_gain_is_said_to_be_one(segmenter, support, monkeypatch):
+    price = Price(entries=8, exact_dice=0.9, static_dice=0.912, agreement=0.95)
+    monkeypatch.setattr(freezing, "_price", lambda *_: price)
+    assert segmenter.prepare(support).freeze().reason == "static gains 0.012 Dice"
+
+
 @pytest.mark.parametrize("entries", [1, 2])
 def test_a_support_of_which_none_can_be_left_out(segmenter, images, entries):
     task = segmenter.prepare(SupportSet.from_arrays(*discs(entries)))
