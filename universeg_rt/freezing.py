@@ -103,14 +103,14 @@ def freeze(
         if kind == AUTO:
             return _exact(task, str(error), Price(note="not measured"))
         raise
-    lost = price.note if price.loss is None else f"{price.loss:.3f} Dice, {max_loss:g} may be lost"
-    if kind == AUTO and (price.loss is None or price.loss > max_loss):
-        return _exact(task, lost if price.loss is None else f"static would lose {lost}", price)
-    reason = f"static loses {lost}"
-    if price.loss is not None and price.loss < 0:
-        reason = f"static gains {-price.loss:.3f} Dice"
-    if kind == STATIC:
-        reason = "asked for"
+    reason = "asked for"
+    if kind == AUTO:
+        if price.loss is None:
+            return _exact(task, price.note, price)
+        lost = f"{price.loss:.3f} Dice, {max_loss:g} may be lost"
+        if price.loss > max_loss:
+            return _exact(task, f"static would lose {lost}", price)
+        reason = f"static gains {-price.loss:.3f} Dice" if price.loss < 0 else f"static loses {lost}"
     said = "the support's own entries" if images is None else f"{len(images)} images given"
     return _static(task, constants, reason, price, said, half)
 

@@ -30,6 +30,12 @@ support_mean_launch plan(const support_mean_problem& p, int multiprocessors) {
     const int element = static_cast<int>(element_size(p.dtype));
     // Elements of one access of kernels 2 to 5; kernel 4 takes fewer of a 16-bit type to have registers for its queries.
     const int widths[] = {0, 1, 16 / element, 16 / element, 4, 8 / element};
+    // Threads' worth of work in one query and set, with vectors of v elements.
+    const auto items = [&](int64_t v) {
+        return !pool           ? map / v
+               : last_channels ? ceil_div(p.height, 2) * ceil_div(p.width, 2) * (p.channels / v)
+                               : p.channels * ceil_div(p.height, 2) * (p.width / v);
+    };
     const bool shared = p.support_queries == 1 && p.queries > 1;
     const bool int_offsets = p.height * p.width < (int64_t{1} << 30);
     support_mean_launch out{};
@@ -37,8 +43,7 @@ support_mean_launch plan(const support_mean_problem& p, int multiprocessors) {
     if (p.kernel == 0 && conv) out.kernel = int_offsets ? 2 : 1;
     // Kernel 2 splits no support. It was measured faster than 5 and 3 at 256 blocks on 132 multiprocessors (form a, 16
     // bits, channels first, 64 x 128 x 128; benchmarks/results/h100/kernels_timing.csv): with so many or more it is taken.
-    const bool enough = p.channels * ceil_div(p.height, 2) * (p.width / widths[2]) * p.queries * p.sets >=
-                        int64_t{kThreads} * multiprocessors * 15 / 8;
+    const bool enough = items(widths[2]) * p.queries * p.sets >= int64_t{kThreads} * multiprocessors * 15 / 8;
     if (p.kernel == 0 && !conv) out.kernel = run % widths[4] == 0 && shared && p.activated == 0 ? 4
                                              : pool && element == 2 && !last_channels && run % widths[2] == 0 &&
                                                        p.activated == 0 && enough         ? 2
@@ -99,9 +104,7 @@ support_mean_launch plan(const support_mean_problem& p, int multiprocessors) {
     }
     out.vector = v;
     if (out.kernel == 4) out.group = pool ? 2 : 4;
-    const int64_t items = !pool ? map / v
-                          : last_channels ? ceil_div(p.height, 2) * ceil_div(p.width, 2) * (p.channels / v)
-                                          : p.channels * ceil_div(p.height, 2) * (p.width / v);
+    const int64_t each = items(v);
     const int64_t groups = ceil_div(p.queries, out.group);
     // As many slices as it takes to have two blocks for each that the device holds at once, so that the last ones to
     // finish leave little of it idle; a power of two, at most 8.
@@ -109,13 +112,13 @@ support_mean_launch plan(const support_mean_problem& p, int multiprocessors) {
                               : mean_resident(v, out.group, p.activated != 0);
     if (out.kernel >= 3)
         while (out.slices < 8 && out.slices * 2 <= p.entries &&
-               static_cast<double>(items) * groups * p.sets * out.slices < 2.0 * resident * kThreads * multiprocessors)
+               static_cast<double>(each) * groups * p.sets * out.slices < 2.0 * resident * kThreads * multiprocessors)
             out.slices *= 2;
     out.threads_x = kThreads / out.slices;
     out.threads_y = out.slices;
     const int sums = out.group * (!pool ? v : last_channels ? 5 * v : 2 * v + v / 2);
     out.shared_bytes = out.slices == 1 ? 0 : kThreads * sums * sizeof(float);
-    const int64_t tiles = ceil_div(items, out.threads_x);
+    const int64_t tiles = ceil_div(each, out.threads_x);
     out.groups = static_cast<uint32_t>(groups);
     out.blocks = block_count(tiles, p.sets, groups);
     out.tiles = static_cast<uint32_t>(tiles);
