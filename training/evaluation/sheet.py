@@ -32,7 +32,8 @@ def draw_sheet(rows: list[list], path: Path, tile: int = 112) -> None:
             for k, picture in enumerate(pictures):
                 sheet.paste(Image.fromarray(picture).resize((tile, tile)), (x + k * tile, y + CAPTION))
     buffer = io.BytesIO()
-    sheet.quantize(192).save(buffer, "PNG", optimize=True)
+    # By the median of the colours, the default, the few pixels of a thin outline would lose theirs.
+    sheet.quantize(256, Image.Quantize.FASTOCTREE).save(buffer, "PNG", optimize=True)
     with write_file(path) as file:
         file.write(buffer.getvalue())
 
