@@ -7,6 +7,7 @@ import argparse
 import hashlib
 from pathlib import Path
 
+from universeg_rt.answers.thresholds import THRESHOLD
 from universeg_rt.cli.common import as_options, given, in_options, say
 from universeg_rt.cli.opened import image_options
 from universeg_rt.cli.options import add_image_options
@@ -22,7 +23,7 @@ from universeg_rt.supports.volumes import AREA, EVEN, SIMILAR
 
 # Names in the parsed arguments: what is for freezing alone, and what it shares.
 OWN = frozenset({
-    "freeze", "kind", "proxies", "max_loss", "members", "support_size", "seed", "float_constants",
+    "freeze", "kind", "proxies", "max_loss", "threshold", "members", "support_size", "seed", "float_constants",
     "include_preprocessing", "image_type", "aspect", "window", "percentiles", "label", *READ, *TAKEN})
 SHARED = frozenset({"output", "bundle", "precision"})
 PRECISIONS = (["fp32"], [INT8])
@@ -44,6 +45,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                    help="images of the task, without labels, that stand for the queries (the support's own)")
     g.add_argument("--max-loss", type=float, default=0.01, metavar="X",
                    help="Dice that static may lose on the support's entries (0.01)")
+    g.add_argument("--threshold", type=float, metavar="P",
+                   help="probability from which a static file marks, which its 0.5 then stands for (chosen on the "
+                   "support's entries)")
     g.add_argument("--members", type=int, default=1, metavar="K", help="support sets that are drawn and averaged (1)")
     g.add_argument("--support-size", type=int, metavar="S", help="entries of each set (all)")
     g.add_argument("--seed", type=int, default=0, metavar="N",
@@ -96,13 +100,16 @@ def run(args: argparse.Namespace) -> None:
     with Segmenter.open(None if args.bundle == "shipped" else args.bundle) as segmenter:
         task = segmenter.prepare(support, ensemble, **images)
         frozen = task.freeze(
-            proxies, kind=args.kind, max_loss=args.max_loss, seed=args.seed, half=not args.float_constants)
+            proxies, kind=args.kind, max_loss=args.max_loss, threshold=args.threshold, seed=args.seed,
+            half=not args.float_constants)
         if is_int8:
             frozen = int8_task(segmenter.bundle, frozen, *proxies_on_grid(task, proxies, args.seed))
     model = with_preprocessing(frozen, args.image_type) if args.include_preprocessing else frozen.model
     with write_file(args.output) as file:
         file.write(model)
+    moved = "" if frozen.record.threshold == THRESHOLD else f", which is {THRESHOLD:g} in the file"
     print(f"kind    {frozen.kind}\nreason  {frozen.reason}\nprice   {frozen.price}\n"
+          f"marked  from a probability of {frozen.record.threshold:g} on{moved}\n"
           f"file    {args.output}, {len(model) / 1e6:.1f} MB ({len(model):,} bytes)\n"
           f"sha256  {hashlib.sha256(model).hexdigest()}")
     for note in frozen.notes:

@@ -17,19 +17,21 @@ from typing import Protocol
 import numpy as np
 
 from . import left_out
+from .answers.thresholds import THRESHOLD, Gain, check_threshold, choose, dice_at, offset
 from .bundle.bundle import Bundle
 from .bundle.onnx_bind import bind
+from .bundle.onnx_file import tensors
 from .ensemble import Draw, Ensemble
 from .errors import BundleError, InputError, RunnerError
 from .frozen.base import FrozenRunner
-from .frozen.record import AUTO, EXACT, KEY, KINDS, STATIC, Price, Record, constant_name
+from .frozen.record import AUTO, EXACT, HEAD_BIAS, KEY, KINDS, STATIC, Price, Record, constant_name
 from .frozen.runners import open_frozen_runner
 from .frozen.seal import sealed
 from .frozen_task import FrozenTask
 from .imaging.metrics import correlations, dice
 from .left_out import FEWEST
 from .named_types import Array, Bools, Doubles, Floats
-from .predictor import THRESHOLD, Predictor, sigmoid
+from .predictor import Predictor, sigmoid
 from .runners import Options, Runner
 from .runners.shared import PreparedSupport, SharedEntries, written_out
 from .support import Drawn, SupportSet
@@ -69,7 +71,8 @@ class Freezable(Predictor):
 
 
 def freeze(
-    task: Freezable, proxies: str | Sequence[Array] | Array, kind: str, max_loss: float, seed: int, half: bool
+    task: Freezable, proxies: str | Sequence[Array] | Array, kind: str, max_loss: float, threshold: float | None,
+    seed: int, half: bool,
 ) -> FrozenTask:
     """As `Task.freeze`."""
     if kind not in (*KINDS, AUTO):
@@ -78,6 +81,11 @@ def freeze(
         raise InputError(f"max_loss is {max_loss!r}; give a Dice from 0 to 1, such as 0.01 for a point")
     if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
         raise InputError(f"seed is {seed!r}; give an integer from 0")
+    if threshold is not None:
+        threshold = check_threshold(threshold)
+        if kind == EXACT:
+            raise InputError("an exact frozen task answers as its task, so threshold is not for it; give it to "
+                             "predict, or take kind='static'")
     _ = task.prepared  # RunnerError where it is closed, InputError where each query has sets of its own
     images = None if isinstance(proxies, str) and proxies == SUPPORT else _on_grid(task, proxies)
     refused = _refusal(task)
@@ -87,18 +95,17 @@ def freeze(
         return _exact(task, "asked for" if kind == EXACT else refused, Price(note="not measured"))
     drawn = Drawn.of(task.support, task.draw.used, task.grid, task.aspect, task.normalise)
     differing = left_out.differing(drawn.on_grid[:, 0])
-    if differing < FEWEST and (kind == AUTO or images is None):
-        note = (
-            f"the price of a static task cannot be measured on {differing} different support "
-            f"image{'s' * (differing != 1)}: leaving some out needs {FEWEST}"
-        )
+    note = "" if differing >= FEWEST else (
+        f"the price of a static task cannot be measured on {differing} different support "
+        f"image{'s' * (differing != 1)}: leaving some out needs {FEWEST}")
+    if note and (kind == AUTO or images is None):
         if kind == AUTO:
             return _exact(task, note, Price(note=note))
         raise InputError(f"{note}; give images as proxies, or take kind='exact'")
     try:
-        without = _leave_out(task, drawn, seed, images) if differing >= FEWEST else []
+        without = [] if note else _leave_out(task, drawn, seed, images)
         constants = _mean([each.constants for each in without]) if images is None else _of_images(task, images)
-        price = _price(task, without, half)
+        price, threshold = _price(task, without, half, threshold, note)
     except (RunnerError, BundleError) as error:  # a runner without constant maps, a bundle without the template
         if kind == AUTO:
             return _exact(task, str(error), Price(note="not measured"))
@@ -112,7 +119,7 @@ def freeze(
             return _exact(task, f"static would lose {lost}", price)
         reason = f"static gains {-price.loss:.3f} Dice" if price.loss < 0 else f"static loses {lost}"
     said = "the support's own entries" if images is None else f"{len(images)} images given"
-    return _static(task, constants, reason, price, said, half)
+    return _static(task, constants, reason, price, said, threshold, half)
 
 
 @dataclass(frozen=True, eq=False)
@@ -183,9 +190,13 @@ def _of_images(task: Freezable, images: Floats) -> Maps:
     return _mean([runner.mean_constants(task.prepared, image, shares)[1] for image in images])
 
 
-def _price(task: Freezable, without: Sequence[_LeftOut], half: bool) -> Price:
-    """Both kinds on the entries left out."""
-    exact, static, agreement = [], [], []
+def _price(
+    task: Freezable, without: Sequence[_LeftOut], half: bool, threshold: float | None, note: str
+) -> tuple[Price, float]:
+    """Both kinds on the entries left out, and the threshold of static: the given one, or for None the one that these
+    entries choose where it pays. note: why no entry was left out, where none was."""
+    judged: list[_LeftOut] = []
+    found: list[Floats] = []
     runner: FrozenRunner | None = None
     for each in without:
         if each.judged_by is None or not (each.label.any() or each.mask.any()):
@@ -194,15 +205,27 @@ def _price(task: Freezable, without: Sequence[_LeftOut], half: bool) -> Price:
         runner = other or open_frozen_runner(
             _with_constants(task, each.judged_by, half), STATIC, task.segmenter.bundle.manifest.spec, "auto",
             task.segmenter.options)
-        mask = runner.run(each.image[None, None])[0, 0] >= 0
-        exact.append(dice(each.mask, each.label))
-        static.append(dice(mask, each.label))
-        agreement.append(dice(mask, each.mask))
-    if not exact:
-        return Price(note="no entry that was left out marks anything, so no price could be measured")
+        judged.append(each)
+        found.append(np.asarray(sigmoid(runner.run(each.image[None, None])[0, 0]), np.float32))
+    if not judged:
+        note = note or "no entry that was left out marks anything, so no price could be measured"
+        return Price(note=note), THRESHOLD if threshold is None else threshold
+    exact = [dice(each.mask, each.label) for each in judged]
+    unmoved = np.array([dice(p >= THRESHOLD, each.label) for p, each in zip(found, judged)])
+    static = unmoved
+    if threshold is not None:
+        static = np.array([dice(p >= threshold, each.label) for p, each in zip(found, judged)])
+    elif len(judged) > 1:
+        chosen = choose([dice_at(p, each.label) for p, each in zip(found, judged)])
+        if Gain.of(chosen.held_out, unmoved).pays:
+            threshold, static = chosen.threshold, chosen.held_out
+    threshold = THRESHOLD if threshold is None else threshold
+    agreement = [dice(p >= threshold, each.mask) for p, each in zip(found, judged)]
     near = sum(each.has_near_copy for each in without)
     note = f"{near} of {len(without)} entries left out are near copies of others, which flatters exact" if near else ""
-    return Price(len(exact), float(np.mean(exact)), float(np.mean(static)), float(np.mean(agreement)), note)
+    price = Price(len(exact), float(np.mean(exact)), float(np.mean(static)), float(np.mean(agreement)), note,
+                  unmoved_dice=float(np.mean(unmoved)))
+    return price, threshold
 
 
 def _on_grid(task: Freezable, images: str | Sequence[Array] | Array) -> Floats:
@@ -229,8 +252,10 @@ def _mean(maps: Sequence[Maps]) -> Maps:
 
 # Files ----------------------------------------------------------------------------------------------------------------
 
-def _static(task: Freezable, constants: Maps, reason: str, price: Price, proxies: str, half: bool) -> FrozenTask:
-    record = _record(task, STATIC, reason, price, proxies)
+def _static(
+    task: Freezable, constants: Maps, reason: str, price: Price, proxies: str, threshold: float, half: bool
+) -> FrozenTask:
+    record = _record(task, STATIC, reason, price, proxies, threshold)
     model = sealed(_with_constants(task, constants, half, record))
     return FrozenTask.of_bytes(model, "auto", task.segmenter.options, task.notes, entries=task.entries)
 
@@ -251,7 +276,7 @@ def _exact(task: Freezable, reason: str, price: Price) -> FrozenTask:
     support, weights = written_out(drawn.on_grid, draw.weights)
     # Members that drew the same set count as often as they did.
     support, weights = support[draw.places], weights[draw.places]
-    record = _record(task, EXACT, reason, price, "none", precision)
+    record = _record(task, EXACT, reason, price, "none", THRESHOLD, precision)
     model = sealed(bind(
         network,
         {"support_images": support[:, :, :1], "support_labels": support[:, :, 1:].astype(np.uint8), "weights": weights},
@@ -270,22 +295,28 @@ def _stored(constants: Maps, half: bool) -> list[Array]:
 
 
 def _with_constants(task: Freezable, constants: Maps, half: bool, record: Record | None = None) -> bytes:
-    """The static model with these constant maps inside."""
+    """The static model with these constant maps inside, and with a record its threshold."""
     bundle = task.segmenter.bundle
+    model = bundle.load("fp32", "static").whole()
     named = zip(bundle.manifest.spec.blocks(), _stored(constants, half), strict=True)
+    values = {constant_name(block): each[None] for block, each in named}
+    if record is not None and record.threshold != THRESHOLD:
+        values[HEAD_BIAS] = tensors(model)[HEAD_BIAS] + np.float32(offset(record.threshold))
     return bind(
-        bundle.load("fp32", "static").whole(),
-        {constant_name(block): each[None] for block, each in named},
+        model,
+        values,
         {} if record is None else {KEY: record.to_json()},
         outputs=("probability",),
         query_size=task.grid,
     )
 
 
-def _record(task: Freezable, kind: str, reason: str, price: Price, proxies: str, precision: str = "fp32") -> Record:
+def _record(
+    task: Freezable, kind: str, reason: str, price: Price, proxies: str, threshold: float, precision: str = "fp32"
+) -> Record:
     manifest = task.segmenter.bundle.manifest
     return Record(
         kind, reason, task.grid, task.aspect, task.normalise, task.foreground, task.dims, task.support.sha256,
-        len(task.support), task.ensemble.members, proxies, price, manifest.name, manifest.licence, precision,
+        len(task.support), task.ensemble.members, proxies, threshold, price, manifest.name, manifest.licence, precision,
         task.looks, task.support.label,
     )

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Literal, Self, get_args
 
 import numpy as np
 
+from .answers.thresholds import check_threshold
 from .errors import InputError, shown
 from .named_types import Array, Bools
 from .prediction import Prediction, Timing
-from .predictor import Predictor, check_threshold
+from .predictor import Predictor
 
 if TYPE_CHECKING:
     from .imaging.normalisation import Range

@@ -11,14 +11,13 @@ from typing import Self
 import numpy as np
 
 from .answers.absence import UNKNOWN_NOTE, Looks, absent_note, check_absent_below, check_places
+from .answers.thresholds import THRESHOLD, check_threshold
 from .errors import BlankError, InputError, NoiseError
 from .imaging.normalisation import Normalisation, Range, check_not_noise, check_range, normalised, share_of, span_of
 from .imaging.preprocess import Placement, check_image, count_of, is_colour
 from .named_types import Array, Doubles, Floats
 from .notes import HOT, fingerprint, mask_note, range_note, support_note
 from .prediction import ABSENT, BLANK, NOISE, Prediction, Timing
-
-THRESHOLD = 0.5
 
 
 @dataclass(frozen=True)
@@ -280,13 +279,6 @@ class Placed:
     def of(self, indices: Sequence[int]) -> Placed:
         """Some of them."""
         return Placed(self.on_grid[list(indices)], [self.queries[i] for i in indices])
-
-
-def check_threshold(threshold: object) -> float:
-    """InputError unless it is a number between 0 and 1."""
-    if isinstance(threshold, bool) or not isinstance(threshold, (int, float, np.floating)) or not 0 < threshold < 1:
-        raise InputError(f"threshold is {threshold!r}; give a number between 0 and 1")
-    return float(threshold)
 
 
 def sigmoid(logits: Floats) -> Doubles:

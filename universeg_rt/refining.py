@@ -10,6 +10,7 @@ import numpy as np
 
 from . import left_out
 from .answers.absence import Looks
+from .answers.thresholds import ERRORS, LEAST_GAIN, THRESHOLD, Gain, choose, dice_at
 from .ensemble import Ensemble
 from .errors import InputError, shown
 from .imaging.metrics import dice
@@ -17,7 +18,7 @@ from .imaging.normalisation import MINMAX, Normalisation, Range
 from .imaging.windows import MOST, STRAY, Box, box_around, check_region, cut, inside, put_back, scale_of, window_around
 from .named_types import Array, Bools, Doubles, Floats
 from .prediction import Prediction
-from .predictor import THRESHOLD, Placed, Predictor, Query, Ran
+from .predictor import Placed, Predictor, Query, Ran
 from .support import SupportSet
 
 Kind = Literal["off", "window", "threshold"]
@@ -25,8 +26,6 @@ How = Literal["off", "window", "threshold", "auto"]
 OFF: Kind = "off"
 WINDOW: Kind = "window"
 THRESHOLD_OF: Kind = "threshold"
-THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
-LEAST_GAIN = 0.03  # of Dice on entries left out, from which `auto` takes more than `off`
 
 
 class Prepares(Protocol):
@@ -255,7 +254,7 @@ def measure(task: Predictor, segmenter: Prepares, support: SupportSet, ensemble:
             truth = support.labels[i]
             off.append(dice(first.mask, truth))
             window.append(dice(second.mask, truth))
-            thresholds.append([dice(first.probability >= t, truth) for t in THRESHOLDS])
+            thresholds.append(dice_at(first.probability, truth))
     if len(off) < 2:
         raise InputError("too few entries mark anything for some to be left out; take 'off' or 'window'")
     return Left(np.array(off), np.array(window), np.array(thresholds))
@@ -263,30 +262,19 @@ def measure(task: Predictor, segmenter: Prepares, support: SupportSet, ensemble:
 
 def decide(left: Left, how: str) -> Choice:
     """What `how` takes by Dice on the entries left out."""
-    count = len(left.off)
-    best = _best_threshold(left.thresholds)
-    held_out = [left.thresholds[i, THRESHOLDS.index(_best_threshold(np.delete(left.thresholds, i, 0)))]
-                for i in range(count)]
-    values: dict[str, Doubles] = {OFF: left.off, WINDOW: left.window, THRESHOLD_OF: np.array(held_out)}
+    count, chosen = len(left.off), choose(left.thresholds)
+    values: dict[str, Doubles] = {OFF: left.off, WINDOW: left.window, THRESHOLD_OF: chosen.held_out}
     found = {kind: float(each.mean()) for kind, each in values.items()}
     if how == THRESHOLD_OF:
-        return Choice(THRESHOLD_OF, best, found, count, "asked for")
+        return Choice(THRESHOLD_OF, chosen.threshold, found, count, "asked for")
     kind: Kind = WINDOW if found[WINDOW] >= found[THRESHOLD_OF] else THRESHOLD_OF
-    gains = values[kind] - left.off
-    gain, error = float(gains.mean()), float(gains.std(ddof=1)) / count**0.5
-    if gain >= LEAST_GAIN and gain > error:
-        reason = f"{kind} gains {gain:.3f} Dice on {count} entries left out, standard error {error:.3f}"
-        return Choice(kind, best if kind == THRESHOLD_OF else THRESHOLD, found, count, reason)
-    reason = (f"the best of the others, {kind}, changes Dice by {gain:+.3f} on {count} entries left out, standard "
-              f"error {error:.3f}; it is taken from {LEAST_GAIN:+g} on, where that is above the error")
+    gain = Gain.of(values[kind], left.off)
+    if gain.pays:
+        reason = f"{kind} gains {gain.mean:.3f} Dice on {count} entries left out, standard error {gain.error:.3f}"
+        return Choice(kind, chosen.threshold if kind == THRESHOLD_OF else THRESHOLD, found, count, reason)
+    reason = (f"the best of the others, {kind}, changes Dice by {gain.mean:+.3f} on {count} entries left out, standard "
+              f"error {gain.error:.3f}; it is taken from {LEAST_GAIN:+g} on, where that is above {ERRORS:g} errors")
     return Choice(OFF, THRESHOLD, found, count, reason)
-
-
-def _best_threshold(scores: Doubles) -> float:
-    """Of scores (N,T) the threshold of the highest mean; of equal ones the one nearest to 0.5."""
-    mean = scores.mean(axis=0)
-    best = [t for t, value in zip(THRESHOLDS, mean) if value >= mean.max() - 1e-12]
-    return min(best, key=lambda t: abs(t - THRESHOLD))
 
 
 def _windowed(task: Predictor, segmenter: Prepares, rest: SupportSet, ensemble: Ensemble) -> RefinedTask:

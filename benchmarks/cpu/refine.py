@@ -17,6 +17,7 @@ from collections import Counter
 import numpy as np
 
 from universeg_rt import Ensemble, Segmenter, SupportSet
+from universeg_rt.answers.thresholds import THRESHOLD
 from universeg_rt.benchmarks.cpu.quality import add_study_options, made_with, mean_text
 from universeg_rt.cli.common import importing, run_command
 from universeg_rt.imaging.metrics import dice
@@ -50,7 +51,7 @@ def rows_of(segmenter: Segmenter, task: Task, size: int, queries: int, draws: in
         window = prepared.refine("window")
         placed = prepared.place(images)
         off = prepared.predict_placed(placed)
-        again = window.look_again(placed, off, refining.THRESHOLD)
+        again = window.look_again(placed, off, THRESHOLD)
         true = window.predict_in(images, list(truths))
         share, best = atlas(pool.labels[entries] > 0, Ensemble().draw(len(entries)))
         for i, truth in enumerate(truths):

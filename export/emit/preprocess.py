@@ -18,12 +18,12 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from universeg_rt.answers.thresholds import THRESHOLD
 from universeg_rt.errors import InputError
 from universeg_rt.frozen import seal
 from universeg_rt.frozen.record import IMAGE, IMAGE_TYPES
 from universeg_rt.frozen_task import FrozenTask
 from universeg_rt.imaging.normalisation import Percentiles, Window
-from universeg_rt.predictor import THRESHOLD
 
 PREFIX = "image/"  # of the names of all that is added
 INNER = PREFIX + "network_probability"

@@ -43,6 +43,7 @@ def test_the_file_is_that_of_the_sdk(case, small_bundle, kind, capsys):
     assert model == (folder / "sdk.onnx").read_bytes()
     frozen = FrozenTask.open(folder / "task.onnx")
     assert (said["kind"], said["reason"], said["price"]) == (kind, "asked for", str(frozen.price))
+    assert said["marked"].startswith(f"from a probability of {frozen.record.threshold:g} on")
     assert said["sha256"] == hashlib.sha256(model).hexdigest() == frozen.sha256
     assert f"({len(model):,} bytes)" in said["file"] and str(folder / "task.onnx") in said["file"]
 
@@ -71,11 +72,27 @@ def test_auto_chooses_by_what_may_be_lost(case, capsys):
     _, arguments = case
     kinds = []
     for loss in ("1", "0"):
-        assert main([*arguments, "--max-loss", loss]) == 0
+        assert main([*arguments, "--threshold", "0.5", "--max-loss", loss]) == 0
         said = printed(capsys)
         kinds.append(said["kind"])
         assert f"{loss} may be lost" in said["reason"] and "left out" in said["price"]
     assert kinds[0] == "static"
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_the_threshold_is_a_half_in_the_file(case, small_bundle, precision, capsys):
+    if precision == "int8":
+        pytest.importorskip("onnx", reason="onnx is not installed: pip install '.[export]'")
+        pytest.importorskip("torch", reason="torch is not installed: pip install '.[export]'")
+    folder, arguments = case
+    assert main([*arguments, "--kind", "static", "--threshold", "0.2", "--precision", precision]) == 0
+    assert printed(capsys)["marked"] == "from a probability of 0.2 on, which is 0.5 in the file"
+    image = discs(1, seed=7)[0][0]
+    task = Segmenter.open(small_bundle).prepare(SupportSet.load(folder / "support"))
+    plain = task.freeze(kind="static", threshold=0.5).predict(image, logits=True)
+    found = FrozenTask.open(folder / "task.onnx").predict(image, logits=True)
+    tolerance = {"fp32": 1e-3, "int8": 0.3}[precision]
+    np.testing.assert_allclose(found.logits, plain.logits + np.log(4), atol=tolerance)
 
 
 def test_proxies_of_a_folder_and_constants_in_float(case, small_bundle, capsys):
@@ -106,6 +123,8 @@ def test_it_needs_neither_torch_nor_onnx(tmp_path):
     (["--engine", "tensorrt", "--explain"], "--engine, --explain: not for freezing a task"),
     (["--grid", "64", "64"], "--grid: not for freezing a task"),
     (["--max-loss", "2"], "max_loss is 2.0"),
+    (["--threshold", "0"], "threshold is 0.0"),
+    (["--threshold", "0.3", "--kind", "exact"], "threshold is not for it"),
     (["--seed", "-1"], "seed is -1"),
     (["--members", "0"], "members is 0"),
     (["--support-size", "9"], "the support set has 5 entries"),
@@ -143,9 +162,9 @@ def test_bad_input_keeps_the_file_that_is_there(case, capsys):
     assert not [path for path in folder.rglob("*") if path.name.startswith(".")]
 
 
-@pytest.mark.parametrize("option", ["--kind=exact", "--proxies=folder", "--max-loss=0.5", "--members=2",
-                                    "--support-size=3", "--seed=1", "--float-constants", "--include-preprocessing",
-                                    "--image-type=uint8"])
+@pytest.mark.parametrize("option", ["--kind=exact", "--proxies=folder", "--max-loss=0.5", "--threshold=0.3",
+                                    "--members=2", "--support-size=3", "--seed=1", "--float-constants",
+                                    "--include-preprocessing", "--image-type=uint8"])
 def test_options_of_freezing_need_freeze(option, capsys):
     assert main(["--explain", option]) == 1
     assert f"{option.split('=')[0]}: only for freezing a task" in capsys.readouterr().err

@@ -55,7 +55,7 @@ def test_with_the_query_as_its_only_proxy_static_is_exact(segmenter, support, im
         pytest.importorskip("openvino", reason="openvino is not installed: pip install '.[openvino]'")
     task = segmenter.prepare(support)
     for image in images:
-        frozen = task.freeze([image], kind="static", half=False)
+        frozen = task.freeze([image], kind="static", threshold=0.5, half=False)
         frozen.save(tmp_path / "task.onnx")
         opened = FrozenTask.open(tmp_path / "task.onnx", runner=runner)
         wanted = task.predict(image, logits=True)
@@ -100,7 +100,7 @@ def test_no_label_of_an_entry_is_in_its_own_answers(segmenter, monkeypatch):
         seen = {}
         with monkeypatch.context() as patch:
             patch.setattr(freezing, "dice", lambda mask, other: seen.setdefault(len(seen), mask).sum() * 0.0)
-            frozen = task.freeze(kind="static")
+            frozen = task.freeze(kind="static", threshold=0.5)
         assert frozen.price.entries == COUNT
         return list(seen.values())
 
@@ -108,7 +108,9 @@ def test_no_label_of_an_entry_is_in_its_own_answers(segmenter, monkeypatch):
     changed = labels.copy()
     changed[pair] = changed[pair][:, ::-1]
     before, after = masks(labels), masks(changed)
-    own = range(6)  # of the first two entries: exact against the label, static against the label, one against the other
+    # Of the first two entries: exact, static twice (as it is, and by the threshold), and one against the other.
+    own = [kind * COUNT + i for kind in range(4) for i in range(2)]
+    assert len(before) == 4 * COUNT
     assert all(np.array_equal(before[i], after[i]) for i in own)
     assert not all(np.array_equal(a, b) for a, b in zip(before, after)), "the others' supports did change"
 
@@ -129,7 +131,7 @@ def test_what_stands_in_the_file_is_the_mean_over_the_proxies_and_the_price_is_b
             masks = [logits[0, 0] >= 0 for logits in (single[member][0], static.run(entries[member, None, :1]))]
             losses.append([dice(mask, entries[member, 1] > 0) for mask in masks])
     frozen = task.freeze(kind="static", half=False)
-    assert [frozen.price.exact_dice, frozen.price.static_dice] == pytest.approx(np.mean(losses, 0), abs=1e-3)
+    assert [frozen.price.exact_dice, frozen.price.unmoved_dice] == pytest.approx(np.mean(losses, 0), abs=1e-3)
     held = tensors(frozen.model)
     for block in spec.blocks():
         wanted = np.mean([constants[block.index] for _, constants in single.values()], axis=0)
@@ -166,17 +168,51 @@ def test_auto_takes_exact_on_a_runner_without_constant_maps(small_bundle, suppor
 
 def test_auto_takes_static_where_it_costs_no_more_than_may_be_lost(segmenter, support):
     task = segmenter.prepare(support)
-    loss = task.freeze(kind="static").price.loss
+    loss = task.freeze(kind="static", threshold=0.5).price.loss
     assert loss > 1e-6, "random weights lose something"
-    assert task.freeze(max_loss=1).kind == task.freeze(max_loss=loss).kind == "static"
-    refused = task.freeze(max_loss=max(0.0, loss - 1e-6))
+    assert task.freeze(max_loss=1, threshold=0.5).kind == task.freeze(max_loss=loss, threshold=0.5).kind == "static"
+    refused = task.freeze(max_loss=max(0.0, loss - 1e-6), threshold=0.5)
     assert refused.kind == "exact" and f"{loss:.3f}" in refused.reason and refused.price.loss == loss
 
 
 def test_a_gain_is_said_to_be_one(segmenter, support, monkeypatch):
     price = Price(entries=8, exact_dice=0.9, static_dice=0.912, agreement=0.95)
-    monkeypatch.setattr(freezing, "_price", lambda *_: price)
+    monkeypatch.setattr(freezing, "_price", lambda *_: (price, 0.5))
     assert segmenter.prepare(support).freeze().reason == "static gains 0.012 Dice"
+
+
+@pytest.mark.parametrize("runner", ["native", "onnxruntime", "openvino"])
+def test_a_threshold_moves_the_logits_so_that_it_becomes_a_half(segmenter, support, images, runner, tmp_path):
+    if runner == "openvino":
+        pytest.importorskip("openvino", reason="openvino is not installed: pip install '.[openvino]'")
+    task = segmenter.prepare(support)
+    plain, moved = (task.freeze(kind="static", threshold=t, half=False) for t in (0.5, 0.2))
+    assert (plain.record.threshold, moved.record.threshold) == (0.5, 0.2)
+    moved.save(tmp_path / "task.onnx")
+    opened = FrozenTask.open(tmp_path / "task.onnx", runner=runner)
+    for image in images:
+        wanted, found = plain.predict(image, threshold=0.2, logits=True), opened.predict(image, logits=True)
+        np.testing.assert_allclose(found.logits, wanted.logits + np.log(4), atol=2e-4)
+        assert dice(found.mask, wanted.mask) > 0.99 and found.threshold == 0.5
+
+
+def test_the_threshold_is_that_of_the_best_dice_on_entries_left_out(segmenter, support, images):
+    """Random weights call a disc improbable everywhere: another threshold gains, and is said with what 0.5 gives."""
+    task = segmenter.prepare(support)
+    chosen, plain = task.freeze(kind="static"), task.freeze(kind="static", threshold=0.5)
+    price = chosen.price
+    assert chosen.record.threshold != 0.5 and price.static_dice >= price.unmoved_dice + 0.03
+    assert plain.price.static_dice == plain.price.unmoved_dice == price.unmoved_dice
+    assert f"{price.unmoved_dice:.3f} static marked from 0.5 on" in str(price) and "0.5 on" not in str(plain.price)
+    given = task.freeze(kind="static", threshold=chosen.record.threshold)
+    assert given.price.agreement == price.agreement, "of masks by the threshold that was taken"
+    np.testing.assert_array_equal(given.predict(images[0]).mask, chosen.predict(images[0]).mask)
+
+
+def test_a_threshold_that_gains_too_little_is_not_taken(segmenter, support, monkeypatch):
+    monkeypatch.setattr("universeg_rt.answers.thresholds.LEAST_GAIN", 0.9)
+    frozen = segmenter.prepare(support).freeze(kind="static")
+    assert frozen.record.threshold == 0.5 and frozen.price.static_dice == frozen.price.unmoved_dice
 
 
 @pytest.mark.parametrize("entries", [1, 2])
@@ -187,7 +223,8 @@ def test_a_support_of_which_none_can_be_left_out(segmenter, images, entries):
     with pytest.raises(InputError, match="give images as proxies, or take kind='exact'"):
         task.freeze(kind="static")
     given = task.freeze(images, kind="static")
-    assert given.kind == "static" and given.price.loss is None and given.price.note
+    assert given.kind == "static" and given.price.loss is None
+    assert "cannot be measured on" in given.price.note and given.record.threshold == 0.5
 
 
 def test_a_network_with_a_cross_activation_has_no_static_form(tmp_path):
@@ -211,7 +248,8 @@ def test_a_network_with_a_cross_activation_has_no_static_form(tmp_path):
     ({"kind": "fast"}, "kind is 'fast'; accepted: auto, static, exact"), ({"max_loss": -0.1}, "max_loss is -0.1"),
     ({"max_loss": True}, "max_loss is True"), ({"seed": -1}, "seed is -1"), ({"proxies": "mine"}, "proxies is 'mine'"),
     ({"proxies": []}, "proxies are no images at all"), ({"proxies": [np.zeros((9, 9))]}, "constant"),
-    ({"proxies": np.zeros((9, 9))}, r"expected \(N,H,W\)"),
+    ({"proxies": np.zeros((9, 9))}, r"expected \(N,H,W\)"), ({"threshold": 1.0}, "threshold is 1.0"),
+    ({"threshold": 0.3, "kind": "exact"}, "threshold is not for it; give it to predict"),
 ])
 def test_bad_options(segmenter, support, options, message):
     with pytest.raises(InputError, match=message):
@@ -289,6 +327,6 @@ def test_an_exact_file_too_large_for_onnx_is_refused_before_it_is_made(segmenter
 
 
 def test_without_a_price_auto_takes_exact_and_says_why(segmenter, support, monkeypatch):
-    monkeypatch.setattr(freezing, "_price", lambda *_: Price(note="nothing is marked"))
+    monkeypatch.setattr(freezing, "_price", lambda *_: (Price(note="nothing is marked"), 0.5))
     frozen = segmenter.prepare(support).freeze()
     assert frozen.kind == "exact" and frozen.reason == "nothing is marked"

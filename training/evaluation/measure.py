@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from universeg_rt import Ensemble, Segmenter
+from universeg_rt.answers.thresholds import THRESHOLD
 from universeg_rt.ensemble import NEAREST
 from universeg_rt.imaging.embedding import embed, nearest
 from universeg_rt.imaging.metrics import (
@@ -26,7 +27,6 @@ from universeg_rt.training.tasks.datasets import Absent
 from universeg_rt.training.tasks.tasks import Task
 
 BASELINES = (ATLAS, COPY)
-THRESHOLD = 0.5
 # Of a query whose target is there, and of one whose target is absent; nan in the other's.
 PRESENT = ("dice", "hd95", "nsd", "area_error", "confidence")
 ABSENT = "false_positive_area"  # share of the image

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from universeg_rt.answers.thresholds import THRESHOLD
 from universeg_rt.imaging.metrics import dice
-from universeg_rt.predictor import THRESHOLD
 
 
 def mask_of(members: np.ndarray) -> np.ndarray:

@@ -192,19 +192,19 @@ def _of_file(task: FrozenTask, args: argparse.Namespace, steps: tuple[Step, ...]
         "runner": {"name": task.runner.name, "precision": record.precision},
         "support": {"entries": record.support_entries, "sha256": record.support_sha256},
         "ensemble": {"members": record.members},
-        "task": {
-            "sha256": task.sha256, "kind": task.kind, "reason": task.reason, "price": asdict(task.price),
-            "proxies": record.proxies
-        },
+        "task": {"sha256": task.sha256, **_kind(task), "proxies": record.proxies},
         **_images(task), **_answers(args, steps, labelled, where),
     }, task.runner.reason, steps, args.threads or cores(), where, "" if record.looks is None else record.looks.plane)
 
 
 def _how(task: LabelledPredictor) -> dict[str, Any] | None:
-    """Of each label that was frozen its kind, reason and price."""
-    found = {name or UNNAMED: {"kind": each.kind, "reason": each.reason, "price": asdict(each.price)}
-             for name, each in task.answering.items() if isinstance(each, FrozenTask)}
+    """`_kind` of each label that was frozen."""
+    found = {name or UNNAMED: _kind(each) for name, each in task.answering.items() if isinstance(each, FrozenTask)}
     return found or None
+
+
+def _kind(task: FrozenTask) -> dict[str, Any]:
+    return {"kind": task.kind, "reason": task.reason, "price": asdict(task.price), "threshold": task.record.threshold}
 
 
 def _images(task: Predictor) -> dict[str, Any]:

@@ -18,12 +18,13 @@ from ..spec import BlockSpec
 from ..support_file import Label
 
 KEY = "universeg.frozen"
-FORMAT = 3
+FORMAT = 4
 STATIC, EXACT, AUTO = "static", "exact", "auto"
 KINDS = (STATIC, EXACT)
 PRECISION, INT8 = "universeg.precision", "int8"  # the metadata that state a model's precision; one of its values
 PROBABILITY = "probability"  # the file's output
 LOGITS = "head/logits"  # the tensor of a static model that the last sigmoid reads
+HEAD_BIAS = "head/bias"  # its initialiser that moves the logits
 IMAGE = "universeg.image"  # the metadata that state the type of the image of a file that prepares it itself
 IMAGE_TYPES = ("float32", "uint8")
 
@@ -40,7 +41,8 @@ class Price:
     `note` is empty, or says what flatters a figure.
 
     entries: how many were left out. exact_dice, static_dice: mean Dice of both kinds against the entries' labels.
-    agreement: mean Dice between the two kinds' masks.
+    agreement: mean Dice between the two kinds' masks. unmoved_dice: that of static at the threshold 0.5; static_dice is
+    with the threshold that was taken, and each entry with what the others chose.
 
     Of an int8 file also what rounding costs, measured on its proxies with the constants of the whole support, so that
     a proxy from the support has its own label in them: compare these figures with one another, not with the others.
@@ -57,6 +59,7 @@ class Price:
     int8_agreement: float | None = None
     int8_dice: float | None = None
     float_dice: float | None = None
+    unmoved_dice: float | None = None
 
     @property
     def loss(self) -> float | None:
@@ -68,7 +71,11 @@ class Price:
     def __str__(self) -> str:
         said = self.note if self.loss is None else (
             f"on {self.entries} entries left out in turn: Dice {self.exact_dice:.3f} exact, "
-            f"{self.static_dice:.3f} static, {self.agreement:.3f} between the two") + (self.note and f" ({self.note})")
+            f"{self.static_dice:.3f} static, {self.agreement:.3f} between the two")
+        if self.unmoved_dice not in (None, self.static_dice):
+            said += f", {self.unmoved_dice:.3f} static marked from 0.5 on"
+        if self.loss is not None and self.note:
+            said += f" ({self.note})"
         if self.int8_agreement is None:
             return said
         said += (f"; of int8 on {self.int8_images} proxies, none left out: Dice {self.int8_agreement:.3f} between int8 "
@@ -82,8 +89,9 @@ class Record:
     """kind: `static` or `exact`; reason: why this kind. grid: height and width of the network's images. aspect,
     normalise: how images get there, as `Segmenter.prepare` takes them. foreground: the share of pixels that the
     support's labels mark. dims: as Predictor's. support_sha256: as `SupportSet.sha256`. proxies: of what images the
-    constants are. bundle: its name. looks: as Predictor's, in JSON its `array` in base64 and its plane. label: what its
-    masks mark, as `SupportSet.label`; in JSON value and name."""
+    constants are. threshold: the network's probability from which a static file marks; its logits are moved so that
+    this is 0.5 in the file. bundle: its name. looks: as Predictor's, in JSON its `array` in base64 and its plane.
+    label: what its masks mark, as `SupportSet.label`; in JSON value and name."""
 
     kind: str
     reason: str
@@ -96,6 +104,7 @@ class Record:
     support_entries: int
     members: int
     proxies: str
+    threshold: float
     price: Price
     bundle: str
     licence: Mapping[str, object]
@@ -146,6 +155,8 @@ class Record:
             raise ValueError("its kind or aspect is unknown")
         if not isinstance(values["foreground"], float) or not 0 <= values["foreground"] <= 1:
             raise ValueError("its share of foreground is no share")
+        if not isinstance(values["threshold"], float) or not 0 < values["threshold"] < 1:
+            raise ValueError("its threshold is no probability")
         if not isinstance(values["dims"], bool):
             raise ValueError("it does not say whether slices stay dim")
         return cls(**values)

@@ -115,7 +115,7 @@ def changed(model: bytes, old: bytes, new: bytes) -> bytes:
 @pytest.mark.parametrize("change, message", [
     (lambda m: m[: len(m) // 2] + bytes([m[len(m) // 2] ^ 1]) + m[len(m) // 2 + 1 :], "changed after it was written"),
     (lambda m: m[:-40], "is no frozen task"),
-    (lambda m: changed(m, b'"format": 3', b'"format": 7'), "its record is not of format 3"),
+    (lambda m: changed(m, b'"format": 4', b'"format": 7'), "its record is not of format 4"),
     (lambda m: changed(m, KEY.encode(), b"universeg.thawed"), f"it has no '{KEY}' among its metadata"),
     (lambda m: changed(m, b'"grid": [32, 32]', b'"grid": [32, -2]'), "not a height and a width"),
     (lambda m: b"", "no version or no graph"),
