@@ -24,19 +24,19 @@ from universeg_rt import Segmenter
 from universeg_rt.cli.common import run_command
 from universeg_rt.ensemble import POLICIES, RANDOM
 from universeg_rt.errors import InputError
+from universeg_rt.frozen.record import AUTO, EXACT, STATIC
 from universeg_rt.storage.atomic import write_file
 from universeg_rt.training.evaluation.measure import digest_of, measure
 from universeg_rt.training.evaluation.plots import plot
 from universeg_rt.training.evaluation.pools import PoolProtocol, evaluate_pools, pool_plot, pool_table, summarise_pools
 from universeg_rt.training.evaluation.protocol import GROUPS, QUERY_SPLITS, Protocol, check_open, files_of
 from universeg_rt.training.evaluation.record import read_results, this_run, write_results
-from universeg_rt.training.evaluation.static import StaticSegmenter
+from universeg_rt.training.evaluation.static import AutoSegmenter, StaticSegmenter
 from universeg_rt.training.evaluation.summary import MEANINGS, csv_text, measures_table, summarise, table
 from universeg_rt.training.tasks.datasets import Absent, load_absent, load_dataset
 from universeg_rt.training.tasks.tasks import Task
 
 PROGRAM = "universeg-evaluate"
-EXACT, STATIC = "exact", "static"
 EXAMPLE = """example:
   universeg-evaluate --group tune --data-root DATA --support-sizes 16 --members 1 --output tune.json
   universeg-evaluate --group tune --data-root DATA --kind exact static --output both.json --resume
@@ -54,8 +54,9 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--data-root", default=os.environ.get("UNIVERSEG_RT_DATA", ""),
                    help="folder of their files (or UNIVERSEG_RT_DATA)")
     p.add_argument("--bundle", type=Path, help="bundle folder (the shipped one)")
-    p.add_argument("--kind", nargs="+", choices=(EXACT, STATIC), default=[EXACT],
-                   help="ways of running, on the same queries: exact; static: frozen tasks, natively (exact)")
+    p.add_argument("--kind", nargs="+", choices=(EXACT, STATIC, AUTO), default=[EXACT],
+                   help="ways of running, on the same queries: exact; static: frozen tasks, natively; auto: static "
+                   "where freezing takes it by its price, else exact (exact)")
     p.add_argument("--runner", default="auto", help="of the exact way")
     p.add_argument("--precision", default="auto", help="of the exact way")
     p.add_argument("--threads", type=int)
@@ -125,8 +126,9 @@ def _ways(args: argparse.Namespace) -> dict[str, Segmenter]:
     exact = Segmenter.open(args.bundle, runner=args.runner, precision=args.precision, threads=args.threads)
     kinds = dict.fromkeys(args.kind)
     ways = {EXACT: exact} if EXACT in kinds else {}
-    if STATIC in kinds:
-        ways[STATIC] = StaticSegmenter.open(args.bundle, runner="native", threads=args.threads)
+    for segmenter in (StaticSegmenter, AutoSegmenter):
+        if segmenter.kind in kinds:
+            ways[segmenter.kind] = segmenter.open(args.bundle, runner="native", threads=args.threads)
     return ways
 
 

@@ -1,4 +1,4 @@
-"""The static way of running: each support set of an ensemble as a frozen task, as `Task.freeze` makes it."""
+"""Frozen tasks as ways of running: each support set of an ensemble as `Task.freeze` freezes it."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ import numpy as np
 
 from universeg_rt import Ensemble, FrozenTask, Segmenter, SupportSet
 from universeg_rt.freezing import FEWEST
+from universeg_rt.frozen.record import AUTO, STATIC
 
 
 @dataclass(frozen=True)
-class StaticMembers:
+class FrozenMembers:
     """A frozen task a member, so that the first K of them are the ensemble of K."""
 
     frozen: tuple[FrozenTask, ...]
@@ -24,14 +25,22 @@ class StaticMembers:
 class StaticSegmenter(Segmenter):
     """Freezes what it prepares, by the exact network of its bundle on its runner."""
 
-    def prepare(self, support: SupportSet, ensemble: Ensemble | None = None, **options) -> StaticMembers:
+    kind = STATIC
+
+    def prepare(self, support: SupportSet, ensemble: Ensemble | None = None, **options) -> FrozenMembers:
         """Raises as `Segmenter.prepare` and `Task.freeze`. The proxies are the set's entries, each as a query of
-        others; a set of fewer than FEWEST different images has them as queries of the whole set."""
+        others; of a static task a set of fewer than FEWEST different images has them as queries of the whole set."""
         members = []
         for indices, weights in (ensemble or Ensemble()).draw(len(support)):
             counts = np.round(weights / weights.min()).astype(int)
             drawn = support.subset(list(np.repeat(indices, counts)))
             differing = len({image.tobytes() for image in drawn.images})
-            proxies = "support" if differing >= FEWEST else list(drawn.images)
-            members.append(super().prepare(drawn, **options).freeze(proxies, kind="static"))
-        return StaticMembers(tuple(members))
+            proxies = "support" if differing >= FEWEST or self.kind == AUTO else list(drawn.images)
+            members.append(super().prepare(drawn, **options).freeze(proxies, kind=self.kind))
+        return FrozenMembers(tuple(members))
+
+
+class AutoSegmenter(StaticSegmenter):
+    """Static where its price allows, else exact."""
+
+    kind = AUTO

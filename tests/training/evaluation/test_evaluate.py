@@ -46,10 +46,10 @@ def test_curves_table_csv_and_plot_have_the_baselines_beside_the_network(command
 
 def test_both_kinds_on_one_size_are_drawn_by_task(command, tmp_path, capsys):
     pytest.importorskip("matplotlib", reason="the plot needs matplotlib")
-    assert main([*command, "--kind", "exact", "static", "--support-sizes", "4", "--members", "1", "--output",
+    assert main([*command, "--kind", "exact", "static", "auto", "--support-sizes", "4", "--members", "1", "--output",
                  str(tmp_path / "k.json"), "--plot", str(tmp_path / "k.png")]) == 0
     out = json.loads((tmp_path / "k.json").read_text())
-    assert list(out["tasks"]["disc"]["cells"][0]["methods"]) == ["exact", "static", "atlas", "copy"]
+    assert list(out["tasks"]["disc"]["cells"][0]["methods"]) == ["exact", "static", "auto", "atlas", "copy"]
     assert out["setup"]["kinds"]["static"] == {"runner": "native", "precision": "fp32"}
     assert "static: verdict" in capsys.readouterr().out and (tmp_path / "k.png").read_bytes()[:4] == b"\x89PNG"
 

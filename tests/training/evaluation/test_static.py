@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from universeg_rt import Ensemble, Segmenter, SupportSet
-from universeg_rt.training.evaluation.static import StaticSegmenter
+from universeg_rt.training.evaluation.static import AutoSegmenter, StaticSegmenter
 
 from ...conftest import discs, native_part
 
@@ -37,3 +37,18 @@ def test_an_entry_alone_is_its_own_proxy(static, small_bundle):
     exact = Segmenter.open(small_bundle, runner="native", threads=1).prepare(support)
     found = static.prepare(support).member_probabilities(images[0])
     assert np.abs(found - exact.member_probabilities(images[0])).max() < 2e-3, "but for half precision"
+
+
+def test_auto_is_what_freezing_takes(static, small_bundle):
+    """Static where the price allows, and the exact answer where too few entries have one."""
+    images, labels = discs(5)
+    auto = AutoSegmenter.open(small_bundle, runner="native", threads=1)
+    exact = Segmenter.open(small_bundle, runner="native", threads=1)
+    kinds = []
+    for count in (2, 5):
+        support = SupportSet.from_arrays(images[:count], labels[:count])
+        members = auto.prepare(support)
+        wanted = exact.prepare(support).freeze()
+        np.testing.assert_array_equal(members.member_probabilities(images[4]), wanted.member_probabilities(images[4]))
+        kinds.append(members.frozen[0].kind)
+    assert kinds == ["exact", "static"]
