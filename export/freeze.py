@@ -15,7 +15,7 @@ from universeg_rt.cli.supports import READ, TAKEN, add_one_label_options, load_o
 from universeg_rt.ensemble import Ensemble
 from universeg_rt.errors import InputError
 from universeg_rt.freezing import SUPPORT, proxies_on_grid
-from universeg_rt.frozen.record import AUTO, EXACT, IMAGE_TYPES, INT8, KINDS
+from universeg_rt.frozen.record import AUTO, EXACT, IMAGE_TYPES, INT8, KINDS, STATIC
 from universeg_rt.imaging.files import named_images, read_image
 from universeg_rt.segmenter import Segmenter
 from universeg_rt.storage.atomic import check_folder_of, write_file
@@ -27,6 +27,8 @@ OWN = frozenset({
     "include_preprocessing", "image_type", "aspect", "window", "percentiles", "label", *READ, *TAKEN})
 SHARED = frozenset({"output", "bundle", "precision"})
 PRECISIONS = (["fp32"], [INT8])
+HOLDS = {EXACT: "the support's images and labels: share the file as you would share them",
+         STATIC: "averages of features of the support, none of its images"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -110,6 +112,7 @@ def run(args: argparse.Namespace) -> None:
     moved = "" if frozen.record.threshold == THRESHOLD else f", which is {THRESHOLD:g} in the file"
     print(f"kind    {frozen.kind}\nreason  {frozen.reason}\nprice   {frozen.price}\n"
           f"marked  from a probability of {frozen.record.threshold:g} on{moved}\n"
+          f"holds   {HOLDS[frozen.kind]}\n"
           f"file    {args.output}, {len(model) / 1e6:.1f} MB ({len(model):,} bytes)\n"
           f"sha256  {hashlib.sha256(model).hexdigest()}")
     for note in frozen.notes:

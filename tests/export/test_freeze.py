@@ -43,6 +43,7 @@ def test_the_file_is_that_of_the_sdk(case, small_bundle, kind, capsys):
     assert model == (folder / "sdk.onnx").read_bytes()
     frozen = FrozenTask.open(folder / "task.onnx")
     assert (said["kind"], said["reason"], said["price"]) == (kind, "asked for", str(frozen.price))
+    assert ("none of its images" in said["holds"]) == (kind == "static")
     assert said["marked"].startswith(f"from a probability of {frozen.record.threshold:g} on")
     assert said["sha256"] == hashlib.sha256(model).hexdigest() == frozen.sha256
     assert f"({len(model):,} bytes)" in said["file"] and str(folder / "task.onnx") in said["file"]

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ..errors import InputError
 from ..imaging.files import SUFFIXES, add_named, image_files
+from ..imaging.pairs import IMAGES, LABELS
 from ..storage.reading import is_folder
 from ..volumes.reading import ACCEPTED as VOLUMES
 from ..volumes.reading import is_volume, stem_of, volumes_below
@@ -40,7 +41,8 @@ def find_queries(inputs: list[Path], output: Path) -> Queries:
     name.
 
     Where two would have the same name, all are named by their paths from the folder that they have in common; those
-    that then differ by their ending alone are named with it. Masks and overlays that an earlier run wrote are left out.
+    that then differ by their ending alone are named with it. Masks and overlays that an earlier run wrote are left out,
+    and of a folder with images/ and labels/ the labels.
     """
     given: list[tuple[str, Path]] = []
     own, others = _Own(output), Counter[str]()
@@ -95,27 +97,30 @@ def stale_files(output: Path, written: Iterable[str]) -> int:
 
 
 class _Own:
-    """Which folders of a walk hold what we wrote: the output, and folders of results beside a report of ours."""
+    """Which folders of a walk hold no queries: the output, folders of results beside a report of ours, and labels."""
 
     def __init__(self, output: Path) -> None:
         self._output = os.path.realpath(output)
         self._reports: dict[Path, bool] = {}
-        self._left_out: list[Path] = []
+        self._left_out: dict[Path, str] = {}  # why; images and volumes are looked for in turn, so a folder comes twice
 
     def __call__(self, folder: Path) -> bool:
         if os.path.realpath(folder) == self._output:
             return True
         parent = folder.parent
+        if folder.name == LABELS and (parent / IMAGES).is_dir():
+            self._left_out[folder] = f"lies beside {IMAGES}/ and was left out; give it as an --input to segment it"
+            return True
         if folder.name not in FOLDERS.values():
             return False
         if parent not in self._reports:
             self._reports[parent] = os.path.realpath(parent) == self._output or is_report(parent / REPORT)
         if self._reports[parent]:
-            self._left_out.append(folder)
+            self._left_out[folder] = "holds results of an earlier run and was left out"
         return self._reports[parent]
 
     def notes(self) -> list[str]:
-        return [f"{folder} holds results of an earlier run and was left out" for folder in self._left_out]
+        return [f"{folder} {why}" for folder, why in self._left_out.items()]
 
 
 def _notes_on_others(others: Counter[str]) -> list[str]:

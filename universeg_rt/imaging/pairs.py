@@ -10,6 +10,8 @@ from ..named_types import AnyPath, Array
 from ..storage.reading import path_of
 from .files import named_images, read_image, read_label
 
+IMAGES, LABELS = "images", "labels"  # the folders
+
 
 def read_pairs(path: AnyPath) -> tuple[list[Array], list[Array], list[str]]:
     """Images, labels and names of a folder with `images/` and `labels/`, sorted by name; InputError where a file has no
@@ -24,10 +26,10 @@ def paired(path: AnyPath, find: Callable[[Path], Mapping[str, Path]]) -> dict[st
     """Image and label by name, sorted by it, of a folder with `images/` and `labels/`, in which `find` finds files by
     name; InputError where one of the two is missing or a file has no partner."""
     path = path_of(path)
-    for part in ("images", "labels"):
+    for part in (IMAGES, LABELS):
         if not (path / part).is_dir():
             raise InputError(f"{path} has no folder {part}/; a support folder holds images/ and labels/")
-    images, labels = find(path / "images"), find(path / "labels")
+    images, labels = find(path / IMAGES), find(path / LABELS)
     lonely = [_lonely("image", "a label", set(images) - set(labels)),
               _lonely("label", "an image", set(labels) - set(images))]
     if any(lonely):

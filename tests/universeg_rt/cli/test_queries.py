@@ -52,6 +52,17 @@ def test_a_folder_that_is_called_masks_is_read_where_no_run_wrote_it(tmp_path):
                            f"{', '.join(_suffixes())}, and volumes"]
 
 
+def test_labels_beside_images_are_no_queries_unless_they_are_named(tmp_path):
+    for name in ("p1/images/a.png", "p1/labels/a.png", "labels/b.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    found = find_queries([tmp_path], tmp_path / "out")
+    assert list(found.files) == ["labels/b", "p1/images/a"], "labels/ alone is a folder like others"
+    assert found.notes == [f"{tmp_path / 'p1/labels'} lies beside images/ and was left out; give it as an --input to "
+                           "segment it"]
+    assert list(find_queries([tmp_path / "p1" / "labels"], tmp_path / "out").files) == ["a"]
+
+
 def test_files_that_are_not_read_are_counted(case, capsys):
     folder, arguments = case
     for name in ("a.gif", "b.GIF", "c.txt"):
