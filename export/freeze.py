@@ -7,7 +7,6 @@ import argparse
 import hashlib
 from pathlib import Path
 
-from universeg_rt.answers.thresholds import THRESHOLD
 from universeg_rt.cli.common import as_options, given, in_options, say
 from universeg_rt.cli.opened import image_options
 from universeg_rt.cli.options import add_image_options
@@ -48,8 +47,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     g.add_argument("--max-loss", type=float, default=0.01, metavar="X",
                    help="Dice that static may lose on the support's entries (0.01)")
     g.add_argument("--threshold", type=float, metavar="P",
-                   help="probability from which a static file marks, which its 0.5 then stands for (chosen on the "
-                   "support's entries)")
+                   help="probability from which the mask marks (0.5, or what the support's entries choose where they "
+                   "are left out)")
     g.add_argument("--members", type=int, default=1, metavar="K", help="support sets that are drawn and averaged (1)")
     g.add_argument("--support-size", type=int, metavar="S", help="entries of each set (all)")
     g.add_argument("--seed", type=int, default=0, metavar="N",
@@ -109,9 +108,8 @@ def run(args: argparse.Namespace) -> None:
     model = with_preprocessing(frozen, args.image_type) if args.include_preprocessing else frozen.model
     with write_file(args.output) as file:
         file.write(model)
-    moved = "" if frozen.record.threshold == THRESHOLD else f", which is {THRESHOLD:g} in the file"
     print(f"kind    {frozen.kind}\nreason  {frozen.reason}\nprice   {frozen.price}\n"
-          f"marked  from a probability of {frozen.record.threshold:g} on{moved}\n"
+          f"marked  from a probability of {frozen.threshold:g} on\n"
           f"holds   {HOLDS[frozen.kind]}\n"
           f"file    {args.output}, {len(model) / 1e6:.1f} MB ({len(model):,} bytes)\n"
           f"sha256  {hashlib.sha256(model).hexdigest()}")

@@ -10,10 +10,11 @@ import numpy as np
 import universeg_rt
 from universeg_rt.bundle.bundle import Bundle
 from universeg_rt.bundle.onnx_bind import bind
+from universeg_rt.bundle.onnx_file import tensors
 from universeg_rt.errors import InputError
 from universeg_rt.frozen import seal
-from universeg_rt.frozen.record import HEAD_BIAS, INT8, KEY, PRECISION, STATIC, Record, constant_name
-from universeg_rt.frozen.runners import task_values
+from universeg_rt.frozen.record import INT8, KEY, PRECISION, STATIC, Record, constant_name
+from universeg_rt.frozen.runners import stored_constant
 from universeg_rt.frozen.seal import sealed
 from universeg_rt.frozen_task import FrozenTask
 from universeg_rt.imaging.metrics import dice
@@ -38,9 +39,11 @@ def int8_task(bundle: Bundle, frozen: FrozenTask, proxies: np.ndarray, labels: S
         raise InputError(f"int8 is for static frozen tasks in floating point, not for {frozen.kind} ones in "
                          f"{frozen.record.precision}, and this one is so because: {frozen.reason}; take kind='static', "
                          "or leave int8 out")
-    values = task_values(frozen.model, bundle.manifest.spec)
+    held = tensors(frozen.model)
+    constants = {name: stored_constant(held, name)[None]
+                 for name in (constant_name(block) for block in bundle.manifest.spec.blocks())}
     record = replace(frozen.record, precision=INT8)
-    trial = _int8(bundle, values, proxies, record, cpu_kernels)
+    trial = _int8(bundle, constants, proxies, record, cpu_kernels)
     masks, expected = ([task.runner.run(query[None])[0, 0] >= 0 for query in proxies] for task in (trial, frozen))
     price = replace(record.price, int8_images=len(proxies), int8_agreement=_mean_dice(masks, expected))
     if labels is not None:
@@ -52,9 +55,9 @@ def int8_task(bundle: Bundle, frozen: FrozenTask, proxies: np.ndarray, labels: S
         sealed(bind(model, {}, said, outputs=None, query_size=frozen.grid)), "auto", Options(), frozen.notes)
 
 
-def _int8(bundle: Bundle, values: Mapping[str, np.ndarray], proxies: np.ndarray, record: Record,
+def _int8(bundle: Bundle, constants: Mapping[str, np.ndarray], proxies: np.ndarray, record: Record,
           cpu_kernels: bool) -> FrozenTask:
-    model = quantise_frozen(bundle, values, proxies, {KEY: record.to_json()}, cpu_kernels=cpu_kernels)
+    model = quantise_frozen(bundle, constants, proxies, {KEY: record.to_json()}, cpu_kernels=cpu_kernels)
     return FrozenTask.of_bytes(sealed(model), "auto", Options())
 
 
@@ -62,11 +65,11 @@ def _mean_dice(masks: Sequence[np.ndarray], others: Sequence[np.ndarray]) -> flo
     return float(np.mean([dice(mask, other) for mask, other in zip(masks, others, strict=True)]))
 
 
-def quantise_frozen(bundle: Bundle, values: Mapping[str, np.ndarray], queries: np.ndarray,
+def quantise_frozen(bundle: Bundle, constants: Mapping[str, np.ndarray], queries: np.ndarray,
                     metadata: Mapping[str, str] | None = None, *, cpu_kernels: bool = True) -> bytes:
     """A frozen static task as one ONNX file in int8, for queries (B,1,H,W) of one size.
 
-    values: as `task_values` gives them; without the head's bias it is the bundle's. queries: (N,1,H,W) in
+    constants: of the bundle's `static` template, (1,C,h,w) by the input's name, floating-point. queries: (N,1,H,W) in
     [0, 1], images of the task, on which the maps' scales are calibrated: its proxies. metadata: put into the file
     beside the bundle's. cpu_kernels: as ONNX Runtime's CPU kernels and OpenVINO want it; TensorRT wants it without.
 
@@ -74,9 +77,8 @@ def quantise_frozen(bundle: Bundle, values: Mapping[str, np.ndarray], queries: n
     are not the template's, and queries of another shape or none.
     """
     network = fold_static(fold(bundle.manifest.spec, bundle.weights()))
-    network = replace(network, head_bias=values.get(HEAD_BIAS, network.head_bias))
     queries = np.asarray(queries, np.float32)
-    constants = _checked(network, {n: v for n, v in values.items() if n != HEAD_BIAS}, queries)
+    constants = _checked(network, constants, queries)
     plan = _calibrated(network, constants, queries)
     plan = plan.for_cpu_kernels() if cpu_kernels else plan
     said = {**bundle.manifest.metadata, PRECISION: INT8}

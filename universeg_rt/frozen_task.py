@@ -59,6 +59,7 @@ class FrozenTask(Predictor):
                          record.dims)
         self.record = record
         self.spec = spec
+        self.threshold = record.threshold
         self._model = model
         self._runner = runner
         self._task = task

@@ -19,15 +19,16 @@ GROUP = 2  # entries left out together: more leave less of the support; measured
 FEWEST = 3  # different entries of a support of which some can be left out
 
 
-def chosen(entries: int, seed: int) -> Integers:
-    """Indices of up to ENTRIES of them, drawn by the seed."""
-    return np.random.default_rng(seed).permutation(entries)[:ENTRIES]
+def chosen(images: Floats | Sequence[Floats], seed: int) -> Integers:
+    """Indices of up to ENTRIES of the images (N,h,w), no two of them equal, drawn by the seed."""
+    first = {image.tobytes(): i for i, image in reversed(list(enumerate(images)))}
+    return np.random.default_rng(seed).permutation(sorted(first.values()))[:ENTRIES]
 
 
 def groups(images: Floats | Sequence[Floats], seed: int) -> Iterator[tuple[Integers, list[int]]]:
     """Of images (N,h,w) on the grid: indices of those that are left out together, and of all that go with them. A group
     that would leave nothing of the support is passed over."""
-    indices = chosen(len(images), seed)
+    indices = chosen(images, seed)
     for first in range(0, len(indices), GROUP):
         members = indices[first : first + GROUP]
         gone = copies_of(images, members)

@@ -10,7 +10,7 @@ import numpy as np
 
 from . import left_out
 from .answers.absence import Looks
-from .answers.thresholds import ERRORS, LEAST_GAIN, THRESHOLD, Gain, choose, dice_at
+from .answers.thresholds import LEAST_GAIN, THRESHOLD, Gain, best, by_the_others, dice_at
 from .ensemble import Ensemble
 from .errors import InputError, shown
 from .imaging.metrics import dice
@@ -262,18 +262,18 @@ def measure(task: Predictor, segmenter: Prepares, support: SupportSet, ensemble:
 
 def decide(left: Left, how: str) -> Choice:
     """What `how` takes by Dice on the entries left out."""
-    count, chosen = len(left.off), choose(left.thresholds)
-    values: dict[str, Doubles] = {OFF: left.off, WINDOW: left.window, THRESHOLD_OF: chosen.held_out}
+    count, threshold = len(left.off), best(left.thresholds)
+    values: dict[str, Doubles] = {OFF: left.off, WINDOW: left.window, THRESHOLD_OF: by_the_others(left.thresholds)}
     found = {kind: float(each.mean()) for kind, each in values.items()}
     if how == THRESHOLD_OF:
-        return Choice(THRESHOLD_OF, chosen.threshold, found, count, "asked for")
+        return Choice(THRESHOLD_OF, threshold, found, count, "asked for")
     kind: Kind = WINDOW if found[WINDOW] >= found[THRESHOLD_OF] else THRESHOLD_OF
     gain = Gain.of(values[kind], left.off)
     if gain.pays:
-        reason = f"{kind} gains {gain.mean:.3f} Dice on {count} entries left out, standard error {gain.error:.3f}"
-        return Choice(kind, chosen.threshold if kind == THRESHOLD_OF else THRESHOLD, found, count, reason)
-    reason = (f"the best of the others, {kind}, changes Dice by {gain.mean:+.3f} on {count} entries left out, standard "
-              f"error {gain.error:.3f}; it is taken from {LEAST_GAIN:+g} on, where that is above {ERRORS:g} errors")
+        reason = f"{kind} gains {gain.mean:.3f} Dice on {count} entries left out (95 %: ± {gain.half_width:.3f})"
+        return Choice(kind, threshold if kind == THRESHOLD_OF else THRESHOLD, found, count, reason)
+    reason = (f"the best of the others, {kind}, changes Dice by {gain.mean:+.3f} on {count} entries left out (95 %: "
+              f"± {gain.half_width:.3f}); it is taken from {LEAST_GAIN:+g} on, where the interval is above 0")
     return Choice(OFF, THRESHOLD, found, count, reason)
 
 

@@ -9,7 +9,8 @@ from typing import Protocol
 from .answers.absence import Looks
 from .ensemble import NEAREST, Draw, Ensemble
 from .errors import RunnerError
-from .freezing import Freezable, Opened, freeze
+from .freezing import freeze
+from .frozen_files import Freezable, Opened
 from .frozen_task import FrozenTask
 from .imaging.normalisation import Normalisation
 from .named_types import Array, Floats
@@ -72,11 +73,11 @@ class Task(Freezable):
         kind: `exact` keeps the network and its cost, the support becomes part of it; the answers are this Task's.
         `static` replaces what the support gives to each block by one constant map, the mean of those of the proxies: a
         plain network whose cost no longer grows with the support or the ensemble, and an approximation. `auto` takes
-        static where its Dice on the support's own entries, each left out in turn, is at most `max_loss` below exact's.
+        static where it loses at most `max_loss` of exact's Dice on the support's own entries, each left out in turn.
         proxies: `support` for up to eight of its entries, drawn by `seed`, each as a query of others; or images of the
-        task, without labels, as `predict_batch` takes them. threshold: the probability from which a static task marks;
-        its logits are moved so that this is the frozen task's 0.5. None takes another than 0.5 where that gains at
-        least 0.03 Dice, and twice its standard error, on the entries left out. half: hold the constant maps in half
+        task, without labels, as `predict_batch` takes them. threshold: the probability from which the frozen task
+        marks, `FrozenTask.threshold`. For None it is 0.5, or with `static` and `auto` another one where that gains on
+        the entries left out: 0.03 Dice or more, with a 95 % interval above zero. half: hold the constant maps in half
         precision, which halves a static file; the network's arithmetic stays as it is.
 
         What it costs stands in `FrozenTask.price` before any query comes. Raises InputError for bad options or proxies,

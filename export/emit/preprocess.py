@@ -18,7 +18,6 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from universeg_rt.answers.thresholds import THRESHOLD
 from universeg_rt.errors import InputError
 from universeg_rt.frozen import seal
 from universeg_rt.frozen.record import IMAGE, IMAGE_TYPES
@@ -52,7 +51,7 @@ def with_preprocessing(frozen: FrozenTask, image_type: str = "float32") -> bytes
         node.output[:] = map(_renamed, node.output)
     before = _before(added, frozen.grid, how if isinstance(how, Window) else None)
     split = len(added.nodes)
-    _after(added, frozen.grid, before)
+    _after(added, frozen.grid, before, frozen.threshold)
     inner = list(graph.node)
     del graph.node[:], graph.input[:], graph.output[:]
     graph.node.extend([*added.nodes[:split], *inner, *added.nodes[split:]])
@@ -114,11 +113,11 @@ def _before(g: _Nodes, grid: tuple[int, int], window: Window | None) -> tuple[st
     return height, width
 
 
-def _after(g: _Nodes, grid: tuple[int, int], sides: tuple[str, str]) -> None:
+def _after(g: _Nodes, grid: tuple[int, int], sides: tuple[str, str], threshold: float) -> None:
     """From the network's probability to both outputs."""
     x = g("Squeeze", [g("Squeeze", [INNER, g.axis(0)], f"{PREFIX}first"), g.axis(0)], f"{PREFIX}map")
     _resized(g, x, (g.number(grid[0]), g.number(grid[1])), sides, f"{PREFIX}back", "probability")
-    marked = g("GreaterOrEqual", ["probability", g.number(THRESHOLD)], f"{PREFIX}marked")
+    marked = g("GreaterOrEqual", ["probability", g.number(threshold)], f"{PREFIX}marked")
     g("Cast", [marked], "mask", to=TensorProto.UINT8)
 
 

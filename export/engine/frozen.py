@@ -10,12 +10,12 @@ from universeg_rt.bundle.bundle import Bundle
 from universeg_rt.bundle.engine import EngineEntry, Profile
 from universeg_rt.bundle.model_bytes import ModelBytes
 from universeg_rt.bundle.onnx_bind import bind
-from universeg_rt.bundle.onnx_file import metadata
+from universeg_rt.bundle.onnx_file import metadata, tensors
 from universeg_rt.errors import InputError
 from universeg_rt.frozen import engine_file
 from universeg_rt.frozen.base import readable
-from universeg_rt.frozen.record import HEAD_BIAS, INT8, PROBABILITY, STATIC
-from universeg_rt.frozen.runners import task_values
+from universeg_rt.frozen.record import INT8, PROBABILITY, STATIC, constant_name
+from universeg_rt.frozen.runners import stored_constant
 from universeg_rt.frozen_task import FrozenTask
 from universeg_rt.precision import PRECISIONS
 
@@ -58,7 +58,7 @@ def build_frozen(task: Path, options: EngineOptions, output: Path | None, bundle
 
 
 def in_precision(model: bytes, precision: str, bundle: Bundle | None, spec, grid: tuple[int, int]) -> bytes:
-    """The bundle's static network of this precision with the values of a frozen file."""
+    """The bundle's static network of this precision with the constants of a frozen file."""
     if precision == INT8 or metadata(model).get("universeg.precision") == INT8:
         raise InputError("an engine in int8 is built from a file in int8, and one in floating point from one in "
                          "floating point; freeze the task so")
@@ -66,7 +66,7 @@ def in_precision(model: bytes, precision: str, bundle: Bundle | None, spec, grid
     said = metadata(model).get(WEIGHTS)
     if said != bundle.manifest.weights_sha256:
         raise InputError(f"the task is of other weights than {bundle.path}; give --bundle with its own")
-    dtype = PRECISIONS[precision].dtype
-    values = {name: value if name == HEAD_BIAS else value.astype(dtype)
-              for name, value in task_values(model, spec).items()}
-    return bind(bundle.load(precision, STATIC).whole(), values, {}, outputs=[PROBABILITY], query_size=grid)
+    held = tensors(model)
+    constants = {name: stored_constant(held, name)[None].astype(PRECISIONS[precision].dtype)
+                 for name in (constant_name(block) for block in spec.blocks())}
+    return bind(bundle.load(precision, STATIC).whole(), constants, {}, outputs=[PROBABILITY], query_size=grid)

@@ -77,23 +77,16 @@ def test_auto_chooses_by_what_may_be_lost(case, capsys):
         said = printed(capsys)
         kinds.append(said["kind"])
         assert f"{loss} may be lost" in said["reason"] and "left out" in said["price"]
-    assert kinds[0] == "static"
+    assert kinds == ["static", "exact"]
 
 
-@pytest.mark.parametrize("precision", ["fp32", "int8"])
-def test_the_threshold_is_a_half_in_the_file(case, small_bundle, precision, capsys):
-    if precision == "int8":
-        pytest.importorskip("onnx", reason="onnx is not installed: pip install '.[export]'")
-        pytest.importorskip("torch", reason="torch is not installed: pip install '.[export]'")
+@pytest.mark.parametrize("kind", ["static", "exact", "auto"])
+def test_a_threshold_is_that_of_the_file(case, small_bundle, kind, capsys):
     folder, arguments = case
-    assert main([*arguments, "--kind", "static", "--threshold", "0.2", "--precision", precision]) == 0
-    assert printed(capsys)["marked"] == "from a probability of 0.2 on, which is 0.5 in the file"
-    image = discs(1, seed=7)[0][0]
-    task = Segmenter.open(small_bundle).prepare(SupportSet.load(folder / "support"))
-    plain = task.freeze(kind="static", threshold=0.5).predict(image, logits=True)
-    found = FrozenTask.open(folder / "task.onnx").predict(image, logits=True)
-    tolerance = {"fp32": 1e-3, "int8": 0.3}[precision]
-    np.testing.assert_allclose(found.logits, plain.logits + np.log(4), atol=tolerance)
+    assert main([*arguments, "--kind", kind, "--threshold", "0.2", "--max-loss", "0"]) == 0
+    assert printed(capsys)["marked"] == "from a probability of 0.2 on"
+    found = FrozenTask.open(folder / "task.onnx").predict(discs(1, seed=7)[0][0])
+    assert found.threshold == 0.2 and np.array_equal(found.mask, found.probability >= 0.2)
 
 
 def test_proxies_of_a_folder_and_constants_in_float(case, small_bundle, capsys):
@@ -125,7 +118,6 @@ def test_it_needs_neither_torch_nor_onnx(tmp_path):
     (["--grid", "64", "64"], "--grid: not for freezing a task"),
     (["--max-loss", "2"], "max_loss is 2.0"),
     (["--threshold", "0"], "threshold is 0.0"),
-    (["--threshold", "0.3", "--kind", "exact"], "threshold is not for it"),
     (["--seed", "-1"], "seed is -1"),
     (["--members", "0"], "members is 0"),
     (["--support-size", "9"], "the support set has 5 entries"),

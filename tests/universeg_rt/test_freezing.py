@@ -6,7 +6,7 @@ import pickle
 import numpy as np
 import pytest
 
-from universeg_rt import Ensemble, InputError, RunnerError, Segmenter, SupportSet, freezing
+from universeg_rt import Ensemble, InputError, RunnerError, Segmenter, SupportSet, freezing, frozen_files
 from universeg_rt.bundle.onnx_file import tensors
 from universeg_rt.ensemble import Draw
 from universeg_rt.frozen.record import Price
@@ -55,7 +55,7 @@ def test_with_the_query_as_its_only_proxy_static_is_exact(segmenter, support, im
         pytest.importorskip("openvino", reason="openvino is not installed: pip install '.[openvino]'")
     task = segmenter.prepare(support)
     for image in images:
-        frozen = task.freeze([image], kind="static", threshold=0.5, half=False)
+        frozen = task.freeze([image], kind="static", half=False)
         frozen.save(tmp_path / "task.onnx")
         opened = FrozenTask.open(tmp_path / "task.onnx", runner=runner)
         wanted = task.predict(image, logits=True)
@@ -108,9 +108,9 @@ def test_no_label_of_an_entry_is_in_its_own_answers(segmenter, monkeypatch):
     changed = labels.copy()
     changed[pair] = changed[pair][:, ::-1]
     before, after = masks(labels), masks(changed)
-    # Of the first two entries: exact, static twice (as it is, and by the threshold), and one against the other.
-    own = [kind * COUNT + i for kind in range(4) for i in range(2)]
-    assert len(before) == 4 * COUNT
+    # Of the first two entries: both kinds, from 0.5 and from the threshold on, and one against the other.
+    own = [kind * COUNT + i for kind in range(5) for i in range(2)]
+    assert len(before) == 5 * COUNT
     assert all(np.array_equal(before[i], after[i]) for i in own)
     assert not all(np.array_equal(a, b) for a, b in zip(before, after)), "the others' supports did change"
 
@@ -126,12 +126,12 @@ def test_what_stands_in_the_file_is_the_mean_over_the_proxies_and_the_price_is_b
         for member in pair:
             single[member] = runner.mean_constants(prepared, entries[member, :1], np.ones(1))
         for member, mate in (pair, pair[::-1]):
-            model = freezing._with_constants(task, single[mate][1], True)
+            model = frozen_files.with_constants(task, single[mate][1], True)
             static = open_frozen_runner(model, "static", spec, "native", segmenter.options)
             masks = [logits[0, 0] >= 0 for logits in (single[member][0], static.run(entries[member, None, :1]))]
             losses.append([dice(mask, entries[member, 1] > 0) for mask in masks])
     frozen = task.freeze(kind="static", half=False)
-    assert [frozen.price.exact_dice, frozen.price.unmoved_dice] == pytest.approx(np.mean(losses, 0), abs=1e-3)
+    assert [frozen.price.exact_at_half, frozen.price.static_at_half] == pytest.approx(np.mean(losses, 0), abs=1e-3)
     held = tensors(frozen.model)
     for block in spec.blocks():
         wanted = np.mean([constants[block.index] for _, constants in single.values()], axis=0)
@@ -176,43 +176,89 @@ def test_auto_takes_static_where_it_costs_no_more_than_may_be_lost(segmenter, su
 
 
 def test_a_gain_is_said_to_be_one(segmenter, support, monkeypatch):
-    price = Price(entries=8, exact_dice=0.9, static_dice=0.912, agreement=0.95)
-    monkeypatch.setattr(freezing, "_price", lambda *_: (price, 0.5))
+    price = Price(8, 0.9, 0.912, 0.95, exact_at_half=0.9, static_at_half=0.912)
+    monkeypatch.setattr(freezing, "_price", lambda *_: price)
     assert segmenter.prepare(support).freeze().reason == "static gains 0.012 Dice"
 
 
-@pytest.mark.parametrize("runner", ["native", "onnxruntime", "openvino"])
-def test_a_threshold_moves_the_logits_so_that_it_becomes_a_half(segmenter, support, images, runner, tmp_path):
-    if runner == "openvino":
-        pytest.importorskip("openvino", reason="openvino is not installed: pip install '.[openvino]'")
-    task = segmenter.prepare(support)
-    plain, moved = (task.freeze(kind="static", threshold=t, half=False) for t in (0.5, 0.2))
-    assert (plain.record.threshold, moved.record.threshold) == (0.5, 0.2)
-    moved.save(tmp_path / "task.onnx")
-    opened = FrozenTask.open(tmp_path / "task.onnx", runner=runner)
-    for image in images:
-        wanted, found = plain.predict(image, threshold=0.2, logits=True), opened.predict(image, logits=True)
-        np.testing.assert_allclose(found.logits, wanted.logits + np.log(4), atol=2e-4)
-        assert dice(found.mask, wanted.mask) > 0.99 and found.threshold == 0.5
-
-
-def test_the_threshold_is_that_of_the_best_dice_on_entries_left_out(segmenter, support, images):
+def test_static_marks_from_where_the_entries_left_out_have_the_best_dice(segmenter, support, images, tmp_path):
     """Random weights call a disc improbable everywhere: another threshold gains, and is said with what 0.5 gives."""
     task = segmenter.prepare(support)
     chosen, plain = task.freeze(kind="static"), task.freeze(kind="static", threshold=0.5)
     price = chosen.price
-    assert chosen.record.threshold != 0.5 and price.static_dice >= price.unmoved_dice + 0.03
-    assert plain.price.static_dice == plain.price.unmoved_dice == price.unmoved_dice
-    assert f"{price.unmoved_dice:.3f} static marked from 0.5 on" in str(price) and "0.5 on" not in str(plain.price)
-    given = task.freeze(kind="static", threshold=chosen.record.threshold)
-    assert given.price.agreement == price.agreement, "of masks by the threshold that was taken"
-    np.testing.assert_array_equal(given.predict(images[0]).mask, chosen.predict(images[0]).mask)
+    assert chosen.threshold == chosen.record.threshold == price.static_threshold != 0.5
+    assert price.static_dice > price.static_at_half
+    assert plain.threshold == 0.5 and plain.price.static_dice == plain.price.static_at_half == price.static_at_half
+    said = f"static (marked from {chosen.threshold:g} on; from 0.5 on {price.static_at_half:.3f})"
+    assert said in str(price) and "0.5 on" not in str(plain.price)
+    chosen.save(tmp_path / "task.onnx")
+    for opened in (FrozenTask.open(tmp_path / "task.onnx"), pickle.loads(pickle.dumps(chosen))):
+        found = opened.predict(images[0])
+        assert found.threshold == chosen.threshold
+        np.testing.assert_allclose(found.probability, plain.predict(images[0]).probability, atol=1e-6)
+        assert np.array_equal(found.mask, found.probability >= chosen.threshold)
 
 
 def test_a_threshold_that_gains_too_little_is_not_taken(segmenter, support, monkeypatch):
     monkeypatch.setattr("universeg_rt.answers.thresholds.LEAST_GAIN", 0.9)
     frozen = segmenter.prepare(support).freeze(kind="static")
-    assert frozen.record.threshold == 0.5 and frozen.price.static_dice == frozen.price.unmoved_dice
+    assert frozen.threshold == 0.5 and frozen.price.static_dice == frozen.price.static_at_half
+
+
+@pytest.mark.parametrize("entries, options, kind", [
+    (2, {}, "exact"), (COUNT, {"max_loss": 0}, "exact"), (COUNT, {"kind": "exact"}, "exact"),
+    (COUNT, {"max_loss": 1}, "static")])
+def test_a_given_threshold_is_kept_whatever_is_taken(segmenter, images, entries, options, kind):
+    task = segmenter.prepare(SupportSet.from_arrays(*discs(entries)))
+    frozen = task.freeze(threshold=0.2, **options)
+    found = frozen.predict(images[0])
+    assert (frozen.kind, frozen.threshold, found.threshold) == (kind, 0.2, 0.2)
+    if frozen.price.loss is not None:
+        assert frozen.price.exact_threshold == frozen.price.static_threshold == 0.2
+
+
+def test_auto_compares_both_kinds_where_each_marks_best(segmenter, support):
+    price = segmenter.prepare(support).freeze(kind="static").price
+    frozen = segmenter.prepare(support).freeze(max_loss=0)
+    wanted = price.static_threshold if price.loss <= 0 else price.exact_threshold
+    assert frozen.threshold == wanted and frozen.price == price
+    assert price.exact_threshold != 0.5, "random weights are no better in the exact network"
+
+
+def made_up(entries):
+    """Entries left out, of (label, exact, static) each a probability of all of a 4x4 image's left half."""
+    out, found = [], []
+    for label, exact, static in entries:
+        half = np.array([1, 1, 0, 0], np.float32)[None].repeat(4, 0)
+        maps = [half * np.float32(p) for p in (label, exact, static)]
+        out.append(freezing._LeftOut(maps[0], maps[0] >= 0.5, maps[1], [], [], False))
+        found.append(maps[2])
+    return out, found
+
+
+@pytest.mark.parametrize("entries, counted, exact, static, threshold", [
+    ([(1, 0.9, 0.9)] * 4 + [(0, 0, 0)] * 4, 4, 1.0, 1.0, 0.5),  # rightly empty by both: tells nothing
+    ([(1, 0.9, 0.9)] * 4 + [(0, 0, 0.9)] * 4, 8, 1.0, 0.5, 0.5),  # static alone marks what is not there
+    ([(1, 0.9, 0.3)] * 8, 8, 1.0, 1.0, 0.3),
+    # What marks the target would mark an absent one too: nothing is gained, whatever the threshold.
+    ([(1, 0.9, 0.3)] * 4 + [(0, 0, 0.3)] * 4, 4, 1.0, 0.0, 0.5),
+    ([(1, 0.9, 0.3)] * 2, 2, 1.0, 0.0, 0.5),  # two entries are too few to say so
+])
+def test_entries_without_the_target_count_too(monkeypatch, entries, counted, exact, static, threshold):
+    without, found = made_up(entries)
+    monkeypatch.setattr(freezing, "_static_answers", lambda *_: found)
+    price = freezing._price(None, without, False, None, "")
+    assert (price.entries, price.static_threshold) == (counted, threshold)
+    assert (price.exact_dice, price.static_dice) == (exact, static)
+
+
+def test_a_threshold_and_its_price_are_not_chosen_on_the_same_entries(monkeypatch):
+    """Half of the entries would be marked from 0.1, half from 0.5 on: what is said is what the others choose."""
+    without, found = made_up([(1, 0.9, 0.3)] * 7 + [(1, 0.9, 0.15)])
+    monkeypatch.setattr(freezing, "_static_answers", lambda *_: found)
+    price = freezing._price(None, without, False, None, "")
+    assert price.static_threshold == 0.1 and price.static_dice == pytest.approx(7 / 8), "the last alone wants 0.1"
+    assert price.static_at_half == 0
 
 
 @pytest.mark.parametrize("entries", [1, 2])
@@ -224,7 +270,7 @@ def test_a_support_of_which_none_can_be_left_out(segmenter, images, entries):
         task.freeze(kind="static")
     given = task.freeze(images, kind="static")
     assert given.kind == "static" and given.price.loss is None
-    assert "cannot be measured on" in given.price.note and given.record.threshold == 0.5
+    assert "cannot be measured on" in given.price.note and given.threshold == 0.5
 
 
 def test_a_network_with_a_cross_activation_has_no_static_form(tmp_path):
@@ -249,7 +295,7 @@ def test_a_network_with_a_cross_activation_has_no_static_form(tmp_path):
     ({"max_loss": True}, "max_loss is True"), ({"seed": -1}, "seed is -1"), ({"proxies": "mine"}, "proxies is 'mine'"),
     ({"proxies": []}, "proxies are no images at all"), ({"proxies": [np.zeros((9, 9))]}, "constant"),
     ({"proxies": np.zeros((9, 9))}, r"expected \(N,H,W\)"), ({"threshold": 1.0}, "threshold is 1.0"),
-    ({"threshold": 0.3, "kind": "exact"}, "threshold is not for it; give it to predict"),
+    ({"threshold": "0.5"}, "threshold is '0.5'"),
 ])
 def test_bad_options(segmenter, support, options, message):
     with pytest.raises(InputError, match=message):
@@ -321,12 +367,12 @@ def test_the_price_builds_one_network(segmenter, support, monkeypatch):
 
 
 def test_an_exact_file_too_large_for_onnx_is_refused_before_it_is_made(segmenter, support, monkeypatch):
-    monkeypatch.setattr(freezing, "LARGEST_ONNX", 10**5)
+    monkeypatch.setattr(frozen_files, "LARGEST_ONNX", 10**5)
     with pytest.raises(InputError, match="would hold 12 entries.*GB.*fewer members"):
         segmenter.prepare(support, Ensemble(2, 6)).freeze(kind="exact")
 
 
 def test_without_a_price_auto_takes_exact_and_says_why(segmenter, support, monkeypatch):
-    monkeypatch.setattr(freezing, "_price", lambda *_: (Price(note="nothing is marked"), 0.5))
+    monkeypatch.setattr(freezing, "_price", lambda *_: Price(note="nothing is marked"))
     frozen = segmenter.prepare(support).freeze()
     assert frozen.kind == "exact" and frozen.reason == "nothing is marked"

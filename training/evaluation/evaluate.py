@@ -24,7 +24,7 @@ from universeg_rt import Segmenter
 from universeg_rt.cli.common import run_command
 from universeg_rt.ensemble import POLICIES, RANDOM
 from universeg_rt.errors import InputError
-from universeg_rt.frozen.record import AUTO, EXACT, STATIC
+from universeg_rt.frozen.record import AUTO, EXACT, FORMAT, STATIC
 from universeg_rt.storage.atomic import write_file
 from universeg_rt.training.evaluation.measure import digest_of, measure
 from universeg_rt.training.evaluation.plots import plot
@@ -138,6 +138,7 @@ def _setup(ways: dict[str, Segmenter], protocol: dict) -> dict:
     return {"bundle": bundle.manifest.name, "bundle_sha256": bundle.sha256,
             "weights_sha256": bundle.manifest.weights_sha256,
             "kinds": {name: {"runner": way.runner.name, "precision": way.runner.precision}
+                      | ({"frozen_format": FORMAT} if isinstance(way, StaticSegmenter) else {})
                       for name, way in ways.items()},
             "protocol": protocol}
 

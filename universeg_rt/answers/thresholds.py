@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,34 +14,31 @@ from ..named_types import Bools, Doubles, Floats
 THRESHOLD = 0.5  # where nothing else is chosen
 THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 LEAST_GAIN = 0.03  # of Dice on entries left out, from which a change is taken
-ERRORS = 2.0  # standard errors of the gain that it must exceed too
+# Student's 97.5 % quantile for 3, 4, ... entries: so many standard errors must a gain exceed. The last serves for more.
+STUDENT = (4.30, 3.18, 2.78, 2.57, 2.45, 2.36)
+FEWEST = 3
 
 
 @dataclass(frozen=True, eq=False)
 class Gain:
-    """What a change gains in Dice on entries left out: the mean, and its standard error (infinite of one entry)."""
+    """What a change gains in Dice on entries left out: the mean, and the half of its 95 % interval, infinite of fewer
+    than FEWEST."""
 
     mean: float
-    error: float
+    half_width: float
 
     @classmethod
     def of(cls, changed: Doubles, before: Doubles) -> Gain:
         """Dice (N,) with the change and before it, N at least 1."""
-        gains = changed - before
-        error = float(gains.std(ddof=1)) / len(gains) ** 0.5 if len(gains) > 1 else float("inf")
-        return cls(float(gains.mean()), error)
+        gains, count = changed - before, len(changed)
+        if count < FEWEST:
+            return cls(float(gains.mean()), float("inf"))
+        error = float(gains.std(ddof=1)) / count**0.5
+        return cls(float(gains.mean()), STUDENT[min(count - FEWEST, len(STUDENT) - 1)] * error)
 
     @property
     def pays(self) -> bool:
-        return self.mean >= LEAST_GAIN and self.mean > ERRORS * self.error
-
-
-@dataclass(frozen=True, eq=False)
-class Chosen:
-    """The best threshold of all entries, and Dice (N,) of each entry with what the others would choose."""
-
-    threshold: float
-    held_out: Doubles
+        return self.mean >= LEAST_GAIN and self.mean > self.half_width
 
 
 def check_threshold(threshold: object) -> float:
@@ -52,25 +48,32 @@ def check_threshold(threshold: object) -> float:
     return float(threshold)
 
 
-def offset(threshold: float) -> float:
-    """What moves logits so that 0.5 marks what the threshold marked before."""
-    return math.log1p(-threshold) - math.log(threshold)
-
-
 def dice_at(probability: Floats, label: Bools) -> list[float]:
     """Dice at each of THRESHOLDS, of probability and label (H,W)."""
     return [dice(probability >= t, label) for t in THRESHOLDS]
 
 
-def choose(scores: Doubles | Sequence[Sequence[float]]) -> Chosen:
-    """Of Dice (N,T) at each of THRESHOLDS, N at least 2."""
-    scores = np.asarray(scores, np.float64)
-    held_out = [row[THRESHOLDS.index(_best(np.delete(scores, i, 0)))] for i, row in enumerate(scores)]
-    return Chosen(_best(scores), np.array(held_out))
-
-
-def _best(scores: Doubles) -> float:
-    """Of scores (N,T) the threshold of the highest mean; of equal ones the one nearest to 0.5."""
+def best(scores: Doubles) -> float:
+    """Of Dice (N,T) at each of THRESHOLDS the threshold of the highest mean; of equal ones the nearest to 0.5."""
     mean = scores.mean(axis=0)
-    best = [t for t, value in zip(THRESHOLDS, mean) if value >= mean.max() - 1e-12]
-    return min(best, key=lambda t: abs(t - THRESHOLD))
+    highest = [t for t, value in zip(THRESHOLDS, mean) if value >= mean.max() - 1e-12]
+    return min(highest, key=lambda t: abs(t - THRESHOLD))
+
+
+def by_the_others(scores: Doubles) -> Doubles:
+    """(N,) Dice of each entry at the threshold that is `best` for the others, N at least 2."""
+    return np.array([row[THRESHOLDS.index(best(np.delete(scores, i, 0)))] for i, row in enumerate(scores)])
+
+
+def taken(scores: Doubles) -> float:
+    """The `best` threshold where it pays, judged `by_the_others`; else 0.5."""
+    if len(scores) < 2 or not Gain.of(by_the_others(scores), scores[:, THRESHOLDS.index(THRESHOLD)]).pays:
+        return THRESHOLD
+    return best(scores)
+
+
+def as_taken(scores: Doubles | Sequence[Sequence[float]]) -> Doubles:
+    """(N,) Dice of each entry at the threshold that would be `taken` of the others: what to expect, since no entry is
+    judged by a choice that it was part of."""
+    scores = np.asarray(scores, np.float64)
+    return np.array([row[THRESHOLDS.index(taken(np.delete(scores, i, 0)))] for i, row in enumerate(scores)])

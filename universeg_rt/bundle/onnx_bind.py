@@ -46,10 +46,10 @@ def bind(model: bytes, constants: Mapping[str, np.ndarray], metadata: Mapping[st
          outputs: Sequence[str] | None, query_size: tuple[int, int]) -> bytes:
     """The model with these inputs as initialisers, for queries (B,1,H,W) of one size and any number B.
 
-    constants: by the name of an input, or of an initialiser, which they replace; of its type. In place of floating
-    point float16, uint8 and int8 are taken too, which the model keeps so and casts. An input with a default value that
-    is not given keeps it. metadata: put in, in place of entries with the same key. outputs: those to keep (None: all);
-    what only others need stays in the graph, unread, and runtimes drop it. query_size: (H, W) in pixels.
+    constants: by the input's name, of its type; a floating-point input also takes float16, uint8 or int8, which the
+    model keeps so and casts. An input with a default value that is not given keeps it. metadata: put in, in place of
+    entries with the same key. outputs: those to keep (None: all); what only others need stays in the graph, unread, and
+    runtimes drop it. query_size: (H, W) in pixels.
 
     ValueError where the bytes are no ONNX model, a constant or output is none of the model's, an input beside the query
     is left over, or a constant's type or shape is not what the model declares: a side called H/2 is half the query's,
@@ -104,9 +104,7 @@ def _bound_graph(data: bytes, start: int, end: int, constants: dict[str, np.ndar
     stored = {_tensor_name(data, *place): place for place in messages(data, start, end, INITIALIZER)}
     if QUERY not in inputs or QUERY in constants or QUERY in stored:
         raise ValueError(f"the model has no input {QUERY!r} that can stay one")
-    declared = {name: _stored_value(data, name, *place) for name, place in stored.items()
-                if name in constants and name not in inputs} | inputs
-    _all_known("constants", constants, declared)
+    _all_known("constants", constants, inputs)
     _all_known("outputs", outputs or (), made)
     left = sorted(set(inputs) - set(constants) - set(stored) - {QUERY})
     if left:
@@ -114,7 +112,7 @@ def _bound_graph(data: bytes, start: int, end: int, constants: dict[str, np.ndar
     sides = _Sides(size)
     casts, tensors = [], []
     for name, value in constants.items():
-        cast, tensor = _constant(declared[name], np.asarray(value), sides, stored)
+        cast, tensor = _constant(inputs[name], np.asarray(value), sides, stored)
         casts.append(cast)
         tensors.append(tensor)
     query, batch = inputs[QUERY], (BATCH, 1, *size)
@@ -211,12 +209,6 @@ def _edges(data: bytes, start: int, end: int) -> tuple[set[str], set[str]]:
 
 def _value_name(data: bytes, start: int, end: int) -> str:
     return data[slice(*messages(data, start, end, VALUE_NAME)[0])].decode()
-
-
-def _stored_value(data: bytes, name: str, start: int, end: int) -> _Value:
-    """What an initialiser is."""
-    kinds = _numbers(data, (start, end), DATA_TYPE)
-    return _Value(name, kinds[-1] if kinds else 0, tuple(_numbers(data, (start, end), DIMS)))
 
 
 def _numbers(data: bytes, place: tuple[int, int], number: int) -> list[int]:

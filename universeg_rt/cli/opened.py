@@ -204,7 +204,7 @@ def _how(task: LabelledPredictor) -> dict[str, Any] | None:
 
 
 def _kind(task: FrozenTask) -> dict[str, Any]:
-    return {"kind": task.kind, "reason": task.reason, "price": asdict(task.price), "threshold": task.record.threshold}
+    return {"kind": task.kind, "reason": task.reason, "price": asdict(task.price), "threshold": task.threshold}
 
 
 def _images(task: Predictor) -> dict[str, Any]:

@@ -108,7 +108,7 @@ class _Own:
         if os.path.realpath(folder) == self._output:
             return True
         parent = folder.parent
-        if folder.name == LABELS and (parent / IMAGES).is_dir():
+        if folder.name == LABELS and is_folder(parent / IMAGES):
             self._left_out[folder] = f"lies beside {IMAGES}/ and was left out; give it as an --input to segment it"
             return True
         if folder.name not in FOLDERS.values():

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..answers.absence import Looks
+from ..answers.thresholds import THRESHOLD
 from ..errors import InputError
 from ..imaging.normalisation import MINMAX, Normalisation, Percentiles, Window
 from ..imaging.preprocess import ASPECTS, MOST_VALUE
@@ -24,7 +25,6 @@ KINDS = (STATIC, EXACT)
 PRECISION, INT8 = "universeg.precision", "int8"  # the metadata that state a model's precision; one of its values
 PROBABILITY = "probability"  # the file's output
 LOGITS = "head/logits"  # the tensor of a static model that the last sigmoid reads
-HEAD_BIAS = "head/bias"  # its initialiser that moves the logits
 IMAGE = "universeg.image"  # the metadata that state the type of the image of a file that prepares it itself
 IMAGE_TYPES = ("float32", "uint8")
 
@@ -37,12 +37,13 @@ def constant_name(block: BlockSpec) -> str:
 @dataclass(frozen=True)
 class Price:
     """What freezing costs, measured on entries of the support, each left out in turn with its mates; all on the
-    network's grid. None: it could not be measured, `note` says why; else
-    `note` is empty, or says what flatters a figure.
+    network's grid. None: it could not be measured, `note` says why; else `note` is empty, or says what flatters a
+    figure.
 
-    entries: how many were left out. exact_dice, static_dice: mean Dice of both kinds against the entries' labels.
-    agreement: mean Dice between the two kinds' masks. unmoved_dice: that of static at the threshold 0.5; static_dice is
-    with the threshold that was taken, and each entry with what the others chose.
+    entries: how many were left out. exact_threshold, static_threshold: the probability from which each kind marks.
+    exact_dice, static_dice: mean Dice of both kinds against the entries' labels, marked so; where the entries chose the
+    thresholds, each entry is marked as the others alone would have chosen. exact_at_half, static_at_half: the same
+    marked from 0.5 on. agreement: mean Dice between the two kinds' masks.
 
     Of an int8 file also what rounding costs, measured on its proxies with the constants of the whole support, so that
     a proxy from the support has its own label in them: compare these figures with one another, not with the others.
@@ -55,27 +56,28 @@ class Price:
     static_dice: float | None = None
     agreement: float | None = None
     note: str = ""
+    exact_threshold: float = THRESHOLD
+    static_threshold: float = THRESHOLD
+    exact_at_half: float | None = None
+    static_at_half: float | None = None
     int8_images: int = 0
     int8_agreement: float | None = None
     int8_dice: float | None = None
     float_dice: float | None = None
-    unmoved_dice: float | None = None
 
     @property
     def loss(self) -> float | None:
-        """Dice that static loses against exact."""
+        """Dice that static loses against exact, each marked from its own threshold on."""
         if self.exact_dice is None or self.static_dice is None:
             return None
         return self.exact_dice - self.static_dice
 
     def __str__(self) -> str:
         said = self.note if self.loss is None else (
-            f"on {self.entries} entries left out in turn: Dice {self.exact_dice:.3f} exact, "
-            f"{self.static_dice:.3f} static, {self.agreement:.3f} between the two")
-        if self.unmoved_dice not in (None, self.static_dice):
-            said += f", {self.unmoved_dice:.3f} static marked from 0.5 on"
-        if self.loss is not None and self.note:
-            said += f" ({self.note})"
+            f"on {self.entries} entries left out in turn: Dice "
+            f"{_marked(EXACT, self.exact_dice, self.exact_threshold, self.exact_at_half)}, "
+            f"{_marked(STATIC, self.static_dice, self.static_threshold, self.static_at_half)}, "
+            f"{self.agreement:.3f} between the two") + (self.note and f" ({self.note})")
         if self.int8_agreement is None:
             return said
         said += (f"; of int8 on {self.int8_images} proxies, none left out: Dice {self.int8_agreement:.3f} between int8 "
@@ -84,14 +86,21 @@ class Price:
             f"{said}, against the labels {self.int8_dice:.3f} int8, {self.float_dice:.3f} float")
 
 
+def _marked(kind: str, score: float | None, threshold: float, at_half: float | None) -> str:
+    said = f"{score:.3f} {kind}"
+    if threshold != THRESHOLD and at_half is not None:
+        said += f" (marked from {threshold:g} on; from {THRESHOLD:g} on {at_half:.3f})"
+    return said
+
+
 @dataclass(frozen=True)
 class Record:
     """kind: `static` or `exact`; reason: why this kind. grid: height and width of the network's images. aspect,
     normalise: how images get there, as `Segmenter.prepare` takes them. foreground: the share of pixels that the
     support's labels mark. dims: as Predictor's. support_sha256: as `SupportSet.sha256`. proxies: of what images the
-    constants are. threshold: the network's probability from which a static file marks; its logits are moved so that
-    this is 0.5 in the file. bundle: its name. looks: as Predictor's, in JSON its `array` in base64 and its plane.
-    label: what its masks mark, as `SupportSet.label`; in JSON value and name."""
+    constants are. threshold: the probability from which the mask marks. bundle: its name. looks: as Predictor's, in
+    JSON its `array` in base64 and its plane. label: what its masks mark, as `SupportSet.label`; in JSON value and name.
+    """
 
     kind: str
     reason: str
@@ -155,19 +164,25 @@ class Record:
             raise ValueError("its kind or aspect is unknown")
         if not isinstance(values["foreground"], float) or not 0 <= values["foreground"] <= 1:
             raise ValueError("its share of foreground is no share")
-        if not isinstance(values["threshold"], float) or not 0 < values["threshold"] < 1:
-            raise ValueError("its threshold is no probability")
+        _check_threshold(values["threshold"])
         if not isinstance(values["dims"], bool):
             raise ValueError("it does not say whether slices stay dim")
         return cls(**values)
 
 
+def _check_threshold(value: object) -> None:
+    if not isinstance(value, float) or not 0 < value < 1:
+        raise ValueError("one of its thresholds is no probability")
+
+
 def _price(values: dict[str, Any]) -> Price:
+    for name in ("exact_threshold", "static_threshold"):
+        _check_threshold(values.get(name))
     scores = [value for name, value in values.items() if name not in ("entries", "int8_images", "note")]
     if not all(value is None or isinstance(value, float) and 0 <= value <= 1 for value in scores):
         raise ValueError("its price holds a Dice that is none")
     price = Price(**values)
-    known = (price.exact_dice, price.static_dice, price.agreement)
+    known = (price.exact_dice, price.static_dice, price.agreement, price.exact_at_half, price.static_at_half)
     if any(value is None for value in known) and any(value is not None for value in known):
         raise ValueError("its price holds a part of its figures")
     if not isinstance(price.note, str) or type(price.entries) is not int or type(price.int8_images) is not int:

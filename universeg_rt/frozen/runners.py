@@ -26,7 +26,7 @@ from ..runners.threads import cores
 from ..spec import NetworkSpec
 from .base import FrozenRunner, logits_of, readable
 from .gpu import CudaFrozen, TensorRTFrozen, TensorRTRTXFrozen
-from .record import HEAD_BIAS, INT8, PRECISION, STATIC, constant_name
+from .record import INT8, PRECISION, STATIC, constant_name
 
 log = logging.getLogger(__name__)
 
@@ -146,7 +146,7 @@ def open_frozen_runner(model: bytes, kind: str, spec: NetworkSpec, runner: str, 
 
 def _arrays(held: Mapping[str, Floats], spec: NetworkSpec) -> dict[str, Floats]:
     """The native runner's arrays from a static model's initialisers (export/emit/static.py names them)."""
-    arrays = {"head.weight": held["head/weight"].reshape(-1), "head.bias": held[HEAD_BIAS]}
+    arrays = {"head.weight": held["head/weight"].reshape(-1), "head.bias": held["head/bias"]}
     for block in spec.blocks():
         if block.is_first:
             kernels = [held[f"{block.label}/target/{name or 'composed'}/weight"] for name in FIRST_BLOCK]
@@ -156,14 +156,6 @@ def _arrays(held: Mapping[str, Floats], spec: NetworkSpec) -> dict[str, Floats]:
             arrays[f"{block.index}.query.weight"] = held[f"{block.label}/query_term/weight"]
             arrays[f"{block.index}.target.weight"] = held[f"{block.label}/target/weight"]
     return {name: np.ascontiguousarray(value, np.float32) for name, value in arrays.items()}
-
-
-def task_values(model: bytes, spec: NetworkSpec) -> dict[str, Floats]:
-    """What a static file in floating point has of its task, float32 by the name of the template's initialiser: the
-    constant maps (1,C,h,w) and the head's bias, which holds the threshold."""
-    held = tensors(model)
-    maps = {name: stored_constant(held, name)[None] for name in map(constant_name, spec.blocks())}
-    return {**maps, HEAD_BIAS: held[HEAD_BIAS]}
 
 
 def stored_constant(held: Mapping[str, Floats], name: str) -> Floats:

@@ -3,10 +3,11 @@
 //     segment TASK.onnx IMAGE MASK.pgm
 //
 // IMAGE is a binary PGM (P5, 8 or 16 bits) or, where it ends in .raw, float32 in this machine's byte order; it has the
-// size that the network reads. MASK.pgm is 255 where the probability is 0.5 or more, else 0.
+// size that the network reads. MASK.pgm is 255 where the probability is at least the file's threshold, else 0.
 #include <algorithm>
 #include <cctype>
 #include <cmath>
+#include <cstdlib>
 #include <cstring>
 #include <fstream>
 #include <iostream>
@@ -75,6 +76,13 @@ static std::vector<float> min_max(const std::vector<double>& image, const std::s
     return out;
 }
 
+static float threshold_of(const std::string& record) {
+    const std::string key = "\"threshold\": ";
+    const size_t at = record.find(key);
+    if (at == std::string::npos) fail("the file does not say from which probability on to mark");
+    return std::strtof(record.c_str() + at + key.size(), nullptr);
+}
+
 int main(int count, char** arguments) try {
     if (count != 4) fail("usage: segment TASK.onnx IMAGE.pgm|IMAGE.raw MASK.pgm");
     const std::string path = arguments[2];
@@ -86,9 +94,10 @@ int main(int count, char** arguments) try {
         const auto image = (is_raw ? read_raw : read_pgm)(read_file(path), found.height, found.width);
         return min_max(image, found.record);
     });
+    const float threshold = threshold_of(contract.record);
     std::ofstream mask(arguments[3], std::ios::binary);
     mask << "P5\n" << contract.width << " " << contract.height << "\n255\n";
-    for (const float p : probability) mask.put(p >= 0.5f ? static_cast<char>(255) : 0);
+    for (const float p : probability) mask.put(p >= threshold ? static_cast<char>(255) : 0);
     if (!mask.flush()) fail(std::string("cannot write ") + arguments[3]);
 } catch (const std::exception& error) {
     std::cerr << "segment: " << error.what() << "\n";

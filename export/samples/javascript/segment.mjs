@@ -3,8 +3,8 @@
 //     npm install onnxruntime-node    (in a browser: onnxruntime-web, whose calls are the same)
 //     node segment.mjs TASK.onnx IMAGE.pgm MASK.pgm
 //
-// IMAGE.pgm is a binary PGM (P5, 8 bits) of the size that the network reads. The mask is 255 where the probability is
-// 0.5 or more.
+// IMAGE.pgm is a binary PGM (P5, 8 bits) of the size that the network reads. The mask is 255 where the probability is at
+// least the file's threshold.
 import { readFileSync, writeFileSync } from 'node:fs';
 import ort from 'onnxruntime-node';
 
@@ -31,6 +31,8 @@ async function main([task, image, mask]) {
   const bytes = readFileSync(task);
   if (!bytes.includes('universeg.frozen')) throw new Error(`${task} is no frozen task`);
   if (!bytes.includes('"normalise": "minmax"')) throw new Error('the file asks for another normalisation than min-max');
+  const threshold = Number(/"threshold": ([0-9.e-]+)/.exec(bytes.toString('latin1'))?.[1]);
+  if (!threshold) throw new Error('the file does not say from which probability on to mark');
   const session = await ort.InferenceSession.create(bytes);
   const [, , rows, columns] = session.inputMetadata[0].shape;
   const { width, height, pixels } = readPgm(image);
@@ -38,7 +40,7 @@ async function main([task, image, mask]) {
     throw new Error(`the image is ${height}x${width} pixels; the network reads ${rows}x${columns}: resize it first`);
   const query = new ort.Tensor('float32', minMax(pixels), [1, 1, height, width]);
   const { probability } = await session.run({ query }, ['probability']);
-  const found = Uint8Array.from(probability.data, (p) => (p >= 0.5 ? 255 : 0));
+  const found = Uint8Array.from(probability.data, (p) => (p >= Math.fround(threshold) ? 255 : 0));
   writeFileSync(mask, Buffer.concat([Buffer.from(`P5\n${width} ${height}\n255\n`), found]));
 }
 

@@ -12,6 +12,7 @@ pytest.importorskip("torch", reason="torch is not installed: pip install torch")
 pytest.importorskip("yaml", reason="data sets are YAML: pip install '.[train]'")
 pytest.importorskip("scipy", reason="scipy is not installed: pip install '.[train]'")
 
+from universeg_rt.frozen.record import FORMAT
 from universeg_rt.training.evaluation import evaluate
 from universeg_rt.training.evaluation.evaluate import main
 from universeg_rt.training.evaluation.protocol import CLOSED
@@ -50,7 +51,7 @@ def test_both_kinds_on_one_size_are_drawn_by_task(command, tmp_path, capsys):
                  str(tmp_path / "k.json"), "--plot", str(tmp_path / "k.png")]) == 0
     out = json.loads((tmp_path / "k.json").read_text())
     assert list(out["tasks"]["disc"]["cells"][0]["methods"]) == ["exact", "static", "auto", "atlas", "copy"]
-    assert out["setup"]["kinds"]["static"] == {"runner": "native", "precision": "fp32"}
+    assert out["setup"]["kinds"]["static"] == {"runner": "native", "precision": "fp32", "frozen_format": FORMAT}
     assert "static: verdict" in capsys.readouterr().out and (tmp_path / "k.png").read_bytes()[:4] == b"\x89PNG"
 
 

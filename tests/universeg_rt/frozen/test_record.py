@@ -14,12 +14,16 @@ from universeg_rt.frozen_task import FrozenTask
 
 from ...conftest import discs
 
+HALF = {"exact_threshold": 0.5, "static_threshold": 0.5}
+
 
 @pytest.mark.parametrize("field, value, message", [
-    ("grid", [64, 64], "images of"), ("price", {"exact_dice": "x"}, "Dice that is none"), ("members", [1], "counts"),
-    ("bundle", 5, "texts"), ("price", {"exact_dice": 0.5}, "part of its figures"), ("kind", "fast", "kind"),
+    ("grid", [64, 64], "images of"), ("members", [1], "counts"),
+    ("price", {**HALF, "exact_dice": "x"}, "Dice that is none"),
+    ("bundle", 5, "texts"), ("price", {**HALF, "exact_dice": 0.5}, "part of its figures"), ("kind", "fast", "kind"),
     ("looks", "AAAA", "looks"), ("looks", "no base64", "looks"), ("looks", [1], "looks"),
     ("threshold", 1.0, "threshold"), ("threshold", 1, "threshold"), ("threshold", None, "threshold"),
+    ("price", {"exact_threshold": 0.5}, "threshold"),
 ])
 def test_a_file_whose_record_is_wrong_is_refused(segmenter, tmp_path, field, value, message):
     frozen = segmenter.prepare(SupportSet.from_arrays(*discs(3))).freeze(kind="exact")
