@@ -53,15 +53,15 @@ def agrees(model: bytes, frozen: FrozenTask, image: np.ndarray) -> None:
     assert mask.dtype == np.uint8 and mask.shape == probability.shape == image.shape
     assert probability.dtype == np.float32
     assert np.abs(probability - expected.probability).max() < 1e-4
-    near = np.abs(expected.probability - 0.5) < 1e-4
+    near = np.abs(expected.probability - frozen.threshold) < 1e-4
     assert np.array_equal(mask[~near], expected.mask[~near])
-    assert np.array_equal(mask, probability >= 0.5) and 0 < mask.mean() < 1
+    assert np.array_equal(mask, probability >= np.float32(frozen.threshold)) and 0 < mask.mean() < 1
 
 
 @pytest.mark.parametrize("kind", ["static", "exact"])
 @pytest.mark.parametrize("image_type", ["float32", "uint8"])
 def test_it_answers_as_predict_does_at_any_size(segmenter, support, kind, image_type):
-    frozen = segmenter.prepare(support).freeze(kind=kind)
+    frozen = segmenter.prepare(support).freeze(kind=kind, threshold=0.4)
     model = with_preprocessing(frozen, image_type)
     for size in SIZES if kind == "static" else SIZES[1:2]:
         agrees(model, frozen, of_size(*size).astype(image_type))

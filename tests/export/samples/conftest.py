@@ -18,11 +18,11 @@ SAMPLES = Path(__file__).resolve().parents[3] / "export" / "samples"
 
 @pytest.fixture(scope="session")
 def tasks(small_bundle, tmp_path_factory) -> dict[str, Path]:
-    """Frozen files by kind, and one, `window`, that asks for another normalisation than min-max."""
+    """Frozen files by kind, which mark from different thresholds, and one, `window`, that asks for another normalisation than min-max."""
     folder = tmp_path_factory.mktemp("tasks")
     segmenter, support = Segmenter.open(small_bundle), SupportSet.from_arrays(*discs(5))
-    segmenter.prepare(support).freeze(kind="static").save(folder / "static.onnx")
-    segmenter.prepare(support).freeze(kind="exact").save(folder / "exact.onnx")
+    segmenter.prepare(support).freeze(kind="static", threshold=0.35).save(folder / "static.onnx")
+    segmenter.prepare(support).freeze(kind="exact", threshold=0.55).save(folder / "exact.onnx")
     segmenter.prepare(support, normalise=Window(0, 255)).freeze(kind="static").save(folder / "window.onnx")
     return {path.stem: path for path in folder.iterdir()}
 
@@ -52,4 +52,4 @@ def assert_masks_agree(task: Path, image: np.ndarray, mask: Path) -> None:
     prediction, found = FrozenTask.open(task).predict(image), read_pgm(mask)
     assert set(np.unique(found)) <= {0, 255}
     differs = (found > 0) != prediction.mask
-    assert (np.abs(prediction.probability[differs] - 0.5) < 1e-4).all() and differs.mean() < 0.01
+    assert (np.abs(prediction.probability[differs] - prediction.threshold) < 1e-4).all() and differs.mean() < 0.01
