@@ -14,7 +14,7 @@ from universeg_rt.cli.supports import READ, TAKEN, add_one_label_options, load_o
 from universeg_rt.ensemble import Ensemble
 from universeg_rt.errors import InputError
 from universeg_rt.freezing import SUPPORT, proxies_on_grid
-from universeg_rt.frozen.record import AUTO, EXACT, IMAGE_TYPES, INT8, KINDS, STATIC
+from universeg_rt.frozen.record import AUTO, EXACT, HALF, IMAGE_TYPES, INT8, KINDS, SINGLE, STATIC
 from universeg_rt.imaging.files import named_images, read_image
 from universeg_rt.segmenter import Segmenter
 from universeg_rt.storage.atomic import check_folder_of, write_file
@@ -25,7 +25,7 @@ OWN = frozenset({
     "freeze", "kind", "proxies", "max_loss", "threshold", "members", "support_size", "seed", "float_constants",
     "include_preprocessing", "image_type", "aspect", "window", "percentiles", "label", *READ, *TAKEN})
 SHARED = frozenset({"output", "bundle", "precision"})
-PRECISIONS = (["fp32"], [INT8])
+PRECISIONS = ([SINGLE], [HALF], [INT8])
 HOLDS = {EXACT: "the support's images and labels: share the file as you would share them",
          STATIC: "averages of features of the support, none of its images"}
 
@@ -35,7 +35,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "freezing a task",
         "With --freeze a support becomes part of one plain ONNX file, which universeg-segment --task and any ONNX "
         "runtime run. Needs neither torch nor onnx, apart from --precision int8, which needs onnx and gives "
-        "a static file in int8, calibrated on the proxies.")
+        "a static file in int8, calibrated on the proxies. --precision fp16 gives a static file that computes in half "
+        "precision, for GPUs.")
     g.add_argument("--freeze", type=Path, metavar="SUPPORT",
                    help="folder with images/ and labels/, of images or of volumes, or .npz with images and labels; "
                    "--output is the file to write, --bundle the network (the shipped one)")
@@ -80,12 +81,12 @@ def run(args: argparse.Namespace) -> None:
         raise InputError("give --output, the file to write, such as task.onnx")
     check_folder_of(args.output)
     if args.precision not in PRECISIONS:
-        raise InputError(f"--precision {' '.join(args.precision)}: a task is frozen in fp32 or int8, give one")
-    is_int8 = args.precision == [INT8]
-    if is_int8:
-        if args.kind == EXACT:
-            raise InputError("--precision int8 is for static files, and --kind is exact; take --kind static, or leave "
-                             "--precision out")
+        raise InputError(f"--precision {' '.join(args.precision)}: a task is frozen in fp32, fp16 or int8, give one")
+    (precision,) = args.precision
+    if precision != SINGLE and args.kind == EXACT:
+        raise InputError(f"--precision {precision} is for static files, and --kind is exact; take --kind static, or "
+                         "leave --precision out")
+    if precision == INT8:
         from .frozen import int8_task  # needs onnx; where it is missing, that is said before anything is computed
     if args.include_preprocessing:
         from .emit.preprocess import with_preprocessing  # as above
@@ -102,8 +103,8 @@ def run(args: argparse.Namespace) -> None:
         task = segmenter.prepare(support, ensemble, **images)
         frozen = task.freeze(
             proxies, kind=args.kind, max_loss=args.max_loss, threshold=args.threshold, seed=args.seed,
-            half=not args.float_constants)
-        if is_int8:
+            half=not args.float_constants, precision=HALF if precision == HALF else SINGLE)
+        if precision == INT8:
             frozen = int8_task(segmenter.bundle, frozen, *proxies_on_grid(task, proxies, args.seed))
     model = with_preprocessing(frozen, args.image_type) if args.include_preprocessing else frozen.model
     with write_file(args.output) as file:
@@ -111,7 +112,7 @@ def run(args: argparse.Namespace) -> None:
     print(f"kind    {frozen.kind}\nreason  {frozen.reason}\nprice   {frozen.price}\n"
           f"marked  from a probability of {frozen.threshold:g} on\n"
           f"holds   {HOLDS[frozen.kind]}\n"
-          f"file    {args.output}, {len(model) / 1e6:.1f} MB ({len(model):,} bytes)\n"
+          f"file    {args.output}, {frozen.record.precision}, {len(model) / 1e6:.1f} MB ({len(model):,} bytes)\n"
           f"sha256  {hashlib.sha256(model).hexdigest()}")
     for note in frozen.notes:
         say(f"universeg-export: note on the support: {in_options(note)}")

@@ -18,7 +18,7 @@ from . import left_out
 from .answers.thresholds import THRESHOLD, as_taken, check_threshold, dice_at, taken
 from .errors import BundleError, InputError, RunnerError
 from .frozen.base import FrozenRunner
-from .frozen.record import AUTO, EXACT, KINDS, STATIC, Price
+from .frozen.record import AUTO, EXACT, HALF, KINDS, SINGLE, STATIC, Price
 from .frozen.runners import open_frozen_runner
 from .frozen_files import Freezable, Maps, exact_task, static_task, stored, with_constants
 from .frozen_task import FrozenTask
@@ -34,7 +34,7 @@ SUPPORT = "support"
 
 def freeze(
     task: Freezable, proxies: str | Sequence[Array] | Array, kind: str, max_loss: float, threshold: float | None,
-    seed: int, half: bool,
+    seed: int, half: bool, precision: str,
 ) -> FrozenTask:
     """As `Task.freeze`."""
     if kind not in (*KINDS, AUTO):
@@ -45,6 +45,13 @@ def freeze(
         raise InputError(f"seed is {seed!r}; give an integer from 0")
     if threshold is not None:
         threshold = check_threshold(threshold)
+    if precision not in (SINGLE, HALF):
+        raise InputError(f"precision is {precision!r}; accepted: {SINGLE}, {HALF}")
+    if precision != SINGLE and kind == EXACT:
+        raise InputError(f"precision is {precision!r}, which is for static files; an exact one has that of its "
+                         "Segmenter: open it so, or take kind='static'")
+    if precision == HALF and not half:
+        raise InputError("a static file in fp16 holds its constant maps in half precision; leave half=False out")
     half_or_given = THRESHOLD if threshold is None else threshold
     _ = task.prepared  # RunnerError where it is closed, InputError where each query has sets of its own
     images = None if isinstance(proxies, str) and proxies == SUPPORT else _on_grid(task, proxies)
@@ -79,7 +86,7 @@ def freeze(
             return exact_task(task, f"static would lose {lost}", price, price.exact_threshold)
         reason = f"static gains {-price.loss:.3f} Dice" if price.loss < 0 else f"static loses {lost}"
     said = "the support's own entries" if images is None else f"{len(images)} images given"
-    return static_task(task, constants, reason, price, said, half)
+    return static_task(task, constants, reason, price, said, half, precision)
 
 
 @dataclass(frozen=True, eq=False)

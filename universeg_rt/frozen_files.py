@@ -11,7 +11,7 @@ from .bundle.bundle import Bundle
 from .bundle.onnx_bind import bind
 from .ensemble import Draw, Ensemble
 from .errors import InputError
-from .frozen.record import EXACT, KEY, STATIC, Price, Record, constant_name
+from .frozen.record import EXACT, KEY, SINGLE, STATIC, Price, Record, constant_name
 from .frozen.seal import sealed
 from .frozen_task import FrozenTask
 from .named_types import Array, Floats
@@ -53,9 +53,9 @@ class Freezable(Predictor):
 
 
 def static_task(
-    task: Freezable, constants: Maps, reason: str, price: Price, proxies: str, half: bool
+    task: Freezable, constants: Maps, reason: str, price: Price, proxies: str, half: bool, precision: str
 ) -> FrozenTask:
-    record = _record(task, STATIC, reason, price, proxies, price.static_threshold)
+    record = _record(task, STATIC, reason, price, proxies, price.static_threshold, precision)
     model = sealed(with_constants(task, constants, half, record))
     return FrozenTask.of_bytes(model, "auto", task.segmenter.options, task.notes, entries=task.entries)
 
@@ -95,11 +95,11 @@ def stored(constants: Maps, half: bool) -> list[Array]:
 
 
 def with_constants(task: Freezable, constants: Maps, half: bool, record: Record | None = None) -> bytes:
-    """The static model with these constant maps inside."""
-    bundle = task.segmenter.bundle
+    """The static model with these constant maps inside; with a record in its precision, else in float32."""
+    bundle, precision = task.segmenter.bundle, record.precision if record else SINGLE
     named = zip(bundle.manifest.spec.blocks(), stored(constants, half), strict=True)
     return bind(
-        bundle.load("fp32", "static").whole(),
+        bundle.load(precision, STATIC).whole(),
         {constant_name(block): each[None] for block, each in named},
         {} if record is None else {KEY: record.to_json()},
         outputs=("probability",),
@@ -108,7 +108,7 @@ def with_constants(task: Freezable, constants: Maps, half: bool, record: Record 
 
 
 def _record(
-    task: Freezable, kind: str, reason: str, price: Price, proxies: str, threshold: float, precision: str = "fp32"
+    task: Freezable, kind: str, reason: str, price: Price, proxies: str, threshold: float, precision: str
 ) -> Record:
     manifest = task.segmenter.bundle.manifest
     return Record(

@@ -66,6 +66,7 @@ class Task(Freezable):
         threshold: float | None = None,
         seed: int = 0,
         half: bool = True,
+        precision: str = "fp32",
     ) -> FrozenTask:
         """Turn the support into constants: a task whose file needs no support and no bundle any more, with the same
         `predict`.
@@ -78,14 +79,15 @@ class Task(Freezable):
         task, without labels, as `predict_batch` takes them. threshold: the probability from which the frozen task
         marks, `FrozenTask.threshold`. For None it is 0.5, or with `static` and `auto` another one where that gains on
         the entries left out: 0.03 Dice or more, with a 95 % interval above zero. half: hold the constant maps in half
-        precision, which halves a static file; the network's arithmetic stays as it is.
+        precision, which halves a static file; the network's arithmetic stays as it is. precision: of a static file's
+        arithmetic, `fp32` or `fp16`, which is for GPUs (an exact file has that of the Segmenter).
 
         What it costs stands in `FrozenTask.price` before any query comes. Raises InputError for bad options or proxies,
         for a task of the policy `nearest`, and where `static` is asked of a network that has no static form;
         RunnerError where the runner cannot give what is needed or the Task is closed; BundleError where the bundle
         lacks the models.
         """
-        return freeze(self, proxies, kind, max_loss, threshold, seed, half)
+        return freeze(self, proxies, kind, max_loss, threshold, seed, half, precision)
 
     def refine(self, how: str = "auto", *, seed: int = 0) -> RefinedTask:
         """A task that looks closer, with the same `predict`.

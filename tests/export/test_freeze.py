@@ -220,14 +220,30 @@ def test_int8_states_what_rounding_costs_and_runs_on_both_runtimes(tmp_path, own
 
 @pytest.mark.parametrize("options, message", [
     (["--kind", "exact", "--precision", "int8"], "--precision int8 is for static files, and --kind is exact"),
-    (["--precision", "fp16"], "--precision fp16: a task is frozen in fp32 or int8"),
-    (["--precision", "fp32", "int8"], "--precision fp32 int8: a task is frozen in fp32 or int8"),
+    (["--kind", "exact", "--precision", "fp16"], "--precision fp16 is for static files, and --kind is exact"),
+    (["--float-constants", "--precision", "fp16"], "holds its constant maps in half precision"),
+    (["--precision", "fp32", "int8"], "--precision fp32 int8: a task is frozen in fp32, fp16 or int8"),
 ])
 def test_precisions_that_cannot_be_frozen(case, options, message, capsys):
     folder, arguments = case
     assert main([*arguments, *options]) == 1
     err = capsys.readouterr().err.strip()
     assert message in err and "\n" not in err and not (folder / "task.onnx").exists()
+
+
+def test_fp16_computes_in_half_precision_and_answers_alike(case, small_bundle, typed_bundle, capsys):
+    folder, arguments = case
+    asked = [*arguments, "--kind", "static", "--precision", "fp16"]
+    assert main(asked) == 1
+    assert "fp16" in capsys.readouterr().err and not (folder / "task.onnx").exists(), "the bundle has none"
+    assert main([*asked, "--bundle", str(typed_bundle)]) == 0
+    assert ", fp16, " in printed(capsys)["file"]
+    image = discs(1, seed=7)[0][0]
+    plain = Segmenter.open(small_bundle).prepare(SupportSet.load(folder / "support")).freeze(kind="static")
+    found = FrozenTask.open(folder / "task.onnx", runner="onnxruntime")
+    assert found.record.precision == "fp16" and found.predict(image).timing.precision == "fp16"
+    difference = np.abs(found.predict(image).probability - plain.predict(image).probability)
+    assert 0 < difference.max() < 2e-3
 
 
 def test_int8_that_auto_made_exact_is_refused(case, capsys):

@@ -23,6 +23,7 @@ FORMAT = 4
 STATIC, EXACT, AUTO = "static", "exact", "auto"
 KINDS = (STATIC, EXACT)
 PRECISION, INT8 = "universeg.precision", "int8"  # the metadata that state a model's precision; one of its values
+SINGLE, HALF = "fp32", "fp16"  # the others that a static file may have
 PROBABILITY = "probability"  # the file's output
 LOGITS = "head/logits"  # the tensor of a static model that the last sigmoid reads
 IMAGE = "universeg.image"  # the metadata that state the type of the image of a file that prepares it itself

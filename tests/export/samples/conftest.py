@@ -18,7 +18,8 @@ SAMPLES = Path(__file__).resolve().parents[3] / "export" / "samples"
 
 @pytest.fixture(scope="session")
 def tasks(small_bundle, tmp_path_factory) -> dict[str, Path]:
-    """Frozen files by kind, which mark from different thresholds, and one, `window`, that asks for another normalisation than min-max."""
+    """Frozen files by kind, which mark from different thresholds, and one, `window`, that asks for another
+    normalisation than min-max."""
     folder = tmp_path_factory.mktemp("tasks")
     segmenter, support = Segmenter.open(small_bundle), SupportSet.from_arrays(*discs(5))
     segmenter.prepare(support).freeze(kind="static", threshold=0.35).save(folder / "static.onnx")
