@@ -16,6 +16,7 @@ from universeg_rt.errors import InputError
 from universeg_rt.freezing import SUPPORT, proxies_on_grid
 from universeg_rt.frozen.record import AUTO, EXACT, HALF, IMAGE_TYPES, INT8, KINDS, SINGLE, STATIC
 from universeg_rt.imaging.files import named_images, read_image
+from universeg_rt.imaging.pairs import images_of
 from universeg_rt.segmenter import Segmenter
 from universeg_rt.storage.atomic import check_folder_of, write_file
 from universeg_rt.supports.volumes import AREA, EVEN, SIMILAR
@@ -25,6 +26,7 @@ OWN = frozenset({
     "freeze", "kind", "proxies", "max_loss", "threshold", "members", "support_size", "seed", "float_constants",
     "include_preprocessing", "image_type", "aspect", "window", "percentiles", "label", *READ, *TAKEN})
 SHARED = frozenset({"output", "bundle", "precision"})
+STATIC_ONLY = frozenset({"proxies", "max_loss", "float_constants"})
 PRECISIONS = ([SINGLE], [HALF], [INT8])
 HOLDS = {EXACT: "the support's images and labels: share the file as you would share them",
          STATIC: "averages of features of the support, none of its images"}
@@ -71,6 +73,9 @@ def check(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     if args.freeze is None:
         if own := said & OWN:
             raise InputError(f"{as_options(own)}: only for freezing a task; give --freeze SUPPORT too, or leave it out")
+    elif args.kind == EXACT and (unused := said & STATIC_ONLY):
+        raise InputError(f"{as_options(unused)}: only for static files, and --kind is exact; take another kind, or "
+                         "leave it out")
     elif others := said - OWN - SHARED:
         raise InputError(f"{as_options(others)}: not for freezing a task; leave it out, or leave --freeze out")
 
@@ -98,7 +103,8 @@ def run(args: argparse.Namespace) -> None:
     images = image_options(args)
     support, _ = load_one_label(argparse.Namespace(**vars(args), support=args.freeze), images["normalise"])
     ensemble = Ensemble(args.members, args.support_size, seed=args.seed)
-    proxies = SUPPORT if args.proxies is None else [read_image(path) for path in named_images(args.proxies).values()]
+    proxies = SUPPORT if args.proxies is None else [
+        read_image(path) for path in named_images(images_of(args.proxies)).values()]
     with Segmenter.open(None if args.bundle == "shipped" else args.bundle) as segmenter:
         task = segmenter.prepare(support, ensemble, **images)
         frozen = task.freeze(
@@ -110,9 +116,13 @@ def run(args: argparse.Namespace) -> None:
     with write_file(args.output) as file:
         file.write(model)
     print(f"kind    {frozen.kind}\nreason  {frozen.reason}\nprice   {frozen.price}\n"
+          f"proxies {frozen.record.proxies}\n"
           f"marked  from a probability of {frozen.threshold:g} on\n"
           f"holds   {HOLDS[frozen.kind]}\n"
           f"file    {args.output}, {frozen.record.precision}, {len(model) / 1e6:.1f} MB ({len(model):,} bytes)\n"
           f"sha256  {hashlib.sha256(model).hexdigest()}")
+    if frozen.looks is not None and frozen.looks.of_volumes:
+        say("universeg-export: note: universeg-segment empties slices that look as if the target were absent; other "
+            "programs that run the file mark something in them too")
     for note in frozen.notes:
         say(f"universeg-export: note on the support: {in_options(note)}")

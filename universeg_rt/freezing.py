@@ -30,6 +30,7 @@ from .support import Drawn
 
 NEAR = 0.98  # correlation of images that count as near copies, such as neighbouring slices
 SUPPORT = "support"
+LEAST_KEPT = 0.5  # a set must keep more of its entries, or what is measured are the answers of another support
 
 
 def freeze(
@@ -81,20 +82,24 @@ def freeze(
     if kind == AUTO:
         if price.loss is None:
             return exact_task(task, price.note, price, half_or_given)
-        lost = f"{price.loss:.3f} Dice, {max_loss:g} may be lost"
+        if (kept := _kept(task, without)) <= LEAST_KEPT:
+            said = f"without the entries left out a set keeps {kept:.0%} of its own, so the price says little"
+            return exact_task(task, said, price, price.exact_threshold)
+        lost = f"{price.loss:.4f} Dice, {max_loss:g} may be lost"
         if price.loss > max_loss:
             return exact_task(task, f"static would lose {lost}", price, price.exact_threshold)
-        reason = f"static gains {-price.loss:.3f} Dice" if price.loss < 0 else f"static loses {lost}"
+        reason = f"static gains {-price.loss:.4f} Dice" if price.loss < 0 else f"static loses {lost}"
     said = "the support's own entries" if images is None else f"{len(images)} images given"
     return static_task(task, constants, reason, price, said, half, precision)
 
 
 @dataclass(frozen=True, eq=False)
 class _LeftOut:
-    """An entry left out: its image and label (h,w), the exact network's probability, the constants that its run gave,
-    and those by which its static answer is judged: the mate's, or the given images'; None where there are none.
-    Whether an entry that was not left out is nearly the same image."""
+    """An entry left out: which go with it, its image and label (h,w), the exact network's probability, the constants
+    that its run gave, and those by which its static answer is judged: the mate's, or the given images'; None where
+    there are none. Whether an entry that was not left out is nearly the same image."""
 
+    gone: tuple[int, ...]
     image: Array
     label: Bools
     exact: Floats
@@ -122,8 +127,13 @@ def _leave_out(task: Freezable, drawn: Drawn, seed: int, images: Floats | None) 
             exact = np.asarray(np.average(sigmoid(logits[:, 0]), axis=0, weights=part), np.float32)
             others = [other for other in range(len(entries)) if other not in gone]
             near = bool((correlations(image, entries[others, 0]) > NEAR).any())
-            out.append(_LeftOut(image, label >= 0.5, exact, constants, _mean(by) if by else None, near))
+            out.append(_LeftOut(tuple(gone), image, label >= 0.5, exact, constants, _mean(by) if by else None, near))
     return out
+
+
+def _kept(task: Freezable, without: Sequence[_LeftOut]) -> float:
+    """The smallest share of its weight that a set keeps without what is left out, mean over the sets."""
+    return min(float(np.delete(task.draw.weights, each.gone, 1).sum(axis=1).mean()) for each in without)
 
 
 def _without(gone: Sequence[int], weights: Floats, shares: Doubles) -> tuple[Floats, Doubles]:
@@ -175,20 +185,21 @@ def _price(
         elif len(judged) > 1:
             at_each = np.array([dice_at(p, each.label) for p, each in zip(found, judged)])
             thresholds[kind], scores[kind] = taken(at_each), as_taken(at_each)
-    # Where the label is empty, and both kinds are right to mark nothing, an entry tells nothing.
-    counts = np.array([each.label.any() or exact < 1 or static < 1
-                       for each, exact, static in zip(judged, scores[EXACT], scores[STATIC])], bool)
-    if not counts.any():
+    shown = np.array([each.label.any() for each in judged], bool)
+    if not shown.any():
         note = note or "no entry that was left out marks anything, so no price could be measured"
         return Price(note=note, exact_threshold=thresholds[EXACT], static_threshold=thresholds[STATIC])
     agreement = [dice(exact >= thresholds[EXACT], static >= thresholds[STATIC])
-                 for exact, static, counted in zip(*probabilities.values(), counts) if counted]
+                 for exact, static, counted in zip(*probabilities.values(), shown) if counted]
     near = sum(each.has_near_copy for each in without)
-    note = f"{near} of {len(without)} entries left out are near copies of others, which flatters exact" if near else ""
+    note = (f"{near} of {len(without)} entries left out look nearly like others (correlation above {NEAR:g}), which "
+            "flatters exact") if near else ""
     exact, static, exact_half, static_half = (
-        float(some[kind][counts].mean()) for some in (scores, half_scores) for kind in (EXACT, STATIC))
-    return Price(int(counts.sum()), exact, static, float(np.mean(agreement)), note, thresholds[EXACT],
-                 thresholds[STATIC], exact_half, static_half)
+        float(some[kind][shown].mean()) for some in (scores, half_scores) for kind in (EXACT, STATIC))
+    # Of a label that is empty the Dice is 1 for an empty mask, else 0.
+    exact_false, static_false = (int((scores[kind][~shown] < 1).sum()) for kind in (EXACT, STATIC))
+    return Price(int(shown.sum()), exact, static, float(np.mean(agreement)), note, thresholds[EXACT],
+                 thresholds[STATIC], exact_half, static_half, int((~shown).sum()), exact_false, static_false)
 
 
 def _static_answers(task: Freezable, judged: Sequence[_LeftOut], half: bool) -> list[Floats]:

@@ -127,8 +127,10 @@ class FrozenTask(Predictor):
     def runner(self) -> FrozenRunner:
         """What runs the file; RunnerError where the FrozenTask is closed, or still runs on the Task that it was frozen
         from."""
+        if self._task is not None:
+            raise RunnerError("this FrozenTask runs on the Task that it was frozen from; open its file for a runner")
         if self._runner is None:
-            raise RunnerError("this FrozenTask is closed or runs on its Task; open its file again")
+            raise RunnerError("this FrozenTask is closed; open its file again")
         return self._runner
 
     def save(self, path: AnyPath) -> None:

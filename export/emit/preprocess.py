@@ -114,9 +114,12 @@ def _before(g: _Nodes, grid: tuple[int, int], window: Window | None) -> tuple[st
 
 
 def _after(g: _Nodes, grid: tuple[int, int], sides: tuple[str, str], threshold: float) -> None:
-    """From the network's probability to both outputs."""
+    """From the network's probability to both outputs; zeros for an image of one value, in which there is nothing."""
     x = g("Squeeze", [g("Squeeze", [INNER, g.axis(0)], f"{PREFIX}first"), g.axis(0)], f"{PREFIX}map")
-    _resized(g, x, (g.number(grid[0]), g.number(grid[1])), sides, f"{PREFIX}back", "probability")
+    x = _resized(g, x, (g.number(grid[0]), g.number(grid[1])), sides, f"{PREFIX}back")
+    highest, lowest = (g(op, [f"{PREFIX}float"], f"{PREFIX}{op}", keepdims=0) for op in ("ReduceMax", "ReduceMin"))
+    differs = g("Cast", [g("Greater", [highest, lowest], f"{PREFIX}differs")], f"{PREFIX}seen", to=TensorProto.FLOAT)
+    g("Mul", [x, differs], "probability")
     marked = g("GreaterOrEqual", ["probability", g.number(threshold)], f"{PREFIX}marked")
     g("Cast", [marked], "mask", to=TensorProto.UINT8)
 
@@ -129,10 +132,10 @@ def _normalised(g: _Nodes, x: str, name: str) -> str:
     return g("Div", [above, g("Max", [span, g.number(float(np.finfo(np.float32).tiny))], f"{name}/divisor")], name)
 
 
-def _resized(g: _Nodes, x: str, sides: tuple[str, str], new: tuple[str, str], name: str, output: str = "") -> str:
+def _resized(g: _Nodes, x: str, sides: tuple[str, str], new: tuple[str, str], name: str) -> str:
     rows = _matrix(g, sides[0], new[0], f"{name}/rows")
     columns = g("Transpose", [_matrix(g, sides[1], new[1], f"{name}/columns")], f"{name}/columns/transposed")
-    return g("MatMul", [rows, g("MatMul", [x, columns], f"{name}/wide")], output or name)
+    return g("MatMul", [rows, g("MatMul", [x, columns], f"{name}/wide")], name)
 
 
 def _matrix(g: _Nodes, side: str, new: str, name: str) -> str:

@@ -80,10 +80,21 @@ def test_auto_chooses_by_what_may_be_lost(case, capsys):
     assert kinds == ["static", "exact"]
 
 
+def test_labels_are_no_proxies(case, capsys):
+    folder, arguments = case
+    write_folder(folder / "others", *discs(3, seed=9))
+    said = []
+    for proxies in ("others", "others/images"):
+        assert main([*arguments, "--kind", "static", "--proxies", str(folder / proxies)]) == 0
+        said.append(printed(capsys))
+    assert said[0] == said[1] and said[0]["proxies"] == "3 images given"
+
+
 @pytest.mark.parametrize("kind", ["static", "exact", "auto"])
 def test_a_threshold_is_that_of_the_file(case, small_bundle, kind, capsys):
     folder, arguments = case
-    assert main([*arguments, "--kind", kind, "--threshold", "0.2", "--max-loss", "0"]) == 0
+    more = ["--max-loss", "0"] if kind == "auto" else []
+    assert main([*arguments, "--kind", kind, "--threshold", "0.2", *more]) == 0
     assert printed(capsys)["marked"] == "from a probability of 0.2 on"
     found = FrozenTask.open(folder / "task.onnx").predict(discs(1, seed=7)[0][0])
     assert found.threshold == 0.2 and np.array_equal(found.mask, found.probability >= 0.2)
@@ -118,6 +129,7 @@ def test_it_needs_neither_torch_nor_onnx(tmp_path):
     (["--grid", "64", "64"], "--grid: not for freezing a task"),
     (["--max-loss", "2"], "max_loss is 2.0"),
     (["--threshold", "0"], "threshold is 0.0"),
+    (["--kind", "exact", "--max-loss", "0.1", "--float-constants"], "--float-constants, --max-loss: only for static"),
     (["--seed", "-1"], "seed is -1"),
     (["--members", "0"], "members is 0"),
     (["--support-size", "9"], "the support set has 5 entries"),

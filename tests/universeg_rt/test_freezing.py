@@ -172,13 +172,13 @@ def test_auto_takes_static_where_it_costs_no_more_than_may_be_lost(segmenter, su
     assert loss > 1e-6, "random weights lose something"
     assert task.freeze(max_loss=1, threshold=0.5).kind == task.freeze(max_loss=loss, threshold=0.5).kind == "static"
     refused = task.freeze(max_loss=max(0.0, loss - 1e-6), threshold=0.5)
-    assert refused.kind == "exact" and f"{loss:.3f}" in refused.reason and refused.price.loss == loss
+    assert refused.kind == "exact" and f"{loss:.4f}" in refused.reason and refused.price.loss == loss
 
 
 def test_a_gain_is_said_to_be_one(segmenter, support, monkeypatch):
     price = Price(8, 0.9, 0.912, 0.95, exact_at_half=0.9, static_at_half=0.912)
     monkeypatch.setattr(freezing, "_price", lambda *_: price)
-    assert segmenter.prepare(support).freeze().reason == "static gains 0.012 Dice"
+    assert segmenter.prepare(support).freeze().reason == "static gains 0.0120 Dice"
 
 
 def test_static_marks_from_where_the_entries_left_out_have_the_best_dice(segmenter, support, images, tmp_path):
@@ -231,25 +231,29 @@ def made_up(entries):
     for label, exact, static in entries:
         half = np.array([1, 1, 0, 0], np.float32)[None].repeat(4, 0)
         maps = [half * np.float32(p) for p in (label, exact, static)]
-        out.append(freezing._LeftOut(maps[0], maps[0] >= 0.5, maps[1], [], [], False))
+        out.append(freezing._LeftOut((), maps[0], maps[0] >= 0.5, maps[1], [], [], False))
         found.append(maps[2])
     return out, found
 
 
-@pytest.mark.parametrize("entries, counted, exact, static, threshold", [
-    ([(1, 0.9, 0.9)] * 4 + [(0, 0, 0)] * 4, 4, 1.0, 1.0, 0.5),  # rightly empty by both: tells nothing
-    ([(1, 0.9, 0.9)] * 4 + [(0, 0, 0.9)] * 4, 8, 1.0, 0.5, 0.5),  # static alone marks what is not there
-    ([(1, 0.9, 0.3)] * 8, 8, 1.0, 1.0, 0.3),
+@pytest.mark.parametrize("entries, static, false, loss, threshold", [
+    ([(1, 0.9, 0.9)] * 4 + [(0, 0, 0)] * 4, 1.0, (0, 0), 0.0, 0.5),
+    ([(1, 0.9, 0.9)] * 4 + [(0, 0, 0.95), (0, 0, 0)] * 2, 1.0, (0, 2), 0.5, 0.5),  # static alone marks
+    ([(1, 0.9, 0.9)] * 4 + [(0, 0.9, 0.9)] * 4, 1.0, (4, 4), 0.0, 0.5),
+    ([(1, 0.9, 0.3)] * 8, 1.0, (0, 0), 0.0, 0.3),
     # What marks the target would mark an absent one too: nothing is gained, whatever the threshold.
-    ([(1, 0.9, 0.3)] * 4 + [(0, 0, 0.3)] * 4, 4, 1.0, 0.0, 0.5),
-    ([(1, 0.9, 0.3)] * 2, 2, 1.0, 0.0, 0.5),  # two entries are too few to say so
+    ([(1, 0.9, 0.3)] * 4 + [(0, 0, 0.3)] * 4, 0.0, (0, 0), 1.0, 0.5),
+    ([(1, 0.9, 0.3)] * 2, 0.0, (0, 0), 1.0, 0.5),  # two entries are too few to say so
 ])
-def test_entries_without_the_target_count_too(monkeypatch, entries, counted, exact, static, threshold):
+def test_entries_without_the_target_count_for_themselves(monkeypatch, entries, static, false, loss, threshold):
     without, found = made_up(entries)
     monkeypatch.setattr(freezing, "_static_answers", lambda *_: found)
     price = freezing._price(None, without, False, None, "")
-    assert (price.entries, price.static_threshold) == (counted, threshold)
-    assert (price.exact_dice, price.static_dice) == (exact, static)
+    shown = sum(label for label, _, _ in entries)
+    assert (price.entries, price.absent, price.static_threshold) == (shown, len(entries) - shown, threshold)
+    assert (price.exact_dice, price.static_dice, price.loss) == (1.0, static, loss)
+    assert (price.exact_false, price.static_false) == false
+    assert ("without the target" in str(price)) == bool(price.absent)
 
 
 def test_a_threshold_and_its_price_are_not_chosen_on_the_same_entries(monkeypatch):
@@ -259,6 +263,15 @@ def test_a_threshold_and_its_price_are_not_chosen_on_the_same_entries(monkeypatc
     price = freezing._price(None, without, False, None, "")
     assert price.static_threshold == 0.1 and price.static_dice == pytest.approx(7 / 8), "the last alone wants 0.1"
     assert price.static_at_half == 0
+
+
+@pytest.mark.parametrize("ensemble, taken", [
+    (Ensemble(2, 2), False), (Ensemble(1, 4), False), (Ensemble(2, 5), True), (Ensemble(), True)], ids=str)
+def test_auto_asks_for_sets_that_stay_much_the_same(segmenter, support, ensemble, taken):
+    """A pair left out of sets of two leaves others, of which the price would be."""
+    frozen = segmenter.prepare(support, ensemble).freeze(max_loss=1)
+    assert (frozen.kind == "static") == taken and ("says little" in frozen.reason) != taken
+    assert frozen.price.loss is not None
 
 
 @pytest.mark.parametrize("entries", [1, 2])
@@ -353,7 +366,8 @@ def test_near_copies_in_the_support_are_said_with_the_price(segmenter):
     noise = np.random.default_rng(0).integers(0, 2, images.shape, np.uint8)
     twice = SupportSet.from_arrays(np.concatenate([images, images // 2 + noise]), np.concatenate([labels, labels]))
     price = segmenter.prepare(twice).freeze(kind="static").price
-    assert "are near copies of others, which flatters exact" in price.note and price.note in str(price)
+    assert "look nearly like others (correlation above 0.98), which flatters exact" in price.note
+    assert price.note in str(price)
 
 
 def test_the_price_builds_one_network(segmenter, support, monkeypatch):

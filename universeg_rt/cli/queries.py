@@ -52,6 +52,8 @@ def find_queries(inputs: list[Path], output: Path) -> Queries:
         if not os.path.exists(path):
             raise InputError(f"--input {path} does not exist")
         if is_folder(path):
+            if is_folder(path / IMAGES) and own(path / LABELS):
+                path /= IMAGES  # so that results have the names of images, as labels and truths do
             found = volumes_below(path, own)
             answers = [name for name, file in found.items() if is_segmentation(file)]
             answered += len(answers)
@@ -65,7 +67,7 @@ def find_queries(inputs: list[Path], output: Path) -> Queries:
             if is_volume(path):
                 volumes.add(os.path.realpath(path))
             given.append((stem_of(Path(path.name)), path))
-    notes = own.notes() + _notes_on_others(others)
+    notes = own.notes(inputs) + _notes_on_others(others)
     if answered:
         notes.append(f"{answered} DICOM Segmentation{'s' * (answered > 1)} in --input left out; give them as --truth, "
                      "or as labels of a support")
@@ -108,7 +110,7 @@ class _Own:
         if os.path.realpath(folder) == self._output:
             return True
         parent = folder.parent
-        if folder.name == LABELS and is_folder(parent / IMAGES):
+        if folder.name == LABELS and is_folder(folder) and is_folder(parent / IMAGES):
             self._left_out[folder] = f"lies beside {IMAGES}/ and was left out; give it as an --input to segment it"
             return True
         if folder.name not in FOLDERS.values():
@@ -119,8 +121,9 @@ class _Own:
             self._left_out[folder] = "holds results of an earlier run and was left out"
         return self._reports[parent]
 
-    def notes(self) -> list[str]:
-        return [f"{folder} {why}" for folder, why in self._left_out.items()]
+    def notes(self, inputs: list[Path]) -> list[str]:
+        given = {os.path.realpath(path) for path in inputs}
+        return [f"{folder} {why}" for folder, why in self._left_out.items() if os.path.realpath(folder) not in given]
 
 
 def _notes_on_others(others: Counter[str]) -> list[str]:

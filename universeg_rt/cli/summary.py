@@ -21,7 +21,8 @@ def print_all(args: argparse.Namespace, opened: Opened, queries: Queries, rows: 
     """The summary on stdout; notes, and what was skipped, on stderr."""
     _print_summary(rows, args.output, args.review_below)
     for name, task in opened.frozen.items():
-        print(f"{name}{': ' * bool(name)}a frozen task, {task.kind}: {task.reason}; {task.price}")
+        print(f"{name}{': ' * bool(name)}a frozen task, {task.kind}, marked from {task.threshold:g} on: {task.reason}; "
+              f"{task.price}")
     _print_notes(args, queries, rows, facts)
     for note in facts["notes"]:
         say(f"{PROGRAM}: note on the support: {in_options(note)}")

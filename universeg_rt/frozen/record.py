@@ -41,10 +41,12 @@ class Price:
     network's grid. None: it could not be measured, `note` says why; else `note` is empty, or says what flatters a
     figure.
 
-    entries: how many were left out. exact_threshold, static_threshold: the probability from which each kind marks.
-    exact_dice, static_dice: mean Dice of both kinds against the entries' labels, marked so; where the entries chose the
-    thresholds, each entry is marked as the others alone would have chosen. exact_at_half, static_at_half: the same
-    marked from 0.5 on. agreement: mean Dice between the two kinds' masks.
+    entries: how many that show the target were left out, of which the Dice is. absent: how many that do not show it;
+    exact_false, static_false: in how many of these each kind marks something. exact_threshold, static_threshold: the
+    probability from which each kind marks. exact_dice, static_dice: mean Dice of both kinds against the entries'
+    labels, marked so; where the entries chose the thresholds, each entry is marked as the others alone would have
+    chosen. exact_at_half, static_at_half: the same marked from 0.5 on. agreement: mean Dice between the two kinds'
+    masks.
 
     Of an int8 file also what rounding costs, measured on its proxies with the constants of the whole support, so that
     a proxy from the support has its own label in them: compare these figures with one another, not with the others.
@@ -61,6 +63,9 @@ class Price:
     static_threshold: float = THRESHOLD
     exact_at_half: float | None = None
     static_at_half: float | None = None
+    absent: int = 0
+    exact_false: int = 0
+    static_false: int = 0
     int8_images: int = 0
     int8_agreement: float | None = None
     int8_dice: float | None = None
@@ -68,17 +73,24 @@ class Price:
 
     @property
     def loss(self) -> float | None:
-        """Dice that static loses against exact, each marked from its own threshold on."""
+        """Dice that static loses against exact, each marked from its own threshold on; or, where that is more, the
+        share of the entries without the target in which static alone marks something."""
         if self.exact_dice is None or self.static_dice is None:
             return None
-        return self.exact_dice - self.static_dice
+        lost, more = self.exact_dice - self.static_dice, self.static_false - self.exact_false
+        return max(lost, more / self.absent) if more > 0 else lost
 
     def __str__(self) -> str:
         said = self.note if self.loss is None else (
             f"on {self.entries} entries left out in turn: Dice "
             f"{_marked(EXACT, self.exact_dice, self.exact_threshold, self.exact_at_half)}, "
             f"{_marked(STATIC, self.static_dice, self.static_threshold, self.static_at_half)}, "
-            f"{self.agreement:.3f} between the two") + (self.note and f" ({self.note})")
+            f"{self.agreement:.3f} between the two")
+        if self.absent and self.loss is not None:
+            said += (f"; of {self.absent} entries without the target, exact marks something in {self.exact_false}, "
+                     f"static in {self.static_false}")
+        if self.note and self.loss is not None:
+            said += f" ({self.note})"
         if self.int8_agreement is None:
             return said
         said += (f"; of int8 on {self.int8_images} proxies, none left out: Dice {self.int8_agreement:.3f} between int8 "
@@ -179,14 +191,15 @@ def _check_threshold(value: object) -> None:
 def _price(values: dict[str, Any]) -> Price:
     for name in ("exact_threshold", "static_threshold"):
         _check_threshold(values.get(name))
-    scores = [value for name, value in values.items() if name not in ("entries", "int8_images", "note")]
+    counts = ("entries", "absent", "exact_false", "static_false", "int8_images")
+    scores = [value for name, value in values.items() if name not in (*counts, "note")]
     if not all(value is None or isinstance(value, float) and 0 <= value <= 1 for value in scores):
         raise ValueError("its price holds a Dice that is none")
     price = Price(**values)
     known = (price.exact_dice, price.static_dice, price.agreement, price.exact_at_half, price.static_at_half)
     if any(value is None for value in known) and any(value is not None for value in known):
         raise ValueError("its price holds a part of its figures")
-    if not isinstance(price.note, str) or type(price.entries) is not int or type(price.int8_images) is not int:
+    if not isinstance(price.note, str) or not all(type(getattr(price, name)) is int for name in counts):
         raise ValueError("its price holds a value of a wrong kind")
     return price
 

@@ -13,6 +13,12 @@ from .files import named_images, read_image, read_label
 IMAGES, LABELS = "images", "labels"  # the folders
 
 
+def images_of(folder: AnyPath) -> Path:
+    """The folder `images/` where it lies in this one beside `labels/`; else the folder itself."""
+    folder = path_of(folder)
+    return folder / IMAGES if all((folder / part).is_dir() for part in (IMAGES, LABELS)) else folder
+
+
 def read_pairs(path: AnyPath) -> tuple[list[Array], list[Array], list[str]]:
     """Images, labels and names of a folder with `images/` and `labels/`, sorted by name; InputError where a file has no
     partner or cannot be read, or labels mark by different colours."""

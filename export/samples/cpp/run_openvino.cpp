@@ -15,6 +15,8 @@ std::vector<float> run(const std::string& file, const Prepare& prepare) {
     Contract contract{shape[2].get_length(), shape[3].get_length(), ""};
     if (model->has_rt_info("framework", "universeg.frozen"))
         contract.record = model->get_rt_info<std::string>("framework", "universeg.frozen");
+    if (contract.record.find("\"kind\": \"exact\"") != std::string::npos)
+        throw std::runtime_error("OpenVINO runs static files; an exact one needs ONNX Runtime");
 
     auto query = prepare(contract);
     auto compiled = core.compile_model(model, "CPU", ov::hint::inference_precision(ov::element::f32));

@@ -30,6 +30,7 @@ async function main([task, image, mask]) {
   // ONNX Runtime gives JavaScript no metadata of a model; their text stands in the file as it is.
   const bytes = readFileSync(task);
   if (!bytes.includes('universeg.frozen')) throw new Error(`${task} is no frozen task`);
+  if (bytes.includes('universeg.image')) throw new Error('the file prepares images itself; run it on the image as it is');
   if (!bytes.includes('"normalise": "minmax"')) throw new Error('the file asks for another normalisation than min-max');
   const threshold = Number(/"threshold": ([0-9.e-]+)/.exec(bytes.toString('latin1'))?.[1]);
   if (!threshold) throw new Error('the file does not say from which probability on to mark');

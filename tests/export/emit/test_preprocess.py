@@ -96,9 +96,13 @@ def test_int8_takes_it_too(segmenter, support):
     assert mask.any()
 
 
-def test_an_image_without_contrast_gives_numbers(segmenter, support):
-    model = with_preprocessing(segmenter.prepare(support).freeze(kind="static"))
-    assert np.isfinite(ran(model, np.full((50, 40), 7, np.float32))[1]).all()
+@pytest.mark.parametrize("how", ["minmax", Window(-50, 50)])
+def test_an_image_without_contrast_has_an_empty_mask(segmenter, support, how):
+    frozen = segmenter.prepare(support, normalise=how).freeze(kind="static", threshold=0.1)
+    image = np.full((50, 40), 7, np.float32)
+    mask, probability = ran(with_preprocessing(frozen), image)
+    assert not mask.any() and not probability.any() and not frozen.predict(image).mask.any()
+    assert frozen.predict(of_size(50, 40)).mask.any()
 
 
 @pytest.mark.parametrize("options, message", [

@@ -68,7 +68,9 @@ def test_masks_are_those_of_the_frozen_task(case, files, kind, runner, capsys):
     assert report["bundle"]["licence"] == frozen.record.licence == {"weights": "none"}
     assert report["aspect"] == "stretch" and report["normalise"] == "minmax"
     out = capsys.readouterr().out
-    assert "3 of 3 images segmented" in out and f"a frozen task, {kind}: asked for; {frozen.price}" in out
+    assert "3 of 3 images segmented" in out
+    assert f"a frozen task, {kind}, marked from {frozen.threshold:g} on: asked for; {frozen.price}" in out
+    assert task["threshold"] == frozen.threshold
 
 
 def test_a_run_is_gone_on_with_by_the_same_task_only(case, files, small_bundle, capsys):

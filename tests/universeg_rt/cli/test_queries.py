@@ -60,7 +60,13 @@ def test_labels_beside_images_are_no_queries_unless_they_are_named(tmp_path):
     assert list(found.files) == ["labels/b", "p1/images/a"], "labels/ alone is a folder like others"
     assert found.notes == [f"{tmp_path / 'p1/labels'} lies beside images/ and was left out; give it as an --input to "
                            "segment it"]
-    assert list(find_queries([tmp_path / "p1" / "labels"], tmp_path / "out").files) == ["a"]
+    labels = tmp_path / "p1" / "labels"
+    assert list(find_queries([labels], tmp_path / "out").files) == ["a"]
+    alone = find_queries([tmp_path / "p1"], tmp_path / "out")
+    assert list(alone.files) == ["a"], "named as its label and its truth are"
+    assert alone.notes == found.notes
+    both = find_queries([tmp_path / "p1", labels], tmp_path / "out")
+    assert len(both.files) == 2 and not any("left out" in note for note in both.notes)
 
 
 def test_files_that_are_not_read_are_counted(case, capsys):
