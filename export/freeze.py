@@ -7,6 +7,7 @@ import argparse
 import hashlib
 from pathlib import Path
 
+from universeg_rt.answers.thresholds import CHOOSE, THRESHOLD
 from universeg_rt.cli.common import as_options, given, in_options, say
 from universeg_rt.cli.opened import image_options
 from universeg_rt.cli.options import add_image_options
@@ -26,7 +27,7 @@ OWN = frozenset({
     "freeze", "kind", "proxies", "max_loss", "threshold", "members", "support_size", "seed", "float_constants",
     "include_preprocessing", "image_type", "aspect", "window", "percentiles", "label", *READ, *TAKEN})
 SHARED = frozenset({"output", "bundle", "precision"})
-STATIC_ONLY = frozenset({"proxies", "max_loss", "float_constants"})
+STATIC_ONLY = frozenset({"proxies", "float_constants"})
 PRECISIONS = ([SINGLE], [HALF], [INT8])
 HOLDS = {EXACT: "the support's images and labels: share the file as you would share them",
          STATIC: "averages of features of the support, none of its images"}
@@ -49,9 +50,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                    help="images of the task, without labels, that stand for the queries (the support's own)")
     g.add_argument("--max-loss", type=float, default=0.01, metavar="X",
                    help="Dice that static may lose on the support's entries (0.01)")
-    g.add_argument("--threshold", type=float, metavar="P",
-                   help="probability from which the mask marks (0.5, or what the support's entries choose where they "
-                   "are left out)")
+    g.add_argument("--threshold", type=_threshold, default=THRESHOLD, metavar="P",
+                   help=f"probability from which the mask marks, or {CHOOSE}: another than {THRESHOLD:g} where the "
+                   f"support's entries, left out in turn, say that it gains ({THRESHOLD:g})")
     g.add_argument("--members", type=int, default=1, metavar="K", help="support sets that are drawn and averaged (1)")
     g.add_argument("--support-size", type=int, metavar="S", help="entries of each set (all)")
     g.add_argument("--seed", type=int, default=0, metavar="N",
@@ -67,12 +68,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                    help=f"with --include-preprocessing: of that image ({IMAGE_TYPES[0]})")
 
 
+def _threshold(text: str) -> float | str:
+    return text if text == CHOOSE else float(text)
+
+
 def check(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     """InputError where options of freezing stand without --freeze, or others beside it."""
     said = given(args, parser)
     if args.freeze is None:
         if own := said & OWN:
             raise InputError(f"{as_options(own)}: only for freezing a task; give --freeze SUPPORT too, or leave it out")
+    elif args.kind != AUTO and "max_loss" in said:
+        raise InputError(f"--max-loss: only for --kind {AUTO}, and it is {args.kind}; leave one of them out")
     elif args.kind == EXACT and (unused := said & STATIC_ONLY):
         raise InputError(f"{as_options(unused)}: only for static files, and --kind is exact; take another kind, or "
                          "leave it out")
@@ -91,6 +98,8 @@ def run(args: argparse.Namespace) -> None:
     if precision != SINGLE and args.kind == EXACT:
         raise InputError(f"--precision {precision} is for static files, and --kind is exact; take --kind static, or "
                          "leave --precision out")
+    if precision == HALF and args.float_constants:
+        raise InputError(f"--float-constants: a file in {HALF} holds them in half precision; leave one of them out")
     if precision == INT8:
         from .frozen import int8_task  # needs onnx; where it is missing, that is said before anything is computed
     if args.include_preprocessing:
@@ -110,6 +119,9 @@ def run(args: argparse.Namespace) -> None:
         frozen = task.freeze(
             proxies, kind=args.kind, max_loss=args.max_loss, threshold=args.threshold, seed=args.seed,
             half=not args.float_constants, precision=HALF if precision == HALF else SINGLE)
+        if precision == HALF and frozen.kind == EXACT:
+            raise InputError(f"--precision {HALF} is for static files, and {AUTO} takes exact: {frozen.reason}; take "
+                             "--kind static, or leave --precision out")
         if precision == INT8:
             frozen = int8_task(segmenter.bundle, frozen, *proxies_on_grid(task, proxies, args.seed))
     model = with_preprocessing(frozen, args.image_type) if args.include_preprocessing else frozen.model

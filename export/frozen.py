@@ -18,6 +18,7 @@ from universeg_rt.frozen.runners import stored_constant
 from universeg_rt.frozen.seal import sealed
 from universeg_rt.frozen_task import FrozenTask
 from universeg_rt.imaging.metrics import dice
+from universeg_rt.predictor import sigmoid
 from universeg_rt.runners import Options
 
 from .emit import emit_static
@@ -44,7 +45,8 @@ def int8_task(bundle: Bundle, frozen: FrozenTask, proxies: np.ndarray, labels: S
                  for name in (constant_name(block) for block in bundle.manifest.spec.blocks())}
     record = replace(frozen.record, precision=INT8)
     trial = _int8(bundle, constants, proxies, record, cpu_kernels)
-    masks, expected = ([task.runner.run(query[None])[0, 0] >= 0 for query in proxies] for task in (trial, frozen))
+    masks, expected = ([sigmoid(task.runner.run(query[None])[0, 0]) >= frozen.threshold for query in proxies]
+                       for task in (trial, frozen))
     price = replace(record.price, int8_images=len(proxies), int8_agreement=_mean_dice(masks, expected))
     if labels is not None:
         price = replace(price, int8_dice=_mean_dice(masks, labels), float_dice=_mean_dice(expected, labels))

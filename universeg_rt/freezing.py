@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from . import left_out
-from .answers.thresholds import THRESHOLD, as_taken, check_threshold, dice_at, taken
+from .answers.thresholds import CHOOSE, THRESHOLD, as_taken, check_threshold, dice_at, taken
 from .errors import BundleError, InputError, RunnerError
 from .frozen.base import FrozenRunner
 from .frozen.record import AUTO, EXACT, HALF, KINDS, SINGLE, STATIC, Price
@@ -34,7 +34,7 @@ LEAST_KEPT = 0.5  # a set must keep more of its entries, or what is measured are
 
 
 def freeze(
-    task: Freezable, proxies: str | Sequence[Array] | Array, kind: str, max_loss: float, threshold: float | None,
+    task: Freezable, proxies: str | Sequence[Array] | Array, kind: str, max_loss: float, threshold: float | str,
     seed: int, half: bool, precision: str,
 ) -> FrozenTask:
     """As `Task.freeze`."""
@@ -44,23 +44,27 @@ def freeze(
         raise InputError(f"max_loss is {max_loss!r}; give a Dice from 0 to 1, such as 0.01 for a point")
     if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
         raise InputError(f"seed is {seed!r}; give an integer from 0")
-    if threshold is not None:
-        threshold = check_threshold(threshold)
+    given = None if threshold == CHOOSE else check_threshold(threshold)
+    if given is None and kind == EXACT:
+        raise InputError(f"threshold is {CHOOSE!r}, and kind='exact' leaves no entries out to choose by; take "
+                         "task.refine('threshold'), or another kind")
     if precision not in (SINGLE, HALF):
         raise InputError(f"precision is {precision!r}; accepted: {SINGLE}, {HALF}")
     if precision != SINGLE and kind == EXACT:
         raise InputError(f"precision is {precision!r}, which is for static files; an exact one has that of its "
                          "Segmenter: open it so, or take kind='static'")
+    if precision != SINGLE:
+        task.segmenter.bundle.load(precision, STATIC)  # BundleError where there is none, before anything is measured
     if precision == HALF and not half:
         raise InputError("a static file in fp16 holds its constant maps in half precision; leave half=False out")
-    half_or_given = THRESHOLD if threshold is None else threshold
+    fixed = THRESHOLD if given is None else given
     _ = task.prepared  # RunnerError where it is closed, InputError where each query has sets of its own
     images = None if isinstance(proxies, str) and proxies == SUPPORT else _on_grid(task, proxies)
     refused = _refusal(task)
     if kind == STATIC and refused:
         raise InputError(refused)
     if kind == EXACT or refused:
-        return exact_task(task, "asked for" if kind == EXACT else refused, Price(note="not measured"), half_or_given)
+        return exact_task(task, "asked for" if kind == EXACT else refused, Price(note="not measured"), fixed)
     drawn = Drawn.of(task.support, task.draw.used, task.grid, task.aspect, task.normalise)
     differing = left_out.differing(drawn.on_grid[:, 0])
     note = "" if differing >= FEWEST else (
@@ -68,24 +72,24 @@ def freeze(
         f"image{'s' * (differing != 1)}: leaving some out needs {FEWEST}")
     if note and (kind == AUTO or images is None):
         if kind == AUTO:
-            return exact_task(task, note, Price(note=note), half_or_given)
+            return exact_task(task, note, Price(note=note), fixed)
         raise InputError(f"{note}; give images as proxies, or take kind='exact'")
     try:
         without = [] if note else _leave_out(task, drawn, seed, images)
         constants = _mean([each.constants for each in without]) if images is None else _of_images(task, images)
-        price = _price(task, without, half, threshold, note)
+        price = _price(task, without, half, given, note)
     except (RunnerError, BundleError) as error:  # a runner without constant maps, a bundle without the template
         if kind == AUTO:
-            return exact_task(task, str(error), Price(note="not measured"), half_or_given)
+            return exact_task(task, str(error), Price(note="not measured"), fixed)
         raise
     reason = "asked for"
     if kind == AUTO:
         if price.loss is None:
-            return exact_task(task, price.note, price, half_or_given)
+            return exact_task(task, price.note, price, fixed)
         if (kept := _kept(task, without)) <= LEAST_KEPT:
             said = f"without the entries left out a set keeps {kept:.0%} of its own, so the price says little"
-            return exact_task(task, said, price, price.exact_threshold)
-        lost = f"{price.loss:.4f} Dice, {max_loss:g} may be lost"
+            return exact_task(task, said, price, fixed)
+        lost = f"{price.loss:.4f} {price.loss_is_of}, {max_loss:g} may be lost"
         if price.loss > max_loss:
             return exact_task(task, f"static would lose {lost}", price, price.exact_threshold)
         reason = f"static gains {-price.loss:.4f} Dice" if price.loss < 0 else f"static loses {lost}"
@@ -132,7 +136,7 @@ def _leave_out(task: Freezable, drawn: Drawn, seed: int, images: Floats | None) 
 
 
 def _kept(task: Freezable, without: Sequence[_LeftOut]) -> float:
-    """The smallest share of its weight that a set keeps without what is left out, mean over the sets."""
+    """Of what was left out together, the least share of their weight that the sets keep, mean over the sets."""
     return min(float(np.delete(task.draw.weights, each.gone, 1).sum(axis=1).mean()) for each in without)
 
 
@@ -168,38 +172,42 @@ def _of_images(task: Freezable, images: Floats) -> Maps:
 def _price(
     task: Freezable, without: Sequence[_LeftOut], half: bool, threshold: float | None, note: str
 ) -> Price:
-    """Both kinds on the entries left out, marked from the given threshold on, or for None from those that these entries
-    choose where it pays. note: why no entry was left out, where none was.
+    """Both kinds on the entries left out, marked from the given threshold on, or for None from those that the entries
+    with the target choose where it pays. note: why no entry was left out, where none was.
 
     What answers for an entry has not seen its label. The threshold by which it is marked is chosen on the others, of
     whose supports it is a part.
     """
     judged = [each for each in without if each.judged_by is not None]
-    probabilities = {EXACT: [each.exact for each in judged], STATIC: _static_answers(task, judged, half)}
-    scores, half_scores, thresholds = {}, {}, {}
-    for kind, found in probabilities.items():
-        half_scores[kind] = _dice_from(THRESHOLD, found, judged)
-        thresholds[kind], scores[kind] = THRESHOLD if threshold is None else threshold, half_scores[kind]
-        if threshold is not None:
-            scores[kind] = _dice_from(threshold, found, judged)
-        elif len(judged) > 1:
-            at_each = np.array([dice_at(p, each.label) for p, each in zip(found, judged)])
-            thresholds[kind], scores[kind] = taken(at_each), as_taken(at_each)
-    shown = np.array([each.label.any() for each in judged], bool)
-    if not shown.any():
+    fixed = THRESHOLD if threshold is None else threshold
+    shown = [i for i, each in enumerate(judged) if each.label.any()]
+    if not shown:
         note = note or "no entry that was left out marks anything, so no price could be measured"
-        return Price(note=note, exact_threshold=thresholds[EXACT], static_threshold=thresholds[STATIC])
-    agreement = [dice(exact >= thresholds[EXACT], static >= thresholds[STATIC])
-                 for exact, static, counted in zip(*probabilities.values(), shown) if counted]
+        return Price(note=note, exact_threshold=fixed, static_threshold=fixed)
+    absent = [i for i in range(len(judged)) if i not in shown]
+    labels = [judged[i].label for i in shown]
+    probabilities = {EXACT: [each.exact for each in judged], STATIC: _static_answers(task, judged, half)}
+    marked: dict[str, list[Bools]] = {}
+    thresholds, scores, at_half = {}, {}, {}
+    for kind, found in probabilities.items():
+        with_target = [found[i] for i in shown]
+        at_half[kind] = _dice_from(THRESHOLD, with_target, labels)
+        thresholds[kind], scores[kind] = fixed, _dice_from(fixed, with_target, labels)
+        if threshold is None:
+            at_each = np.array([dice_at(p, label) for p, label in zip(with_target, labels)])
+            thresholds[kind] = taken(at_each)
+            if thresholds[kind] != THRESHOLD:
+                scores[kind] = as_taken(at_each)
+        marked[kind] = [p >= thresholds[kind] for p in found]
     near = sum(each.has_near_copy for each in without)
     note = (f"{near} of {len(without)} entries left out look nearly like others (correlation above {NEAR:g}), which "
             "flatters exact") if near else ""
     exact, static, exact_half, static_half = (
-        float(some[kind][shown].mean()) for some in (scores, half_scores) for kind in (EXACT, STATIC))
-    # Of a label that is empty the Dice is 1 for an empty mask, else 0.
-    exact_false, static_false = (int((scores[kind][~shown] < 1).sum()) for kind in (EXACT, STATIC))
-    return Price(int(shown.sum()), exact, static, float(np.mean(agreement)), note, thresholds[EXACT],
-                 thresholds[STATIC], exact_half, static_half, int((~shown).sum()), exact_false, static_false)
+        float(some[kind].mean()) for some in (scores, at_half) for kind in (EXACT, STATIC))
+    agreement = float(np.mean([dice(marked[EXACT][i], marked[STATIC][i]) for i in shown]))
+    exact_false, static_false = (sum(bool(marked[kind][i].any()) for i in absent) for kind in (EXACT, STATIC))
+    return Price(len(shown), exact, static, agreement, note, thresholds[EXACT], thresholds[STATIC], exact_half,
+                 static_half, len(absent), exact_false, static_false)
 
 
 def _static_answers(task: Freezable, judged: Sequence[_LeftOut], half: bool) -> list[Floats]:
@@ -216,8 +224,8 @@ def _static_answers(task: Freezable, judged: Sequence[_LeftOut], half: bool) -> 
     return out
 
 
-def _dice_from(threshold: float, probabilities: Sequence[Floats], judged: Sequence[_LeftOut]) -> Doubles:
-    return np.array([dice(p >= threshold, each.label) for p, each in zip(probabilities, judged)])
+def _dice_from(threshold: float, probabilities: Sequence[Floats], labels: Sequence[Bools]) -> Doubles:
+    return np.array([dice(p >= threshold, label) for p, label in zip(probabilities, labels)])
 
 
 def _on_grid(task: Freezable, images: str | Sequence[Array] | Array) -> Floats:

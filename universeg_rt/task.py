@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import Protocol
 
 from .answers.absence import Looks
+from .answers.thresholds import THRESHOLD
 from .ensemble import NEAREST, Draw, Ensemble
 from .errors import RunnerError
 from .freezing import freeze
@@ -63,7 +64,7 @@ class Task(Freezable):
         *,
         kind: str = "auto",
         max_loss: float = 0.01,
-        threshold: float | None = None,
+        threshold: float | str = THRESHOLD,
         seed: int = 0,
         half: bool = True,
         precision: str = "fp32",
@@ -71,16 +72,16 @@ class Task(Freezable):
         """Turn the support into constants: a task whose file needs no support and no bundle any more, with the same
         `predict`.
 
-        kind: `exact` keeps the network and its cost, the support becomes part of it; the answers are this Task's.
+        kind: `exact` keeps the network and its cost, the support becomes part of it; its probabilities are this Task's.
         `static` replaces what the support gives to each block by one constant map, the mean of those of the proxies: a
         plain network whose cost no longer grows with the support or the ensemble, and an approximation. `auto` takes
-        static where it loses at most `max_loss` of exact's Dice on the support's own entries, each left out in turn.
-        proxies: `support` for up to eight of its entries, drawn by `seed`, each as a query of others; or images of the
-        task, without labels, as `predict_batch` takes them. threshold: the probability from which the frozen task
-        marks, `FrozenTask.threshold`. For None it is 0.5, or with `static` and `auto` another one where that gains on
-        the entries left out: 0.03 Dice or more, with a 95 % interval above zero. half: hold the constant maps in half
-        precision, which halves a static file; the network's arithmetic stays as it is. precision: of a static file's
-        arithmetic, `fp32` or `fp16`, which is for GPUs (an exact file has that of the Segmenter).
+        static where that loses at most `max_loss` (`Price.loss`) on the support's own entries, each left out in turn,
+        and exact where they are too few to tell. proxies: `support` for up to eight of its entries, drawn by `seed`,
+        each as a query of others; or images of the task, without labels, as `predict_batch` takes them. threshold: the
+        probability from which the frozen task marks; `choose` takes another than 0.5 where the entries left out say
+        that it gains (`answers.thresholds`). half: hold the constant maps in half precision, which halves a static
+        file; the network's arithmetic stays as it is. precision: of a static file's arithmetic, `fp32` or `fp16`,
+        which is for GPUs (an exact file has that of the Segmenter); its price is measured in fp32.
 
         What it costs stands in `FrozenTask.price` before any query comes. Raises InputError for bad options or proxies,
         for a task of the policy `nearest`, and where `static` is asked of a network that has no static form;

@@ -3,10 +3,10 @@
     python -m universeg_rt.benchmarks.cpu.price training/data_sets/{train,tune}/*.yaml --data-root DATA
 
 Each task is frozen from supports of --support-size entries, and exact and static answer up to --queries images of the
-dev split. `auto` takes static where the loss on entries left out is at most --max-loss. How many it takes, what they
-lose on queries in the mean and at most, and how many lose more than four points, each kind marked from the threshold
-that the support chose; the same of all, with 0.5 for both or for exact, and of a rule that asks for more: that the
-masks of exact and static agree. And what the thresholds gain, and the rank correlation of price and loss.
+dev split. `auto` takes static where the loss on entries left out is at most --max-loss. The table says how many it
+takes, what they lose on queries in the mean and at most, and how many lose more than four points; the same of all, and
+of a rule that asks for more: that the masks of exact and static agree. Beside it stand the rank correlation of price
+and loss, and what the thresholds gain that `threshold="choose"` takes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from universeg_rt import Segmenter, SupportSet, left_out
-from universeg_rt.answers.thresholds import THRESHOLD
+from universeg_rt.answers.thresholds import CHOOSE, THRESHOLD
 from universeg_rt.benchmarks.cpu.quality import add_study_options, made_with
 from universeg_rt.cli.common import importing, run_command
 from universeg_rt.errors import InputError
@@ -46,9 +46,9 @@ def rows_of(segmenter: Segmenter, task: Task, size: int, queries: int, draws: in
         support = SupportSet.from_arrays(pool.images[entries], pool.labels[entries] > 0)
         if left_out.differing(support.on_grid(segmenter.grid, "stretch")[:, 0]) < left_out.FEWEST:
             continue
-        with segmenter.prepare(support) as exact, exact.freeze(kind="static") as static:
+        with segmenter.prepare(support) as exact, exact.freeze(kind="static", threshold=CHOOSE) as static:
             price = static.price
-            if price.loss is None or price.agreement is None:
+            if price.exact_at_half is None or price.static_at_half is None or price.agreement is None:
                 continue
             scores = []
             for image, truth in ((dev.images[i], dev.labels[i] > 0) for i in chosen):
@@ -56,8 +56,9 @@ def rows_of(segmenter: Segmenter, task: Task, size: int, queries: int, draws: in
                 scores.append([dice(exactly >= THRESHOLD, truth), dice(found >= THRESHOLD, truth),
                                dice(exactly >= price.exact_threshold, truth),
                                dice(found >= price.static_threshold, truth)])
-        yield {"task": task.name, "draw": draw, "price": price.loss, "agreement": price.agreement,
-               **dict(zip(DICE, map(float, np.mean(scores, axis=0)))), "exact threshold": price.exact_threshold,
+        yield {"task": task.name, "draw": draw, "price": price.exact_at_half - price.static_at_half,
+               "agreement": price.agreement, **dict(zip(DICE, map(float, np.mean(scores, axis=0)))),
+               "exact threshold": price.exact_threshold,
                "static threshold": price.static_threshold, "queries": len(scores)}
 
 
@@ -65,15 +66,12 @@ def table(rows: list[Row], most: float) -> str:
     """Markdown: a row a rule; then the rank correlation of price and loss, where there is one."""
     price, agreement, exact, static, exact_taken, static_taken = (
         np.array([float(row[key]) for row in rows]) for key in ("price", "agreement", *DICE))
-    lost, everyone = exact_taken - static_taken, np.full(len(rows), True)
+    lost, everyone = exact - static, np.full(len(rows), True)
     lines = ["| static is taken | of | lost on queries | at most | more than four points |",
              "| --- | ---: | ---: | ---: | ---: |"]
-    for rule, taken, of in (
-            ("always, both marked from 0.5 on", everyone, exact - static), ("always", everyone, lost),
-            ("always, exact marked from 0.5 on", everyone, exact - static_taken),
-            ("**by its price** (`auto`)", price <= most, lost),
-            (f"by its price, and masks agree by {AGREE}", (price <= most) & (agreement >= AGREE), lost)):
-        some = of[taken]
+    for rule, taken in (("always", everyone), ("**by its price** (`auto`)", price <= most),
+                        (f"by its price, and masks agree by {AGREE}", (price <= most) & (agreement >= AGREE))):
+        some = lost[taken]
         cells = [f"{some.mean():.3f}", f"{some.max():.3f}"] if len(some) else ["-", "-"]
         lines.append(f"| {rule} | {len(some)} of {len(rows)} | " + " | ".join([*cells, str((some > FAR).sum())]) + " |")
     for kind, gained in (("exact", exact_taken - exact), ("static", static_taken - static)):

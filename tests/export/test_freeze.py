@@ -73,7 +73,7 @@ def test_auto_chooses_by_what_may_be_lost(case, capsys):
     _, arguments = case
     kinds = []
     for loss in ("1", "0"):
-        assert main([*arguments, "--threshold", "0.5", "--max-loss", loss]) == 0
+        assert main([*arguments, "--max-loss", loss]) == 0
         said = printed(capsys)
         kinds.append(said["kind"])
         assert f"{loss} may be lost" in said["reason"] and "left out" in said["price"]
@@ -129,7 +129,9 @@ def test_it_needs_neither_torch_nor_onnx(tmp_path):
     (["--grid", "64", "64"], "--grid: not for freezing a task"),
     (["--max-loss", "2"], "max_loss is 2.0"),
     (["--threshold", "0"], "threshold is 0.0"),
-    (["--kind", "exact", "--max-loss", "0.1", "--float-constants"], "--float-constants, --max-loss: only for static"),
+    (["--kind", "exact", "--float-constants"], "--float-constants: only for static files"),
+    (["--kind", "static", "--max-loss", "0.1"], "--max-loss: only for --kind auto, and it is static"),
+    (["--kind", "exact", "--threshold", "choose"], "leaves no entries out to choose by"),
     (["--seed", "-1"], "seed is -1"),
     (["--members", "0"], "members is 0"),
     (["--support-size", "9"], "the support set has 5 entries"),
@@ -202,10 +204,9 @@ def test_int8_states_what_rounding_costs_and_runs_on_both_runtimes(tmp_path, own
     images, labels = (np.kron(each, np.ones((1, 4, 4), each.dtype)) for each in discs(9, 32, 32))
     np.savez(tmp_path / "support.npz", images=images[:5], labels=labels[:5])
     write_folder(tmp_path / "proxies", images[5:7], labels[5:7])
-    arguments = ["--freeze", str(tmp_path / "support.npz"), "--kind", "static", "--output"]
+    arguments = ["--freeze", str(tmp_path / "support.npz"), "--kind", "static", "--threshold", "0.3", "--output"]
     arguments = arguments if own else ["--proxies", str(tmp_path / "proxies" / "images"), *arguments]
-    assert main([*arguments, str(tmp_path / "float.onnx")]) == 0
-    capsys.readouterr()
+    assert main([*arguments, str(tmp_path / "float.onnx")]) == 0 and capsys.readouterr()
     assert main([*arguments, str(tmp_path / "int8.onnx"), "--precision", "int8"]) == 0
     said = printed(capsys)
     exact, small = (FrozenTask.open(tmp_path / f"{name}.onnx", runner="onnxruntime") for name in ("float", "int8"))
@@ -233,7 +234,7 @@ def test_int8_states_what_rounding_costs_and_runs_on_both_runtimes(tmp_path, own
 @pytest.mark.parametrize("options, message", [
     (["--kind", "exact", "--precision", "int8"], "--precision int8 is for static files, and --kind is exact"),
     (["--kind", "exact", "--precision", "fp16"], "--precision fp16 is for static files, and --kind is exact"),
-    (["--float-constants", "--precision", "fp16"], "holds its constant maps in half precision"),
+    (["--float-constants", "--precision", "fp16"], "--float-constants: a file in fp16 holds them in half precision"),
     (["--precision", "fp32", "int8"], "--precision fp32 int8: a task is frozen in fp32, fp16 or int8"),
 ])
 def test_precisions_that_cannot_be_frozen(case, options, message, capsys):
@@ -258,13 +259,14 @@ def test_fp16_computes_in_half_precision_and_answers_alike(case, small_bundle, t
     assert 0 < difference.max() < 2e-3
 
 
-def test_int8_that_auto_made_exact_is_refused(case, capsys):
+@pytest.mark.parametrize("precision, said", [("int8", "kind='static'"), ("fp16", "--kind static")])
+def test_a_precision_of_static_files_that_auto_made_exact_is_refused(case, typed_bundle, capsys, precision, said):
     pytest.importorskip("onnx", reason="int8 needs onnx: pip install '.[export]'")
     folder, arguments = case
-    images, labels = discs(2)
-    write_folder(folder / "two", images, labels)
-    assert main([*arguments, "--freeze", str(folder / "two"), "--precision", "int8"]) == 1
-    assert "leaving some out needs 3; take kind='static'" in capsys.readouterr().err
+    write_folder(folder / "two", *discs(2))
+    asked = ["--freeze", str(folder / "two"), "--precision", precision, "--bundle", str(typed_bundle)]
+    assert main([*arguments, *asked]) == 1
+    assert f"leaving some out needs 3; take {said}" in capsys.readouterr().err
     assert not (folder / "task.onnx").exists()
 
 

@@ -7,7 +7,7 @@ import pickle
 import numpy as np
 import pytest
 
-from universeg_rt import Ensemble, SupportSet, freezing
+from universeg_rt import Ensemble, InputError, SupportSet, freezing
 from universeg_rt.frozen.record import Price
 from universeg_rt.frozen.runners import open_frozen_runner
 from universeg_rt.frozen_task import FrozenTask
@@ -25,7 +25,7 @@ def test_no_label_of_an_entry_is_in_its_own_answers(segmenter, monkeypatch):
         seen = {}
         with monkeypatch.context() as patch:
             patch.setattr(freezing, "dice", lambda mask, other: seen.setdefault(len(seen), mask).sum() * 0.0)
-            frozen = task.freeze(kind="static", threshold=0.5)
+            frozen = task.freeze(kind="static")
         assert frozen.price.entries == COUNT
         return list(seen.values())
 
@@ -57,10 +57,10 @@ def test_the_price_is_that_of_the_proxies_given(segmenter, support, images):
 
 def test_auto_takes_static_where_it_costs_no_more_than_may_be_lost(segmenter, support):
     task = segmenter.prepare(support)
-    loss = task.freeze(kind="static", threshold=0.5).price.loss
+    loss = task.freeze(kind="static").price.loss
     assert loss > 1e-6, "random weights lose something"
-    assert task.freeze(max_loss=1, threshold=0.5).kind == task.freeze(max_loss=loss, threshold=0.5).kind == "static"
-    refused = task.freeze(max_loss=max(0.0, loss - 1e-6), threshold=0.5)
+    assert task.freeze(max_loss=1).kind == task.freeze(max_loss=loss).kind == "static"
+    refused = task.freeze(max_loss=max(0.0, loss - 1e-6))
     assert refused.kind == "exact" and f"{loss:.4f}" in refused.reason and refused.price.loss == loss
 
 
@@ -70,10 +70,10 @@ def test_a_gain_is_said_to_be_one(segmenter, support, monkeypatch):
     assert segmenter.prepare(support).freeze().reason == "static gains 0.0120 Dice"
 
 
-def test_static_marks_from_where_the_entries_left_out_have_the_best_dice(segmenter, support, images, tmp_path):
+def test_what_is_chosen_is_where_the_entries_left_out_have_the_best_dice(segmenter, support, images, tmp_path):
     """Random weights call a disc improbable everywhere: another threshold gains, and is said with what 0.5 gives."""
     task = segmenter.prepare(support)
-    chosen, plain = task.freeze(kind="static"), task.freeze(kind="static", threshold=0.5)
+    chosen, plain = task.freeze(kind="static", threshold="choose"), task.freeze(kind="static")
     price = chosen.price
     assert chosen.threshold == chosen.record.threshold == price.static_threshold != 0.5
     assert price.static_dice > price.static_at_half
@@ -88,10 +88,15 @@ def test_static_marks_from_where_the_entries_left_out_have_the_best_dice(segment
         assert np.array_equal(found.mask, found.probability >= chosen.threshold)
 
 
-def test_a_threshold_that_gains_too_little_is_not_taken(segmenter, support, monkeypatch):
+def test_what_gains_too_little_is_not_chosen(segmenter, support, monkeypatch):
     monkeypatch.setattr("universeg_rt.answers.thresholds.LEAST_GAIN", 0.9)
-    frozen = segmenter.prepare(support).freeze(kind="static")
+    frozen = segmenter.prepare(support).freeze(kind="static", threshold="choose")
     assert frozen.threshold == 0.5 and frozen.price.static_dice == frozen.price.static_at_half
+
+
+def test_exact_leaves_nothing_out_to_choose_by(segmenter, support):
+    with pytest.raises(InputError, match=r"leaves no entries out to choose by; take task.refine\('threshold'\)"):
+        segmenter.prepare(support).freeze(kind="exact", threshold="choose")
 
 
 @pytest.mark.parametrize("entries, options, kind", [
@@ -107,8 +112,8 @@ def test_a_given_threshold_is_kept_whatever_is_taken(segmenter, images, entries,
 
 
 def test_auto_compares_both_kinds_where_each_marks_best(segmenter, support):
-    price = segmenter.prepare(support).freeze(kind="static").price
-    frozen = segmenter.prepare(support).freeze(max_loss=0)
+    price = segmenter.prepare(support).freeze(kind="static", threshold="choose").price
+    frozen = segmenter.prepare(support).freeze(max_loss=0, threshold="choose")
     wanted = price.static_threshold if price.loss <= 0 else price.exact_threshold
     assert frozen.threshold == wanted and frozen.price == price
     assert price.exact_threshold != 0.5, "random weights are no better in the exact network"
@@ -130,9 +135,8 @@ def made_up(entries):
     ([(1, 0.9, 0.9)] * 4 + [(0, 0, 0.95), (0, 0, 0)] * 2, 1.0, (0, 2), 0.5, 0.5),  # static alone marks
     ([(1, 0.9, 0.9)] * 4 + [(0, 0.9, 0.9)] * 4, 1.0, (4, 4), 0.0, 0.5),
     ([(1, 0.9, 0.3)] * 8, 1.0, (0, 0), 0.0, 0.3),
-    # What marks the target would mark an absent one too: nothing is gained, whatever the threshold.
-    ([(1, 0.9, 0.3)] * 4 + [(0, 0, 0.3)] * 4, 0.0, (0, 0), 1.0, 0.5),
-    ([(1, 0.9, 0.3)] * 2, 0.0, (0, 0), 1.0, 0.5),  # two entries are too few to say so
+    ([(1, 0.9, 0.6)] * 4 + [(0, 0, 0.85)] * 4, 1.0, (0, 4), 1.0, 0.5),  # no target is given up for empty masks
+    ([(1, 0.9, 0.3)] * 3, 0.0, (0, 0), 1.0, 0.5),  # too few to say so
 ])
 def test_entries_without_the_target_count_for_themselves(monkeypatch, entries, static, false, loss, threshold):
     without, found = made_up(entries)
@@ -143,10 +147,19 @@ def test_entries_without_the_target_count_for_themselves(monkeypatch, entries, s
     assert (price.exact_dice, price.static_dice, price.loss) == (1.0, static, loss)
     assert (price.exact_false, price.static_false) == false
     assert ("without the target" in str(price)) == bool(price.absent)
+    assert price.loss_is_of == ("of the entries without the target" if false[1] > false[0] else "Dice")
+
+
+def test_without_the_target_in_any_entry_nothing_is_chosen(monkeypatch):
+    without, found = made_up([(0, 0, 0.85)] * 8)
+    monkeypatch.setattr(freezing, "_static_answers", lambda *_: found)
+    price = freezing._price(None, without, False, None, "")
+    assert price.loss is None and (price.exact_threshold, price.static_threshold) == (0.5, 0.5)
+    assert "no entry that was left out marks anything" in str(price)
 
 
 def test_a_threshold_and_its_price_are_not_chosen_on_the_same_entries(monkeypatch):
-    """Half of the entries would be marked from 0.1, half from 0.5 on: what is said is what the others choose."""
+    """Seven entries show the target from 0.3 down, one from 0.15: what is said of each is by what the others choose."""
     without, found = made_up([(1, 0.9, 0.3)] * 7 + [(1, 0.9, 0.15)])
     monkeypatch.setattr(freezing, "_static_answers", lambda *_: found)
     price = freezing._price(None, without, False, None, "")

@@ -20,16 +20,13 @@ from universeg_rt.imaging.metrics import (
     expected_dice,
 )
 from universeg_rt.imaging.preprocess import normalise
-from universeg_rt.predictor import Predictor
 from universeg_rt.training.evaluation.baselines import ATLAS, COPY, Members, atlas, copy
 from universeg_rt.training.evaluation.protocol import Case, Protocol, cases
-from universeg_rt.training.evaluation.static import FrozenMembers
 from universeg_rt.training.evaluation.surfaces import hausdorff95, surface_dice, surface_distances
 from universeg_rt.training.tasks.datasets import Absent
 from universeg_rt.training.tasks.tasks import Task
 
 BASELINES = (ATLAS, COPY)
-Answered = tuple[Predictor | FrozenMembers, np.ndarray]  # who answered, and the members' probabilities (K,H,W)
 # Of a query whose target is there, and of one whose target is absent; nan in the other's.
 PRESENT = ("dice", "hd95", "nsd", "area_error", "confidence")
 ABSENT = "false_positive_area"  # share of the image
@@ -91,19 +88,18 @@ def _predictions(
 ) -> Iterator[tuple[str, int, np.ndarray, float]]:
     """(method, cell, probability (H,W), threshold) of one query."""
     support = case.pool.support
-    known: dict[Ensemble, tuple[dict[str, Answered], Members]] = {}  # `all` is the same for every size
+    known: dict[Ensemble, tuple[dict[str, np.ndarray], Members]] = {}  # `all` is the same for every size
     for size in protocol.support_sizes:
         for ensemble, counts in protocol.ensembles(size, len(support), case.seed + size).items():
             if ensemble not in known:
-                prepared = {name: way.prepare(support, ensemble) for name, way in ways.items()}
-                found = {name: (task, task.member_probabilities(case.image)) for name, task in prepared.items()}
+                found = {name: way.prepare(support, ensemble).member_probabilities(case.image)
+                         for name, way in ways.items()}
                 known[ensemble] = found, _members(ensemble, case)
             found, drawn = known[ensemble]
             for count in counts:
                 cell = protocol.cells.index((size, count))
-                for name, (task, members) in found.items():
-                    threshold = task.threshold_of(count) if isinstance(task, FrozenMembers) else task.threshold
-                    yield name, cell, members[:count].mean(axis=0), threshold
+                for name, members in found.items():
+                    yield name, cell, members[:count].mean(axis=0), THRESHOLD
                 yield ATLAS, cell, *atlas(case.pool.labels, drawn[:count])
                 yield COPY, cell, copy(case.image, case.pool.images, case.pool.labels, drawn[:count]), THRESHOLD
 

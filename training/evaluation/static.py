@@ -17,10 +17,6 @@ class FrozenMembers:
 
     frozen: tuple[FrozenTask, ...]
 
-    def threshold_of(self, count: int) -> float:
-        """Where the mean of the first `count` members marks: the mean of their thresholds."""
-        return float(np.mean([each.threshold for each in self.frozen[:count]]))
-
     def member_probabilities(self, image: np.ndarray) -> np.ndarray:
         """As `Predictor.member_probabilities`."""
         return np.concatenate([each.member_probabilities(image) for each in self.frozen])

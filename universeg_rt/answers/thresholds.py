@@ -11,10 +11,11 @@ from ..errors import InputError
 from ..imaging.metrics import dice
 from ..named_types import Bools, Doubles, Floats
 
-THRESHOLD = 0.5  # where nothing else is chosen
+THRESHOLD = 0.5  # where nothing else is said
+CHOOSE = "choose"
 THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 LEAST_GAIN = 0.03  # of Dice on entries left out, from which a change is taken
-# Student's 97.5 % quantile for 3, 4, ... entries: so many standard errors must a gain exceed. The last serves for more.
+# Student's 97.5 % quantile for 3, 4, ... entries. A gain must exceed so many standard errors; the last serves for more.
 STUDENT = (4.30, 3.18, 2.78, 2.57, 2.45, 2.36)
 FEWEST = 3
 
@@ -66,8 +67,8 @@ def by_the_others(scores: Doubles) -> Doubles:
 
 
 def taken(scores: Doubles) -> float:
-    """The `best` threshold where it pays, judged `by_the_others`; else 0.5."""
-    if len(scores) < 2 or not Gain.of(by_the_others(scores), scores[:, THRESHOLDS.index(THRESHOLD)]).pays:
+    """The `best` threshold where it pays, judged `by_the_others`; else, and of FEWEST entries or less, 0.5."""
+    if len(scores) <= FEWEST or not Gain.of(by_the_others(scores), scores[:, THRESHOLDS.index(THRESHOLD)]).pays:
         return THRESHOLD
     return best(scores)
 

@@ -52,7 +52,7 @@ def find_queries(inputs: list[Path], output: Path) -> Queries:
         if not os.path.exists(path):
             raise InputError(f"--input {path} does not exist")
         if is_folder(path):
-            if is_folder(path / IMAGES) and own(path / LABELS):
+            if _holds_pairs_alone(path) and own(path / LABELS):
                 path /= IMAGES  # so that results have the names of images, as labels and truths do
             found = volumes_below(path, own)
             answers = [name for name, file in found.items() if is_segmentation(file)]
@@ -88,6 +88,15 @@ def find_queries(inputs: list[Path], output: Path) -> Queries:
     if twice := sum(count for count in counts.values() if count > 1):
         notes.append(f"{twice} images have the name of another but for the ending; their results are named with it")
     return Queries(files_by_name, notes)
+
+
+def _holds_pairs_alone(folder: Path) -> bool:
+    """Whether nothing but images/ and labels/ lies in it."""
+    try:
+        held = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
+    except OSError:
+        return False  # the walk says what is wrong
+    return held == {IMAGES, LABELS}
 
 
 def stale_files(output: Path, written: Iterable[str]) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from base64 import b64decode, b64encode
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -73,12 +73,18 @@ class Price:
 
     @property
     def loss(self) -> float | None:
-        """Dice that static loses against exact, each marked from its own threshold on; or, where that is more, the
-        share of the entries without the target in which static alone marks something."""
+        """What static loses: Dice, each kind marked from its own threshold on; or, where that is more, the share by
+        which it marks something in more of the entries without the target than exact."""
         if self.exact_dice is None or self.static_dice is None:
             return None
         lost, more = self.exact_dice - self.static_dice, self.static_false - self.exact_false
         return max(lost, more / self.absent) if more > 0 else lost
+
+    @property
+    def loss_is_of(self) -> str:
+        """Which of the two `loss` is."""
+        dice_alone = replace(self, exact_false=0, static_false=0).loss
+        return "Dice" if self.loss == dice_alone else "of the entries without the target"
 
     def __str__(self) -> str:
         said = self.note if self.loss is None else (
@@ -199,7 +205,9 @@ def _price(values: dict[str, Any]) -> Price:
     known = (price.exact_dice, price.static_dice, price.agreement, price.exact_at_half, price.static_at_half)
     if any(value is None for value in known) and any(value is not None for value in known):
         raise ValueError("its price holds a part of its figures")
-    if not isinstance(price.note, str) or not all(type(getattr(price, name)) is int for name in counts):
+    if not isinstance(price.note, str) or not all(
+            type(getattr(price, name)) is int and getattr(price, name) >= 0 for name in counts) or max(
+                price.exact_false, price.static_false) > price.absent:
         raise ValueError("its price holds a value of a wrong kind")
     return price
 

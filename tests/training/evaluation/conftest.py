@@ -21,8 +21,6 @@ def made():
     from universeg_rt.training.tasks.tasks import Task
 
     class Oracle:
-        threshold = 0.5
-
         def __init__(self):
             self.prepared = []
 

@@ -65,8 +65,10 @@ def test_labels_beside_images_are_no_queries_unless_they_are_named(tmp_path):
     alone = find_queries([tmp_path / "p1"], tmp_path / "out")
     assert list(alone.files) == ["a"], "named as its label and its truth are"
     assert alone.notes == found.notes
+    (tmp_path / "p1" / "c.png").touch()
+    assert list(find_queries([tmp_path / "p1"], tmp_path / "out").files) == ["c", "images/a"], "nothing else is lost"
     both = find_queries([tmp_path / "p1", labels], tmp_path / "out")
-    assert len(both.files) == 2 and not any("left out" in note for note in both.notes)
+    assert len(both.files) == 3 and not any("left out" in note for note in both.notes)
 
 
 def test_files_that_are_not_read_are_counted(case, capsys):

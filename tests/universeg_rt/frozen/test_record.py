@@ -23,7 +23,8 @@ HALF = {"exact_threshold": 0.5, "static_threshold": 0.5}
     ("bundle", 5, "texts"), ("price", {**HALF, "exact_dice": 0.5}, "part of its figures"), ("kind", "fast", "kind"),
     ("looks", "AAAA", "looks"), ("looks", "no base64", "looks"), ("looks", [1], "looks"),
     ("threshold", 1.0, "threshold"), ("threshold", 1, "threshold"), ("threshold", None, "threshold"),
-    ("price", {"exact_threshold": 0.5}, "threshold"),
+    ("price", {"exact_threshold": 0.5}, "threshold"), ("price", {**HALF, "absent": -1}, "wrong kind"),
+    ("price", {**HALF, "static_false": 1}, "wrong kind"), ("price", {**HALF, "entries": 1.5}, "wrong kind"),
 ])
 def test_a_file_whose_record_is_wrong_is_refused(segmenter, tmp_path, field, value, message):
     frozen = segmenter.prepare(SupportSet.from_arrays(*discs(3))).freeze(kind="exact")
