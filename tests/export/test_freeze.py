@@ -74,8 +74,7 @@ def test_auto_chooses_by_what_may_be_lost(case, capsys):
     kinds = []
     for loss in ("1", "0"):
         assert main([*arguments, "--max-loss", loss]) == 0
-        said = printed(capsys)
-        kinds.append(said["kind"])
+        kinds.append((said := printed(capsys))["kind"])
         assert f"{loss} may be lost" in said["reason"] and "left out" in said["price"]
     assert kinds == ["static", "exact"]
 
