@@ -37,9 +37,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     g = parser.add_argument_group(
         "freezing a task",
         "With --freeze a support becomes part of one plain ONNX file, which universeg-segment --task and any ONNX "
-        "runtime run. Needs neither torch nor onnx, apart from --precision int8, which needs onnx and gives "
-        "a static file in int8, calibrated on the proxies. --precision fp16 gives a static file that computes in half "
-        "precision, for GPUs.")
+        "runtime run. Needs neither torch nor onnx, apart from --include-preprocessing and --precision int8, which "
+        "gives a static file in int8, calibrated on the proxies. --precision fp16 gives a static file that computes in "
+        "half precision, for GPUs.")
     g.add_argument("--freeze", type=Path, metavar="SUPPORT",
                    help="folder with images/ and labels/, of images or of volumes, or .npz with images and labels; "
                    "--output is the file to write, --bundle the network (the shipped one)")
@@ -49,7 +49,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     g.add_argument("--proxies", type=Path, metavar="FOLDER",
                    help="images of the task, without labels, that stand for the queries (the support's own)")
     g.add_argument("--max-loss", type=float, default=0.01, metavar="X",
-                   help="Dice that static may lose on the support's entries (0.01)")
+                   help="what static may lose on the support's entries: Dice, or the share of those without the "
+                   "target in which it marks something (0.01)")
     g.add_argument("--threshold", type=_threshold, default=THRESHOLD, metavar="P",
                    help=f"probability from which the mask marks, or {CHOOSE}: another than {THRESHOLD:g} where the "
                    f"support's entries, left out in turn, say that it gains ({THRESHOLD:g})")
@@ -69,7 +70,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _threshold(text: str) -> float | str:
-    return text if text == CHOOSE else float(text)
+    try:
+        return text if text == CHOOSE else float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r}; give a number between 0 and 1, or {CHOOSE}") from None
 
 
 def check(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
@@ -80,6 +84,9 @@ def check(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
             raise InputError(f"{as_options(own)}: only for freezing a task; give --freeze SUPPORT too, or leave it out")
     elif args.kind != AUTO and "max_loss" in said:
         raise InputError(f"--max-loss: only for --kind {AUTO}, and it is {args.kind}; leave one of them out")
+    elif args.kind == EXACT and args.threshold == CHOOSE:
+        raise InputError(f"--threshold {CHOOSE}: --kind {EXACT} leaves no entries out to choose by; give a number, or "
+                         "take another kind")
     elif args.kind == EXACT and (unused := said & STATIC_ONLY):
         raise InputError(f"{as_options(unused)}: only for static files, and --kind is exact; take another kind, or "
                          "leave it out")

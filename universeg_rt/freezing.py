@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from . import left_out
-from .answers.thresholds import CHOOSE, THRESHOLD, as_taken, check_threshold, dice_at, taken
+from .answers.thresholds import CHOOSE, CHOOSING, THRESHOLD, as_taken, check_threshold, dice_at, taken
 from .errors import BundleError, InputError, RunnerError
 from .frozen.base import FrozenRunner
 from .frozen.record import AUTO, EXACT, HALF, KINDS, SINGLE, STATIC, Price
@@ -44,17 +44,17 @@ def freeze(
         raise InputError(f"max_loss is {max_loss!r}; give a Dice from 0 to 1, such as 0.01 for a point")
     if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
         raise InputError(f"seed is {seed!r}; give an integer from 0")
-    given = None if threshold == CHOOSE else check_threshold(threshold)
+    if threshold is None or isinstance(threshold, str) and threshold != CHOOSE:
+        raise InputError(f"threshold is {threshold!r}; give a number between 0 and 1, or {CHOOSE!r}")
+    given = None if isinstance(threshold, str) else check_threshold(threshold)
     if given is None and kind == EXACT:
         raise InputError(f"threshold is {CHOOSE!r}, and kind='exact' leaves no entries out to choose by; take "
                          "task.refine('threshold'), or another kind")
-    if precision not in (SINGLE, HALF):
+    if not isinstance(precision, str) or precision not in (SINGLE, HALF):
         raise InputError(f"precision is {precision!r}; accepted: {SINGLE}, {HALF}")
     if precision != SINGLE and kind == EXACT:
         raise InputError(f"precision is {precision!r}, which is for static files; an exact one has that of its "
                          "Segmenter: open it so, or take kind='static'")
-    if precision != SINGLE:
-        task.segmenter.bundle.load(precision, STATIC)  # BundleError where there is none, before anything is measured
     if precision == HALF and not half:
         raise InputError("a static file in fp16 holds its constant maps in half precision; leave half=False out")
     fixed = THRESHOLD if given is None else given
@@ -65,6 +65,8 @@ def freeze(
         raise InputError(refused)
     if kind == EXACT or refused:
         return exact_task(task, "asked for" if kind == EXACT else refused, Price(note="not measured"), fixed)
+    if precision != SINGLE:
+        task.segmenter.bundle.load(precision, STATIC)  # BundleError where there is none, before anything is measured
     drawn = Drawn.of(task.support, task.draw.used, task.grid, task.aspect, task.normalise)
     differing = left_out.differing(drawn.on_grid[:, 0])
     note = "" if differing >= FEWEST else (
@@ -77,7 +79,8 @@ def freeze(
     try:
         without = [] if note else _leave_out(task, drawn, seed, images)
         constants = _mean([each.constants for each in without]) if images is None else _of_images(task, images)
-        price = _price(task, without, half, given, note)
+        keeps_enough = bool(without) and (kept := _kept(task, without)) > LEAST_KEPT
+        price = _price(task, without, half, given if keeps_enough else fixed, note)
     except (RunnerError, BundleError) as error:  # a runner without constant maps, a bundle without the template
         if kind == AUTO:
             return exact_task(task, str(error), Price(note="not measured"), fixed)
@@ -86,7 +89,7 @@ def freeze(
     if kind == AUTO:
         if price.loss is None:
             return exact_task(task, price.note, price, fixed)
-        if (kept := _kept(task, without)) <= LEAST_KEPT:
+        if not keeps_enough:
             said = f"without the entries left out a set keeps {kept:.0%} of its own, so the price says little"
             return exact_task(task, said, price, fixed)
         lost = f"{price.loss:.4f} {price.loss_is_of}, {max_loss:g} may be lost"
@@ -182,7 +185,7 @@ def _price(
     fixed = THRESHOLD if threshold is None else threshold
     shown = [i for i, each in enumerate(judged) if each.label.any()]
     if not shown:
-        note = note or "no entry that was left out marks anything, so no price could be measured"
+        note = note or "no entry that could be judged shows the target, so no price could be measured"
         return Price(note=note, exact_threshold=fixed, static_threshold=fixed)
     absent = [i for i in range(len(judged)) if i not in shown]
     labels = [judged[i].label for i in shown]
@@ -193,7 +196,7 @@ def _price(
         with_target = [found[i] for i in shown]
         at_half[kind] = _dice_from(THRESHOLD, with_target, labels)
         thresholds[kind], scores[kind] = fixed, _dice_from(fixed, with_target, labels)
-        if threshold is None:
+        if threshold is None and len(shown) >= CHOOSING:
             at_each = np.array([dice_at(p, label) for p, label in zip(with_target, labels)])
             thresholds[kind] = taken(at_each)
             if thresholds[kind] != THRESHOLD:

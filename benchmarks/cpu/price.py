@@ -3,7 +3,8 @@
     python -m universeg_rt.benchmarks.cpu.price training/data_sets/{train,tune}/*.yaml --data-root DATA
 
 Each task is frozen from supports of --support-size entries, and exact and static answer up to --queries images of the
-dev split. `auto` takes static where the loss on entries left out is at most --max-loss. The table says how many it
+dev split. `auto` takes static where the loss on entries left out is at most --max-loss; here it is of Dice alone, from
+0.5 on, as is all but the masks' agreement and the last two lines. The table says how many it
 takes, what they lose on queries in the mean and at most, and how many lose more than four points; the same of all, and
 of a rule that asks for more: that the masks of exact and static agree. Beside it stand the rank correlation of price
 and loss, and what the thresholds gain that `threshold="choose"` takes.
@@ -75,9 +76,9 @@ def table(rows: list[Row], most: float) -> str:
         cells = [f"{some.mean():.3f}", f"{some.max():.3f}"] if len(some) else ["-", "-"]
         lines.append(f"| {rule} | {len(some)} of {len(rows)} | " + " | ".join([*cells, str((some > FAR).sum())]) + " |")
     for kind, gained in (("exact", exact_taken - exact), ("static", static_taken - static)):
-        moved = np.array([row[f"{kind} threshold"] != THRESHOLD for row in rows])
-        said = f": {gained[moved].mean():+.3f} Dice, at worst {gained[moved].min():+.3f}" if moved.any() else ""
-        lines.append(f"\nAnother threshold of {kind} than {THRESHOLD:g} for {moved.sum()} of {len(rows)}{said}.")
+        chosen = np.array([row[f"{kind} threshold"] != THRESHOLD for row in rows])
+        said = f": {gained[chosen].mean():+.3f} Dice, at worst {gained[chosen].min():+.3f}" if chosen.any() else ""
+        lines.append(f"\nAnother threshold of {kind} than {THRESHOLD:g} for {chosen.sum()} of {len(rows)}{said}.")
     if len(rows) > 2:
         lines.append(f"\nRank correlation of price and loss: {rank_correlation(price, lost):.2f}")
     return "\n".join(lines)

@@ -130,7 +130,7 @@ def test_it_needs_neither_torch_nor_onnx(tmp_path):
     (["--threshold", "0"], "threshold is 0.0"),
     (["--kind", "exact", "--float-constants"], "--float-constants: only for static files"),
     (["--kind", "static", "--max-loss", "0.1"], "--max-loss: only for --kind auto, and it is static"),
-    (["--kind", "exact", "--threshold", "choose"], "leaves no entries out to choose by"),
+    (["--kind", "exact", "--threshold", "choose"], "--threshold choose: --kind exact leaves no entries out"),
     (["--seed", "-1"], "seed is -1"),
     (["--members", "0"], "members is 0"),
     (["--support-size", "9"], "the support set has 5 entries"),

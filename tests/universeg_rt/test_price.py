@@ -25,7 +25,7 @@ def test_no_label_of_an_entry_is_in_its_own_answers(segmenter, monkeypatch):
         seen = {}
         with monkeypatch.context() as patch:
             patch.setattr(freezing, "dice", lambda mask, other: seen.setdefault(len(seen), mask).sum() * 0.0)
-            frozen = task.freeze(kind="static")
+            frozen = task.freeze(kind="static", threshold=0.3)
         assert frozen.price.entries == COUNT
         return list(seen.values())
 
@@ -135,8 +135,8 @@ def made_up(entries):
     ([(1, 0.9, 0.9)] * 4 + [(0, 0, 0.95), (0, 0, 0)] * 2, 1.0, (0, 2), 0.5, 0.5),  # static alone marks
     ([(1, 0.9, 0.9)] * 4 + [(0, 0.9, 0.9)] * 4, 1.0, (4, 4), 0.0, 0.5),
     ([(1, 0.9, 0.3)] * 8, 1.0, (0, 0), 0.0, 0.3),
-    ([(1, 0.9, 0.6)] * 4 + [(0, 0, 0.85)] * 4, 1.0, (0, 4), 1.0, 0.5),  # no target is given up for empty masks
-    ([(1, 0.9, 0.3)] * 3, 0.0, (0, 0), 1.0, 0.5),  # too few to say so
+    ([(1, 0.9, 0.6)] * 5 + [(0, 0, 0.85)] * 30, 1.0, (0, 30), 1.0, 0.5),  # no target is given up for empty masks
+    ([(1, 0.9, 0.3)] * 5, 1.0, (0, 0), 0.0, 0.3), ([(1, 0.9, 0.3)] * 4, 0.0, (0, 0), 1.0, 0.5),  # too few to say so
 ])
 def test_entries_without_the_target_count_for_themselves(monkeypatch, entries, static, false, loss, threshold):
     without, found = made_up(entries)
@@ -155,7 +155,7 @@ def test_without_the_target_in_any_entry_nothing_is_chosen(monkeypatch):
     monkeypatch.setattr(freezing, "_static_answers", lambda *_: found)
     price = freezing._price(None, without, False, None, "")
     assert price.loss is None and (price.exact_threshold, price.static_threshold) == (0.5, 0.5)
-    assert "no entry that was left out marks anything" in str(price)
+    assert "no entry that could be judged shows the target" in str(price)
 
 
 def test_a_threshold_and_its_price_are_not_chosen_on_the_same_entries(monkeypatch):

@@ -13,6 +13,7 @@ from ..named_types import Bools, Doubles, Floats
 
 THRESHOLD = 0.5  # where nothing else is said
 CHOOSE = "choose"
+CHOOSING = 5  # entries from which on one is chosen: without one of them four are left to judge it by
 THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 LEAST_GAIN = 0.03  # of Dice on entries left out, from which a change is taken
 # Student's 97.5 % quantile for 3, 4, ... entries. A gain must exceed so many standard errors; the last serves for more.

@@ -42,7 +42,8 @@ def find_queries(inputs: list[Path], output: Path) -> Queries:
 
     Where two would have the same name, all are named by their paths from the folder that they have in common; those
     that then differ by their ending alone are named with it. Masks and overlays that an earlier run wrote are left out,
-    and of a folder with images/ and labels/ the labels.
+    and labels/ beside images/; where no other queries lie beside these two, names are those in images/, which are those
+    of labels and truths.
     """
     given: list[tuple[str, Path]] = []
     own, others = _Own(output), Counter[str]()
@@ -52,8 +53,6 @@ def find_queries(inputs: list[Path], output: Path) -> Queries:
         if not os.path.exists(path):
             raise InputError(f"--input {path} does not exist")
         if is_folder(path):
-            if _holds_pairs_alone(path) and own(path / LABELS):
-                path /= IMAGES  # so that results have the names of images, as labels and truths do
             found = volumes_below(path, own)
             answers = [name for name, file in found.items() if is_segmentation(file)]
             answered += len(answers)
@@ -61,8 +60,11 @@ def find_queries(inputs: list[Path], output: Path) -> Queries:
             found = {name: file for name, file in found.items() if name not in answers}
             volumes.update(map(os.path.realpath, found.values()))
             files = image_files(path, own, _Others(others, held).add)
-            given += [(file.relative_to(path).with_suffix("").as_posix(), file) for file in files if not held(file)]
-            given += found.items()
+            here = [(file.relative_to(path).with_suffix("").as_posix(), file) for file in files if not held(file)]
+            here += found.items()
+            if own.has_left_out(path / LABELS) and all(name.startswith(f"{IMAGES}/") for name, _ in here):
+                here = [(name.removeprefix(f"{IMAGES}/"), file) for name, file in here]
+            given += here
         else:
             if is_volume(path):
                 volumes.add(os.path.realpath(path))
@@ -88,15 +90,6 @@ def find_queries(inputs: list[Path], output: Path) -> Queries:
     if twice := sum(count for count in counts.values() if count > 1):
         notes.append(f"{twice} images have the name of another but for the ending; their results are named with it")
     return Queries(files_by_name, notes)
-
-
-def _holds_pairs_alone(folder: Path) -> bool:
-    """Whether nothing but images/ and labels/ lies in it."""
-    try:
-        held = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
-    except OSError:
-        return False  # the walk says what is wrong
-    return held == {IMAGES, LABELS}
 
 
 def stale_files(output: Path, written: Iterable[str]) -> int:
@@ -129,6 +122,9 @@ class _Own:
         if self._reports[parent]:
             self._left_out[folder] = "holds results of an earlier run and was left out"
         return self._reports[parent]
+
+    def has_left_out(self, folder: Path) -> bool:
+        return folder in self._left_out
 
     def notes(self, inputs: list[Path]) -> list[str]:
         given = {os.path.realpath(path) for path in inputs}

@@ -44,8 +44,8 @@ class Price:
     entries: how many that show the target were left out, of which the Dice is. absent: how many that do not show it;
     exact_false, static_false: in how many of these each kind marks something. exact_threshold, static_threshold: the
     probability from which each kind marks. exact_dice, static_dice: mean Dice of both kinds against the entries'
-    labels, marked so; where the entries chose the thresholds, each entry is marked as the others alone would have
-    chosen. exact_at_half, static_at_half: the same marked from 0.5 on. agreement: mean Dice between the two kinds'
+    labels, marked so; where these two were chosen, each entry's is by what the others alone would have chosen.
+    exact_at_half, static_at_half: the same marked from 0.5 on. agreement: mean Dice between the two kinds'
     masks.
 
     Of an int8 file also what rounding costs, measured on its proxies with the constants of the whole support, so that
@@ -202,6 +202,8 @@ def _price(values: dict[str, Any]) -> Price:
     if not all(value is None or isinstance(value, float) and 0 <= value <= 1 for value in scores):
         raise ValueError("its price holds a Dice that is none")
     price = Price(**values)
+    if (price.int8_dice is None) != (price.float_dice is None) or price.int8_dice is not None is price.int8_agreement:
+        raise ValueError("its price holds a part of the figures of int8")
     known = (price.exact_dice, price.static_dice, price.agreement, price.exact_at_half, price.static_at_half)
     if any(value is None for value in known) and any(value is not None for value in known):
         raise ValueError("its price holds a part of its figures")

@@ -62,12 +62,15 @@ def test_labels_beside_images_are_no_queries_unless_they_are_named(tmp_path):
                            "segment it"]
     labels = tmp_path / "p1" / "labels"
     assert list(find_queries([labels], tmp_path / "out").files) == ["a"]
-    alone = find_queries([tmp_path / "p1"], tmp_path / "out")
+    (tmp_path / "p1" / "README.txt").touch()
+    (tmp_path / "p1" / "out" / "masks").mkdir(parents=True)
+    (tmp_path / "p1" / "out" / "masks" / "a.png").touch()
+    alone = find_queries([tmp_path / "p1"], tmp_path / "p1" / "out")
     assert list(alone.files) == ["a"], "named as its label and its truth are"
-    assert alone.notes == found.notes
+    assert alone.notes[0] == found.notes[0] and "1 of .txt" in alone.notes[1]
     (tmp_path / "p1" / "c.png").touch()
-    assert list(find_queries([tmp_path / "p1"], tmp_path / "out").files) == ["c", "images/a"], "nothing else is lost"
-    both = find_queries([tmp_path / "p1", labels], tmp_path / "out")
+    assert list(find_queries([tmp_path / "p1"], tmp_path / "p1" / "out").files) == ["c", "images/a"], "nothing is lost"
+    both = find_queries([tmp_path / "p1", labels], tmp_path / "p1" / "out")
     assert len(both.files) == 3 and not any("left out" in note for note in both.notes)
 
 
