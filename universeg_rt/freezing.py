@@ -79,8 +79,8 @@ def freeze(
     try:
         without = [] if note else _leave_out(task, drawn, seed, images)
         constants = _mean([each.constants for each in without]) if images is None else _of_images(task, images)
-        keeps_enough = bool(without) and (kept := _kept(task, without)) > LEAST_KEPT
-        price = _price(task, without, half, given if keeps_enough else fixed, note)
+        kept = _kept(task, without)
+        price = _price(task, without, half, given if kept > LEAST_KEPT else fixed, note)
     except (RunnerError, BundleError) as error:  # a runner without constant maps, a bundle without the template
         if kind == AUTO:
             return exact_task(task, str(error), Price(note="not measured"), fixed)
@@ -89,7 +89,7 @@ def freeze(
     if kind == AUTO:
         if price.loss is None:
             return exact_task(task, price.note, price, fixed)
-        if not keeps_enough:
+        if kept <= LEAST_KEPT:
             said = f"without the entries left out a set keeps {kept:.0%} of its own, so the price says little"
             return exact_task(task, said, price, fixed)
         lost = f"{price.loss:.4f} {price.loss_is_of}, {max_loss:g} may be lost"
@@ -139,8 +139,9 @@ def _leave_out(task: Freezable, drawn: Drawn, seed: int, images: Floats | None) 
 
 
 def _kept(task: Freezable, without: Sequence[_LeftOut]) -> float:
-    """Of what was left out together, the least share of their weight that the sets keep, mean over the sets."""
-    return min(float(np.delete(task.draw.weights, each.gone, 1).sum(axis=1).mean()) for each in without)
+    """Of what was left out together, the least share of their weight that the sets keep, mean over the sets; all of it
+    where nothing was."""
+    return min((float(np.delete(task.draw.weights, each.gone, 1).sum(axis=1).mean()) for each in without), default=1.0)
 
 
 def _without(gone: Sequence[int], weights: Floats, shares: Doubles) -> tuple[Floats, Doubles]:
@@ -187,30 +188,42 @@ def _price(
     if not shown:
         note = note or "no entry that could be judged shows the target, so no price could be measured"
         return Price(note=note, exact_threshold=fixed, static_threshold=fixed)
-    absent = [i for i in range(len(judged)) if i not in shown]
-    labels = [judged[i].label for i in shown]
-    probabilities = {EXACT: [each.exact for each in judged], STATIC: _static_answers(task, judged, half)}
-    marked: dict[str, list[Bools]] = {}
-    thresholds, scores, at_half = {}, {}, {}
-    for kind, found in probabilities.items():
-        with_target = [found[i] for i in shown]
-        at_half[kind] = _dice_from(THRESHOLD, with_target, labels)
-        thresholds[kind], scores[kind] = fixed, _dice_from(fixed, with_target, labels)
-        if threshold is None and len(shown) >= CHOOSING:
-            at_each = np.array([dice_at(p, label) for p, label in zip(with_target, labels)])
-            thresholds[kind] = taken(at_each)
-            if thresholds[kind] != THRESHOLD:
-                scores[kind] = as_taken(at_each)
-        marked[kind] = [p >= thresholds[kind] for p in found]
+    labels = [each.label for each in judged]
+    exact = _marked([each.exact for each in judged], labels, shown, threshold)
+    static = _marked(_static_answers(task, judged, half), labels, shown, threshold)
+    agreement = float(np.mean([dice(exact.masks[i], static.masks[i]) for i in shown]))
     near = sum(each.has_near_copy for each in without)
     note = (f"{near} of {len(without)} entries left out look nearly like others (correlation above {NEAR:g}), which "
             "flatters exact") if near else ""
-    exact, static, exact_half, static_half = (
-        float(some[kind].mean()) for some in (scores, at_half) for kind in (EXACT, STATIC))
-    agreement = float(np.mean([dice(marked[EXACT][i], marked[STATIC][i]) for i in shown]))
-    exact_false, static_false = (sum(bool(marked[kind][i].any()) for i in absent) for kind in (EXACT, STATIC))
-    return Price(len(shown), exact, static, agreement, note, thresholds[EXACT], thresholds[STATIC], exact_half,
-                 static_half, len(absent), exact_false, static_false)
+    return Price(len(shown), exact.dice, static.dice, agreement, note, exact.threshold, static.threshold, exact.at_half,
+                 static.at_half, len(judged) - len(shown), exact.false, static.false)
+
+
+@dataclass(frozen=True, eq=False)
+class _Marked:
+    """One kind's masks (h,w) of the entries from a threshold on: mean Dice of those that show the target, that from 0.5
+    on, and in how many of the others something is marked."""
+
+    threshold: float
+    masks: list[Bools]
+    dice: float
+    at_half: float
+    false: int
+
+
+def _marked(
+    probabilities: Sequence[Floats], labels: Sequence[Bools], shown: Sequence[int], threshold: float | None
+) -> _Marked:
+    """Marked from the given threshold on, or for None from the one that the entries with the target choose."""
+    fixed = THRESHOLD if threshold is None else threshold
+    at_half, scores = (np.array([dice(probabilities[i] >= t, labels[i]) for i in shown]) for t in (THRESHOLD, fixed))
+    if threshold is None and len(shown) >= CHOOSING:
+        at_each = np.array([dice_at(probabilities[i], labels[i]) for i in shown])
+        fixed = taken(at_each)
+        scores = at_half if fixed == THRESHOLD else as_taken(at_each)
+    masks = [p >= fixed for p in probabilities]
+    false = sum(bool(mask.any()) for i, mask in enumerate(masks) if i not in shown)
+    return _Marked(fixed, masks, float(scores.mean()), float(at_half.mean()), false)
 
 
 def _static_answers(task: Freezable, judged: Sequence[_LeftOut], half: bool) -> list[Floats]:
@@ -225,10 +238,6 @@ def _static_answers(task: Freezable, judged: Sequence[_LeftOut], half: bool) -> 
             task.segmenter.options)
         out.append(np.asarray(sigmoid(runner.run(each.image[None, None])[0, 0]), np.float32))
     return out
-
-
-def _dice_from(threshold: float, probabilities: Sequence[Floats], labels: Sequence[Bools]) -> Doubles:
-    return np.array([dice(p >= threshold, label) for p, label in zip(probabilities, labels)])
 
 
 def _on_grid(task: Freezable, images: str | Sequence[Array] | Array) -> Floats:

@@ -3,11 +3,11 @@
     python -m universeg_rt.benchmarks.cpu.price training/data_sets/{train,tune}/*.yaml --data-root DATA
 
 Each task is frozen from supports of --support-size entries, and exact and static answer up to --queries images of the
-dev split. `auto` takes static where the loss on entries left out is at most --max-loss; here it is of Dice alone, from
-0.5 on, as is all but the masks' agreement and the last two lines. The table says how many it
-takes, what they lose on queries in the mean and at most, and how many lose more than four points; the same of all, and
-of a rule that asks for more: that the masks of exact and static agree. Beside it stand the rank correlation of price
-and loss, and what the thresholds gain that `threshold="choose"` takes.
+dev split. `auto` takes static where the loss on entries left out is at most --max-loss; here the loss is of Dice alone.
+The table says how many it takes, what they lose on queries in the mean and at most, and how many lose more than four
+points; the same of all, and of a rule that asks for more: that the masks of exact and static agree. All are marked from
+0.5 on. Beside it stand the rank correlation of price and loss, and what the thresholds gain that `threshold="choose"`
+takes, with which the masks' agreement is measured too.
 """
 
 from __future__ import annotations

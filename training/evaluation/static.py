@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from universeg_rt import Ensemble, FrozenTask, Segmenter, SupportSet
-from universeg_rt.freezing import FEWEST
+from universeg_rt import Ensemble, FrozenTask, Segmenter, SupportSet, left_out
 from universeg_rt.frozen.record import AUTO, STATIC
 
 
@@ -29,13 +28,13 @@ class StaticSegmenter(Segmenter):
 
     def prepare(self, support: SupportSet, ensemble: Ensemble | None = None, **options) -> FrozenMembers:
         """Raises as `Segmenter.prepare` and `Task.freeze`. The proxies are the set's entries, each as a query of
-        others; of a static task a set of fewer than FEWEST different images has them as queries of the whole set."""
+        others. Too few for that, they are queries of the whole set, unless auto takes exact."""
         members = []
         for indices, weights in (ensemble or Ensemble()).draw(len(support)):
             counts = np.round(weights / weights.min()).astype(int)
             drawn = support.subset(list(np.repeat(indices, counts)))
-            differing = len({image.tobytes() for image in drawn.images})
-            proxies = "support" if differing >= FEWEST or self.kind == AUTO else list(drawn.images)
+            enough = left_out.differing(drawn.images) >= left_out.FEWEST
+            proxies = "support" if enough or self.kind == AUTO else list(drawn.images)
             members.append(super().prepare(drawn, **options).freeze(proxies, kind=self.kind))
         return FrozenMembers(tuple(members))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from base64 import b64decode, b64encode
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -75,16 +75,17 @@ class Price:
     def loss(self) -> float | None:
         """What static loses: Dice, each kind marked from its own threshold on; or, where that is more, the share by
         which it marks something in more of the entries without the target than exact."""
-        if self.exact_dice is None or self.static_dice is None:
-            return None
-        lost, more = self.exact_dice - self.static_dice, self.static_false - self.exact_false
-        return max(lost, more / self.absent) if more > 0 else lost
+        lost, more = self._dice_lost, self.static_false - self.exact_false
+        return lost if lost is None or more <= 0 else max(lost, more / self.absent)
 
     @property
     def loss_is_of(self) -> str:
         """Which of the two `loss` is."""
-        dice_alone = replace(self, exact_false=0, static_false=0).loss
-        return "Dice" if self.loss == dice_alone else "of the entries without the target"
+        return "Dice" if self.loss == self._dice_lost else "of the entries without the target"
+
+    @property
+    def _dice_lost(self) -> float | None:
+        return None if self.exact_dice is None or self.static_dice is None else self.exact_dice - self.static_dice
 
     def __str__(self) -> str:
         said = self.note if self.loss is None else (
