@@ -1,4 +1,4 @@
-"""Frozen static tasks on a CPU beside the exact task and the reference network, and what freezing itself costs.
+"""Frozen tasks on a CPU beside the exact task and the reference network, and what freezing itself costs.
 
     python -m universeg_rt.benchmarks.cpu.frozen [--support-size 64] [--batch 16] [--threads 2] [--repeats 7] [--json
     FILE]
@@ -103,14 +103,17 @@ def _sides(task: Task, queries: np.ndarray, threads: int,
         file = folder / f"{half}.onnx"
         task.freeze(kind="static", half=half).save(file)
         sizes["half constants" if half else "float constants"] = os.path.getsize(file)
-    for name in RUNNERS:
-        try:
-            frozen = FrozenTask.open(folder / "True.onnx", runner=name, threads=threads)
-        except Exception as error:
-            print(f"static {name}: left out ({error})")
-            continue
-        sides[f"static {name}"] = (1, lambda frozen=frozen: frozen.runner.run(one))
-        sides[f"static {name}, batch {count}"] = (count, lambda frozen=frozen: frozen.runner.run(queries))
+    task.freeze(kind="exact").save(folder / "exact.onnx")
+    for side, file, names in (("exact file", "exact.onnx", RUNNERS[:2]), ("static", "True.onnx", RUNNERS)):
+        for name in names:
+            try:
+                frozen = FrozenTask.open(folder / file, runner=name, threads=threads)
+            except Exception as error:
+                print(f"{side} {name}: left out ({error})")
+                continue
+            sides[f"{side} {name}"] = (1, lambda frozen=frozen: frozen.runner.run(one))
+            if side == "static":
+                sides[f"static {name}, batch {count}"] = (count, lambda frozen=frozen: frozen.runner.run(queries))
     reference = _reference(task, one, threads)
     if reference is not None:
         sides["reference"] = (1, reference)

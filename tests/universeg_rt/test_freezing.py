@@ -35,12 +35,13 @@ def images():
     return discs(3, seed=5)[0]
 
 
+@pytest.mark.parametrize("runner", ["native", "onnxruntime"])
 @pytest.mark.parametrize("ensemble", ENSEMBLES, ids=str)
-def test_exact_is_the_task_itself_and_its_file_gives_the_same(segmenter, support, images, ensemble, tmp_path):
+def test_exact_is_the_task_itself_and_its_file_gives_the_same(segmenter, support, images, ensemble, runner, tmp_path):
     task = segmenter.prepare(support, ensemble)
     frozen = task.freeze(kind="exact")
     frozen.save(tmp_path / "task.onnx")
-    opened = FrozenTask.open(tmp_path / "task.onnx")
+    opened = FrozenTask.open(tmp_path / "task.onnx", runner=runner)
     assert opened.kind == frozen.kind == "exact" and opened.record == frozen.record
     for image in images:
         wanted = task.predict(image)

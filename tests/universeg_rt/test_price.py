@@ -192,7 +192,7 @@ def test_the_price_builds_one_network(segmenter, support, monkeypatch):
     monkeypatch.setattr(freezing, "open_frozen_runner", lambda *a: opened.append(a) or open_frozen_runner(*a))
     price = task.freeze(kind="static").price
     assert len(opened) == 1
-    monkeypatch.setattr("universeg_rt.frozen.runners.Native.with_constants", lambda self, maps: None)
+    monkeypatch.setattr("universeg_rt.frozen.native.Native.with_constants", lambda self, maps: None)
     assert task.freeze(kind="static").price == price and len(opened) == 1 + COUNT
 
 

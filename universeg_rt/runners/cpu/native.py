@@ -20,7 +20,7 @@ from ..base import Runner
 from ..options import Options
 from ..shared import PreparedSupport
 from ..threads import cores
-from .native_weights import TABLE, read_weights
+from .native_weights import TABLE, in_float, read_weights
 
 INSTRUCTIONS = ("avx512", "avx2", "plain")
 TOGETHER = 8  # queries, times members, in one call: they share what does not depend on them, and nothing interrupts it
@@ -39,12 +39,14 @@ class NativeRunner(Runner):
 
     name = "native"
 
-    def __init__(self, weights: ModelBytes, spec: NetworkSpec, threads: int | None = None,
+    def __init__(self, weights: ModelBytes | Mapping[str, Array], spec: NetworkSpec, threads: int | None = None,
                  instructions: str = "auto") -> None:
-        """weights: a bundle's list of native weights, with the file that it names. threads: default one a core.
+        """weights: a bundle's list of native weights, with the file that it names; or the arrays themselves. threads:
+        default one a core.
 
         Raises RunnerError where the native part is not built, InputError for instructions that this processor lacks,
-        BundleError that names the array where the weights cannot be read or do not fit the network.
+        BundleError (of arrays ValueError) that names the array where the weights cannot be read or do not fit the
+        network.
         """
         _native = native_part()
         here = _native.available()
@@ -55,7 +57,7 @@ class NativeRunner(Runner):
                 f"{', '.join(here)}")
         self.threads = threads or cores()
         self._native, self._spec = _native, spec
-        arrays = read_weights(weights, spec)
+        arrays = read_weights(weights, spec) if isinstance(weights, ModelBytes) else in_float(weights, spec)
         try:
             self._network = _native.Network(arrays, places(spec), spec.negative_slope, instructions, self.threads)
         except ValueError as error:

@@ -35,7 +35,7 @@ def read_weights(weights: ModelBytes, spec: NetworkSpec) -> dict[str, Array]:
             f"{MAX_STAGES} and {MAX_FEATURES}: use runner='onnxruntime'")
     tensors = read_tensors(weights.external.get(WEIGHTS, b""))
     try:
-        return _in_float(_assembled(_listed(weights.data), tensors), spec)
+        return in_float(_assembled(_listed(weights.data), tensors), spec)
     except ValueError as error:
         raise BundleError(
             f"{weights.name} cannot be used ({error}); export the bundle again, or copy it again") from None
@@ -101,7 +101,7 @@ def _shapes(spec: NetworkSpec) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def _in_float(arrays: Mapping[str, Array], spec: NetworkSpec) -> dict[str, Array]:
+def in_float(arrays: Mapping[str, Array], spec: NetworkSpec) -> dict[str, Array]:
     """The checked arrays, int8 weights times their scales (out, parts), one for each equal part of the inputs.
     ValueError."""
     shapes, out, known = _shapes(spec), {}, {TABLE}

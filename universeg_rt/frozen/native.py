@@ -1,0 +1,150 @@
+"""Frozen files by this package's own CPU kernels, in float32: a static network alone, or the folded one with the
+support that the file holds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from copy import copy
+
+import numpy as np
+
+from ..bundle.onnx_bind import STORED
+from ..bundle.onnx_file import metadata, tensors
+from ..errors import BundleError, RunnerError
+from ..named_types import Floats
+from ..predictor import sigmoid
+from ..runners.cpu.native import NativeRunner, native_part, places
+from ..runners.cpu.native_weights import FIRST, FIRST_BLOCK, first_block
+from ..runners.options import Options
+from ..runners.threads import cores
+from ..spec import NetworkSpec
+from .base import FrozenRunner, logits_of
+from .record import INT8, PRECISION, PROBABILITY, STATIC, constant_name
+
+
+class Native(FrozenRunner):
+    """A static file."""
+
+    name = "native"
+
+    def __init__(self, model: bytes, kind: str, spec: NetworkSpec, options: Options) -> None:
+        held, native = _tensors(model), native_part()
+        try:
+            self._network = native.StaticNetwork(_static_arrays(held, spec), places(spec), spec.negative_slope,
+                                                 options.instruction_set, options.threads or cores())
+            maps = [stored_constant(held, constant_name(block)) for block in spec.blocks()]
+            self._constants = self._network.constants(maps)
+        except (ValueError, KeyError, IndexError, AttributeError) as error:
+            raise _unfit(error) from None
+        self.device = f"CPU, {self._network.instructions}"
+        self.threads = self._network.threads
+
+    def with_constants(self, maps: Sequence[Floats]) -> Native:
+        other = copy(self)
+        other._constants = self._network.constants(list(maps))
+        return other
+
+    def run(self, queries: Floats) -> Floats:
+        try:
+            logits: Floats = self._network.run(self._constants, queries[:, 0])[:, None]
+        except MemoryError:
+            raise RunnerError("not enough memory for these images; give fewer at once") from None
+        return logits
+
+    def loops(self, queries: Floats) -> list[tuple[int, list[float]]]:
+        """As `NativeRunner.loops`, of queries as `run` takes them."""
+        found: list[tuple[int, list[float]]] = self._network.loops(self._constants, queries[:, 0])
+        return found
+
+
+class NativeExact(FrozenRunner):
+    """An exact file, whose support is prepared when it is opened."""
+
+    name = "native"
+
+    def __init__(self, model: bytes, kind: str, spec: NetworkSpec, options: Options) -> None:
+        held = _tensors(model)
+        try:
+            self._runner = NativeRunner(
+                _exact_arrays(held, spec), spec, options.threads, options.instruction_set)
+            images, labels = held["support_images"], held[f"support_labels{STORED}"]
+            support = np.concatenate([images, labels], axis=2, dtype=np.float32)
+            self._prepared = self._runner.prepare(support, held["weights"])
+        except (ValueError, KeyError, IndexError, BundleError) as error:
+            raise _unfit(error) from None
+        self.device, self.threads, self.notes = self._runner.device, self._runner.threads, self._runner.notes
+
+    def run(self, queries: Floats) -> Floats:
+        logits = self._runner.run(self._prepared, queries)
+        if logits.shape[1] == 1:
+            return logits[:, 0]
+        return logits_of(sigmoid(logits).mean(axis=1), PROBABILITY)
+
+
+def open_native(model: bytes, kind: str, spec: NetworkSpec, options: Options) -> FrozenRunner:
+    """The runner of the file's kind; raises as FrozenRunner."""
+    return (Native if kind == STATIC else NativeExact)(model, kind, spec, options)
+
+
+def stored_constant(held: Mapping[str, Floats], name: str) -> Floats:
+    """(C,h,w) float32 from the tensors of a static model in floating point, of whatever type it is stored in."""
+    stored = held[name + STORED] if name + STORED in held else held[name]
+    out: Floats = stored[0].astype(np.float32)
+    if not np.isfinite(out).all():
+        raise ValueError(f"{name} holds NaN or infinity")
+    return out
+
+
+def _tensors(model: bytes) -> Mapping[str, Floats]:
+    if metadata(model).get(PRECISION) == INT8:
+        raise RunnerError(
+            "the native runner computes frozen files in float32, not in int8; use runner='onnxruntime', or freeze "
+            "without int8")
+    try:
+        return tensors(model)
+    except ValueError as error:
+        raise _unfit(error) from None
+
+
+def _unfit(error: Exception) -> RunnerError:
+    return RunnerError(f"the native runner cannot run this file ({error}); use runner='onnxruntime'")
+
+
+def _static_arrays(held: Mapping[str, Floats], spec: NetworkSpec) -> dict[str, Floats]:
+    """The native runner's arrays from a static model's initialisers (export/emit/static.py names them)."""
+    arrays = {"head.weight": held["head/weight"].reshape(-1), "head.bias": held["head/bias"]}
+    for block in spec.blocks():
+        if block.is_first:
+            kernels = [held[f"{block.label}/target/{name or 'composed'}/weight"] for name in FIRST_BLOCK]
+            label = ((0, 0), (0, 1), (0, 0), (0, 0))  # the kernel's second input, a label in the exact network: zero
+            arrays[FIRST] = first_block([np.pad(kernel.astype(np.float32), label) for kernel in kernels])
+        else:
+            arrays[f"{block.index}.query.weight"] = held[f"{block.label}/query_term/weight"]
+            arrays[f"{block.index}.target.weight"] = held[f"{block.label}/target/weight"]
+    return _in_float(arrays)
+
+
+def _exact_arrays(held: Mapping[str, Floats], spec: NetworkSpec) -> dict[str, Floats]:
+    """The native runner's arrays (export/emit/native.py) from a whole model's initialisers (export/emit/layers.py names
+    them). KeyError where the model is not folded as the native runner needs it, ValueError for another downsampling."""
+    if spec.downsample != "max_pool":
+        raise ValueError(f"its downsampling is {spec.downsample}")
+    arrays = {"head.weight": held["head/weight"].reshape(-1), "head.bias": held["head/bias"]}
+    for block in spec.blocks():
+        def of(layer: str, part: str) -> Floats:
+            return held[f"{block.label}/{layer}/{part}"]
+
+        arrays[f"{block.index}.cross.weight"] = np.concatenate(
+            [of("query_term", "weight"), of("mean_term", "weight")], axis=1)
+        arrays[f"{block.index}.cross.bias"] = of("query_term", "bias")
+        layers = {"target": "target"} if block.is_last else {"target": "target", "support": "support_query_term"}
+        for name, layer in layers.items():
+            for part in ("weight", "bias"):
+                arrays[f"{block.index}.{name}.{part}"] = of(layer, part)
+        if block.is_first:
+            arrays[FIRST] = first_block([of(name or "composed", "weight").astype(np.float32) for name in FIRST_BLOCK])
+    return _in_float(arrays)
+
+
+def _in_float(arrays: Mapping[str, Floats]) -> dict[str, Floats]:
+    return {name: np.ascontiguousarray(value, np.float32) for name, value in arrays.items()}
