@@ -13,8 +13,8 @@ from universeg_rt.bundle.onnx_bind import bind
 from universeg_rt.bundle.onnx_file import tensors
 from universeg_rt.errors import InputError
 from universeg_rt.frozen import seal
-from universeg_rt.frozen.record import INT8, KEY, PRECISION, STATIC, Record, constant_name
 from universeg_rt.frozen.native import stored_constant
+from universeg_rt.frozen.record import INT8, KEY, PRECISION, STATIC, Record, constant_name
 from universeg_rt.frozen.seal import sealed
 from universeg_rt.frozen_task import FrozenTask
 from universeg_rt.imaging.metrics import dice

@@ -14,8 +14,8 @@ from universeg_rt.bundle.onnx_file import metadata, tensors
 from universeg_rt.errors import InputError
 from universeg_rt.frozen import engine_file
 from universeg_rt.frozen.base import readable
-from universeg_rt.frozen.record import INT8, PROBABILITY, STATIC, constant_name
 from universeg_rt.frozen.native import stored_constant
+from universeg_rt.frozen.record import INT8, PROBABILITY, STATIC, constant_name
 from universeg_rt.frozen_task import FrozenTask
 from universeg_rt.precision import PRECISIONS
 

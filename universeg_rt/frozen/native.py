@@ -72,7 +72,8 @@ class NativeExact(FrozenRunner):
             self._prepared = self._runner.prepare(support, held["weights"])
         except (ValueError, KeyError, IndexError, BundleError) as error:
             raise _unfit(error) from None
-        self.device, self.threads, self.notes = self._runner.device, self._runner.threads, self._runner.notes
+        self.device, self.notes = self._runner.device, self._runner.notes
+        self.threads = self._runner.threads or 1
 
     def run(self, queries: Floats) -> Floats:
         logits = self._runner.run(self._prepared, queries)
@@ -131,18 +132,16 @@ def _exact_arrays(held: Mapping[str, Floats], spec: NetworkSpec) -> dict[str, Fl
         raise ValueError(f"its downsampling is {spec.downsample}")
     arrays = {"head.weight": held["head/weight"].reshape(-1), "head.bias": held["head/bias"]}
     for block in spec.blocks():
-        def of(layer: str, part: str) -> Floats:
-            return held[f"{block.label}/{layer}/{part}"]
-
-        arrays[f"{block.index}.cross.weight"] = np.concatenate(
-            [of("query_term", "weight"), of("mean_term", "weight")], axis=1)
-        arrays[f"{block.index}.cross.bias"] = of("query_term", "bias")
-        layers = {"target": "target"} if block.is_last else {"target": "target", "support": "support_query_term"}
+        layers = {"cross": "query_term", "target": "target", "support": "support_query_term"}
         for name, layer in layers.items():
-            for part in ("weight", "bias"):
-                arrays[f"{block.index}.{name}.{part}"] = of(layer, part)
+            if name != "support" or not block.is_last:  # nothing reads its entries
+                for part in ("weight", "bias"):
+                    arrays[f"{block.index}.{name}.{part}"] = held[f"{block.label}/{layer}/{part}"]
+        cross = f"{block.index}.cross.weight"
+        arrays[cross] = np.concatenate([arrays[cross], held[f"{block.label}/mean_term/weight"]], axis=1)
         if block.is_first:
-            arrays[FIRST] = first_block([of(name or "composed", "weight").astype(np.float32) for name in FIRST_BLOCK])
+            kernels = [held[f"{block.label}/{name or 'composed'}/weight"] for name in FIRST_BLOCK]
+            arrays[FIRST] = first_block([kernel.astype(np.float32) for kernel in kernels])
     return _in_float(arrays)
 
 

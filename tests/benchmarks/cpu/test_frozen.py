@@ -14,7 +14,8 @@ def test_every_side_is_timed_in_turns(tmp_path, small_bundle, capsys):
     arguments = ["--bundle", str(small_bundle), "--support-size", "4", "--batch", "2", "--repeats", "2"]
     assert main([*arguments, "--json", str(tmp_path / "f.json")]) == 0
     found, said = json.loads((tmp_path / "f.json").read_text()), capsys.readouterr().out
-    sides = {"exact", "exact, batch 2", "exact file native", "freezing", "static native", "static onnxruntime", "static native, batch 2"}
+    sides = {"exact", "exact, batch 2", "exact file native", "freezing", "static native", "static onnxruntime",
+             "static native, batch 2"}
     assert sides <= set(found["seconds"])
     assert all(len(times) == 2 and min(times) > 0 for times in found["seconds"].values())
     assert found["bytes"]["half constants"] < found["bytes"]["float constants"]
