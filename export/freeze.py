@@ -14,10 +14,10 @@ from universeg_rt.cli.options import add_image_options
 from universeg_rt.cli.supports import READ, TAKEN, add_one_label_options, load_one_label
 from universeg_rt.ensemble import Ensemble
 from universeg_rt.errors import InputError
-from universeg_rt.freezing import SUPPORT, proxies_on_grid
 from universeg_rt.frozen.record import AUTO, EXACT, HALF, IMAGE_TYPES, INT8, KINDS, SINGLE, STATIC
 from universeg_rt.imaging.files import named_images, read_image
 from universeg_rt.imaging.pairs import images_of
+from universeg_rt.proxies import SUPPORT, proxies_on_grid
 from universeg_rt.segmenter import Segmenter
 from universeg_rt.storage.atomic import check_folder_of, write_file
 from universeg_rt.supports.volumes import AREA, EVEN, SIMILAR

@@ -1,10 +1,8 @@
 """Freezing a task: constants from proxies, the price on the support's own entries, and the frozen file.
 
-A proxy is an image of the task that runs through the exact network as a query; each block's support term then is what a
-static network keeps (export/emit/static.py has the algebra). Entries of the support serve as proxies of one another.
-They are left out of the support in pairs (`left_out`), so that a pair's runs give the exact answers for both, and the
-constants by which the static answer for one is judged come from the other's run, or from the given images': its own
-label is in neither.
+What a proxy is: proxies.py. Entries of the support are left out of it in pairs (`left_out`), so that a pair's runs give
+the exact answers for both, and the constants by which the static answer for one is judged come from the other's run, or
+from the given images': its own label is in neither.
 """
 
 from __future__ import annotations
@@ -26,10 +24,10 @@ from .imaging.metrics import correlations, dice
 from .left_out import FEWEST
 from .named_types import Array, Bools, Doubles, Floats
 from .predictor import sigmoid
+from .proxies import SUPPORT, mean_of, of_images, of_support, on_grid
 from .support import Drawn
 
 NEAR = 0.98  # correlation of images that count as near copies, such as neighbouring slices
-SUPPORT = "support"
 LEAST_KEPT = 0.5  # a set must keep more of its entries, or what is measured are the answers of another support
 
 
@@ -59,7 +57,7 @@ def freeze(
         raise InputError("a static file in fp16 holds its constant maps in half precision; leave half=False out")
     fixed = THRESHOLD if given is None else given
     _ = task.prepared  # RunnerError where it is closed, InputError where each query has sets of its own
-    images = None if isinstance(proxies, str) and proxies == SUPPORT else _on_grid(task, proxies)
+    images = None if isinstance(proxies, str) and proxies == SUPPORT else on_grid(task, proxies)
     refused = _refusal(task)
     if kind == STATIC and refused:
         raise InputError(refused)
@@ -78,7 +76,6 @@ def freeze(
         raise InputError(f"{note}; give images as proxies, or take kind='exact'")
     try:
         without = [] if note else _leave_out(task, drawn, seed, images)
-        constants = _mean([each.constants for each in without]) if images is None else _of_images(task, images)
         kept = _kept(task, without)
         price = _price(task, without, half, given if kept > LEAST_KEPT else fixed, note)
     except (RunnerError, BundleError) as error:  # a runner without constant maps, a bundle without the template
@@ -96,7 +93,10 @@ def freeze(
         if price.loss > max_loss:
             return exact_task(task, f"static would lose {lost}", price, price.exact_threshold)
         reason = f"static gains {-price.loss:.4f} Dice" if price.loss < 0 else f"static loses {lost}"
-    said = "the support's own entries" if images is None else f"{len(images)} images given"
+    if images is None:
+        constants, said = of_support(task, [each.constants for each in without], drawn.on_grid, seed)
+    else:
+        constants, said = of_images(task, images), f"{len(images)} images given"
     return static_task(task, constants, reason, price, said, half, precision)
 
 
@@ -134,7 +134,7 @@ def _leave_out(task: Freezable, drawn: Drawn, seed: int, images: Floats | None) 
             exact = np.asarray(np.average(sigmoid(logits[:, 0]), axis=0, weights=part), np.float32)
             others = [other for other in range(len(entries)) if other not in gone]
             near = bool((correlations(image, entries[others, 0]) > NEAR).any())
-            out.append(_LeftOut(tuple(gone), image, label >= 0.5, exact, constants, _mean(by) if by else None, near))
+            out.append(_LeftOut(tuple(gone), image, label >= 0.5, exact, constants, mean_of(by) if by else None, near))
     return out
 
 
@@ -153,24 +153,6 @@ def _without(gone: Sequence[int], weights: Floats, shares: Doubles) -> tuple[Flo
         kept = np.delete(np.eye(weights.shape[1], dtype=np.float32), gone, 0)
         return kept, np.full(len(kept), 1 / len(kept))
     return kept[whole] / kept[whole].sum(axis=1, keepdims=True), shares[whole] / shares[whole].sum()
-
-
-def proxies_on_grid(
-    task: Freezable, proxies: str | Sequence[Array] | Array, seed: int
-) -> tuple[Floats, list[Bools] | None]:
-    """The proxies that `Task.freeze` takes with the same arguments, (N,1,h,w) float32 in [0, 1], and their labels (h,w)
-    where these are entries of the support. InputError as there."""
-    if not isinstance(proxies, str) or proxies != SUPPORT:
-        return _on_grid(task, proxies), None
-    entries = Drawn.of(task.support, task.draw.used, task.grid, task.aspect, task.normalise).on_grid
-    pairs = [entries[i] for i in left_out.chosen(entries[:, 0], seed)]
-    return np.stack([image[None] for image, _ in pairs]), [label >= 0.5 for _, label in pairs]
-
-
-def _of_images(task: Freezable, images: Floats) -> Maps:
-    """The mean constants of images (N,1,h,w) as queries of the whole task."""
-    runner, shares = task.segmenter.runner, task.draw.shares
-    return _mean([runner.mean_constants(task.prepared, image, shares)[1] for image in images])
 
 
 def _price(
@@ -240,15 +222,6 @@ def _static_answers(task: Freezable, judged: Sequence[_LeftOut], half: bool) -> 
     return out
 
 
-def _on_grid(task: Freezable, images: str | Sequence[Array] | Array) -> Floats:
-    if isinstance(images, str):
-        raise InputError(f"proxies is {images!r}; accepted: {SUPPORT!r}, or images")
-    placed = task.on_grid(images)
-    if not len(placed):
-        raise InputError("proxies are no images at all; give some of the task, or 'support'")
-    return placed
-
-
 def _refusal(task: Freezable) -> str:
     """Why the task's network has no static form; empty where it has one."""
     if task.segmenter.bundle.manifest.spec.cross_activation == "none":
@@ -256,7 +229,3 @@ def _refusal(task: Freezable) -> str:
     return (
         "this network has an activation in the cross convolution, so it reads the support entry by entry and no "
         "constant map stands for it; take kind='exact'")
-
-
-def _mean(maps: Sequence[Maps]) -> Maps:
-    return [np.asarray(np.mean(each, axis=0, dtype=np.float64), np.float32) for each in zip(*maps, strict=True)]
