@@ -24,7 +24,7 @@ from .imaging.metrics import correlations, dice
 from .left_out import FEWEST
 from .named_types import Array, Bools, Doubles, Floats
 from .predictor import sigmoid
-from .proxies import SUPPORT, mean_of, of_images, of_support, on_grid
+from .proxies import SUPPORT, constants_of, of_images, of_support, on_grid
 from .support import Drawn
 
 NEAR = 0.98  # correlation of images that count as near copies, such as neighbouring slices
@@ -76,8 +76,8 @@ def freeze(
         raise InputError(f"{note}; give images as proxies, or take kind='exact'")
     try:
         without = [] if note else _leave_out(task, drawn, seed, images)
-        kept = _kept(task, without)
-        price = _price(task, without, half, given if kept > LEAST_KEPT else fixed, note)
+        share = _kept(task, without)
+        price = _price(task, without, half, given if share > LEAST_KEPT else fixed, note)
     except (RunnerError, BundleError) as error:  # a runner without constant maps, a bundle without the template
         if kind == AUTO:
             return exact_task(task, str(error), Price(note="not measured"), fixed)
@@ -86,8 +86,8 @@ def freeze(
     if kind == AUTO:
         if price.loss is None:
             return exact_task(task, price.note, price, fixed)
-        if kept <= LEAST_KEPT:
-            said = f"without the entries left out a set keeps {kept:.0%} of its own, so the price says little"
+        if share <= LEAST_KEPT:
+            said = f"without the entries left out a set keeps {share:.0%} of its own, so the price says little"
             return exact_task(task, said, price, fixed)
         lost = f"{price.loss:.4f} {price.loss_is_of}, {max_loss:g} may be lost"
         if price.loss > max_loss:
@@ -103,8 +103,8 @@ def freeze(
 @dataclass(frozen=True, eq=False)
 class _LeftOut:
     """An entry left out: which go with it, its image and label (h,w), the exact network's probability, the constants
-    that its run gave, and those by which its static answer is judged: the mate's, or the given images'; None where
-    there are none. Whether an entry that was not left out is nearly the same image."""
+    that its run gave, and what a static network keeps of those by which its static answer is judged, the mate's or the
+    given images'; None where there are none. Whether an entry that was not left out is nearly the same image."""
 
     gone: tuple[int, ...]
     image: Array
@@ -134,7 +134,8 @@ def _leave_out(task: Freezable, drawn: Drawn, seed: int, images: Floats | None) 
             exact = np.asarray(np.average(sigmoid(logits[:, 0]), axis=0, weights=part), np.float32)
             others = [other for other in range(len(entries)) if other not in gone]
             near = bool((correlations(image, entries[others, 0]) > NEAR).any())
-            out.append(_LeftOut(tuple(gone), image, label >= 0.5, exact, constants, mean_of(by) if by else None, near))
+            judged_by = constants_of(by, task) if by else None
+            out.append(_LeftOut(tuple(gone), image, label >= 0.5, exact, constants, judged_by, near))
     return out
 
 

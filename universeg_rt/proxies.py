@@ -3,7 +3,8 @@ support term then is what a static network keeps, the mean over the proxies (exp
 
 Entries of the support serve as proxies of one another, each with itself left out (freezing.py). What is left out is
 missed where entries are few, and entries that look alike leave their common outlines in the mean. So those of supports
-that are not LARGE run once more, turned and shifted, as queries of the whole support (measured: benchmarks/NOTES.md).
+that are not LARGE run once more, turned and shifted, as queries of the whole support; and what the encoder keeps is
+smoothed, since there the outlines are those of the proxies, not of the query. Both were measured: benchmarks/NOTES.md.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from .support import Drawn
 SUPPORT = "support"
 LARGE = 64  # entries of all sets, from which on no entry runs once more: freezing would take too long
 TURN, SHIFT = 30.0, 0.1  # at most: degrees, of the image's side
+SMOOTH = 1 / 32  # standard deviation, of the image's side
 
 
 def proxies_on_grid(
@@ -48,19 +50,44 @@ def on_grid(task: Freezable, images: str | Sequence[Array] | Array) -> Floats:
 
 def of_support(task: Freezable, left_out_alone: Sequence[Maps], entries: Floats, seed: int) -> tuple[Maps, str]:
     """The constants of the support's entries (N,2,h,w), and of whom they are, in words. left_out_alone: those of the
-    entries that were left out."""
-    alone = mean_of(left_out_alone)
+    entries that were left out, as their runs gave them."""
+    alone = constants_of(left_out_alone, task)
     if (task.draw.weights > 0).sum() >= LARGE:
         return alone, "the support's own entries"
     images = entries[left_out.chosen(entries[:, 0], seed), 0]
-    both = mean_of([alone, of_images(task, turned(images, seed)[:, None])])
-    return both, "the support's own entries, as they are and turned"
+    both = [alone, of_images(task, turned(images, seed)[:, None])]
+    return _mean(both), "the support's own entries, as they are and turned"
 
 
 def of_images(task: Freezable, images: Floats) -> Maps:
-    """The mean constants of images (N,1,h,w) as queries of the whole task."""
+    """The constants of images (N,1,h,w) as queries of the whole task."""
     runner, shares = task.segmenter.runner, task.draw.shares
-    return mean_of([runner.mean_constants(task.prepared, image, shares)[1] for image in images])
+    return constants_of([runner.mean_constants(task.prepared, image, shares)[1] for image in images], task)
+
+
+def constants_of(runs: Sequence[Maps], task: Freezable) -> Maps:
+    """What a static network keeps of the constant maps (C,h,w) of runs: their mean, smoothed in the encoder but for its
+    first block."""
+    blocks = task.segmenter.bundle.manifest.spec.blocks()
+    return [each if block.is_first or block.is_decoder else smoothed(each)
+            for block, each in zip(blocks, _mean(runs), strict=True)]
+
+
+def smoothed(maps: Floats) -> Floats:
+    """Maps (C,h,w) under a Gaussian of SMOOTH of their sides; beyond an edge it repeats."""
+    rows, columns = (_gaussian(side) for side in maps.shape[1:])
+    out: Floats = (rows @ maps @ columns.T).astype(np.float32)
+    return out
+
+
+def _gaussian(side: int) -> Floats:
+    """(side,side): times a column of so many pixels it is the smoothed column."""
+    reach = np.arange(-side, side + 1)
+    taps = np.exp(-0.5 * (reach / max(SMOOTH * side, 1e-3)) ** 2)
+    pixels = np.arange(side)
+    out = np.zeros((side, side))
+    np.add.at(out, (pixels[:, None], np.clip(pixels[:, None] + reach, 0, side - 1)), taps / taps.sum())
+    return out.astype(np.float32)
 
 
 def turned(images: Floats, seed: int) -> Floats:
@@ -83,6 +110,5 @@ def turned(images: Floats, seed: int) -> Floats:
     return out
 
 
-def mean_of(maps: Sequence[Maps]) -> Maps:
-    """Block by block."""
+def _mean(maps: Sequence[Maps]) -> Maps:
     return [np.asarray(np.mean(each, axis=0, dtype=np.float64), np.float32) for each in zip(*maps, strict=True)]

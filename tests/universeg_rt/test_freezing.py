@@ -50,9 +50,10 @@ def test_exact_is_the_task_itself_and_its_file_gives_the_same(segmenter, support
 
 
 @pytest.mark.parametrize("runner", ["native", "onnxruntime", "openvino"])
-def test_with_the_query_as_its_only_proxy_static_is_exact(segmenter, support, images, runner, tmp_path):
+def test_with_the_query_as_its_only_proxy_static_is_exact(segmenter, support, images, runner, tmp_path, monkeypatch):
     if runner == "openvino":
         pytest.importorskip("openvino", reason="openvino is not installed: pip install '.[openvino]'")
+    monkeypatch.setattr(proxies, "SMOOTH", 0)
     task = segmenter.prepare(support)
     for image in images:
         frozen = task.freeze([image], kind="static", half=False)
@@ -102,7 +103,7 @@ def test_what_stands_in_the_file_is_the_mean_over_the_proxies_and_the_price_is_b
         for member in pair:
             single[member] = runner.mean_constants(prepared, entries[member, :1], np.ones(1))
         for member, mate in (pair, pair[::-1]):
-            model = frozen_files.with_constants(task, single[mate][1], True)
+            model = frozen_files.with_constants(task, proxies.constants_of([single[mate][1]], task), True)
             static = open_frozen_runner(model, "static", spec, "native", segmenter.options)
             masks = [logits[0, 0] >= 0 for logits in (single[member][0], static.run(entries[member, None, :1]))]
             losses.append([dice(mask, entries[member, 1] > 0) for mask in masks])
@@ -113,6 +114,8 @@ def test_what_stands_in_the_file_is_the_mean_over_the_proxies_and_the_price_is_b
     for block in spec.blocks():
         alone = np.mean([constants[block.index] for _, constants in single.values()], axis=0)
         wanted = (alone + np.mean([constants[block.index] for constants in whole], axis=0)) / 2
+        if not block.is_first and not block.is_decoder:
+            wanted = proxies.smoothed(wanted.astype(np.float32))
         np.testing.assert_allclose(held[f"constant_{block.index}"][0], wanted, atol=1e-5)
 
 

@@ -49,6 +49,20 @@ def test_what_comes_in_from_outside_repeats_the_edge():
     np.testing.assert_allclose(proxies.turned(images, 0), images, atol=1e-6)
 
 
+@pytest.mark.parametrize("height, width", [(64, 32), (16, 16), (4, 8)])
+def test_smoothing_is_a_gaussian_of_a_thirty_second_of_the_sides(height, width):
+    ndimage = pytest.importorskip("scipy.ndimage", reason="scipy is not installed: pip install '.[medical]'")
+    maps = np.random.default_rng(0).random((3, height, width), dtype=np.float32)
+    wanted = ndimage.gaussian_filter(maps, (0, height / 32, width / 32), mode="nearest", truncate=8)
+    np.testing.assert_allclose(proxies.smoothed(maps), wanted, atol=1e-6)
+
+
+def test_no_smoothing_changes_nothing(monkeypatch):
+    monkeypatch.setattr(proxies, "SMOOTH", 0)
+    maps = np.random.default_rng(0).random((3, 16, 16), dtype=np.float32)
+    np.testing.assert_array_equal(proxies.smoothed(maps), maps)
+
+
 def test_entries_run_turned_only_for_a_support_that_is_not_large_and_only_where_static_is_taken(
         segmenter, support, monkeypatch):  # noqa: F811
     task = segmenter.prepare(support)
