@@ -38,8 +38,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "freezing a task",
         "With --freeze a support becomes part of one plain ONNX file, which universeg-segment --task and any ONNX "
         "runtime run. Needs neither torch nor onnx, apart from --include-preprocessing and --precision int8, which "
-        "gives a static file in int8, calibrated on the proxies. --precision fp16 gives a static file that computes in "
-        "half precision, for GPUs.")
+        "gives a static file in int8, calibrated on the proxies as they are. --precision fp16 gives a static file that "
+        "computes in half precision, for GPUs.")
     g.add_argument("--freeze", type=Path, metavar="SUPPORT",
                    help="folder with images/ and labels/, of images or of volumes, or .npz with images and labels; "
                    "--output is the file to write, --bundle the network (the shipped one)")
@@ -57,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     g.add_argument("--members", type=int, default=1, metavar="K", help="support sets that are drawn and averaged (1)")
     g.add_argument("--support-size", type=int, metavar="S", help="entries of each set (all)")
     g.add_argument("--seed", type=int, default=0, metavar="N",
-                   help="what is drawn, sets and entries to leave out, is drawn from this (0)")
+                   help="sets, entries to leave out and turns are drawn from this (0)")
     add_image_options(g)
     add_one_label_options(parser)
     g.add_argument("--float-constants", action="store_true",

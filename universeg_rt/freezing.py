@@ -93,18 +93,23 @@ def freeze(
         if price.loss > max_loss:
             return exact_task(task, f"static would lose {lost}", price, price.exact_threshold)
         reason = f"static gains {-price.loss:.4f} Dice" if price.loss < 0 else f"static loses {lost}"
-    if images is None:
-        constants, said = of_support(task, [each.constants for each in without], drawn.on_grid, seed)
-    else:
-        constants, said = of_images(task, images), f"{len(images)} images given"
+    try:
+        if images is None:
+            constants, said = of_support(task, [each.constants for each in without], drawn.on_grid, seed)
+        else:
+            constants, said = of_images(task, images), f"{len(images)} images given"
+    except RunnerError as error:  # no memory for the whole support, which is larger than what it was without a pair
+        if kind == AUTO:
+            return exact_task(task, str(error), price, price.exact_threshold)
+        raise
     return static_task(task, constants, reason, price, said, half, precision)
 
 
 @dataclass(frozen=True, eq=False)
 class _LeftOut:
     """An entry left out: which go with it, its image and label (h,w), the exact network's probability, the constants
-    that its run gave, and what a static network keeps of those by which its static answer is judged, the mate's or the
-    given images'; None where there are none. Whether an entry that was not left out is nearly the same image."""
+    that its run gave. judged_by: those of the static network that answers for it, from the mate's run or the given
+    images'; None without either. Whether an entry that was not left out is nearly the same image."""
 
     gone: tuple[int, ...]
     image: Array

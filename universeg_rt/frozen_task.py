@@ -38,9 +38,9 @@ class FrozenTask(Predictor):
     A static network gives one answer, the ensemble's members are in its constants: `spread` is zero, and logits, where
     they are asked for, are one map, which runners read before the file's last operation, the sigmoid. The file of an
     exact task gives one answer too, the mean over the members: its logits are computed from the probability, and one
-    that float32 rounds to 1 counts as 16.6. The FrozenTask that `freeze` returned still runs on its Task, with all
-    members, and closes with it. What is said of the support and of queries that are in it (`notes`) does not go into
-    the file.
+    that float32 rounds to 1 counts as 16.6; of one member the native runner gives the network's own. The FrozenTask
+    that `freeze` returned still runs on its Task, with all members, and closes with it. What is said of the support and
+    of queries that are in it (`notes`) does not go into the file.
     """
 
     def __init__(
@@ -63,7 +63,8 @@ class FrozenTask(Predictor):
         self._model = model
         self._runner = runner
         self._task = task
-        self._said = Ran("", record.precision) if runner is None else Ran(runner.name, record.precision, runner.notes)
+        self._said = Ran("", record.precision) if runner is None else Ran(
+            runner.name, runner.precision or record.precision, runner.notes)
         self._asked: tuple[str, Options] = ("auto", Options())
 
     @classmethod

@@ -1,10 +1,10 @@
 """Proxies: images of the task that run through the exact network as queries before any query comes. Each block's
 support term then is what a static network keeps, the mean over the proxies (export/emit/static.py has the algebra).
 
-Entries of the support serve as proxies of one another, each with itself left out (freezing.py). What is left out is
-missed where entries are few, and entries that look alike leave their common outlines in the mean. So those of supports
-that are not LARGE run once more, turned and shifted, as queries of the whole support; and what the encoder keeps is
-smoothed, since there the outlines are those of the proxies, not of the query. Both were measured: benchmarks/NOTES.md.
+Entries of the support serve as proxies of one another, each with itself left out (freezing.py). A small support misses
+what was left out, so its entries run once more, turned and shifted, as queries of the whole support. Entries that look
+alike leave their common outlines in the mean, where the encoder expects those of the query; so its maps are smoothed.
+benchmarks/NOTES.md has what both bring.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ SMOOTH = 1 / 32  # standard deviation, of the image's side
 def proxies_on_grid(
     task: Freezable, proxies: str | Sequence[Array] | Array, seed: int
 ) -> tuple[Floats, list[Bools] | None]:
-    """The proxies that `Task.freeze` takes with the same arguments, (N,1,h,w) float32 in [0, 1], and their labels (h,w)
-    where these are entries of the support. InputError as there."""
+    """The proxies that `Task.freeze` takes with the same arguments, as they are, (N,1,h,w) float32 in [0, 1], and their
+    labels (h,w) where these are entries of the support. InputError as there."""
     if not isinstance(proxies, str) or proxies != SUPPORT:
         return on_grid(task, proxies), None
     entries = Drawn.of(task.support, task.draw.used, task.grid, task.aspect, task.normalise).on_grid

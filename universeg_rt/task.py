@@ -77,7 +77,8 @@ class Task(Freezable):
         plain network whose cost no longer grows with the support or the ensemble, and an approximation. `auto` takes
         static where that loses at most `max_loss` (`Price.loss`) on the support's own entries, each left out in turn,
         and exact where they are too few to tell. proxies: `support` for up to eight of its entries, drawn by `seed`,
-        each as a query of others; or images of the task, without labels, as `predict_batch` takes them. threshold: the
+        each as a query of others, and in small supports turned and shifted (`universeg_rt.proxies`); or images of the
+        task, without labels, as `predict_batch` takes them. threshold: the
         probability from which the frozen task marks; `choose` takes another than 0.5 where the entries left out say
         that it gains (`answers.thresholds`). half: hold the constant maps in half precision, which halves a static
         file; the network's arithmetic stays as it is. precision: of a static file's arithmetic, `fp32` or `fp16`,

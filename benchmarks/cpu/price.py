@@ -18,16 +18,16 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from universeg_rt import Segmenter, SupportSet, left_out
+from universeg_rt import Segmenter
 from universeg_rt.answers.thresholds import CHOOSE, THRESHOLD
-from universeg_rt.benchmarks.cpu.quality import add_study_options, made_with
+from universeg_rt.benchmarks.cpu.quality import FAR, add_study_options, made_with, supports_to_freeze
 from universeg_rt.cli.common import importing, run_command
 from universeg_rt.errors import InputError
 from universeg_rt.imaging.metrics import dice, rank_correlation
 from universeg_rt.storage.atomic import write_json
 
 PROGRAM = "universeg_rt.benchmarks.cpu.price"
-FAR, AGREE, FEWEST = 0.04, 0.9, 3  # Dice on queries; between exact and static; subjects
+AGREE, FEWEST = 0.9, 3  # Dice between exact and static; subjects
 
 with importing(__name__, PROGRAM):
     from universeg_rt.training.evaluation.figures import seeded
@@ -40,13 +40,9 @@ DICE = ("exact from 0.5", "static from 0.5", "exact", "static")  # on queries
 
 def rows_of(segmenter: Segmenter, task: Task, size: int, queries: int, draws: int, seed: int) -> Iterator[Row]:
     """The price and the loss on queries, for each of `draws` supports that can be priced."""
-    pool, dev = task.split("support"), task.split("dev")
+    dev = task.split("dev")
     chosen = seeded(task.name, seed, "queries").permutation(len(dev))[:queries]
-    for draw in range(draws):
-        entries = seeded(task.name, seed, f"price {draw}").permutation(len(pool))[:size]
-        support = SupportSet.from_arrays(pool.images[entries], pool.labels[entries] > 0)
-        if left_out.differing(support.on_grid(segmenter.grid, "stretch")[:, 0]) < left_out.FEWEST:
-            continue
+    for draw, support in supports_to_freeze(segmenter, task, size, draws, seed):
         with segmenter.prepare(support) as exact, exact.freeze(kind="static", threshold=CHOOSE) as static:
             price = static.price
             if price.exact_at_half is None or price.static_at_half is None or price.agreement is None:

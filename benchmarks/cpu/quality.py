@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from universeg_rt import Segmenter
+from universeg_rt import Segmenter, SupportSet, left_out
+
+if TYPE_CHECKING:
+    from universeg_rt.training.tasks.tasks import Task
+
+FAR = 0.04  # Dice: what static may lose on a task
 
 
 def add_study_options(parser: argparse.ArgumentParser, queries: int) -> None:
@@ -37,6 +43,20 @@ def add_network_options(parser: argparse.ArgumentParser) -> None:
 def made_with(segmenter: Segmenter) -> str:
     """The weights and the runner, for the line above a table."""
     return f"weights {segmenter.bundle.manifest.weights_sha256[:12]}, {segmenter.runner.name}"
+
+
+def supports_to_freeze(segmenter: Segmenter, task: Task, size: int, draws: int, seed: int
+                       ) -> Iterator[tuple[int, SupportSet]]:
+    """Supports of up to `size` entries of the task's support split, drawn `draws` times, with which draw each is; those
+    of too few different images to leave some out are passed over."""
+    from universeg_rt.training.evaluation.figures import seeded
+
+    pool = task.split("support")
+    for draw in range(draws):
+        entries = seeded(task.name, seed, f"price {draw}").permutation(len(pool))[:size]
+        support = SupportSet.from_arrays(pool.images[entries], pool.labels[entries] > 0)
+        if left_out.differing(support.on_grid(segmenter.grid, "stretch")[:, 0]) >= left_out.FEWEST:
+            yield draw, support
 
 
 def mean_text(values: Sequence[float], units: Sequence[str], *, scale: float = 1, digits: int = 3, sign: str = ""

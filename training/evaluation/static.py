@@ -27,8 +27,8 @@ class StaticSegmenter(Segmenter):
     kind = STATIC
 
     def prepare(self, support: SupportSet, ensemble: Ensemble | None = None, **options) -> FrozenMembers:
-        """Raises as `Segmenter.prepare` and `Task.freeze`. The proxies are the set's entries, each as a query of
-        others. Too few for that, they are queries of the whole set, unless auto takes exact."""
+        """Raises as `Segmenter.prepare` and `Task.freeze`. The proxies are the set's entries, as there; too few for
+        that, they are queries of the whole set, unless auto takes exact."""
         members = []
         for indices, weights in (ensemble or Ensemble()).draw(len(support)):
             counts = np.round(weights / weights.min()).astype(int)

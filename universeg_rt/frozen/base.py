@@ -18,11 +18,12 @@ from .record import LOGITS, PROBABILITY, STATIC
 class FrozenRunner(ABC):
     """One frozen model on one device. Safe to call from several threads at once.
 
-    name: as `FrozenTask.open(runner=...)`. device, threads: where it runs; of a CPU. reason: why this runner was
-    chosen. notes: as `Runner.notes`.
+    name: as `FrozenTask.open(runner=...)`. precision: what it computes in, where that may be another than the file
+    states. device, threads: where it runs; of a CPU. reason: why this runner was chosen. notes: as `Runner.notes`.
     """
 
     name = ""
+    precision = ""
     device = "CPU"
     threads = 1
     reason = ""

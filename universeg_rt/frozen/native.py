@@ -3,39 +3,39 @@ support that the file holds."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from copy import copy
 
 import numpy as np
 
 from ..bundle.onnx_bind import STORED
 from ..bundle.onnx_file import metadata, tensors
-from ..errors import BundleError, RunnerError
+from ..errors import RunnerError
 from ..named_types import Floats
 from ..predictor import sigmoid
-from ..runners.cpu.native import NativeRunner, native_part, places
+from ..runners.cpu.native import NativeRunner, check_instructions, native_part, places
 from ..runners.cpu.native_weights import FIRST, FIRST_BLOCK, first_block
 from ..runners.options import Options
 from ..runners.threads import cores
 from ..spec import NetworkSpec
 from .base import FrozenRunner, logits_of
-from .record import INT8, PRECISION, PROBABILITY, STATIC, constant_name
+from .record import INT8, PRECISION, PROBABILITY, SINGLE, STATIC, constant_name
 
 
 class Native(FrozenRunner):
     """A static file."""
 
-    name = "native"
+    name, precision = "native", SINGLE
 
     def __init__(self, model: bytes, kind: str, spec: NetworkSpec, options: Options) -> None:
-        held, native = _tensors(model), native_part()
-        try:
+        native = native_part()
+        with _opening(model, spec) as held:
             self._network = native.StaticNetwork(_static_arrays(held, spec), places(spec), spec.negative_slope,
                                                  options.instruction_set, options.threads or cores())
             maps = [stored_constant(held, constant_name(block)) for block in spec.blocks()]
             self._constants = self._network.constants(maps)
-        except (ValueError, KeyError, IndexError, AttributeError) as error:
-            raise _unfit(error) from None
         self.device = f"CPU, {self._network.instructions}"
         self.threads = self._network.threads
 
@@ -58,32 +58,38 @@ class Native(FrozenRunner):
 
 
 class NativeExact(FrozenRunner):
-    """An exact file, whose support is prepared when it is opened."""
+    """An exact file, whose support is prepared when it is opened. Members that drew the same set share it, as they do
+    in a Task."""
 
-    name = "native"
+    name, precision = "native", SINGLE
 
     def __init__(self, model: bytes, kind: str, spec: NetworkSpec, options: Options) -> None:
-        held = _tensors(model)
-        try:
-            self._runner = NativeRunner(
-                _exact_arrays(held, spec), spec, options.threads, options.instruction_set)
-            images, labels = held["support_images"], held[f"support_labels{STORED}"]
-            support = np.concatenate([images, labels], axis=2, dtype=np.float32)
-            self._prepared = self._runner.prepare(support, held["weights"])
-        except (ValueError, KeyError, IndexError, BundleError) as error:
-            raise _unfit(error) from None
+        with _opening(model, spec) as held:
+            self._runner = NativeRunner(_exact_arrays(held, spec), spec, options.threads, options.instruction_set)
+            images, labels, weights = held["support_images"], held[f"support_labels{STORED}"], held["weights"]
+            if not np.isfinite(images).all():
+                raise ValueError("its support holds NaN or infinity")
+            sets: dict[bytes, list[int]] = {}
+            for place in range(len(images)):
+                drawn = b"".join(each[place].tobytes() for each in (images, labels, weights))
+                sets.setdefault(hashlib.sha256(drawn).digest(), []).append(place)
+            first = [same[0] for same in sets.values()]
+            support = np.concatenate([images[first], labels[first]], axis=2, dtype=np.float32)
+            self._prepared = self._runner.prepare(support, weights[first])
+            self._shares = np.array([len(same) for same in sets.values()]) / len(images)
         self.device, self.notes = self._runner.device, self._runner.notes
         self.threads = self._runner.threads or 1
 
     def run(self, queries: Floats) -> Floats:
         logits = self._runner.run(self._prepared, queries)
-        if logits.shape[1] == 1:
+        if len(self._shares) == 1:
             return logits[:, 0]
-        return logits_of(sigmoid(logits).mean(axis=1), PROBABILITY)
+        return logits_of(np.average(sigmoid(logits), axis=1, weights=self._shares), PROBABILITY)
 
 
 def open_native(model: bytes, kind: str, spec: NetworkSpec, options: Options) -> FrozenRunner:
-    """The runner of the file's kind; raises as FrozenRunner."""
+    """The runner of the file's kind; raises as FrozenRunner, and InputError for instructions that are not here."""
+    check_instructions(options.instruction_set)
     return (Native if kind == STATIC else NativeExact)(model, kind, spec, options)
 
 
@@ -96,19 +102,25 @@ def stored_constant(held: Mapping[str, Floats], name: str) -> Floats:
     return out
 
 
-def _tensors(model: bytes) -> Mapping[str, Floats]:
+@contextmanager
+def _opening(model: bytes, spec: NetworkSpec) -> Iterator[Mapping[str, Floats]]:
+    """The model's tensors; RunnerError where the native runner cannot run it, whatever tells so."""
     if metadata(model).get(PRECISION) == INT8:
         raise RunnerError(
             "the native runner computes frozen files in float32, not in int8; use runner='onnxruntime', or freeze "
             "without int8")
     try:
-        return tensors(model)
-    except ValueError as error:
-        raise _unfit(error) from None
-
-
-def _unfit(error: Exception) -> RunnerError:
-    return RunnerError(f"the native runner cannot run this file ({error}); use runner='onnxruntime'")
+        if spec.cross_activation != "none":
+            raise ValueError("its cross convolution has an activation")
+        if spec.downsample != "max_pool":
+            raise ValueError(f"its downsampling is {spec.downsample}")
+        yield tensors(model)
+    except MemoryError:
+        raise RunnerError(
+            "not enough memory for this frozen file; give this process more, or freeze a smaller support") from None
+    except (ValueError, KeyError, IndexError, AttributeError) as error:
+        said = f"it has no tensor {error}" if isinstance(error, KeyError) else error
+        raise RunnerError(f"the native runner cannot run this file ({said}); use runner='onnxruntime'") from None
 
 
 def _static_arrays(held: Mapping[str, Floats], spec: NetworkSpec) -> dict[str, Floats]:
@@ -127,9 +139,7 @@ def _static_arrays(held: Mapping[str, Floats], spec: NetworkSpec) -> dict[str, F
 
 def _exact_arrays(held: Mapping[str, Floats], spec: NetworkSpec) -> dict[str, Floats]:
     """The native runner's arrays (export/emit/native.py) from a whole model's initialisers (export/emit/layers.py names
-    them). KeyError where the model is not folded as the native runner needs it, ValueError for another downsampling."""
-    if spec.downsample != "max_pool":
-        raise ValueError(f"its downsampling is {spec.downsample}")
+    them). KeyError where the model is not folded as the native runner needs it."""
     arrays = {"head.weight": held["head/weight"].reshape(-1), "head.bias": held["head/bias"]}
     for block in spec.blocks():
         layers = {"cross": "query_term", "target": "target", "support": "support_query_term"}

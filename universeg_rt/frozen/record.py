@@ -48,8 +48,8 @@ class Price:
     exact_at_half, static_at_half: the same marked from 0.5 on. agreement: mean Dice between the two kinds'
     masks.
 
-    Of an int8 file also what rounding costs, measured on its proxies with the constants of the whole support, so that
-    a proxy from the support has its own label in them: compare these figures with one another, not with the others.
+    Of an int8 file also what rounding costs, measured on its proxies as they are, with the file's constants, so that a
+    proxy from the support has its own label in them: compare these figures with one another, not with the others.
     int8_images: how many proxies. int8_agreement: mean Dice between the masks of int8 and of float. int8_dice,
     float_dice: mean Dice of both against the proxies' labels, where there are some.
     """

@@ -49,12 +49,7 @@ class NativeRunner(Runner):
         network.
         """
         _native = native_part()
-        here = _native.available()
-        if instructions != "auto" and instructions not in here:
-            known = instructions in INSTRUCTIONS
-            raise InputError(
-                f"instructions are {instructions!r}; {'this processor runs' if known else 'accepted here: auto,'} "
-                f"{', '.join(here)}")
+        check_instructions(instructions)
         self.threads = threads or cores()
         self._native, self._spec = _native, spec
         arrays = read_weights(weights, spec) if isinstance(weights, ModelBytes) else in_float(weights, spec)
@@ -150,6 +145,17 @@ def native_part() -> ModuleType:
         raise RunnerError(
             f"the native runner is not built here ({error}); reinstall universeg_rt where there is a C++ compiler, or "
             "use runner='onnxruntime'", short="not built here") from None
+
+
+def check_instructions(instructions: str) -> None:
+    """InputError where the native kernels do not know them, or this processor lacks them; RunnerError as
+    `native_part`."""
+    here = native_part().available()
+    if instructions != "auto" and instructions not in here:
+        known = instructions in INSTRUCTIONS
+        raise InputError(
+            f"instructions are {instructions!r}; {'this processor runs' if known else 'accepted here: auto,'} "
+            f"{', '.join(here)}")
 
 
 def places(spec: NetworkSpec) -> list[tuple[int, int, int, int, list[int], bool]]:

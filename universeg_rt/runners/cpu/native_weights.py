@@ -47,13 +47,15 @@ def first_block(kernels: Sequence[Floats]) -> Floats:
     ValueError for other shapes.
     """
     features, inputs = kernels[4].shape[:2]
-    out = np.zeros((9, features, inputs, 5, 5), np.float32)
-    for position, (name, kernel) in enumerate(zip(FIRST_BLOCK, kernels, strict=True)):
-        inside = out[position][:, :, _INSIDE[position // 3], _INSIDE[position % 3]]
-        if kernel.shape != inside.shape or kernel.dtype != np.float32:
+    windows = [(_INSIDE[position // 3], _INSIDE[position % 3]) for position in range(len(FIRST_BLOCK))]
+    for name, kernel, window in zip(FIRST_BLOCK, kernels, windows, strict=True):
+        wanted = (features, inputs, *(side.stop - side.start for side in window))
+        if kernel.shape != wanted or kernel.dtype != np.float32:
             raise ValueError(
-                f"the first block's kernel {name or 'inside'} is {kernel.dtype} {kernel.shape}, not {inside.shape}")
-        inside[...] = kernel
+                f"the first block's kernel {name or 'inside'} is {kernel.dtype} {kernel.shape}, not {wanted}")
+    out = np.zeros((9, features, inputs, 5, 5), np.float32)
+    for position, (kernel, window) in enumerate(zip(kernels, windows)):
+        out[position][:, :, window[0], window[1]] = kernel
     return np.ascontiguousarray(out.transpose(0, 2, 3, 4, 1))
 
 
