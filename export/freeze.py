@@ -16,7 +16,7 @@ from universeg_rt.ensemble import Ensemble
 from universeg_rt.errors import InputError
 from universeg_rt.frozen.record import AUTO, EXACT, HALF, IMAGE_TYPES, INT8, KINDS, SINGLE, STATIC
 from universeg_rt.imaging.files import named_images, read_image
-from universeg_rt.imaging.pairs import images_of
+from universeg_rt.imaging.pairs import IMAGES, part_of
 from universeg_rt.proxies import SUPPORT, proxies_on_grid
 from universeg_rt.segmenter import Segmenter
 from universeg_rt.storage.atomic import check_folder_of, write_file
@@ -120,7 +120,7 @@ def run(args: argparse.Namespace) -> None:
     support, _ = load_one_label(argparse.Namespace(**vars(args), support=args.freeze), images["normalise"])
     ensemble = Ensemble(args.members, args.support_size, seed=args.seed)
     proxies = SUPPORT if args.proxies is None else [
-        read_image(path) for path in named_images(images_of(args.proxies)).values()]
+        read_image(path) for path in named_images(part_of(args.proxies, IMAGES)).values()]
     with Segmenter.open(None if args.bundle == "shipped" else args.bundle) as segmenter:
         task = segmenter.prepare(support, ensemble, **images)
         frozen = task.freeze(

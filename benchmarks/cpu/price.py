@@ -20,29 +20,33 @@ import numpy as np
 
 from universeg_rt import Segmenter
 from universeg_rt.answers.thresholds import CHOOSE, THRESHOLD
-from universeg_rt.benchmarks.cpu.quality import FAR, add_study_options, made_with, supports_to_freeze
+from universeg_rt.benchmarks.cpu.quality import (
+    FAR,
+    Row,
+    add_study_options,
+    made_with,
+    rows_of_tasks,
+    supports_to_freeze,
+)
 from universeg_rt.cli.common import importing, run_command
 from universeg_rt.errors import InputError
 from universeg_rt.imaging.metrics import dice, rank_correlation
-from universeg_rt.storage.atomic import write_json
 
 PROGRAM = "universeg_rt.benchmarks.cpu.price"
-AGREE, FEWEST = 0.9, 3  # Dice between exact and static; subjects
+AGREE = 0.9  # Dice between exact and static
 
 with importing(__name__, PROGRAM):
     from universeg_rt.training.evaluation.figures import seeded
-    from universeg_rt.training.tasks.datasets import load_datasets
     from universeg_rt.training.tasks.tasks import Task
 
-Row = dict[str, float | str]
 DICE = ("exact from 0.5", "static from 0.5", "exact", "static")  # on queries
 
 
 def rows_of(segmenter: Segmenter, task: Task, size: int, queries: int, draws: int, seed: int) -> Iterator[Row]:
     """The price and the loss on queries, for each of `draws` supports that can be priced."""
-    dev = task.split("dev")
-    chosen = seeded(task.name, seed, "queries").permutation(len(dev))[:queries]
     for draw, support in supports_to_freeze(segmenter, task, size, draws, seed):
+        dev = task.split("dev")
+        chosen = seeded(task.name, seed, "queries").permutation(len(dev))[:queries]
         with segmenter.prepare(support) as exact, exact.freeze(kind="static", threshold=CHOOSE) as static:
             price = static.price
             if price.exact_at_half is None or price.static_at_half is None or price.agreement is None:
@@ -82,12 +86,8 @@ def table(rows: list[Row], most: float) -> str:
 
 def _main(args: argparse.Namespace) -> int:
     segmenter = Segmenter.open(args.bundle, threads=args.threads)
-    rows: list[Row] = []
-    for task in load_datasets(args.datasets, args.data_root):
-        if len(set(task.subjects)) >= FEWEST:  # fewer cannot be split
-            rows += rows_of(segmenter, task, args.support_size, args.queries, args.draws, args.seed)
-        if args.output:  # so far: it takes long
-            write_json(args.output, rows)
+    rows = rows_of_tasks(args, lambda task: rows_of(
+        segmenter, task, args.support_size, args.queries, args.draws, args.seed))
     if not rows:
         raise InputError("no task has a support that can be priced: three entries, and three subjects in all")
     print(f"{len(rows)} supports of up to {args.support_size} entries, {len({row['task'] for row in rows})} tasks, "

@@ -19,12 +19,19 @@ from unittest.mock import patch
 import numpy as np
 
 from universeg_rt import Segmenter, proxies
-from universeg_rt.benchmarks.cpu.quality import FAR, add_study_options, made_with, mean_text, supports_to_freeze
+from universeg_rt.benchmarks.cpu.quality import (
+    FAR,
+    Row,
+    add_study_options,
+    made_with,
+    mean_text,
+    rows_of_tasks,
+    supports_to_freeze,
+)
 from universeg_rt.cli.common import importing, run_command
 from universeg_rt.errors import InputError
 from universeg_rt.imaging.metrics import dice
 from universeg_rt.predictor import Predictor
-from universeg_rt.storage.atomic import write_json
 
 PROGRAM = "universeg_rt.benchmarks.cpu.proxies"
 WAYS = {"neither": {"LARGE": 0, "SMOOTH": 0}, "turned": {"SMOOTH": 0}, "smoothed": {"LARGE": 0},
@@ -34,26 +41,19 @@ EXACT = "exact"
 with importing(__name__, PROGRAM):
     from universeg_rt.training.evaluation.figures import seeded
     from universeg_rt.training.evaluation.protocol import QUERY_SPLITS
-    from universeg_rt.training.tasks.datasets import load_datasets
-    from universeg_rt.training.tasks.tasks import SPLITS, Task
-
-Row = dict[str, float | str]
+    from universeg_rt.training.tasks.tasks import Task
 
 
 def rows_of(segmenter: Segmenter, task: Task, args: argparse.Namespace) -> Iterator[Row]:
     """The mean Dice on queries, exact and by each of WAYS, for each support that can be frozen."""
-    asked = task.split(args.split)
-    chosen = seeded(task.name, args.seed, "queries").permutation(len(asked))[: args.queries]
-
-    def score(frozen: Predictor) -> float:
-        return float(np.mean([dice(frozen.predict(asked.images[i]).mask, asked.labels[i] > 0) for i in chosen]))
-
     for draw, support in supports_to_freeze(segmenter, task, args.support_size, args.draws, args.seed):
+        asked = task.split(args.split)
+        asked = asked.select(seeded(task.name, args.seed, "queries").permutation(len(asked))[: args.queries])
         with segmenter.prepare(support) as exact:
-            row: Row = {"task": task.name, "draw": draw, EXACT: score(exact)}
+            row: Row = {"task": task.name, "draw": draw, EXACT: _score(exact, asked)}
             for name, changed in WAYS.items():
                 with patch.multiple(proxies, **changed), exact.freeze(kind="static") as static:
-                    row[name] = score(static)
+                    row[name] = _score(static, asked)
         yield row
 
 
@@ -71,14 +71,15 @@ def table(rows: list[Row]) -> str:
     return "\n".join(lines)
 
 
+def _score(frozen: Predictor, asked: Task) -> float:
+    """Mean Dice on its images."""
+    return float(np.mean([dice(frozen.predict(image).mask, label > 0)
+                          for image, label in zip(asked.images, asked.labels)]))
+
+
 def _main(args: argparse.Namespace) -> int:
     segmenter = Segmenter.open(args.bundle, threads=args.threads)
-    rows: list[Row] = []
-    for task in load_datasets(args.datasets, args.data_root):
-        if len(set(task.subjects)) >= len(SPLITS):  # fewer cannot be split
-            rows += rows_of(segmenter, task, args)
-        if args.output:  # so far: it takes long
-            write_json(args.output, rows)
+    rows = rows_of_tasks(args, lambda task: rows_of(segmenter, task, args))
     if not rows:
         raise InputError("no task has a support that can be frozen: three entries, and three subjects in all")
     print(f"{len(rows)} supports of up to {args.support_size} entries, {len({row['task'] for row in rows})} tasks, "

@@ -16,11 +16,10 @@ import sys
 import numpy as np
 
 from universeg_rt import Ensemble, Segmenter, SupportSet
-from universeg_rt.benchmarks.cpu.quality import add_study_options, made_with, mean_text
+from universeg_rt.benchmarks.cpu.quality import Row, add_study_options, made_with, mean_text, rows_of_tasks
 from universeg_rt.cli.common import importing, run_command
 from universeg_rt.errors import InputError
 from universeg_rt.imaging.metrics import dice
-from universeg_rt.storage.atomic import write_json
 from universeg_rt.supports.prune import LEAST, prune
 
 PROGRAM = "universeg_rt.benchmarks.cpu.pruned"
@@ -29,12 +28,10 @@ with importing(__name__, PROGRAM):
     from universeg_rt.training.evaluation.baselines import atlas
     from universeg_rt.training.evaluation.figures import seeded
     from universeg_rt.training.evaluation.planted import label_faults
-    from universeg_rt.training.tasks.datasets import load_datasets
     from universeg_rt.training.tasks.tasks import Task
 
 AS_IT_IS, FAULTY = "as it is", "with faults"
 WAYS = ("all", "pruned", "at random", "without faults", "atlas", "atlas pruned")
-Row = dict[str, float | str]
 
 
 def rows_of(
@@ -126,11 +123,8 @@ def _main(args: argparse.Namespace) -> int:
     if not 0 <= args.faulty <= 0.5:
         raise InputError(f"--faulty is {args.faulty:g}; accepted: 0 to 0.5, a share of the entries")
     segmenter = Segmenter.open(args.bundle, threads=args.threads)
-    rows: list[Row] = []
-    for task in load_datasets(args.datasets, args.data_root):
-        rows += rows_of(segmenter, task, args.support_size, args.queries, args.draws, args.faulty, args.seed)
-        if args.output:  # so far: it takes long
-            write_json(args.output, rows)
+    rows = rows_of_tasks(args, lambda task: rows_of(
+        segmenter, task, args.support_size, args.queries, args.draws, args.faulty, args.seed))
     if not rows:
         raise InputError(f"every task has at most {LEAST} entries to draw, which prune keeps; give larger ones")
     print(f"{len(rows)} answers, {args.draws} supports of up to {args.support_size} entries a task, "

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from universeg_rt import Segmenter, SupportSet, left_out
+from universeg_rt.storage.atomic import write_json
 
 if TYPE_CHECKING:
     from universeg_rt.training.tasks.tasks import Task
 
 FAR = 0.04  # Dice: what static may lose on a task
+Row = dict[str, float | str]
 
 
 def add_study_options(parser: argparse.ArgumentParser, queries: int) -> None:
@@ -45,12 +47,27 @@ def made_with(segmenter: Segmenter) -> str:
     return f"weights {segmenter.bundle.manifest.weights_sha256[:12]}, {segmenter.runner.name}"
 
 
+def rows_of_tasks(args: argparse.Namespace, rows_of: Callable[[Task], Iterable[Row]]) -> list[Row]:
+    """The rows of every task of the data sets; --output holds those so far, since a study takes long."""
+    from universeg_rt.training.tasks.datasets import load_datasets
+
+    rows: list[Row] = []
+    for task in load_datasets(args.datasets, args.data_root):
+        rows += rows_of(task)
+        if args.output:
+            write_json(args.output, rows)
+    return rows
+
+
 def supports_to_freeze(segmenter: Segmenter, task: Task, size: int, draws: int, seed: int
                        ) -> Iterator[tuple[int, SupportSet]]:
     """Supports of up to `size` entries of the task's support split, drawn `draws` times, with which draw each is; those
-    of too few different images to leave some out are passed over."""
+    of too few different images to leave some out are passed over. None of a task with fewer subjects than splits."""
     from universeg_rt.training.evaluation.figures import seeded
+    from universeg_rt.training.tasks.tasks import SPLITS
 
+    if len(set(task.subjects)) < len(SPLITS):
+        return
     pool = task.split("support")
     for draw in range(draws):
         entries = seeded(task.name, seed, f"price {draw}").permutation(len(pool))[:size]

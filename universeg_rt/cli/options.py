@@ -118,7 +118,8 @@ def _add_outputs(p: argparse.ArgumentParser) -> None:
                    help="also write overlays/NAME.png; of a volume a contact sheet of its slices")
     p.add_argument("--html", action="store_true",
                    help="also write report.html, one file with all overlays in it; needs the extra medical")
-    p.add_argument("--truth", type=Path, help="folder of true masks by the same names: reports Dice")
+    p.add_argument("--truth", type=Path,
+                   help="folder of true masks by the same names, or one with images/ and labels/: reports Dice")
     p.add_argument("--review-below", type=float, metavar="X",
                    help="name the images whose mask has a confidence below X, from 0 to 1, to be looked at")
     p.add_argument("--resume", action="store_true",

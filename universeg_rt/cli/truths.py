@@ -10,6 +10,7 @@ import numpy as np
 
 from ..errors import InputError, TruthError, UniverSegError
 from ..imaging.files import SUFFIXES, add_named, read_label
+from ..imaging.pairs import LABELS, part_of
 from ..imaging.preprocess import check_label
 from ..named_types import Array
 from ..storage.reading import is_folder
@@ -22,9 +23,11 @@ MASK: frozenset[float | str] = frozenset({1, 255})  # the values that stand for 
 
 
 def find_truths(folder: Path) -> dict[str, Path]:
-    """All true masks below a folder by their path in it without the ending; InputError where there are none."""
+    """All true masks below a folder, or below its `labels/` beside `images/`, by their path there without the ending;
+    InputError where there are none."""
     if not is_folder(folder):
         raise InputError(f"{folder} is not a folder")
+    folder = part_of(folder, LABELS)
     found = volumes_below(folder)
     for file in pictures_beside(folder, found):
         add_named(found, stem_of(file.relative_to(folder)), file)

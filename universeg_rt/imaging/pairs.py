@@ -13,10 +13,10 @@ from .files import named_images, read_image, read_label
 IMAGES, LABELS = "images", "labels"  # the folders
 
 
-def images_of(folder: AnyPath) -> Path:
-    """The folder `images/` where it lies in this one beside `labels/`; else the folder itself."""
+def part_of(folder: AnyPath, part: str) -> Path:
+    """The folder IMAGES or LABELS, as `part` says, where both lie in this one; else the folder itself."""
     folder = path_of(folder)
-    return folder / IMAGES if all((folder / part).is_dir() for part in (IMAGES, LABELS)) else folder
+    return folder / part if all((folder / each).is_dir() for each in (IMAGES, LABELS)) else folder
 
 
 def read_pairs(path: AnyPath) -> tuple[list[Array], list[Array], list[str]]:

@@ -12,7 +12,7 @@ from PIL import Image
 from universeg_rt import InputError, SupportSet
 from universeg_rt.cli import support as support_command
 from universeg_rt.cli.segment import main
-from universeg_rt.cli.truths import Truths
+from universeg_rt.cli.truths import Truths, find_truths
 from universeg_rt.errors import TruthError
 from universeg_rt.imaging.metrics import dice
 from universeg_rt.labelled import LabelledSupport
@@ -31,6 +31,14 @@ def test_true_masks_of_one_label_and_of_several():
     assert not several["a"].any() and np.array_equal(several["b"], label == 2)
     with pytest.raises(InputError, match="must be the same"):
         ALONE.masks(label, {"a": 1, "b": 2}, (3, 2), "t")
+
+
+def test_of_a_folder_with_images_and_labels_the_labels_are_the_truth(tmp_path):
+    pairs = write_folder(tmp_path / "pairs", *discs(3))
+    found = find_truths(pairs)
+    assert found == find_truths(pairs / "labels") and sorted(found) == ["case0", "case1", "case2"]
+    shutil.rmtree(pairs / "images")
+    assert sorted(find_truths(pairs)) == ["labels/case0", "labels/case1", "labels/case2"]
 
 
 def test_segments_are_told_by_their_names_whatever_their_numbers():
