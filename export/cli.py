@@ -45,7 +45,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--precision", nargs="+", default=["fp32"], choices=PRECISIONS, metavar="P",
         help=f"of {', '.join(PRECISIONS)} (fp32, which is always exported); fp16 is meant for GPUs and gains little "
-        "on CPUs; with --bundle: of the engines; with --freeze: fp32 or int8")
+        "on CPUs; with --bundle: of the engines; with --freeze: fp32, fp16 or int8")
     p.add_argument("--calibration", type=Path, metavar="SUPPORT",
                    help="for int8: support set (.npz or folder) like yours to calibrate on (synthetic tasks)")
     p.add_argument("--calibration-seed", type=int, default=0, metavar="N",

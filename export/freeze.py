@@ -5,27 +5,32 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 
 from universeg_rt.answers.thresholds import CHOOSE, THRESHOLD
-from universeg_rt.cli.common import as_options, given, in_options, say
+from universeg_rt.cli.common import as_options, given, in_options, said_in_options, say
 from universeg_rt.cli.opened import image_options
 from universeg_rt.cli.options import add_image_options
 from universeg_rt.cli.supports import READ, TAKEN, add_one_label_options, load_one_label
 from universeg_rt.ensemble import Ensemble
 from universeg_rt.errors import InputError
 from universeg_rt.frozen.record import AUTO, EXACT, HALF, IMAGE_TYPES, INT8, KINDS, SINGLE, STATIC
+from universeg_rt.frozen_task import FrozenTask
 from universeg_rt.imaging.files import named_images, read_image
 from universeg_rt.imaging.pairs import IMAGES, part_of
+from universeg_rt.named_types import Array
 from universeg_rt.proxies import SUPPORT, proxies_on_grid
 from universeg_rt.segmenter import Segmenter
 from universeg_rt.storage.atomic import check_folder_of, write_file
 from universeg_rt.supports.volumes import AREA, EVEN, SIMILAR
+from universeg_rt.task import Task
 
 # Names in the parsed arguments: what is for freezing alone, and what it shares.
 OWN = frozenset({
-    "freeze", "kind", "proxies", "max_loss", "threshold", "members", "support_size", "seed", "float_constants",
-    "include_preprocessing", "image_type", "aspect", "window", "percentiles", "label", *READ, *TAKEN})
+    "freeze", "kind", "proxies", "max_loss", "threshold", "members", "support_size", "replacement", "seed",
+    "float_constants", "include_preprocessing", "image_type", "aspect", "window", "percentiles", "label", *READ,
+    *TAKEN})
 SHARED = frozenset({"output", "bundle", "precision"})
 STATIC_ONLY = frozenset({"proxies", "float_constants"})
 PRECISIONS = ([SINGLE], [HALF], [INT8])
@@ -56,6 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                    f"support's entries, left out in turn, say that it gains ({THRESHOLD:g})")
     g.add_argument("--members", type=int, default=1, metavar="K", help="support sets that are drawn and averaged (1)")
     g.add_argument("--support-size", type=int, metavar="S", help="entries of each set (all)")
+    g.add_argument("--replacement", action="store_true", help="draw entries with replacement")
     g.add_argument("--seed", type=int, default=0, metavar="N",
                    help="sets, entries to leave out and turns are drawn from this (0)")
     add_image_options(g)
@@ -118,17 +124,18 @@ def run(args: argparse.Namespace) -> None:
                          f"select, and freeze them; or take --by {AREA}, or {EVEN}")
     images = image_options(args)
     support, _ = load_one_label(argparse.Namespace(**vars(args), support=args.freeze), images["normalise"])
-    ensemble = Ensemble(args.members, args.support_size, seed=args.seed)
-    proxies = SUPPORT if args.proxies is None else [
-        read_image(path) for path in named_images(part_of(args.proxies, IMAGES)).values()]
-    with Segmenter.open(None if args.bundle == "shipped" else args.bundle) as segmenter:
+    ensemble = Ensemble(args.members, args.support_size, replacement=args.replacement, seed=args.seed)
+    files = [] if args.proxies is None else [*named_images(part_of(args.proxies, IMAGES)).values()]
+    proxies = SUPPORT if args.proxies is None else [read_image(path) for path in files]
+    with said_in_options(), Segmenter.open(None if args.bundle == "shipped" else args.bundle) as segmenter:
         task = segmenter.prepare(support, ensemble, **images)
+        _check_proxies(task, files, proxies)
         frozen = task.freeze(
             proxies, kind=args.kind, max_loss=args.max_loss, threshold=args.threshold, seed=args.seed,
             half=not args.float_constants, precision=HALF if precision == HALF else SINGLE)
-        if precision == HALF and frozen.kind == EXACT:
-            raise InputError(f"--precision {HALF} is for static files, and {AUTO} takes exact: {frozen.reason}; take "
-                             "--kind static, or leave --precision out")
+        if precision != SINGLE and frozen.kind == EXACT:
+            raise InputError(f"--precision {precision} is for static files, and {AUTO} takes exact: {frozen.reason}; "
+                             "take --kind static, or leave --precision out")
         if precision == INT8:
             frozen = int8_task(segmenter.bundle, frozen, *proxies_on_grid(task, proxies, args.seed))
     model = with_preprocessing(frozen, args.image_type) if args.include_preprocessing else frozen.model
@@ -136,12 +143,31 @@ def run(args: argparse.Namespace) -> None:
         file.write(model)
     print(f"kind    {frozen.kind}\nreason  {frozen.reason}\nprice   {frozen.price}\n"
           f"proxies {frozen.record.proxies}\n"
-          f"marked  from a probability of {frozen.threshold:g} on\n"
+          f"marked  from a probability of {frozen.threshold:g} on{_chosen(args.threshold, frozen)}\n"
           f"holds   {HOLDS[frozen.kind]}\n"
           f"file    {args.output}, {frozen.record.precision}, {len(model) / 1e6:.1f} MB ({len(model):,} bytes)\n"
           f"sha256  {hashlib.sha256(model).hexdigest()}")
     if frozen.looks is not None and frozen.looks.of_volumes:
         say("universeg-export: note: universeg-segment empties slices that look as if the target were absent; other "
             "programs that run the file mark something in them too")
+    if frozen.kind == EXACT and (dropped := {name for name in STATIC_ONLY if getattr(args, name)}):
+        say(f"universeg-export: note: {as_options(dropped)}: of no effect, since {AUTO} takes exact")
     for note in frozen.notes:
         say(f"universeg-export: note on the support: {in_options(note)}")
+
+
+def _check_proxies(task: Task, files: Sequence[Path], images: str | Sequence[Array]) -> None:
+    """InputError that names the file of an image which is no proxy."""
+    for file, image in zip(files, images):
+        try:
+            task.on_grid([image])
+        except InputError as error:
+            raise InputError(f"--proxies: {file}: {error}") from None
+
+
+def _chosen(asked: float | str, frozen: FrozenTask) -> str:
+    """What became of a threshold that was to be chosen."""
+    if asked != CHOOSE:
+        return ""
+    return ", chosen" if frozen.threshold != THRESHOLD else (
+        ": the entries left out are too few to choose by, or no other gains enough on them")

@@ -49,7 +49,8 @@ def freeze(
         raise InputError(f"threshold is {CHOOSE!r}, and kind='exact' leaves no entries out to choose by; take "
                          "task.refine('threshold'), or another kind")
     if not isinstance(precision, str) or precision not in (SINGLE, HALF):
-        raise InputError(f"precision is {precision!r}; accepted: {SINGLE}, {HALF}")
+        raise InputError(
+            f"precision is {precision!r}; accepted: {SINGLE}, {HALF}; for int8 take universeg-export --freeze")
     if precision != SINGLE and kind == EXACT:
         raise InputError(f"precision is {precision!r}, which is for static files; an exact one has that of its "
                          "Segmenter: open it so, or take kind='static'")

@@ -89,6 +89,44 @@ def test_labels_are_no_proxies(case, capsys):
     assert said[0] == said[1] and said[0]["proxies"] == "3 images given"
 
 
+def test_a_picture_that_is_no_proxy_is_named(case, capsys):
+    folder, arguments = case
+    write_folder(folder / "others", [*discs(2)[0], np.full((40, 40), 7)], np.ones((3, 40, 40)))
+    assert main([*arguments, "--kind", "static", "--proxies", str(folder / "others")]) == 1
+    assert "--proxies: " in (said := capsys.readouterr().err) and "images/case2.png: image is constant (7)" in said
+
+
+def test_what_auto_drops_is_said(case, capsys):
+    _, arguments = case
+    for more, said in ((["--float-constants"], True), ([], False)):
+        assert main([*arguments, "--max-loss", "0", *more]) == 0
+        note = "note: --float-constants: of no effect, since auto takes exact"
+        assert (note in capsys.readouterr().err) == said
+
+
+def test_a_cure_is_in_the_words_of_the_command(case, tmp_path, capsys):
+    _, arguments = case
+    write_folder(tmp_path / "one", *discs(1))
+    assert main([*arguments, "--freeze", str(tmp_path / "one"), "--kind", "static"]) == 1
+    assert "or take --kind exact" in capsys.readouterr().err
+    assert main([*arguments, "--support-size", "90"]) == 1
+    assert "draw with --replacement, or at most" in capsys.readouterr().err
+    assert main([*arguments, "--support-size", "90", "--replacement", "--kind", "exact"]) == 0
+
+
+def test_it_is_said_what_became_of_a_choice_of_the_threshold(case, tmp_path, capsys, monkeypatch):
+    _, arguments = case
+    write_folder(tmp_path / "six", *discs(6))
+    chosen = [*arguments, "--kind", "static", "--threshold", "choose", "--freeze", str(tmp_path / "six")]
+    assert main(chosen) == 0
+    marked = printed(capsys)["marked"]
+    assert marked.endswith(" on, chosen") and "0.5 on" not in marked
+    monkeypatch.setattr("universeg_rt.answers.thresholds.LEAST_GAIN", 0.9)
+    assert main(chosen) == 0
+    assert printed(capsys)["marked"].endswith("0.5 on: the entries left out are too few to choose by, or no other "
+                                              "gains enough on them")
+
+
 @pytest.mark.parametrize("kind", ["static", "exact", "auto"])
 def test_a_threshold_is_that_of_the_file(case, small_bundle, kind, capsys):
     folder, arguments = case
@@ -258,14 +296,14 @@ def test_fp16_computes_in_half_precision_and_answers_alike(case, small_bundle, t
     assert 0 < difference.max() < 2e-3
 
 
-@pytest.mark.parametrize("precision, said", [("int8", "kind='static'"), ("fp16", "--kind static")])
-def test_a_precision_of_static_files_that_auto_made_exact_is_refused(case, typed_bundle, capsys, precision, said):
+@pytest.mark.parametrize("precision", ["int8", "fp16"])
+def test_a_precision_of_static_files_that_auto_made_exact_is_refused(case, typed_bundle, capsys, precision):
     pytest.importorskip("onnx", reason="int8 needs onnx: pip install '.[export]'")
     folder, arguments = case
     write_folder(folder / "two", *discs(2))
     asked = ["--freeze", str(folder / "two"), "--precision", precision, "--bundle", str(typed_bundle)]
     assert main([*arguments, *asked]) == 1
-    assert f"leaving some out needs 3; take {said}" in capsys.readouterr().err
+    assert "leaving some out needs 3; take --kind static, or leave --precision out" in capsys.readouterr().err
     assert not (folder / "task.onnx").exists()
 
 

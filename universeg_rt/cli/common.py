@@ -31,6 +31,7 @@ OPTIONS = {
     "say which one with time,": "say which one with --time,",
     "say which one with series,": "say which one with --series,",
     "say which plane with the axis:": "say which plane with --axis:",
+    "kind='static'": "--kind static", "kind='exact'": "--kind exact",
     "absent_below": "--absent-below", ", or None to empty no mask": ", or leave it out",
 }
 

@@ -33,6 +33,7 @@ images, volumes (NIfTI, DICOM series, multi-page TIFF), or both. Subfolders are 
 WITH_TASK = frozenset({
     "task", "input", "output", "runner", "threads", "probabilities", "overlays", "html", "truth", "review_below",
     "resume", "axis", "time", "series", "post", "absent_below", "keep_noise"})
+NOT_FROZEN = frozenset({"overlap", "refine", "freeze", "policy", *WHERE})  # of these a file states nothing
 
 
 def parser() -> argparse.ArgumentParser:
@@ -43,7 +44,7 @@ def parser() -> argparse.ArgumentParser:
     by.add_argument("--support", type=Path,
                     help="folder with images/ and labels/, of images or of volumes, or .npz with images and labels")
     by.add_argument("--task", type=Path, metavar="FILE", help="in place of a support: a file of universeg-export "
-                    "--freeze, which states all options from --bundle to --percentiles, and --precision, itself")
+                    "--freeze, which states the options of its support, ensemble and images itself")
     p.add_argument("--input", type=Path, nargs="+", required=True, help="images and volumes, or folders of them")
     p.add_argument("--output", type=Path, required=True,
                    help="folder for masks/, report.json and what the options below add")
@@ -132,6 +133,8 @@ def check(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
         raise InputError(f"--review-below is {args.review_below}; give a confidence from 0 to 1")
     with said_in_options():
         check_absent_below(args.absent_below)
+    if args.task is not None and (others := given(args, parser) & NOT_FROZEN):
+        raise InputError(f"{as_options(others)}: not with a frozen task; leave it out, or give --support for --task")
     if args.task is not None and (others := given(args, parser) - WITH_TASK):
         raise InputError(
             f"{as_options(others)}: a frozen task states this itself; leave it out, or freeze again with it")

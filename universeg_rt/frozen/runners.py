@@ -52,7 +52,8 @@ class OpenVino(FrozenRunner):
 
     def __init__(self, model: bytes, kind: str, spec: NetworkSpec, options: Options) -> None:
         if kind != STATIC:
-            raise RunnerError(f"OpenVINO runs static frozen files, not {kind} ones; use runner='onnxruntime'")
+            raise RunnerError(f"OpenVINO runs static frozen files, not {kind} ones; use runner='native', or "
+                              "'onnxruntime'")
         openvino, core, _ = started()
         model, _ = readable(model, kind)
         self.threads = options.threads or cores()

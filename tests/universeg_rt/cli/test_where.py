@@ -160,7 +160,7 @@ def test_a_frozen_file_looks_nowhere_else(case, capsys):
     folder, arguments = case
     (folder / "task.onnx").touch()
     assert main(["--task", str(folder / "task.onnx"), *arguments[4:], "--within", "5"]) == 1
-    assert "--within: a frozen task states this itself" in capsys.readouterr().err
+    assert "--within: not with a frozen task; leave it out, or give --support" in capsys.readouterr().err
 
 
 def test_pictures_alone_are_not_followed(case, refined, capsys):
