@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from universeg_rt import Ensemble, Segmenter, SupportSet
+from universeg_rt import Ensemble, Segmenter, SupportSet, proxies
 from universeg_rt.training.evaluation.static import AutoSegmenter, StaticSegmenter
 
 from ...conftest import discs, native_part
@@ -31,7 +31,8 @@ def test_members_are_the_frozen_tasks_of_what_they_drew(static, small_bundle):
         np.testing.assert_array_equal(frozen.member_probabilities(query)[0], member)
 
 
-def test_an_entry_alone_is_its_own_proxy(static, small_bundle):
+def test_an_entry_alone_is_its_own_proxy(static, small_bundle, monkeypatch):
+    monkeypatch.setattr(proxies, "SMOOTH", 0)
     images, labels = discs(1)
     support = SupportSet.from_arrays(images, labels)
     exact = Segmenter.open(small_bundle, runner="native", threads=1).prepare(support)
