@@ -14,6 +14,7 @@ LEAST = 100  # pixels: in a smaller image one is no longer few
 MOST = 0.9  # a share of foreground above this is most of the image
 BINS = 255
 LITTLE = 0.25  # of a window
+FEWEST = 4  # examples
 HOT = 2.0  # times the range of its volume: a slice that spans no more has no hot pixels that matter
 
 
@@ -61,6 +62,14 @@ def label_notes(labels: Sequence[Bools], names: Sequence[str]) -> list[str]:
                 f"{len(odd)} of {len(shares)} support labels mark more than half of the image where the median is "
                 f"{typical:.0%}, first {odd[0]}; they may be inverted")
     return notes
+
+
+def few_note(entries: int) -> str | None:
+    """Where a support has so few entries that the masks mean little."""
+    if entries >= FEWEST:
+        return None
+    return (f"the network sees {entries} example{'s' * (entries != 1)}; give it at least {FEWEST}, better sixteen: "
+            "fewer do not tell it what of them counts")
 
 
 def mask_note(name: str, share: float, support_share: float) -> str | None:

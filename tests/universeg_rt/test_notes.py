@@ -120,6 +120,12 @@ def test_a_query_that_is_in_the_support_is_noted_whatever_its_type(segmenter, su
     assert not any("in the support, as" in note for note in task.predict(discs(1, seed=9)[0][0]).notes)
 
 
+@pytest.mark.parametrize("entries, said", [(1, "1 example;"), (3, "3 examples;"), (4, None)])
+def test_few_examples_are_noted(segmenter, entries, said):
+    notes = segmenter.prepare(SupportSet.from_arrays(*discs(entries))).notes
+    assert notes == () if said is None else len(notes) == 1 and f"sees {said} give it at least 4" in notes[0]
+
+
 def far_apart(size: int = 400) -> tuple[np.ndarray, np.ndarray]:
     """Images far larger than the grid and labels of one pixel that no grid pixel's centre meets."""
     images = np.random.default_rng(0).random((3, size, size))
