@@ -15,6 +15,7 @@ from universeg_rt.cli.options import add_image_options
 from universeg_rt.cli.supports import READ, TAKEN, add_one_label_options, load_one_label
 from universeg_rt.ensemble import Ensemble
 from universeg_rt.errors import InputError
+from universeg_rt.freezing import refusal
 from universeg_rt.frozen.record import AUTO, EXACT, HALF, IMAGE_TYPES, INT8, KINDS, SINGLE, STATIC
 from universeg_rt.frozen_task import FrozenTask
 from universeg_rt.imaging.files import named_images, read_image
@@ -33,6 +34,7 @@ OWN = frozenset({
     *TAKEN})
 SHARED = frozenset({"output", "bundle", "precision"})
 STATIC_ONLY = frozenset({"proxies", "float_constants"})
+KINDS_HERE = {f"kind={kind!r}": f"--kind {kind}" for kind in KINDS}  # a cure in the words of this command
 PRECISIONS = ([SINGLE], [HALF], [INT8])
 HOLDS = {EXACT: "the support's images and labels: share the file as you would share them",
          STATIC: "averages of features of the support, none of its images"}
@@ -127,15 +129,16 @@ def run(args: argparse.Namespace) -> None:
     ensemble = Ensemble(args.members, args.support_size, replacement=args.replacement, seed=args.seed)
     files = [] if args.proxies is None else [*named_images(part_of(args.proxies, IMAGES)).values()]
     proxies = SUPPORT if args.proxies is None else [read_image(path) for path in files]
-    with said_in_options(), Segmenter.open(None if args.bundle == "shipped" else args.bundle) as segmenter:
+    with said_in_options(KINDS_HERE), Segmenter.open(None if args.bundle == "shipped" else args.bundle) as segmenter:
         task = segmenter.prepare(support, ensemble, **images)
         _check_proxies(task, files, proxies)
         frozen = task.freeze(
             proxies, kind=args.kind, max_loss=args.max_loss, threshold=args.threshold, seed=args.seed,
             half=not args.float_constants, precision=HALF if precision == HALF else SINGLE)
         if precision != SINGLE and frozen.kind == EXACT:
+            other = "" if refusal(task) else "take --kind static, or "
             raise InputError(f"--precision {precision} is for static files, and {AUTO} takes exact: {frozen.reason}; "
-                             "take --kind static, or leave --precision out")
+                             f"{other}leave --precision out")
         if precision == INT8:
             frozen = int8_task(segmenter.bundle, frozen, *proxies_on_grid(task, proxies, args.seed))
     model = with_preprocessing(frozen, args.image_type) if args.include_preprocessing else frozen.model
@@ -151,7 +154,7 @@ def run(args: argparse.Namespace) -> None:
         say("universeg-export: note: universeg-segment empties slices that look as if the target were absent; other "
             "programs that run the file mark something in them too")
     if frozen.kind == EXACT and (dropped := {name for name in STATIC_ONLY if getattr(args, name)}):
-        say(f"universeg-export: note: {as_options(dropped)}: of no effect, since {AUTO} takes exact")
+        say(f"universeg-export: note: {as_options(dropped)}: not in the file, since {AUTO} takes exact")
     for note in frozen.notes:
         say(f"universeg-export: note on the support: {in_options(note)}")
 
@@ -170,4 +173,4 @@ def _chosen(asked: float | str, frozen: FrozenTask) -> str:
     if asked != CHOOSE:
         return ""
     return ", chosen" if frozen.threshold != THRESHOLD else (
-        ": the entries left out are too few to choose by, or no other gains enough on them")
+        ", not chosen: no entries were left out, they are too few, or no other gains enough on them")

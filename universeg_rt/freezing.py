@@ -59,9 +59,9 @@ def freeze(
     fixed = THRESHOLD if given is None else given
     _ = task.prepared  # RunnerError where it is closed, InputError where each query has sets of its own
     images = None if isinstance(proxies, str) and proxies == SUPPORT else on_grid(task, proxies)
-    refused = _refusal(task)
+    refused = refusal(task)
     if kind == STATIC and refused:
-        raise InputError(refused)
+        raise InputError(f"{refused}; take kind='exact'")
     if kind == EXACT or refused:
         return exact_task(task, "asked for" if kind == EXACT else refused, Price(note="not measured"), fixed)
     if precision != SINGLE:
@@ -229,10 +229,10 @@ def _static_answers(task: Freezable, judged: Sequence[_LeftOut], half: bool) -> 
     return out
 
 
-def _refusal(task: Freezable) -> str:
+def refusal(task: Freezable) -> str:
     """Why the task's network has no static form; empty where it has one."""
     if task.segmenter.bundle.manifest.spec.cross_activation == "none":
         return ""
     return (
         "this network has an activation in the cross convolution, so it reads the support entry by entry and no "
-        "constant map stands for it; take kind='exact'")
+        "constant map stands for it")

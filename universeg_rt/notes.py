@@ -65,11 +65,11 @@ def label_notes(labels: Sequence[Bools], names: Sequence[str]) -> list[str]:
 
 
 def few_note(entries: int) -> str | None:
-    """Where a support has so few entries that the masks mean little."""
+    """Where no set has more than so few entries: the masks then mean little."""
     if entries >= FEWEST:
         return None
-    return (f"the network sees {entries} example{'s' * (entries != 1)}; give it at least {FEWEST}, better sixteen: "
-            "fewer do not tell it what of them counts")
+    return (f"the network sees {entries} example{'s' * (entries != 1)} at a time; give it at least {FEWEST}, better "
+            "sixteen: fewer do not tell it what of them counts")
 
 
 def mask_note(name: str, share: float, support_share: float) -> str | None:

@@ -16,7 +16,7 @@ from .imaging.normalisation import MINMAX, Normalisation, Window, normalised
 from .imaging.pairs import read_pairs
 from .imaging.preprocess import Placement, check_label, count_of
 from .named_types import AnyPath, Array, Bools, Floats, Integers
-from .notes import few_note, fingerprint, label_notes, range_note, window_note
+from .notes import fingerprint, label_notes, range_note, window_note
 from .storage.reading import is_folder, path_of
 from .support_file import Label, read_entries, write_entries
 
@@ -211,8 +211,6 @@ class Drawn:
         if self.ranges:
             notes.append(self.ranges[0] +
                          (f" ({len(self.ranges)} of {len(self.names)} support images)" if len(self.ranges) > 1 else ""))
-        if few := few_note(len(self.names)):
-            notes.append(few)
         return notes
 
     def fingerprints(self) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""What the studies of quality have in common: options, and means with their intervals."""
+"""What the studies of quality have in common: options, supports, rows, and means with their intervals."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from universeg_rt.storage.atomic import write_json
 if TYPE_CHECKING:
     from universeg_rt.training.tasks.tasks import Task
 
-FAR = 0.04  # Dice: what static may lose on a task
+FAR = 0.04  # Dice: a loss above it is counted apart
 Row = dict[str, float | str]
 
 

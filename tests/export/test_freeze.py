@@ -96,12 +96,13 @@ def test_a_picture_that_is_no_proxy_is_named(case, capsys):
     assert "--proxies: " in (said := capsys.readouterr().err) and "images/case2.png: image is constant (7)" in said
 
 
-def test_what_auto_drops_is_said(case, capsys):
-    _, arguments = case
-    for more, said in ((["--float-constants"], True), ([], False)):
-        assert main([*arguments, "--max-loss", "0", *more]) == 0
-        note = "note: --float-constants: of no effect, since auto takes exact"
-        assert (note in capsys.readouterr().err) == said
+@pytest.mark.parametrize("more", [["--float-constants"], ["--proxies"], []], ids=str)
+def test_what_auto_drops_is_said(case, capsys, more):
+    folder, arguments = case
+    write_folder(folder / "others", np.random.default_rng(0).integers(0, 255, (3, 40, 40)), np.ones((3, 40, 40)))
+    assert main([*arguments, "--max-loss", "0", *more, *([str(folder / "others")] if "--proxies" in more else [])]) == 0
+    note = f"note: {''.join(more)}: not in the file, since auto takes exact"
+    assert (note in capsys.readouterr().err) == bool(more)
 
 
 def test_a_cure_is_in_the_words_of_the_command(case, tmp_path, capsys):
@@ -123,8 +124,8 @@ def test_it_is_said_what_became_of_a_choice_of_the_threshold(case, tmp_path, cap
     assert marked.endswith(" on, chosen") and "0.5 on" not in marked
     monkeypatch.setattr("universeg_rt.answers.thresholds.LEAST_GAIN", 0.9)
     assert main(chosen) == 0
-    assert printed(capsys)["marked"].endswith("0.5 on: the entries left out are too few to choose by, or no other "
-                                              "gains enough on them")
+    assert printed(capsys)["marked"].endswith("0.5 on, not chosen: no entries were left out, they are too few, or no "
+                                              "other gains enough on them")
 
 
 @pytest.mark.parametrize("kind", ["static", "exact", "auto"])

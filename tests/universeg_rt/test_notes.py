@@ -120,10 +120,13 @@ def test_a_query_that_is_in_the_support_is_noted_whatever_its_type(segmenter, su
     assert not any("in the support, as" in note for note in task.predict(discs(1, seed=9)[0][0]).notes)
 
 
-@pytest.mark.parametrize("entries, said", [(1, "1 example;"), (3, "3 examples;"), (4, None)])
-def test_few_examples_are_noted(segmenter, entries, said):
-    notes = segmenter.prepare(SupportSet.from_arrays(*discs(entries))).notes
-    assert notes == () if said is None else len(notes) == 1 and f"sees {said} give it at least 4" in notes[0]
+@pytest.mark.parametrize("entries, ensemble, said", [
+    (1, None, "1 example"), (3, None, "3 examples"), (4, None, ""), (6, Ensemble(8, 1), "1 example"),
+    (6, Ensemble(8, 4), ""), (6, Ensemble(2, 3, policy="nearest"), "3 examples"),
+    (6, Ensemble(1, 4, policy="nearest"), "")], ids=str)
+def test_sets_of_few_examples_are_noted(segmenter, entries, ensemble, said):
+    notes = segmenter.prepare(SupportSet.from_arrays(*discs(entries)), ensemble).notes
+    assert len(notes) == 1 and f"sees {said} at a time; give it at least 4" in notes[0] if said else notes == ()
 
 
 def far_apart(size: int = 400) -> tuple[np.ndarray, np.ndarray]:

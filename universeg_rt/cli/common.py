@@ -7,9 +7,10 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 
 from ..errors import InputError, UniverSegError
 from ..install import install_hint
@@ -31,7 +32,6 @@ OPTIONS = {
     "say which one with time,": "say which one with --time,",
     "say which one with series,": "say which one with --series,",
     "say which plane with the axis:": "say which plane with --axis:",
-    "kind='static'": "--kind static", "kind='exact'": "--kind exact",
     "absent_below": "--absent-below", ", or None to empty no mask": ", or leave it out",
 }
 
@@ -56,20 +56,20 @@ def as_options(names: Iterable[str]) -> str:
     return ", ".join(sorted("--" + name.replace("_", "-") for name in names))
 
 
-def in_options(text: str) -> str:
-    """A message of the SDK in the words of the command line."""
-    for word, option in OPTIONS.items():
+def in_options(text: str, own: Mapping[str, str] = MappingProxyType({})) -> str:
+    """A message of the SDK in the words of the command line; own: those of this command."""
+    for word, option in {**OPTIONS, **own}.items():
         text = text.replace(word, option)
     return text
 
 
 @contextmanager
-def said_in_options() -> Iterator[None]:
-    """An InputError of the SDK that passes says its cure in the words of the command line."""
+def said_in_options(own: Mapping[str, str] = MappingProxyType({})) -> Iterator[None]:
+    """An InputError of the SDK that passes says its cure in the words of the command line; own: as `in_options`."""
     try:
         yield
     except InputError as error:
-        raise InputError(in_options(str(error))) from None
+        raise InputError(in_options(str(error), own)) from None
 
 
 def guarded(program: str, body: Callable[[], int]) -> int:

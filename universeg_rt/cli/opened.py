@@ -11,6 +11,7 @@ from ..answers.absence import ABSENT_BELOW
 from ..answers.postprocess import Step, parse_steps
 from ..ensemble import RANDOM, Ensemble
 from ..errors import InputError
+from ..frozen.record import KINDS
 from ..frozen_task import FrozenTask
 from ..imaging.normalisation import MINMAX, Normalisation, Percentiles, Range, Window
 from ..imaging.preprocess import ASPECTS
@@ -33,6 +34,8 @@ from .where import Where, Windows
 
 # Of a support, where they are left out; beside --task one that is given is refused, whatever its value.
 LEFT_OUT = {"members": 1, "seed": 0, "policy": RANDOM, "precision": "auto", "overlap": ARGMAX}
+# A cure of `Task.freeze` in the words of this command.
+FREEZING = {"give images as proxies, or ": "", **{f"kind={kind!r}": f"--freeze {kind}" for kind in KINDS}}
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,7 +113,7 @@ def open_task(args: argparse.Namespace, support: SupportSet | LabelledSupport | 
     args = argparse.Namespace(**{**vars(args), **LEFT_OUT, **said})
     ensemble = Ensemble(args.members, args.support_size, args.replacement, args.seed, args.policy)
     segmenter = Segmenter.open(args.bundle, runner=args.runner, precision=args.precision, threads=args.threads)
-    with said_in_options():
+    with said_in_options(FREEZING):
         tasks, values = _tasks(segmenter, support, ensemble, args)
         where = Where.of(args, support, values)
         first = next(iter(tasks.values()))

@@ -74,7 +74,8 @@ class TensorRTFrozen(FrozenRunner):
         engine = Engine(trt, device, plan, path.name)
         if set(engine.inputs) != {"query"} or LOGITS not in engine.outputs:
             raise EngineError(f"{path.name} is no engine of a frozen task; build it again")
-        self.device = f"{device.place}, {entry.fingerprint.precision}"
+        self.precision = entry.fingerprint.precision
+        self.device = f"{device.place}, {self.precision}"
         self._gpu, self._workers, self.graph_failures = device, local(), list[str]()
         self._alone = Prepared(Network(None, engine, entry.profile, LOGITS), {}, 1, 1, entry.profile.image)
 

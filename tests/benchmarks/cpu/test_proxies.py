@@ -20,6 +20,7 @@ def test_the_table_by_hand():
     lines = table(rows).splitlines()
     assert lines[2] == "| neither | 0.0300 |  | 0.050 | 1 |"
     assert lines[3] == "| turned | 0.0100 | +0.0200 | 0.010 | 0 |"
+    assert lines[4] == "| smoothed | 0.0000 | +0.0300 | 0.000 | 0 |"
     assert lines[5] == "| both | -0.0200 | +0.0500 | -0.020 | 0 |"
 
 

@@ -45,7 +45,7 @@ def report_of(folder) -> dict:
 
 
 @pytest.mark.parametrize("kind, runner", [
-    ("static", "native"), ("static", "onnxruntime"), ("exact", "onnxruntime"), ("static", "auto")])
+    ("static", "native"), ("static", "onnxruntime"), ("exact", "native"), ("exact", "onnxruntime"), ("static", "auto")])
 def test_masks_are_those_of_the_frozen_task(case, files, kind, runner, capsys):
     folder, images, arguments = case
     if runner == "native":
@@ -150,3 +150,11 @@ def test_the_record_is_what_the_file_says(files):
     assert frozen.size == len(model)
     with pytest.raises(InputError, match="accepted for a frozen task"):
         FrozenTask.open(files[0] / "static.onnx", runner="elsewhere")
+
+
+def test_a_cure_of_freezing_is_in_the_words_of_this_command(case, small_bundle, tmp_path, capsys):
+    _, _, arguments = case
+    SupportSet.from_arrays(*discs(2)).save(tmp_path / "two.npz")
+    of_support = ["--bundle", str(small_bundle), "--support", str(tmp_path / "two.npz"), *arguments[2:]]
+    assert main([*of_support, "--freeze", "static"]) == 1
+    assert capsys.readouterr().err.strip().endswith("leaving some out needs 3; take --freeze exact")

@@ -81,7 +81,8 @@ def test_the_engine_is_looked_for_beside_the_file_only_and_half_precision_comes_
         FrozenTask.open(task, runner="tensorrt")
     add_engine(task)
     add_engine(task, precision="fp16")
-    assert FrozenTask.open(task, runner="tensorrt").runner.device.endswith("fp16")
+    opened = FrozenTask.open(task, runner="tensorrt")
+    assert opened.runner.device.endswith("fp16") and opened.predict(discs(1)[0][0]).timing.precision == "fp16"
     assert FrozenTask.of_bytes(task.read_bytes(), "auto", Options()).runner.name not in ("tensorrt", "tensorrt-rtx")
 
 
