@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-from collections.abc import Sequence
 from pathlib import Path
 
 from universeg_rt.answers.thresholds import CHOOSE, THRESHOLD
@@ -20,12 +19,10 @@ from universeg_rt.frozen.record import AUTO, EXACT, HALF, IMAGE_TYPES, INT8, KIN
 from universeg_rt.frozen_task import FrozenTask
 from universeg_rt.imaging.files import named_images, read_image
 from universeg_rt.imaging.pairs import IMAGES, part_of
-from universeg_rt.named_types import Array
 from universeg_rt.proxies import SUPPORT, proxies_on_grid
 from universeg_rt.segmenter import Segmenter
 from universeg_rt.storage.atomic import check_folder_of, write_file
 from universeg_rt.supports.volumes import AREA, EVEN, SIMILAR
-from universeg_rt.task import Task
 
 # Names in the parsed arguments: what is for freezing alone, and what it shares.
 OWN = frozenset({
@@ -128,10 +125,11 @@ def run(args: argparse.Namespace) -> None:
     support, _ = load_one_label(argparse.Namespace(**vars(args), support=args.freeze), images["normalise"])
     ensemble = Ensemble(args.members, args.support_size, replacement=args.replacement, seed=args.seed)
     files = [] if args.proxies is None else [*named_images(part_of(args.proxies, IMAGES)).values()]
-    proxies = SUPPORT if args.proxies is None else [read_image(path) for path in files]
+    proxies = [read_image(path) for path in files] if files else SUPPORT
     with said_in_options(KINDS_HERE), Segmenter.open(None if args.bundle == "shipped" else args.bundle) as segmenter:
         task = segmenter.prepare(support, ensemble, **images)
-        _check_proxies(task, files, proxies)
+        if files:
+            task.on_grid(proxies, [f"--proxies: {file}: image" for file in files])  # an error names the file
         frozen = task.freeze(
             proxies, kind=args.kind, max_loss=args.max_loss, threshold=args.threshold, seed=args.seed,
             half=not args.float_constants, precision=HALF if precision == HALF else SINGLE)
@@ -157,15 +155,6 @@ def run(args: argparse.Namespace) -> None:
         say(f"universeg-export: note: {as_options(dropped)}: not in the file, since {AUTO} takes exact")
     for note in frozen.notes:
         say(f"universeg-export: note on the support: {in_options(note)}")
-
-
-def _check_proxies(task: Task, files: Sequence[Path], images: str | Sequence[Array]) -> None:
-    """InputError that names the file of an image which is no proxy."""
-    for file, image in zip(files, images):
-        try:
-            task.on_grid([image])
-        except InputError as error:
-            raise InputError(f"--proxies: {file}: {error}") from None
 
 
 def _chosen(asked: float | str, frozen: FrozenTask) -> str:

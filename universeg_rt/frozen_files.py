@@ -17,7 +17,7 @@ from .frozen_task import FrozenTask
 from .named_types import Array, Floats
 from .predictor import Predictor
 from .runners import Options, Runner
-from .runners.shared import PreparedSupport, SharedEntries, written_out
+from .runners.shared import PreparedSupport, SharedEntries, largest_set, written_out
 from .support import Drawn, SupportSet
 
 ENTRY_BYTES = 5  # of a pixel of an entry in an exact file: float32 image, label in a byte
@@ -65,7 +65,7 @@ def exact_task(task: Freezable, reason: str, price: Price, threshold: float) -> 
     bundle, draw = task.segmenter.bundle, task.draw
     precision = task.segmenter.runner.precision
     network = bundle.load(precision, "whole").whole()
-    entries = len(draw.places) * int((draw.weights > 0).sum(axis=1).max())
+    entries = len(draw.places) * largest_set(draw.weights)
     size = len(network) + entries * (ENTRY_BYTES * task.grid[0] * task.grid[1])
     if size > LARGEST_ONNX:
         raise InputError(

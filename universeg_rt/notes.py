@@ -64,12 +64,10 @@ def label_notes(labels: Sequence[Bools], names: Sequence[str]) -> list[str]:
     return notes
 
 
-def few_note(entries: int) -> str | None:
+def few_notes(entries: int) -> list[str]:
     """Where no set has more than so few entries: the masks then mean little."""
-    if entries >= FEWEST:
-        return None
-    return (f"the network sees {entries} example{'s' * (entries != 1)} at a time; give it at least {FEWEST}, better "
-            "sixteen: fewer do not tell it what of them counts")
+    return [f"the network sees {entries} example{'s' * (entries != 1)} at a time; give it at least {FEWEST}, better "
+            "sixteen: fewer do not tell it what of them counts"] if entries < FEWEST else []
 
 
 def mask_note(name: str, share: float, support_share: float) -> str | None:

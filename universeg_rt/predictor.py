@@ -131,10 +131,10 @@ class Predictor(ABC):
         network = (time.perf_counter() - start) / max(1, sum(query.blank is None for query in placed.queries))
         return [self._finish(*each, network, threshold, logits, absent_below) for each in zip(found, placed.queries)]
 
-    def on_grid(self, images: Sequence[Array] | Array) -> Floats:
-        """(N,1,h,w) float32 in [0, 1]: images, as `predict_batch` takes them, as the network reads them. BlankError for
-        an image of one value."""
-        placed = self.place(images)
+    def on_grid(self, images: Sequence[Array] | Array, names: Sequence[str] | None = None) -> Floats:
+        """(N,1,h,w) float32 in [0, 1]: images, as `predict_batch` takes them, as the network reads them. names: for
+        errors. BlankError for an image of one value."""
+        placed = self.place(images, names)
         for query in placed.queries:
             if query.blank is not None:
                 raise query.blank

@@ -18,10 +18,10 @@ from .imaging.normalisation import MINMAX, Normalisation, check_normalisation
 from .labelled import LabelledSupport, LabelledTask
 from .labelled_predictor import ARGMAX, Overlap, check_overlap
 from .named_types import Floats
-from .notes import few_note
+from .notes import few_notes
 from .runners import Options, Runner, open_runner
 from .runners.closed import Closed
-from .runners.shared import PreparedSupport, SharedEntries, sets_in_group
+from .runners.shared import PreparedSupport, SharedEntries, largest_set, sets_in_group
 from .sets import FixedSets, NearestSets
 from .support import Drawn, PlacedImage, SupportSet
 from .task import Task
@@ -172,13 +172,11 @@ class Segmenter:
         if ensemble.policy == NEAREST:
             drawn = Drawn.of(support, np.arange(len(support)), self.grid, aspect, normalise, placed)
             sets = NearestSets(drawn.on_grid, ensemble)
-            few = few_note(ensemble.support_size or len(support))
-            return Task(self, support, ensemble, aspect, normalise, sets, drawn, (*drawn.notes(), *filter(None, [few])))
+            few = few_notes(ensemble.support_size or len(support))
+            return Task(self, support, ensemble, aspect, normalise, sets, drawn, (*drawn.notes(), *few))
         draw = Draw.of(len(support), ensemble)
         drawn = Drawn.of(support, draw.used, self.grid, aspect, normalise, placed)
-        notes = drawn.notes()
-        if few := few_note(int((draw.weights > 0).sum(axis=1).max())):
-            notes.append(few)
+        notes = [*drawn.notes(), *few_notes(largest_set(draw.weights))]
         if len(draw.weights) == 1 < ensemble.members:
             notes.append(
                 f"all {ensemble.members} members are the same set of {len(draw.used)} entries, computed once; for "

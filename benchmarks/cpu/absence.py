@@ -26,7 +26,7 @@ import numpy as np
 
 from universeg_rt import Segmenter, SupportSet
 from universeg_rt.answers.absence import ABSENT_BELOW
-from universeg_rt.benchmarks.cpu.quality import add_network_options, made_with, mean_text
+from universeg_rt.benchmarks.cpu.quality import Row, add_network_options, made_with, mean_text
 from universeg_rt.benchmarks.cpu.volume_sets import add_volume_options, volume_sets
 from universeg_rt.cli.common import importing, run_command
 from universeg_rt.errors import InputError
@@ -48,7 +48,6 @@ INSIDE, LOOKS = "mean probability inside", "looks"
 CANDIDATES = ("expected Dice", "probability mass", "area", "greatest probability", INSIDE, "nearest", LOOKS)
 RULES = ((LOOKS, ABSENT_BELOW),)
 
-Row = dict[str, float | str]
 
 
 class Query(NamedTuple):

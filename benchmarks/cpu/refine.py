@@ -18,7 +18,7 @@ import numpy as np
 
 from universeg_rt import Ensemble, Segmenter, SupportSet
 from universeg_rt.answers.thresholds import THRESHOLD
-from universeg_rt.benchmarks.cpu.quality import add_study_options, made_with, mean_text
+from universeg_rt.benchmarks.cpu.quality import Row, add_study_options, made_with, mean_text
 from universeg_rt.cli.common import importing, run_command
 from universeg_rt.imaging.metrics import dice
 from universeg_rt.storage.atomic import write_json
@@ -33,7 +33,6 @@ with importing(__name__, PROGRAM):
     from universeg_rt.training.tasks.tasks import Task
 
 HOWS = ("off", "window", "threshold", "auto", "true window", "atlas")
-Row = dict[str, float | str]
 
 
 def rows_of(segmenter: Segmenter, task: Task, size: int, queries: int, draws: int, seed: int) -> list[Row]:

@@ -22,7 +22,7 @@ import numpy as np
 
 from universeg_rt import Ensemble, Segmenter, SupportSet
 from universeg_rt.answers.absence import ABSENT_BELOW
-from universeg_rt.benchmarks.cpu.quality import add_network_options, made_with, mean_text
+from universeg_rt.benchmarks.cpu.quality import Row, add_network_options, made_with, mean_text
 from universeg_rt.benchmarks.cpu.volume_sets import Scan, VolumeSet, add_volume_options, template, volume_sets
 from universeg_rt.cli.common import importing, run_command
 from universeg_rt.errors import InputError
@@ -42,7 +42,6 @@ ASPECT = "stretch"
 WITHIN = "within "
 
 Masks = list[np.ndarray]
-Row = dict[str, float | str]
 
 
 def rows_of(segmenter: Segmenter, volumes: VolumeSet) -> Iterator[Row]:

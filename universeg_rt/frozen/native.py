@@ -134,7 +134,7 @@ def _static_arrays(held: Mapping[str, Floats], spec: NetworkSpec) -> dict[str, F
         else:
             arrays[f"{block.index}.query.weight"] = held[f"{block.label}/query_term/weight"]
             arrays[f"{block.index}.target.weight"] = held[f"{block.label}/target/weight"]
-    return _in_float(arrays)
+    return _as_float32(arrays)
 
 
 def _exact_arrays(held: Mapping[str, Floats], spec: NetworkSpec) -> dict[str, Floats]:
@@ -152,8 +152,8 @@ def _exact_arrays(held: Mapping[str, Floats], spec: NetworkSpec) -> dict[str, Fl
         if block.is_first:
             kernels = [held[f"{block.label}/{name or 'composed'}/weight"] for name in FIRST_BLOCK]
             arrays[FIRST] = first_block([kernel.astype(np.float32) for kernel in kernels])
-    return _in_float(arrays)
+    return _as_float32(arrays)
 
 
-def _in_float(arrays: Mapping[str, Floats]) -> dict[str, Floats]:
+def _as_float32(arrays: Mapping[str, Floats]) -> dict[str, Floats]:
     return {name: np.ascontiguousarray(value, np.float32) for name, value in arrays.items()}
