@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 import shlex
@@ -208,3 +209,20 @@ def test_what_has_not_run_on_a_gpu_is_said_once():
     said = re.compile(r"(run|runs|ran)\s+on\s+a\s+GPU\s+yet|never\s+(yet\s+)?run\s+(on|inside)", re.IGNORECASE)
     assert {page.relative_to(ROOT).as_posix(): len(said.findall(page.read_text())) for page in PAGES
             if said.search(page.read_text())} == {"README.md": 1}
+
+
+@pytest.mark.parametrize("page", ["README.md", "training/MODEL_CARD.md"])
+def test_the_tables_of_quality_are_the_figures_measured(page):
+    """Of the group tune, test splits: queries and the mean Dice of each way, task by task."""
+    with open(ROOT / "benchmarks/results/cpu/tune.csv", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["queries"]]
+    lines = (ROOT / page).read_text().splitlines()
+    first = next(i for i, line in enumerate(lines) if line.startswith("|") and "| exact | static |" in line
+                 and line.endswith(("| atlas | copy |", "| auto: verdict |")))
+    columns = [cell.strip() for cell in lines[first].split("|")]
+    tasks = list(dict.fromkeys(row["task"] for row in rows))
+    for task, line in zip(tasks, lines[first + 2 :]):
+        cells = dict(zip(columns, (cell.strip() for cell in line.split("|"))))
+        for row in (row for row in rows if row["task"] == task and row["method"] in columns):
+            assert cells["queries"] == row["queries"], (task, line)
+            assert cells[row["method"]].split()[0] == f"{float(row['dice']):.3f}", (task, row["method"])
