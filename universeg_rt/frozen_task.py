@@ -75,7 +75,7 @@ class FrozenTask(Predictor):
         """Open a file that `save` or `universeg-export --freeze` wrote.
 
         runner: `tensorrt`, `tensorrt-rtx` (static files with an engine beside them), `onnxruntime-cuda`, `native`
-        (not in int8), `onnxruntime`, `openvino` (static files), or `auto` for the first that starts.
+        (not in int8), `onnxruntime`, `openvino`, or `auto` for the first that starts.
         threads, instructions: as `Segmenter.open`. Raises BundleError where the file cannot be read or is no frozen
         task, RunnerError where no runner runs it, InputError for an unknown runner or option.
         """

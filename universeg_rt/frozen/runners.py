@@ -1,5 +1,5 @@
-"""Runs a frozen file on a CPU by ONNX Runtime, static ones by OpenVINO too; and chooses among these, the native kernels
-(native.py) and the GPU's (gpu.py)."""
+"""Runs a frozen file on a CPU by ONNX Runtime or OpenVINO; and chooses among these, the native kernels (native.py) and
+the GPU's (gpu.py)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ from ..spec import NetworkSpec
 from .base import FrozenRunner, logits_of, readable
 from .gpu import CudaFrozen, TensorRTFrozen, TensorRTRTXFrozen
 from .native import Native, open_native
-from .record import STATIC
 
 log = logging.getLogger(__name__)
 
@@ -51,11 +50,8 @@ class OpenVino(FrozenRunner):
     name = "openvino"
 
     def __init__(self, model: bytes, kind: str, spec: NetworkSpec, options: Options) -> None:
-        if kind != STATIC:
-            raise RunnerError(f"OpenVINO runs static frozen files, not {kind} ones; use runner='native', or "
-                              "'onnxruntime'")
         openvino, core, _ = started()
-        model, _ = readable(model, kind)
+        model, self._output = readable(model, kind)
         self.threads = options.threads or cores()
         self.device = "CPU"
         try:
@@ -65,8 +61,7 @@ class OpenVino(FrozenRunner):
 
     def run(self, queries: Floats) -> Floats:
         try:
-            logits: Floats = self._compiled.create_infer_request().infer({"query": queries})[0]
-            return logits
+            return logits_of(self._compiled.create_infer_request().infer({"query": queries})[0], self._output)
         except Exception as error:  # as above
             raise RunnerError(f"OpenVINO failed: {first_line(error)}") from None
 

@@ -1,7 +1,8 @@
 """The support-mean operation for OpenVINO, which reads no model-local functions: converted while a model is read.
 
 The operation is defined in `universeg_rt.export.emit.support_mean`. Stages have one query and one set in front of
-every shape; those dimensions are dropped, so that OpenVINO keeps its layout for 4-D maps.
+every shape; those dimensions are dropped, so that OpenVINO keeps its layout for 4-D maps. Whole networks, of exact
+frozen files, have any number of both.
 """
 
 from __future__ import annotations
@@ -27,9 +28,9 @@ def _convert(node: Vendor, pool: bool) -> list[Vendor]:
 
     support_term, query_term, weights = (node.get_input(i) for i in range(3))
     slope = ops.constant(np.full(1, node.get_attribute("negative_slope"), np.float32))
-    shape = support_term.get_partial_shape()
-    if any(shape[i].is_dynamic or shape[i].get_length() != 1 for i in (0, 1)):
-        raise RuntimeError(f"only stages are converted, of one query and one set; the operation is given {shape}")
+    front = [term.get_partial_shape()[i] for term in (support_term, query_term) for i in (0, 1)]
+    if any(side.is_dynamic or side.get_length() != 1 for side in front):
+        return _whole(support_term, query_term, weights, slope, pool)
     front = _integers(0, 1)
     x = ops.add(ops.squeeze(support_term, front), ops.squeeze(query_term, front))
     activated = ops.prelu(x, slope)
@@ -45,6 +46,32 @@ def _convert(node: Vendor, pool: bool) -> list[Vendor]:
     pooled = ops.unsqueeze(ops.max_pool(activated, [2, 2], [1, 1], [0, 0], [0, 0], [2, 2]).output(0), front)
     pooled_mean = _mean(ops.squeeze(pooled, front), weights)
     return outputs(_mean(activated, weights), pooled_mean, pooled, entries(activated))
+
+
+def _whole(support_term: Vendor, query_term: Vendor, weights: Vendor, slope: Vendor, pool: bool) -> list[Vendor]:
+    """As `_convert`, for any number of queries and sets; computed in float32, whatever the maps' type."""
+    from openvino import opset13 as ops
+
+    kind = support_term.get_element_type()
+    activated = ops.prelu(ops.add(ops.convert(support_term, "f32"), ops.convert(query_term, "f32")), slope)
+    spread = ops.unsqueeze(weights, _integers(0, 3, 4, 5))
+
+    def mean(maps: Vendor) -> Vendor:
+        return ops.reduce_sum(ops.multiply(maps, spread), _integers(2), False)
+
+    def outputs(*maps: Vendor) -> list[Vendor]:
+        return [ops.convert(each, kind).output(0) for each in maps]
+
+    if not pool:
+        return outputs(mean(activated), activated)
+    size = ops.shape_of(activated)
+    image = ops.gather(size, _integers(3, 4, 5), _integers(0))
+    flat = ops.reshape(activated, ops.concat([_integers(-1), image], 0), False)
+    halved = ops.max_pool(flat, [2, 2], [1, 1], [0, 0], [0, 0], [2, 2]).output(0)
+    sets = ops.gather(size, _integers(0, 1, 2), _integers(0))
+    image = ops.gather(ops.shape_of(halved), _integers(1, 2, 3), _integers(0))
+    pooled = ops.reshape(halved, ops.concat([sets, image], 0), False)
+    return outputs(mean(activated), mean(pooled), pooled, activated)
 
 
 def _mean(maps: Vendor, weights: Vendor) -> Vendor:
